@@ -59,6 +59,7 @@ class LinearNetwork(nn.Module):
         self, n_in: int, n_out: int, bias: bool, init_scale: float, generator: torch.Generator
     ) -> None:
         super().__init__()
+        self.fan_out = n_out  # synapses that one input unit drives directly
         self.head = skip_init(nn.Linear, n_in, n_out, bias=bias)
         _init(self.head, init_scale, generator)
 
@@ -66,11 +67,6 @@ class LinearNetwork(nn.Module):
     def dictionary(self) -> Tensor:
         """(n_in, n_out): what one unit of each input adds to the output; of a decoder (K, D)."""
         return self.head.weight.mT
-
-    @property
-    def fan_out(self) -> int:
-        """Synapses that one input unit drives directly."""
-        return self.head.out_features
 
     def forward(self, x: Tensor) -> Tensor:
         return self.head(x)
@@ -83,15 +79,11 @@ class MLP(nn.Module):
         self, n_in: int, n_out: int, hidden: Sequence[int], bias: bool, generator: torch.Generator
     ) -> None:
         super().__init__()
+        self.fan_out = hidden[0]  # synapses that one input unit drives directly
         widths = [n_in, *hidden]
         gains = [1.0, *[SILU_GAIN] * (len(hidden) - 1)]
         self.body = nn.ModuleList(_linear(a, b, generator, gain=g) for a, b, g in zip(widths, hidden, gains))
         self.head = _linear(widths[-1], n_out, generator, gain=SILU_GAIN, bias=bias)
-
-    @property
-    def fan_out(self) -> int:
-        """Synapses that one input unit drives directly."""
-        return self.body[0].out_features
 
     def forward(self, x: Tensor) -> Tensor:
         for layer in self.body:
@@ -182,16 +174,12 @@ class ConvDecoder(nn.Module):
         widths = list(reversed(hidden))
         self.sizes = list(reversed(_sizes(*out_shape[1:], len(hidden))))
         height, width = self.sizes[0]
-        self.seed = _linear(n_latents, widths[0] * height * width, generator, gain=1.0)
+        self.fan_out = widths[0] * height * width  # synapses that one latent unit drives directly
+        self.seed = _linear(n_latents, self.fan_out, generator, gain=1.0)
         self.cells = nn.ModuleList(ResidualCell(c, generator) for c in widths)
         self.up = nn.ModuleList(_conv3(a, b, generator, gain=SILU_GAIN) for a, b in pairwise(widths))
         self.head = skip_init(nn.Conv2d, widths[-1], out_shape[0], kernel_size=3, padding=1, bias=bias)
         _init(self.head, SILU_GAIN / math.sqrt(9 * widths[-1]), generator)
-
-    @property
-    def fan_out(self) -> int:
-        """Synapses that one latent unit drives directly."""
-        return self.seed.out_features
 
     def forward(self, z: Tensor) -> Tensor:
         lead = z.shape[:-1]
