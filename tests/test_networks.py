@@ -10,7 +10,7 @@ from torch.func import functional_call, stack_module_state, vmap
 from spikevae.networks import KINDS, SILU_GAIN, build_decoder, build_encoder, dense_macs
 
 SHAPES = [(1, 16, 16), (1, 28, 28), (3, 16, 16), (2, 13, 10), (1, 5, 7)]
-SMALL = {"linear": (), "mlp": (24, 16), "conv": (8, 12, 16)}
+SMALL = {"linear": None, "mlp": (24, 16), "conv": (8, 12, 16)}
 
 
 def seeded(seed=0):
@@ -137,7 +137,6 @@ def test_fan_out():
         ("resnet", (4,), None, "linear, mlp, conv"),
         ("conv", (256,), None, r"\(C, H, W\)"),
         ("mlp", (16, 16), None, r"\(D,\) or \(C, H, W\)"),
-        ("linear", (4,), (3,), "no hidden layers"),
         ("mlp", (4,), (), "one or more widths"),
     ],
 )

@@ -18,7 +18,7 @@ from torch.nn.utils import skip_init
 Kind = Literal["linear", "mlp", "conv"]
 KINDS: tuple[str, ...] = get_args(Kind)
 
-DEFAULT_HIDDEN: dict[str, tuple[int, ...]] = {"linear": (), "mlp": (512, 512), "conv": (32, 64, 128)}
+DEFAULT_HIDDEN: dict[str, tuple[int, ...]] = {"mlp": (512, 512), "conv": (32, 64, 128)}
 """Widths used where none are given: of the hidden layers (mlp), of the channels at each resolution (conv)."""
 
 # 1 / sqrt(E[silu(n)^2]) for standard normal n: a layer behind a SiLU keeps unit variance with this gain.
@@ -200,10 +200,10 @@ def _check(kind: str, shape: tuple[int, ...], hidden: Sequence[int] | None) -> t
         raise ValueError(
             f"a conv network needs the stimulus shape (C, H, W), got {tuple(shape)}; use 'mlp' for flat data"
         )
+    if kind == "linear":
+        return ()
     widths = DEFAULT_HIDDEN[kind] if hidden is None else tuple(hidden)
-    if kind == "linear" and widths:
-        raise ValueError(f"a linear network has no hidden layers, got hidden={widths}; use () or 'mlp'")
-    if kind != "linear" and (not widths or min(widths) < 1):
+    if not widths or min(widths) < 1:
         raise ValueError(f"hidden={widths} must name one or more widths of one or more for a {kind} network")
     return widths
 
@@ -236,6 +236,7 @@ def build_encoder(
         Whether the last layer has a bias (zero at first); hidden layers always have one.
     hidden
         Widths of hidden layers (mlp) or channels at each resolution (conv); ``DEFAULT_HIDDEN`` if not given.
+        Not used by a linear network.
     init_scale
         Standard deviation of a linear encoder's weights; the others scale by fan-in.
 
