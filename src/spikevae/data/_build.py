@@ -1,0 +1,112 @@
+"""From whole images to a `PatchSet`: split by image, prepare, cut, record."""
+
+import hashlib
+from dataclasses import asdict
+from typing import Any
+
+import numpy as np
+
+from . import preprocess
+from ._config import DataConfig
+from ._images import Images
+from ._patches import PatchSet, shorten
+from ._prepare import PreparedImages, Recipe, draw_patches
+
+N_PATCHES = 40_000  # training patches of photographs where none is asked for
+TEST_FRACTION = 0.2  # of the images, where a source has no split of its own
+MAX_NAMES = 10_000  # image names kept in the record
+
+
+def build(config: DataConfig, images: Images) -> PatchSet:
+    """Prepare `images` as `config` says and give the two sets."""
+    recipe = Recipe.resolve(config, images.photographs)
+    is_test = split(images, config.test_fraction)
+    make = _whole if recipe.patch is None else _cut
+    parts, info = make(config, recipe, images, is_test)
+    for part in ("train", "test"):
+        group = parts[f"{part}_group"]
+        parts[f"{part}_labels"] = None if images.labels is None else np.asarray(images.labels, np.int64)[group]
+        names = [str(images.names[i]) for i in np.flatnonzero(is_test == (part == "test"))]
+        info[f"{part}_images"] = names if images.photographs and len(names) <= MAX_NAMES else []
+        info[f"n_{part}_images"] = len(names)
+    return PatchSet(name=config.source, info=_record(config, recipe, images) | info, truth=images.truth, **parts)
+
+
+def split(images: Images, test_fraction: float | None) -> np.ndarray:
+    """Which whole images are held out: (number of images,) bool.
+
+    The source's own split where it has one and no other is asked for. Otherwise the images whose names have the lowest
+    SHA-256 digests: it depends on the names only, never on a seed or on the order of files.
+    """
+    if test_fraction is None and images.own_test is not None:
+        return np.asarray(images.own_test, dtype=bool)
+    count = len(images.names)
+    if count < 2:
+        raise ValueError(f"{count} image(s) cannot be split into training and test images: give at least two")
+    digests = [hashlib.sha256(str(name).encode()).digest() for name in images.names]
+    n_test = min(max(round(count * (test_fraction or TEST_FRACTION)), 1), count - 1)
+    is_test = np.zeros(count, dtype=bool)
+    is_test[sorted(range(count), key=digests.__getitem__)[:n_test]] = True
+    return is_test
+
+
+def _cut(
+    config: DataConfig, recipe: Recipe, images: Images, is_test: np.ndarray
+) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Patches of prepared images, and what the record says about them."""
+    prepared = PreparedImages(images, recipe, config.downsample)
+    mean, std = prepared.moments(np.flatnonzero(~is_test))
+    if not std > 0:
+        raise ValueError(f"source {config.source!r}: the training images are constant, so no patch has contrast")
+    threshold = recipe.min_contrast * std  # in the units of the prepared images, before the z-score
+    n = config.n or N_PATCHES
+    parts: dict[str, Any] = {"shape": (3 if recipe.colour == "rgb" else 1, recipe.patch, recipe.patch)}
+    info: dict[str, Any] = {"pixel_mean": mean, "pixel_std": std, "contrast": [], "overlap": []}
+    for k, (part, size) in enumerate({"train": n, "test": config.n_test or max(1, n // 4)}.items()):
+        index = np.flatnonzero(is_test == (part == "test"))
+        rng = np.random.default_rng([config.seed, k])
+        x, parts[f"{part}_group"], counts = draw_patches(prepared, index, size, threshold, config.patches, rng)
+        parts[part] = preprocess.zscore(x, mean, std) if recipe.zscore == "train" else x
+        info[f"{part}_counts"] = counts
+        info["contrast"].append(
+            f"{part}: {counts['admissible']:,} of {counts['places']:,} places have a standard deviation of at least "
+            f"{recipe.min_contrast:g} of the training images'; the others are never drawn"
+        )
+        info["overlap"].append(
+            f"{part}: {len(x):,} patches from {counts['pixels']:,} pixels, which hold {counts['tiles']:,} patches that "
+            f"do not overlap ({counts['admissible_tiles']:,} with contrast)"
+        )
+    if images.photographs:
+        info["downsample"] = dict(zip(map(str, images.names), prepared.factors))
+    return parts, info
+
+
+def _whole(
+    config: DataConfig, recipe: Recipe, images: Images, is_test: np.ndarray
+) -> tuple[dict[str, Any], dict[str, Any]]:
+    raise NotImplementedError
+
+
+def _record(config: DataConfig, recipe: Recipe, images: Images) -> dict[str, Any]:
+    """What the record says about source and preparation: plain values only."""
+    steps = []
+    if recipe.whiten:
+        steps.append(f"whitened, R(f) = f exp(-(f / {preprocess.CUTOFF})^{preprocess.ORDER:g}), mirrored borders")
+    if recipe.normalise_contrast:
+        size, std = preprocess.CONTRAST_SIZE, preprocess.CONTRAST_STD
+        steps.append(f"local contrast normalised, Gaussian window of {size} pixels, standard deviation {std:g} pixels")
+    if recipe.crop:
+        steps.append(f"border of {recipe.crop} pixels left out")
+    if recipe.zscore != "none":
+        steps.append(f"z-score over {'all training images' if recipe.zscore == 'train' else 'each image'}")
+    return {
+        "source": config.source,
+        "config": config.model_dump(mode="json"),
+        "recipe": asdict(recipe),
+        "steps": steps or ["pixels as they are"],
+        "images": [str(name) for name in images.names] if len(images.names) <= MAX_NAMES else [],
+        "skipped": dict(images.skipped),
+        "licence": images.licence,
+        "citation": images.citation,
+        "note": images.note,
+    }

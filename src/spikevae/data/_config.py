@@ -1,0 +1,104 @@
+"""What to load and how to prepare it: `DataConfig`, the one object that fixes a `PatchSet`."""
+
+from typing import Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+
+class SyntheticConfig(BaseModel):
+    """Size and noise of the synthetic set x = amplitude * sum_k z_k phi_k + noise * normal, z_k ~ Poisson(r_k)."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+
+    units: int = Field(64, ge=1)
+    """Atoms of the true dictionary."""
+
+    firing_rate: float = Field(0.1, gt=0)
+    """Geometric mean of the true firing rates, spikes per unit per stimulus."""
+
+    spread: float = Field(1.0, ge=0)
+    """Half-width of the uniform law of the true log firing rates, in nats."""
+
+    amplitude: float = Field(3.0, gt=0)
+    """Euclidean norm of one spike's contribution to a stimulus."""
+
+    noise: float = Field(0.1, ge=0)
+    """Standard deviation of the Gaussian pixel noise."""
+
+
+class DataConfig(BaseModel):
+    """Everything that decides a `PatchSet`: equal configurations give equal arrays.
+
+    `None` means the source's own default: photographs are cut into whitened patches, digits, arrays and synthetic
+    stimuli are taken whole and as they are. The values used are recorded in `PatchSet.info`.
+
+    Examples
+    --------
+    >>> DataConfig(source="bundled", patch=12).patch
+    12
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+
+    source: str = "bundled"
+    """A word of `spikevae.data.SOURCES`, with a path after a colon where it takes one: `folder:photos`."""
+
+    patch: int | None = Field(None, ge=2, le=1024)
+    """Side of a square patch in pixels; none given: 16 for photographs, the whole image otherwise."""
+
+    n: int | None = Field(None, ge=1)
+    """Training patches; none given: 40,000 of photographs, every stimulus otherwise."""
+
+    n_test: int | None = Field(None, ge=1)
+    """Test patches; none given: a quarter of `n` of photographs, every stimulus otherwise."""
+
+    test_fraction: float | None = Field(None, gt=0, lt=1)
+    """Share of whole images held out; none given: the source's own split, or 0.2 where it has none."""
+
+    seed: int = Field(0, ge=0)
+    """Seed of the choice of patches; the split by image does not depend on it."""
+
+    colour: Literal["grey", "rgb"] = "grey"
+    """`grey` is luminance; `rgb` keeps three channels and leaves greyscale images out."""
+
+    downsample: int | None = Field(None, ge=1, le=16)
+    """Factor by which photographs are made smaller first; none given: 2 for JPEG files, 1 otherwise."""
+
+    whiten: bool | None = None
+    """Fourier whitening, R(f) = f exp(-(f/0.5)^4); none given: on for photographs."""
+
+    normalise_contrast: bool | None = None
+    """Local contrast normalisation over 13 x 13 pixels; none given: on for photographs."""
+
+    zscore: Literal["train", "image", "none"] | None = None
+    """Mean and deviation removed: of all training images, of each image (as published), or not at all;
+    none given: `train` for photographs, `none` otherwise."""
+
+    crop: int | None = Field(None, ge=0, le=256)
+    """Border left out after filtering, pixels; none given: 4 for photographs, 0 otherwise."""
+
+    patches: Literal["random", "grid"] = "random"
+    """Patches at random places, or of the grid of non-overlapping tiles (at most `n` of them)."""
+
+    min_contrast: float | None = Field(None, ge=0)
+    """Patches whose standard deviation is below this share of the training images' are never drawn;
+    none given: 0.1 where patches are cut, 1e-6 for whole stimuli."""
+
+    synthetic: SyntheticConfig | None = None
+    """Size and noise of the source `synthetic`; refused with any other source."""
+
+    @property
+    def word(self) -> str:
+        """The source's name without its path."""
+        return self.source.partition(":")[0]
+
+    @property
+    def path(self) -> str | None:
+        """What follows the colon of `source`, or None."""
+        return self.source.partition(":")[2] or None
+
+    @model_validator(mode="after")
+    def _options_have_a_use(self) -> Self:
+        if self.synthetic is not None and self.word != "synthetic":
+            raise ValueError(f"the options 'synthetic' are for source = 'synthetic', not {self.source!r}: remove them")
+        return self

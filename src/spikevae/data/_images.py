@@ -1,0 +1,47 @@
+"""What a source hands over: whole images before any preprocessing."""
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+
+class LazyImages(Sequence[np.ndarray]):
+    """Images read from disk when indexed, so that a large folder never lies in memory whole."""
+
+    def __init__(self, read: Callable[[int], np.ndarray], length: int) -> None:
+        self._read, self._length = read, length
+
+    def __len__(self) -> int:
+        return self._length
+
+    def __getitem__(self, index: Any) -> Any:
+        if not 0 <= index < self._length:
+            raise IndexError(index)
+        return self._read(index)
+
+    def __iter__(self) -> Iterator[np.ndarray]:
+        return (self._read(i) for i in range(self._length))
+
+
+@dataclass(frozen=True)
+class Images:
+    """Whole images of one source, in a fixed order.
+
+    `images` holds (H, W), (H, W, C) or (D,) arrays of any real type; `own_test` marks the source's own test images
+    where it has a split; `lossy` marks images from lossy files, which are made smaller before whitening;
+    `photographs` says whether patches of filtered images are the default.
+    """
+
+    images: Sequence[np.ndarray] | np.ndarray
+    names: Sequence[str]
+    photographs: bool
+    lossy: Sequence[bool] | None = None
+    labels: np.ndarray | None = None
+    own_test: np.ndarray | None = None
+    licence: str = ""
+    citation: str = ""
+    note: str = ""
+    skipped: dict[str, str] = field(default_factory=dict)
+    truth: dict[str, Any] | None = None

@@ -1,0 +1,67 @@
+"""`PatchSet`: training and test stimuli with the record of where they came from."""
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+
+@dataclass(frozen=True)
+class PatchSet:
+    """Stimuli split by image into a training and a test set.
+
+    Attributes
+    ----------
+    train, test : float32 arrays of shape (n, D) and (m, D); D is the product of `shape`.
+    shape : (C, H, W) of one stimulus, or (D,) where it is no image.
+    train_group, test_group : int64 arrays of shape (n,) and (m,): index into `info["images"]` of each patch's image.
+    train_labels, test_labels : int64 arrays of shape (n,) and (m,), or None.
+    name : the source as it was asked for.
+    info : licence, citation, the values of every preprocessing step, image names, counts: JSON-able values only.
+    truth : of a synthetic set: `dictionary` (K, D), `firing_rates` (K,), `train_codes` (n, K), `test_codes` (m, K).
+    """
+
+    train: np.ndarray
+    test: np.ndarray
+    shape: tuple[int, ...]
+    train_group: np.ndarray
+    test_group: np.ndarray
+    name: str
+    train_labels: np.ndarray | None = None
+    test_labels: np.ndarray | None = None
+    info: dict[str, Any] = field(default_factory=dict)
+    truth: dict[str, np.ndarray] | None = None
+
+    def __post_init__(self) -> None:
+        d = int(np.prod(self.shape))
+        for part in ("train", "test"):
+            x, group = getattr(self, part), getattr(self, f"{part}_group")
+            if x.ndim != 2 or x.shape[1] != d:
+                raise ValueError(f"PatchSet.{part} has shape {x.shape}; with shape={self.shape} it must be (n, {d})")
+            if len(group) != len(x):
+                raise ValueError(f"PatchSet.{part}_group has {len(group)} entries for {len(x)} stimuli")
+
+    def describe(self) -> str:
+        """A readable account of the set: sizes, split, preprocessing, contrast, licence and citation."""
+        info, lines = self.info, []
+        size = " x ".join(str(s) for s in self.shape)
+        lines.append(f"{self.name}: {len(self.train):,} training and {len(self.test):,} test stimuli of {size}")
+        for part in ("train", "test"):
+            images = info.get(f"{part}_images", [])
+            if images:
+                lines.append(f"  {part:<5} images ({len(images)}): {shorten(images)}")
+        smaller = [f"{name} ({k} x)" for name, k in info.get("downsample", {}).items() if k > 1]
+        if smaller:
+            lines.append(f"  made smaller first: {shorten(smaller)}")
+        for title, key in (("prepared", "steps"), ("contrast", "contrast"), ("overlap", "overlap")):
+            lines += [f"  {title}: {text}" for text in info.get(key, [])]
+        if info.get("skipped"):
+            lines.append(f"  left out ({len(info['skipped'])}): {shorten([f'{k}: {v}' for k, v in info['skipped'].items()])}")
+        lines += [f"  {key}: {info[key]}" for key in ("note", "licence", "citation") if info.get(key)]
+        return "\n".join(lines)
+
+
+def shorten(words: list[str], most: int = 8) -> str:
+    """The first few words, and how many more there are."""
+    more = f", and {len(words) - most} more" if len(words) > most else ""
+    return ", ".join(words[:most]) + more

@@ -1,0 +1,131 @@
+"""Whole images through every step, and the places their patches are cut from."""
+
+from dataclasses import dataclass
+from typing import Self
+
+import numpy as np
+
+from . import preprocess
+from ._config import DataConfig
+from ._images import Images
+
+KEEP_PIXELS = 128_000_000  # prepared images stay in memory (512 MB) up to here and are prepared again beyond
+JPEG_FACTOR = 2  # see docs of `DataConfig.downsample`: the smallest factor that removes the 8 x 8 block pattern
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """The preparation with every default of the source filled in."""
+
+    patch: int | None
+    colour: str
+    whiten: bool
+    normalise_contrast: bool
+    zscore: str
+    crop: int
+    min_contrast: float
+
+    @classmethod
+    def resolve(cls, config: DataConfig, photographs: bool) -> Self:
+        """Defaults for photographs (patches of filtered images) or for stimuli taken whole and as they are."""
+        patch = config.patch if config.patch is not None else (16 if photographs else None)
+        whiten = photographs if config.whiten is None else config.whiten
+        normalise = photographs if config.normalise_contrast is None else config.normalise_contrast
+        crop = config.crop if config.crop is not None else (4 if photographs else 0)
+        contrast = config.min_contrast if config.min_contrast is not None else (1e-6 if patch is None else 0.1)
+        zscore = config.zscore or ("train" if photographs else "none")
+        return cls(patch, config.colour, whiten, normalise, zscore, crop, contrast)
+
+
+def prepare(image: np.ndarray, factor: int, recipe: Recipe) -> np.ndarray:
+    """Every step on one image but the z-score over training images: (H, W) or (H, W, 3) -> (C, H', W') float32."""
+    x = np.asarray(image, dtype=np.float32)
+    channels = [preprocess.to_grey(x)] if recipe.colour == "grey" else list(np.moveaxis(x, -1, 0))
+    done = []
+    for channel in channels:
+        channel = preprocess.downsample(channel, factor)
+        if recipe.whiten:
+            channel = preprocess.whiten(channel)
+        if recipe.normalise_contrast:
+            channel = preprocess.normalise_contrast(channel)
+        done.append(preprocess.crop_border(channel, recipe.crop))
+    y = np.stack(done)
+    return preprocess.zscore(y, float(y.mean()), float(y.std())) if recipe.zscore == "image" else y
+
+
+class PreparedImages:
+    """`images[i]` after every step; kept in memory while all of them fit, prepared anew when asked for otherwise."""
+
+    def __init__(self, images: Images, recipe: Recipe, downsample: int | None) -> None:
+        self.images, self.recipe = images, recipe
+        lossy = images.lossy if images.lossy is not None else [False] * len(images.names)
+        automatic = [JPEG_FACTOR if images.photographs and bad else 1 for bad in lossy]
+        self.factors = automatic if downsample is None else [downsample] * len(automatic)
+        self._kept: dict[int, np.ndarray] = {}
+        self._pixels = 0
+
+    def __getitem__(self, i: int) -> np.ndarray:
+        if i in self._kept:
+            return self._kept[i]
+        try:
+            x = prepare(self.images.images[i], self.factors[i], self.recipe)
+        except ValueError as error:
+            raise ValueError(f"image {self.images.names[i]}: {error}") from error
+        if self._pixels + x.size <= KEEP_PIXELS:
+            self._kept[i] = x
+            self._pixels += x.size
+        return x
+
+    def moments(self, index: np.ndarray) -> tuple[float, float]:
+        """Mean and standard deviation over all pixels of the images `index`."""
+        count, total, square = 0, 0.0, 0.0
+        for i in index:
+            x = self[i].astype(np.float64)
+            count, total, square = count + x.size, total + x.sum(), square + (x**2).sum()
+        mean = total / count
+        return float(mean), float(np.sqrt(max(square / count - mean**2, 0.0)))
+
+
+def draw_patches(
+    prepared: PreparedImages, index: np.ndarray, n: int, threshold: float, how: str, rng: np.random.Generator
+) -> tuple[np.ndarray, np.ndarray, dict[str, int]]:
+    """Cut `n` different patches from the images `index`, every admissible place being equally likely.
+
+    A place is admissible where the patch has a standard deviation of at least `threshold`. `how = "grid"` allows only
+    the places of the grid of non-overlapping tiles, and gives all of them where there are fewer than `n`.
+
+    Returns
+    -------
+    patches : (n, C * patch * patch) float32, in random order.
+    owner : (n,) int64 index of each patch's image.
+    counts : pixels, places and tiles, and how many of each are admissible.
+    """
+    patch = prepared.recipe.patch
+    assert patch is not None
+    stride = patch if how == "grid" else 1
+    counts = {"pixels": 0, "places": 0, "admissible": 0, "tiles": 0, "admissible_tiles": 0}
+    ends = []  # where each image's candidates end in the numbering of all candidates
+    for i in index:
+        good = preprocess.patch_contrast(prepared[i], patch) >= threshold
+        tiles = good[::patch, ::patch]
+        counts["pixels"] += prepared[i][0].size
+        counts["places"] += good.size
+        counts["admissible"] += int(good.sum())
+        counts["tiles"] += tiles.size
+        counts["admissible_tiles"] += int(tiles.sum())
+        ends.append(counts["admissible_tiles" if how == "grid" else "admissible"])
+    n = min(n, ends[-1]) if how == "grid" else n
+    if not 0 < n <= ends[-1]:
+        raise ValueError(
+            f"{n:,} patches asked for, but {len(index)} image(s) hold {ends[-1]:,} places with a standard deviation of "
+            f"at least {threshold:.3g}: ask for fewer, give more images, or lower min_contrast"
+        )
+    chosen = rng.choice(ends[-1], size=n, replace=False)
+    which = np.searchsorted(ends, chosen, side="right")
+    patches = np.empty((n, (3 if prepared.recipe.colour == "rgb" else 1) * patch**2), dtype=np.float32)
+    for k in np.unique(which):
+        x, rows = prepared[index[k]], np.flatnonzero(which == k)
+        good = preprocess.patch_contrast(x, patch)[::stride, ::stride] >= threshold
+        top, left = (axis[chosen[rows] - (ends[k - 1] if k else 0)] * stride for axis in np.nonzero(good))
+        patches[rows] = preprocess.cut(x, top, left, patch)
+    return patches, index[which].astype(np.int64), counts
