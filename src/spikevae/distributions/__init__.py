@@ -1,0 +1,36 @@
+"""Laws of the code: one file each, with its divergence registered beside it."""
+
+import difflib
+
+from ._law import Law as Law
+from ._law import Reparametrised as Reparametrised
+from ._random import Generator as Generator
+from ._random import GeneratorStack as GeneratorStack
+from .arrivals import INDICATORS as INDICATORS
+from .arrivals import relaxed_counts as relaxed_counts
+from .gaussian import Gaussian as Gaussian
+from .poisson import Poisson as Poisson
+from .rectified_gaussian import RectifiedGaussian as RectifiedGaussian
+from .relaxations import RelaxedPoisson as RelaxedPoisson
+
+LAWS: dict[str, type[Law]] = {law.name: law for law in (Poisson, Gaussian, RectifiedGaussian)}
+"""Every law by its word in configurations."""
+
+
+def get_law(name: str) -> type[Law]:
+    """Return the law called `name` in configurations.
+
+    Raises
+    ------
+    ValueError
+        If there is none; the message lists the names and the nearest.
+
+    Examples
+    --------
+    >>> get_law("poisson").label
+    'Poisson'
+    """
+    if name in LAWS:
+        return LAWS[name]
+    nearest = difflib.get_close_matches(str(name), LAWS, n=1, cutoff=0.0)
+    raise ValueError(f"unknown law {name!r}: choose one of {', '.join(LAWS)}; did you mean {nearest[0]!r}?")

@@ -1,0 +1,160 @@
+"""What every law of the code has to say about itself."""
+
+from abc import ABC, abstractmethod
+from typing import Any, ClassVar, Protocol, Self
+
+import torch
+from torch import Tensor
+from torch.distributions import Distribution
+from torch.nn import functional as F
+
+from ._random import Generator
+
+
+class Reparametrised(Protocol):
+    """Anything that draws codes with a pathwise gradient."""
+
+    def rsample(self, sample_shape: Any = (), *, generator: Generator) -> Tensor:
+        """Codes of shape `sample_shape + batch_shape` through which gradients flow to the parameters."""
+        ...
+
+
+class Law(Distribution, ABC):
+    """Law of one unit's code given a stimulus (posterior) or without one (prior), independent over units.
+
+    A law says how many numbers an encoder must give for a unit, how it is built from them, its moments, how
+    it is sampled, and how its prior starts and is fitted; its Kullback-Leibler divergence is registered with
+    `torch.distributions.kl_divergence`. Parameters are tensors of one shape, the batch shape, whose last axis
+    is the unit. Subclasses are final.
+
+    Parameters
+    ----------
+    validate_args
+        As in `torch.distributions`. The class methods build laws without validation, which inspects values
+        and so cannot run inside `torch.func.vmap`.
+    """
+
+    name: ClassVar[str]
+    """Word in configurations."""
+    label: ClassVar[str]
+    """Word in figures."""
+    n_params: ClassVar[int]
+    """Encoder outputs per unit."""
+    is_count: ClassVar[bool]
+    """Whether codes are non-negative integers."""
+    has_rate: ClassVar[bool]
+    """Whether codes are non-negative, so that a firing rate is defined."""
+    prior_params: ClassVar[tuple[str, ...]]
+    """Constructor arguments, in order: the tensors a learned prior consists of."""
+    formula: ClassVar[str]
+    """The law in one line of mathematics."""
+    citation: ClassVar[str]
+    """Where the law was proposed or used as a code."""
+
+    def __init__(self, *parameters: Tensor, validate_args: bool | None) -> None:
+        for key, value in zip(self.prior_params, torch.broadcast_tensors(*parameters)):
+            setattr(self, key, value)
+        super().__init__(getattr(self, self.prior_params[0]).shape, validate_args=validate_args)
+
+    def expand(self, batch_shape: Any, _instance: Any = None) -> Self:
+        """Return the same law with its parameters expanded to `batch_shape`."""
+        parameters = {key: getattr(self, key).expand(batch_shape) for key in self.prior_params}
+        return type(self)(**parameters, validate_args=False)
+
+    @classmethod
+    def from_prior(cls, params: dict[str, Tensor]) -> Self:
+        """Build the prior of K units from its parameters, each of shape (K,).
+
+        Raises
+        ------
+        ValueError
+            If a parameter is missing or unknown.
+        """
+        if set(params) != set(cls.prior_params):
+            raise ValueError(f"{cls.label} prior takes {cls.prior_params}, got {tuple(sorted(params))}")
+        return cls(**params, validate_args=False)
+
+    @classmethod
+    @abstractmethod
+    def initial_prior(
+        cls, n_units: int, log_rate: float, spread: float, generator: torch.Generator
+    ) -> dict[str, Tensor]:
+        """Draw the prior's parameters before training, each of shape (n_units,)."""
+
+    @classmethod
+    @abstractmethod
+    def from_encoder(cls, raw: Tensor, prior: Self | None, *, clamp: float | None = None) -> Self:
+        """Build the posterior from encoder outputs of shape (..., n_params * K), n_params blocks of K."""
+
+    @classmethod
+    @abstractmethod
+    def initial_raw(cls, n_units: int, log_rate: float, residual: bool) -> Tensor:
+        """Encoder bias, shape (n_params * n_units,), at which every unit's firing rate is exp(log_rate)."""
+
+    @abstractmethod
+    def moments(self) -> Tensor:
+        """Statistics, shape (n_moments, *batch_shape), whose mean over stimuli fixes the optimal prior."""
+
+    @classmethod
+    @abstractmethod
+    def prior_from_moments(cls, moments: Tensor) -> dict[str, Tensor]:
+        """Prior parameters that minimise the mean divergence of posteriors with these mean moments."""
+
+    @property
+    @abstractmethod
+    def zero_probability(self) -> Tensor:
+        """Probability that the code is exactly zero, shape batch_shape."""
+
+    @abstractmethod
+    def sample(self, sample_shape: Any = (), *, generator: Generator) -> Tensor:  # type: ignore[override]
+        """Draw codes of shape `sample_shape + batch_shape`, without gradient."""
+
+    @abstractmethod
+    def relaxed(self, *, temperature: float, indicator: str) -> Reparametrised:
+        """Return the differentiable stand-in for this law that training draws from."""
+
+
+def softclamp_above(x: Tensor, limit: float) -> Tensor:
+    """Smooth upper bound: `limit - softplus(limit - x)`, equal to x far below the limit.
+
+    References
+    ----------
+    Vafaii, Galor and Yates (2024), arXiv 2405.14473: bound of log-rates in the published experiments.
+
+    Examples
+    --------
+    >>> softclamp_above(torch.tensor([-5.0, 100.0]), 5.0)
+    tensor([-5.0000,  5.0000])
+    """
+    return limit - F.softplus(limit - x)
+
+
+def softclamp_symmetric(x: Tensor, limit: float) -> Tensor:
+    """Smooth two-sided bound: `limit * tanh(x / limit)`, equal to x near zero.
+
+    References
+    ----------
+    Vafaii, Galor and Yates (2024), arXiv 2405.14473: bound of log-scales in the published experiments.
+
+    Examples
+    --------
+    >>> softclamp_symmetric(torch.tensor([0.0, -100.0]), 5.0)
+    tensor([ 0., -5.])
+    """
+    return limit * torch.tanh(x / limit)
+
+
+def split_blocks(raw: Tensor, n_params: int) -> tuple[Tensor, ...]:
+    """Split encoder outputs (..., n_params * K) into n_params tensors (..., K).
+
+    Raises
+    ------
+    ValueError
+        If the last axis is not a multiple of `n_params`.
+    """
+    if raw.shape[-1] % n_params:
+        raise ValueError(
+            f"encoder gives {raw.shape[-1]} outputs, expected a multiple of {n_params}: this law takes "
+            f"{n_params} numbers a unit"
+        )
+    return raw.chunk(n_params, dim=-1)

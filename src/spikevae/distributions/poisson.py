@@ -1,0 +1,226 @@
+"""Poisson code: spike counts whose divergence is proportional to the prior firing rate."""
+
+import math
+from typing import Any, ClassVar, Self, final
+
+import torch
+from torch import Tensor
+from torch.distributions import constraints, register_kl
+from torch.distributions.utils import lazy_property
+
+from ._law import Law, softclamp_above
+from ._random import Generator, poisson
+from .relaxations import RelaxedPoisson
+
+RESIDUAL_LIMIT = 10.0
+"""Soft upper bound of the residual log-rate where bounds are asked for, as published."""
+
+_NEAR_ZERO = 0.1
+"""Below this |x| the differences 1 + e^x (x - 1) and e^x - 1 - x are summed as series."""
+
+
+def _horner(x: Tensor, coefficients: list[float]) -> Tensor:
+    """x^2 times the polynomial with these coefficients, constant first."""
+    total = x * coefficients[-1] + coefficients[-2]
+    for coefficient in reversed(coefficients[:-2]):
+        total = total.mul_(x).add_(coefficient)
+    return total.mul_(x).mul_(x)
+
+
+def _n_terms(x: Tensor) -> int:
+    return 10 if x.dtype == torch.float64 else 5
+
+
+class _Deviance(torch.autograd.Function):
+    """g(x) = 1 + e^x (x - 1), whose derivative is x e^x."""
+
+    @staticmethod
+    def forward(x: Tensor) -> Tensor:
+        series = _horner(x, [1 / (math.factorial(n) * (n + 2)) for n in range(_n_terms(x))])
+        direct = torch.exp(x).mul_(x).sub_(torch.expm1(x))
+        return torch.where(x.abs() < _NEAR_ZERO, series, direct)
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Tensor], output: Tensor) -> None:
+        ctx.save_for_backward(*inputs)
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> Tensor:  # type: ignore[override]
+        (x,) = ctx.saved_tensors
+        return grad * (x * torch.exp(x))
+
+    @staticmethod
+    def vmap(info: Any, in_dims: tuple[int], x: Tensor) -> tuple[Tensor, int]:
+        return _Deviance.apply(x), in_dims[0]
+
+
+class _Excess(torch.autograd.Function):
+    """h(x) = e^x - 1 - x, whose derivative is e^x - 1."""
+
+    @staticmethod
+    def forward(x: Tensor) -> Tensor:
+        series = _horner(x, [1 / math.factorial(n + 2) for n in range(_n_terms(x))])
+        return torch.where(x.abs() < _NEAR_ZERO, series, torch.expm1(x).sub_(x))
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Tensor], output: Tensor) -> None:
+        ctx.save_for_backward(*inputs)
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> Tensor:  # type: ignore[override]
+        (x,) = ctx.saved_tensors
+        return grad * torch.expm1(x)
+
+    @staticmethod
+    def vmap(info: Any, in_dims: tuple[int], x: Tensor) -> tuple[Tensor, int]:
+        return _Excess.apply(x), in_dims[0]
+
+
+def _stirling_residual(n: Tensor) -> Tensor:
+    """log n! minus Stirling's (n + 1/2) log n - n + log(2 pi) / 2, for n >= 1.
+
+    The asymptotic series is exact to 1e-16 from n = 16 on; below, `lgamma` is small enough to subtract.
+    """
+    large = n.clamp_min(16)
+    inverse = 1 / (large * large)
+    terms = (1 / 12, -1 / 360, 1 / 1260, -1 / 1680, 1 / 1188)
+    series = terms[4] * inverse + terms[3]
+    for term in terms[2::-1]:
+        series = series * inverse + term
+    small = n.clamp(1, 16).double()
+    direct = torch.lgamma(small + 1) - (small + 0.5) * small.log() + small - 0.5 * math.log(2 * math.pi)
+    return torch.where(n < 16, direct.to(n.dtype), series / large)
+
+
+@final
+class Poisson(Law):
+    r"""Poisson spike count, parametrised by the log of its mean.
+
+    .. math:: P(z) = \frac{\lambda^z e^{-\lambda}}{z!}, \qquad \lambda = e^{\text{log_rate}}
+
+    :math:`\lambda` is the firing rate in spikes per unit per stimulus. The divergence from a prior with firing
+    rate :math:`\lambda_0` is :math:`\lambda_0\,(1 + e^\delta(\delta - 1))` nats,
+    :math:`\delta=\log\lambda-\log\lambda_0`: proportional to the prior firing rate.
+
+    Parameters
+    ----------
+    log_rate
+        Log of the firing rate, any shape.
+    validate_args
+        As in `torch.distributions`.
+
+    References
+    ----------
+    Vafaii, Galor and Yates (2024), arXiv 2405.14473; Vafaii and Yates (2026), arXiv 2602.13421.
+
+    Examples
+    --------
+    >>> prior = Poisson(torch.tensor([0.7]).log())
+    >>> posterior = Poisson.from_encoder(torch.tensor([0.9]), prior)
+    >>> torch.distributions.kl_divergence(posterior, prior)
+    tensor([0.5278])
+    >>> posterior.sample((3,), generator=torch.Generator().manual_seed(0)).shape
+    torch.Size([3, 1])
+    """
+
+    name: ClassVar[str] = "poisson"
+    label: ClassVar[str] = "Poisson"
+    n_params: ClassVar[int] = 1
+    is_count: ClassVar[bool] = True
+    has_rate: ClassVar[bool] = True
+    prior_params: ClassVar[tuple[str, ...]] = ("log_rate",)
+    formula: ClassVar[str] = "P(z) = exp(z log_rate - exp(log_rate)) / z!"
+    citation: ClassVar[str] = "Vafaii, Galor and Yates (2024), arXiv 2405.14473"
+    arg_constraints: ClassVar[dict[str, Any]] = {"log_rate": constraints.real}
+    support: ClassVar[Any] = constraints.nonnegative_integer
+
+    log_rate: Tensor
+
+    def __init__(self, log_rate: Tensor, validate_args: bool | None = None) -> None:
+        super().__init__(log_rate, validate_args=validate_args)
+
+    @classmethod
+    def initial_prior(
+        cls, n_units: int, log_rate: float, spread: float, generator: torch.Generator
+    ) -> dict[str, Tensor]:
+        """Log firing rates uniform in (log_rate - spread, log_rate + spread)."""
+        uniform = torch.rand(n_units, generator=generator, device=generator.device)
+        return {"log_rate": log_rate + spread * (2 * uniform - 1)}
+
+    @classmethod
+    def from_encoder(cls, raw: Tensor, prior: Self | None, *, clamp: float | None = None) -> Self:
+        """Posterior from outputs (..., K): residuals on the prior's log-rate, or log-rates without a prior.
+
+        With `clamp` the log-rate is softly bounded above by it, and the residual by 10.
+        """
+        log_rate = raw
+        if prior is not None:
+            residual = raw if clamp is None else softclamp_above(raw, RESIDUAL_LIMIT)
+            log_rate = prior.log_rate + residual
+        if clamp is not None:
+            log_rate = softclamp_above(log_rate, clamp)
+        return cls(log_rate, validate_args=False)
+
+    @classmethod
+    def initial_raw(cls, n_units: int, log_rate: float, residual: bool) -> Tensor:
+        """Zeros on top of a prior (which holds the firing rate itself), else the log-rate."""
+        return torch.full((n_units,), 0.0 if residual else log_rate)
+
+    def moments(self) -> Tensor:
+        """Firing rate, shape (1, *batch_shape)."""
+        return self.rate.unsqueeze(0)
+
+    @classmethod
+    def prior_from_moments(cls, moments: Tensor) -> dict[str, Tensor]:
+        """The optimal prior firing rate is the mean posterior firing rate; moments (1, K)."""
+        return {"log_rate": moments[0].clamp_min(torch.finfo(moments.dtype).tiny).log()}
+
+    @lazy_property
+    def rate(self) -> Tensor:
+        """Firing rate, spikes per unit per stimulus."""
+        return self.log_rate.exp()
+
+    @property
+    def mean(self) -> Tensor:
+        """Mean count: the firing rate."""
+        return self.rate
+
+    @property
+    def variance(self) -> Tensor:
+        """Variance of the count: the firing rate."""
+        return self.rate
+
+    @property
+    def zero_probability(self) -> Tensor:
+        """Probability of no spike, exp(-rate)."""
+        return torch.exp(-self.rate)
+
+    def log_prob(self, value: Tensor) -> Tensor:
+        """Log probability of counts in nats.
+
+        For n > 0 it is -n h(log_rate - log n) - log(2 pi n) / 2 - Stirling residual, h(x) = e^x - 1 - x
+        (Loader's saddle-point form), which does not subtract the large n log_rate and log n!.
+
+        References
+        ----------
+        Loader (2000), Fast and accurate computation of binomial probabilities.
+        """
+        if self._validate_args:
+            self._validate_sample(value)
+        n = value.clamp_min(1)
+        saddle = n * _Excess.apply(self.log_rate - n.log())
+        some = -(saddle + 0.5 * torch.log(2 * math.pi * n) + _stirling_residual(n))
+        return torch.where(value > 0, some, -self.rate)
+
+    def sample(self, sample_shape: Any = (), *, generator: Generator) -> Tensor:  # type: ignore[override]
+        """Integer counts as floats, shape `sample_shape + batch_shape`, without gradient."""
+        return poisson(self.rate.expand(self._extended_shape(sample_shape)), generator)
+
+    def relaxed(self, *, temperature: float, indicator: str) -> RelaxedPoisson:
+        """Counts of softened arrivals; see `RelaxedPoisson`."""
+        return RelaxedPoisson(self.log_rate, temperature, indicator)
+
+
+@register_kl(Poisson, Poisson)
+def _kl_poisson(q: Poisson, p: Poisson) -> Tensor:
+    return p.rate * _Deviance.apply(q.log_rate - p.log_rate)

@@ -1,0 +1,191 @@
+"""Rectified Gaussian code: non-negative and silent half the time, but blind to its own firing rate."""
+
+import math
+from typing import Any, ClassVar, Self, final
+
+import torch
+from torch import Tensor
+from torch.distributions import constraints, register_kl
+from torch.nn import functional as F
+
+from ._law import Law, softclamp_symmetric, split_blocks
+from ._random import Generator, standard_normal
+from .gaussian import Gaussian, gaussian_kl, gaussian_moments, gaussian_prior_from_moments
+
+_SQRT_2PI = math.sqrt(2 * math.pi)
+
+
+def _rectified_tail(u: Tensor) -> Tensor:
+    """E[ReLU(N(-u, 1))] for u >= 0, as phi(u) (1 - u Mills(u)) with the scaled complementary error function.
+
+    The bracket falls like 1/u^2, so it loses about u^2 roundings: callers pass float64.
+    """
+    mills = math.sqrt(math.pi / 2) * torch.special.erfcx(u / math.sqrt(2))
+    return torch.exp(-0.5 * u * u) * ((1 - u * mills) / _SQRT_2PI)
+
+
+def _log_ndtr(x: Tensor) -> Tensor:
+    """log Phi(x) from its negative part (erfcx) and its positive part (log1p), each 0-clipped by |x|.
+
+    `torch.special.log_ndtr` has no batching rule for `torch.func.vmap`.
+    """
+    below, above = 0.5 * (x - x.abs()), 0.5 * (x + x.abs())
+    left = torch.log(torch.special.erfcx(below / -math.sqrt(2))) - 0.5 * below.square()
+    return left + torch.log1p(-torch.special.ndtr(-above))
+
+
+def _loc_of_rate(rate: float) -> float:
+    """Mean of the unit-variance Gaussian whose rectified mean is `rate`, by bisection in float64."""
+
+    def rectified_mean(loc: float) -> float:
+        return loc * 0.5 * math.erfc(-loc / math.sqrt(2)) + math.exp(-0.5 * loc * loc) / _SQRT_2PI
+
+    low, high = -38.0, max(rate, 0.0)  # phi(38) is the last normal float64; E[ReLU] exceeds its mean
+    for _ in range(200):
+        middle = 0.5 * (low + high)
+        if rectified_mean(middle) < rate:
+            low = middle
+        else:
+            high = middle
+    return 0.5 * (low + high)
+
+
+@final
+class RectifiedGaussian(Law):
+    r"""Gaussian passed through a rectifier: a mass at zero and a density above it.
+
+    .. math:: z = \max(y, 0), \quad y \sim \mathcal N(\mu, \sigma^2), \qquad \sigma = e^{\text{log_scale}}
+
+    With :math:`a=\mu/\sigma` the mean is :math:`\sigma[\varphi(a)+a\Phi(a)]`, the mass at zero
+    :math:`\Phi(-a)`. The divergence is that of the Gaussians *before* the rectifier, as published, so it
+    bounds from above the divergence of the codes and holds no price on the firing rate.
+
+    Parameters
+    ----------
+    loc, log_scale
+        Mean and log standard deviation before the rectifier, broadcast together.
+    validate_args
+        As in `torch.distributions`.
+
+    References
+    ----------
+    Vafaii and Yates (2026), arXiv 2602.13421: the control model of the Poisson variational autoencoder.
+
+    Examples
+    --------
+    >>> prior = RectifiedGaussian(torch.zeros(1), torch.zeros(1))
+    >>> prior.mean, prior.zero_probability
+    (tensor([0.3989]), tensor([0.5000]))
+    >>> prior.sample((2,), generator=torch.Generator().manual_seed(0)).min() >= 0
+    tensor(True)
+    """
+
+    name: ClassVar[str] = "rectified_gaussian"
+    label: ClassVar[str] = "Rectified Gaussian"
+    n_params: ClassVar[int] = 2
+    is_count: ClassVar[bool] = False
+    has_rate: ClassVar[bool] = True
+    prior_params: ClassVar[tuple[str, ...]] = ("loc", "log_scale")
+    formula: ClassVar[str] = "z = max(y, 0), y ~ N(loc, exp(log_scale)^2)"
+    citation: ClassVar[str] = "Vafaii and Yates (2026), arXiv 2602.13421"
+    arg_constraints: ClassVar[dict[str, Any]] = {"loc": constraints.real, "log_scale": constraints.real}
+    support: ClassVar[Any] = constraints.nonnegative
+    has_rsample: ClassVar[bool] = True  # type: ignore[misc]
+
+    loc: Tensor
+    log_scale: Tensor
+
+    def __init__(self, loc: Tensor, log_scale: Tensor, validate_args: bool | None = None) -> None:
+        super().__init__(loc, log_scale, validate_args=validate_args)
+
+    @classmethod
+    def initial_prior(
+        cls, n_units: int, log_rate: float, spread: float, generator: torch.Generator
+    ) -> dict[str, Tensor]:
+        """N(0, 1) before the rectifier for every unit, whatever the firing rate asked for."""
+        return {key: torch.zeros(n_units, device=generator.device) for key in cls.prior_params}
+
+    @classmethod
+    def from_encoder(cls, raw: Tensor, prior: Self | None, *, clamp: float | None = None) -> Self:
+        """Posterior from outputs (..., 2K): K means, then K log-scales, bounded to (-clamp, clamp) if given."""
+        loc, log_scale = split_blocks(raw, cls.n_params)
+        if clamp is not None:
+            log_scale = softclamp_symmetric(log_scale, clamp)
+        return cls(loc, log_scale, validate_args=False)
+
+    @classmethod
+    def initial_raw(cls, n_units: int, log_rate: float, residual: bool) -> Tensor:
+        """The mean that solves E[max(N(mean, 1), 0)] = exp(log_rate), and log-scales of zero."""
+        loc = torch.full((n_units,), _loc_of_rate(math.exp(log_rate)))
+        return torch.cat([loc, torch.zeros(n_units)])
+
+    def moments(self) -> Tensor:
+        """Mean and second moment before the rectifier, shape (2, *batch_shape)."""
+        return gaussian_moments(self.loc, self.log_scale)
+
+    @classmethod
+    def prior_from_moments(cls, moments: Tensor) -> dict[str, Tensor]:
+        """Match the mean and the second moment before the rectifier, shape (2, K)."""
+        return gaussian_prior_from_moments(moments)
+
+    @property
+    def scale(self) -> Tensor:
+        """Standard deviation before the rectifier."""
+        return self.log_scale.exp()
+
+    def _standard_loc(self) -> Tensor:
+        """Mean over standard deviation before the rectifier, in float64 (see `_rectified_tail`)."""
+        return self.loc.double() * torch.exp(-self.log_scale.double())
+
+    @property
+    def mean(self) -> Tensor:
+        """Mean of the code: max(loc, 0) + scale E[max(N(-|a|, 1), 0)].
+
+        max(loc, 0) is written (loc + |loc|) / 2, whose derivative at loc = 0 is the true one half.
+        """
+        tail = _rectified_tail(self._standard_loc().abs()).to(self.loc.dtype)
+        return 0.5 * (self.loc + self.loc.abs()) + self.scale * tail
+
+    @property
+    def variance(self) -> Tensor:
+        """Variance of the code: scale^2 [Phi(a) - m(a) m(-a)], m(a) = E[max(N(a, 1), 0)].
+
+        The product form loses a^2 roundings in the tail, where second moment minus squared mean loses a^4.
+        """
+        a = self._standard_loc()
+        tail = _rectified_tail(a.abs())
+        unit = torch.special.ndtr(a) - tail * (a.abs() + tail)
+        return torch.exp(2 * self.log_scale) * unit.to(self.loc.dtype)
+
+    @property
+    def zero_probability(self) -> Tensor:
+        """Mass at zero, Phi(-loc / scale)."""
+        return torch.special.ndtr(-self._standard_loc()).to(self.loc.dtype)
+
+    def log_prob(self, value: Tensor) -> Tensor:
+        """Log mass at zero, log density above, -inf below; nats."""
+        if self._validate_args:
+            self._validate_sample(value)
+        mass = _log_ndtr(-self._standard_loc()).to(self.loc.dtype)
+        density = Gaussian(self.loc, self.log_scale, validate_args=False).log_prob(value)
+        inside = torch.where(value > 0, density, mass)
+        return torch.where(value < 0, -torch.inf, inside)
+
+    def rsample(self, sample_shape: Any = (), *, generator: Generator) -> Tensor:  # type: ignore[override]
+        """Codes max(loc + scale * noise, 0), shape `sample_shape + batch_shape`."""
+        noise = standard_normal(self.loc.expand(self._extended_shape(sample_shape)), generator)
+        return F.relu(self.loc + self.scale * noise)
+
+    def sample(self, sample_shape: Any = (), *, generator: Generator) -> Tensor:  # type: ignore[override]
+        """Codes without gradient, shape `sample_shape + batch_shape`."""
+        with torch.no_grad():
+            return self.rsample(sample_shape, generator=generator)
+
+    def relaxed(self, *, temperature: float, indicator: str) -> Self:
+        """The law itself: its samples are differentiable at every temperature."""
+        return self
+
+
+@register_kl(RectifiedGaussian, RectifiedGaussian)
+def _kl_rectified_gaussian(q: RectifiedGaussian, p: RectifiedGaussian) -> Tensor:
+    return gaussian_kl(q.loc, q.log_scale, p.loc, p.log_scale)
