@@ -1,0 +1,191 @@
+"""Whether a fit may be read as the optimum: do other starts and other budgets give the same?
+
+A free energy that still falls when the budget doubles, or that depends on where training began, says
+something about the training and not about the model. And a flat valley can hold codes of very different
+firing rates at one free energy. :func:`flag_groups` tells these apart.
+"""
+
+import json
+import math
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+OBJECTIVE_TOLERANCE = 0.01
+"""Relative difference in the objective above which two starts or two budgets disagree."""
+FIRING_RATE_TOLERANCE = 0.05
+"""Relative difference in the mean firing rate above which fits of equal objective are different codes."""
+
+Flag = Literal["converged", "not converged", "rate not identified", "not checked"]
+FLAGS: tuple[Flag, ...] = ("converged", "not converged", "rate not identified", "not checked")
+
+FREE_SETTINGS = ("start", "steps", "epochs")
+"""Settings that may differ within a group: where training began and how long it took."""
+RESULTS = frozenset(
+    """
+    id block free_energy distortion kl mse mse_mean_code r2 r2_pooled r2_mean_code r2_pooled_mean_code
+    fraction_zeros lifetime_sparseness population_sparseness l0 firing_rate prior_firing_rate
+    prior_posterior_gap bits bits_per_spike spikes atp_low atp atp_high joules_low joules joules_high
+    encoder_macs decoder_macs decoder_acs synops_events synops_nonzero hardware_joules active_units fano
+    dead_units nan_count objective objective_half diverged seconds steps_done convergence
+    """.split()  # noqa: SIM905
+)
+"""Columns of a cell's row that are no settings."""
+
+
+@dataclass(frozen=True)
+class Convergence:
+    """What the comparison of one cell with its group says."""
+
+    flag: Flag
+    """The verdict in words."""
+    budget_change: float | None
+    """|objective - objective at another budget| / |the longer one's objective|;
+    None where there is no other."""
+    start_gap: float | None
+    """(largest - lowest) / |lowest| objective over the starts of the group; None for a single start."""
+    firing_rate_spread: float | None
+    """Largest |firing rate - the best cell's| / the best cell's over the
+    group; None for one cell or signed codes."""
+    is_best: bool
+    """Whether this cell has the lowest objective of its group."""
+    group: int
+    """Number of the group, in order of first appearance."""
+
+
+def relative_change(a: float, b: float) -> float:
+    """|a - b| / |b|; zero where both are zero.
+
+    Examples
+    --------
+    >>> relative_change(101.0, 100.0)
+    0.01
+    """
+    if a == b:
+        return 0.0
+    return abs(a - b) / abs(b) if b else math.inf
+
+
+def flag_groups(
+    rows: Sequence[Mapping[str, Any]], settings: Collection[str] | None = None
+) -> list[Convergence]:
+    """Compare every cell with the cells that differ from it in nothing but start and budget.
+
+    A group holds the cells whose settings agree save for `start`, `steps` and `epochs`. A cell is
+
+    - *not converged* if it diverged, if the longest fits of two starts of its group differ in objective by
+      over 1 %, or if its own budget matters by over 1 %: measured against the longest fit from the same start
+      if there is a longer one, else against its own `objective_half`, else against the next shorter fit;
+    - *rate not identified* if objectives agree but the mean firing rate differs by over 5 % from the best
+      cell's;
+    - *not checked* if its group has a single start and no second budget;
+    - *converged* otherwise.
+
+    Parameters
+    ----------
+    rows
+        One flat mapping a cell: its settings, `objective`, `firing_rate` and, where known, `objective_half`
+        and `diverged`. None and NaN stand for undefined.
+    settings
+        Names of the fields that are settings; by default every field that is not in :data:`RESULTS`.
+
+    Returns
+    -------
+    list of Convergence
+        One a row, in the order given.
+
+    Examples
+    --------
+    >>> low = {"beta": 1.0, "start": -5.0, "steps": 100, "objective": 249.0, "firing_rate": 0.06}
+    >>> high = {"beta": 1.0, "start": 0.5, "steps": 100, "objective": 192.0, "firing_rate": 1.18}
+    >>> [c.flag for c in flag_groups([low, high])]
+    ['not converged', 'not converged']
+    """
+    groups: dict[str, list[int]] = {}
+    for index, row in enumerate(rows):
+        if "objective" not in row:
+            raise ValueError(f"row {index} has no 'objective'; its fields are {', '.join(row)}")
+        groups.setdefault(group_key(row, settings), []).append(index)
+    found: dict[int, Convergence] = {}
+    for number, members in enumerate(groups.values()):
+        for index, verdict in zip(members, _compare([rows[i] for i in members], number)):
+            found[index] = verdict
+    return [found[index] for index in range(len(rows))]
+
+
+def group_key(row: Mapping[str, Any], settings: Collection[str] | None = None) -> str:
+    """Text that is equal for cells differing only in start and budget."""
+    names = (
+        [name for name in row if name in settings]
+        if settings is not None
+        else [k for k in row if k not in RESULTS]
+    )
+    shared = {name: row[name] for name in names if name not in FREE_SETTINGS}
+    unit = "steps" if row.get("steps") is not None else "epochs"
+    return json.dumps([unit, shared], sort_keys=True, default=str)
+
+
+def _number(value: Any) -> float:
+    return math.nan if value is None else float(value)
+
+
+def _compare(rows: Sequence[Mapping[str, Any]], group: int) -> list[Convergence]:
+    """Verdicts for the cells of one group."""
+    objective = [math.nan if row.get("diverged") else _number(row["objective"]) for row in rows]
+    starts = [_number(row.get("start")) for row in rows]
+    budgets = [_number(row["steps"] if row.get("steps") is not None else row.get("epochs")) for row in rows]
+    finite = [i for i in range(len(rows)) if math.isfinite(objective[i])]
+    best = min(finite, key=lambda i: objective[i]) if finite else None
+
+    longest: dict[float, int] = {}  # start -> its finite cell of the largest budget
+    for i in finite:
+        if starts[i] not in longest or budgets[i] > budgets[longest[starts[i]]]:
+            longest[starts[i]] = i
+    ends = sorted(objective[i] for i in longest.values())
+    start_gap = relative_change(ends[-1], ends[0]) if len(ends) > 1 else None
+
+    rates = {i: rate for i in longest.values() if math.isfinite(rate := _number(rows[i].get("firing_rate")))}
+    centre = min(rates, key=lambda i: objective[i]) if rates else None
+    spread = None
+    if centre is not None and len(rates) > 1:
+        spread = max(relative_change(rate, rates[centre]) for rate in rates.values())
+
+    verdicts = []
+    for i, row in enumerate(rows):
+        change = _budget_change(i, objective, starts, budgets, _number(row.get("objective_half")))
+        own_spread = spread
+        if (
+            i not in longest.values()
+            and centre is not None
+            and math.isfinite(_number(row.get("firing_rate")))
+        ):
+            own_spread = max(spread or 0.0, relative_change(_number(row["firing_rate"]), rates[centre]))
+        flag: Flag
+        if i not in finite or max(change or 0.0, start_gap or 0.0) > OBJECTIVE_TOLERANCE:
+            flag = "not converged"
+        elif change is None and start_gap is None:
+            flag = "not checked"
+        elif own_spread is not None and own_spread > FIRING_RATE_TOLERANCE:
+            flag = "rate not identified"
+        else:
+            flag = "converged"
+        verdicts.append(Convergence(flag, change, start_gap, own_spread, i == best, group))
+    return verdicts
+
+
+def _budget_change(
+    i: int, objective: Sequence[float], starts: Sequence[float], budgets: Sequence[float], half: float
+) -> float | None:
+    """How much the budget matters to cell i, or None where nothing tells."""
+    same = [j for j in range(len(objective)) if starts[j] == starts[i] and math.isfinite(objective[j])]
+    longer = [j for j in same if budgets[j] > budgets[i]]
+    shorter = [j for j in same if budgets[j] < budgets[i]]
+    if not math.isfinite(objective[i]):
+        return None
+    if longer:
+        return relative_change(objective[i], objective[max(longer, key=lambda j: budgets[j])])
+    if math.isfinite(half):
+        return relative_change(half, objective[i])
+    if shorter:
+        return relative_change(objective[max(shorter, key=lambda j: budgets[j])], objective[i])
+    return None
