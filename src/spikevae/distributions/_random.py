@@ -59,8 +59,8 @@ class _Draw(torch.autograd.Function):
     def forward(sampler: Sampler, like: Tensor, generator: Generator) -> tuple[Tensor, ...]:
         if isinstance(generator, GeneratorStack):
             raise ValueError(
-                f"a GeneratorStack of {len(generator)} was used for a parameter with no lane axis: use it inside "
-                "torch.func.vmap on parameters that are batched there, or pass one torch.Generator"
+                f"a GeneratorStack of {len(generator)} was used for a parameter with no lane axis: use it "
+                "inside torch.func.vmap on parameters that are batched there, or pass one torch.Generator"
             )
         return sampler(like, generator)
 
@@ -69,7 +69,9 @@ class _Draw(torch.autograd.Function):
         ctx.mark_non_differentiable(*output)
 
     @staticmethod
-    def vmap(info: Any, in_dims: tuple[Any, ...], sampler: Sampler, like: Tensor, generator: Generator) -> Any:
+    def vmap(
+        info: Any, in_dims: tuple[Any, ...], sampler: Sampler, like: Tensor, generator: Generator
+    ) -> Any:
         like = like.movedim(in_dims[1], 0)
         if not isinstance(generator, GeneratorStack):
             draws = _Draw.apply(sampler, like, generator)

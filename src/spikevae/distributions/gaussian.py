@@ -49,8 +49,8 @@ class Gaussian(Law):
     .. math:: z \sim \mathcal N(\mu, \sigma^2), \qquad \sigma = e^{\text{log_scale}}
 
     The divergence between two of them is
-    :math:`\tfrac12[(\mu-\mu_0)^2/\sigma_0^2 + \sigma^2/\sigma_0^2 - 1] - \log(\sigma/\sigma_0)` nats. Codes are
-    signed, so no firing rate is defined.
+    :math:`\tfrac12[(\mu-\mu_0)^2/\sigma_0^2 + \sigma^2/\sigma_0^2 - 1] - \log(\sigma/\sigma_0)` nats.
+    Codes are signed, so no firing rate is defined.
 
     Parameters
     ----------
@@ -99,7 +99,7 @@ class Gaussian(Law):
 
     @classmethod
     def from_encoder(cls, raw: Tensor, prior: Self | None, *, clamp: float | None = None) -> Self:
-        """Posterior from outputs (..., 2K): K means, then K log-scales, bounded to (-clamp, clamp) if given."""
+        """Posterior from outputs (..., 2K): K means, then K log-scales, bounded to +-clamp if given."""
         loc, log_scale = split_blocks(raw, cls.n_params)
         if clamp is not None:
             log_scale = softclamp_symmetric(log_scale, clamp)

@@ -107,7 +107,7 @@ class RectifiedGaussian(Law):
 
     @classmethod
     def from_encoder(cls, raw: Tensor, prior: Self | None, *, clamp: float | None = None) -> Self:
-        """Posterior from outputs (..., 2K): K means, then K log-scales, bounded to (-clamp, clamp) if given."""
+        """Posterior from outputs (..., 2K): K means, then K log-scales, bounded to +-clamp if given."""
         loc, log_scale = split_blocks(raw, cls.n_params)
         if clamp is not None:
             log_scale = softclamp_symmetric(log_scale, clamp)
