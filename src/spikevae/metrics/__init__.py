@@ -1,0 +1,24 @@
+"""Metrics as pure functions of stimuli, codes, rates and dictionaries; numpy or torch in, float64 out.
+
+`spikevae.evaluate` computes those that every model reports; the probes and Gabor fits are called by hand.
+"""
+
+from .coding import active_units as active_units
+from .coding import bits as bits
+from .coding import bits_per_spike as bits_per_spike
+from .coding import dead_units as dead_units
+from .coding import fano_factor as fano_factor
+from .coding import prior_posterior_gap as prior_posterior_gap
+from .coding import skaggs_information as skaggs_information
+from .dictionary import GaborFits as GaborFits
+from .dictionary import fit_gabors as fit_gabors
+from .fields import Metrics as Metrics
+from .probes import knn_accuracy as knn_accuracy
+from .probes import shattering_dimensionality as shattering_dimensionality
+from .reconstruction import mse as mse
+from .reconstruction import r2 as r2
+from .reconstruction import r2_pooled as r2_pooled
+from .sparsity import fraction_zeros as fraction_zeros
+from .sparsity import l0 as l0
+from .sparsity import lifetime_sparseness as lifetime_sparseness
+from .sparsity import population_sparseness as population_sparseness

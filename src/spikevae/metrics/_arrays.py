@@ -1,0 +1,34 @@
+"""What every metric does to its input first."""
+
+from typing import TypeAlias
+
+import numpy as np
+from numpy.typing import ArrayLike
+from torch import Tensor
+
+Array: TypeAlias = ArrayLike | Tensor
+
+
+def as_float64(x: Array) -> np.ndarray:
+    """`x` (numpy, torch on any device, or nested lists) as a float64 numpy array."""
+    if isinstance(x, Tensor):
+        x = x.detach().cpu().numpy()
+    return np.asarray(x, dtype=np.float64)
+
+
+def matrix(x: Array, name: str) -> np.ndarray:
+    """`x` as a float64 matrix with at least one row and column, or an error that names it."""
+    out = as_float64(x)
+    if out.ndim != 2 or 0 in out.shape:
+        raise ValueError(f"{name} has shape {out.shape}; give a non-empty (stimuli, columns) matrix")
+    return out
+
+
+def same_shape(a: Array, b: Array, names: tuple[str, str]) -> tuple[np.ndarray, np.ndarray]:
+    """Both as float64 matrices, or an error if their shapes differ."""
+    first, second = matrix(a, names[0]), matrix(b, names[1])
+    if first.shape != second.shape:
+        raise ValueError(
+            f"{names[0]} has shape {first.shape} but {names[1]} {second.shape}; they must be equal"
+        )
+    return first, second

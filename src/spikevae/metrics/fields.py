@@ -1,0 +1,171 @@
+"""`Metrics`: the numbers that every model reports, each with unit, direction, source and definition."""
+
+import math
+from dataclasses import dataclass, field, fields
+from typing import Any, Literal
+
+Direction = Literal["higher", "lower", "neither"]
+
+# Sources, named once.
+PVAE = "Vafaii, Galor & Yates 2024 (arXiv:2405.14473)"
+COST = "Vafaii & Yates 2026 (arXiv:2602.13421)"
+SPARSENESS = "Treves & Rolls 1991, normalised as Vinje & Gallant 2000"
+NEUROBENCH = "NeuroBench (synaptic operations)"
+OWN = "this library"
+MODELLED = "modelled: constants of spikevae.energy"
+
+
+def _number(unit: str, direction: Direction, source: str, description: str) -> Any:
+    return field(
+        metadata={"unit": unit, "direction": direction, "source": source, "description": description}
+    )
+
+
+@dataclass(frozen=True)
+class Metrics:
+    """Numbers of one model on one set of stimuli, codes sampled at temperature 0.
+
+    A number that is not defined for the model's law (spikes of a signed code, say) is NaN; so is everything
+    but `nan_count` and the static operation counts if the model gave a value that is not finite. Unit,
+    direction (``"higher"`` or ``"lower"`` is better, or ``"neither"``), source and definition of each field
+    are in its ``dataclasses.fields`` metadata; :meth:`describe` prints them.
+    """
+
+    free_energy: float = _number(
+        "nats per stimulus",
+        "lower",
+        PVAE,
+        "distortion + kl: minus the evidence bound, beta = 1, no spike price",
+    )
+    distortion: float = _number(
+        "nats per stimulus",
+        "lower",
+        PVAE,
+        "expected minus log-likelihood of the pixels, constants dropped; exact where the decoder allows",
+    )
+    kl: float = _number(
+        "nats per stimulus", "neither", PVAE, "coding rate: KL from prior to posterior, summed over units"
+    )
+    mse: float = _number(
+        "squared pixel units per stimulus",
+        "lower",
+        PVAE,
+        "squared error summed over pixels, from sampled codes",
+    )
+    mse_mean_code: float = _number(
+        "squared pixel units per stimulus", "lower", PVAE, "squared error summed over pixels, from mean codes"
+    )
+    r2: float = _number(
+        "1", "higher", PVAE, "explained share of a stimulus' pixel variance, mean over stimuli, sampled codes"
+    )
+    r2_pooled: float = _number(
+        "1", "higher", OWN, "explained share of the pixel variance of all stimuli together, sampled codes"
+    )
+    r2_mean_code: float = _number("1", "higher", PVAE, "r2 from mean codes")
+    r2_pooled_mean_code: float = _number("1", "higher", OWN, "r2_pooled from mean codes")
+    fraction_zeros: float = _number("1", "neither", COST, "share of sampled code entries that are zero")
+    lifetime_sparseness: float = _number(
+        "1",
+        "neither",
+        SPARSENESS,
+        "of each unit over stimuli, sampled codes, mean over units; silent units are 1",
+    )
+    population_sparseness: float = _number(
+        "1", "neither", SPARSENESS, "of each stimulus over units, sampled codes, mean over stimuli"
+    )
+    l0: float = _number("units per stimulus", "neither", OWN, "sampled code entries that are not zero")
+    firing_rate: float = _number(
+        "spikes per unit per stimulus", "lower", COST, "posterior mean, averaged over stimuli and units"
+    )
+    prior_firing_rate: float = _number(
+        "spikes per unit per stimulus", "lower", COST, "prior mean, averaged over units"
+    )
+    prior_posterior_gap: float = _number(
+        "1",
+        "lower",
+        OWN,
+        "sum over units of |prior - mean posterior rate| by the sum of mean posterior rates",
+    )
+    bits: float = _number("bits per stimulus", "neither", PVAE, "coding rate: kl / ln 2")
+    bits_per_spike: float = _number("bits per spike", "higher", COST, "bits / spikes")
+    spikes: float = _number("spikes per stimulus", "lower", COST, "posterior means summed over units")
+    atp_low: float = _number("ATP per stimulus", "lower", MODELLED, "spikes at the low price")
+    atp: float = _number("ATP per stimulus", "lower", MODELLED, "spikes at the central price")
+    atp_high: float = _number("ATP per stimulus", "lower", MODELLED, "spikes at the high price")
+    joules_low: float = _number("J per stimulus", "lower", MODELLED, "energy of atp_low at the low J per ATP")
+    joules: float = _number("J per stimulus", "lower", MODELLED, "energy of atp at the central J per ATP")
+    joules_high: float = _number(
+        "J per stimulus", "lower", MODELLED, "energy of atp_high at the high J per ATP"
+    )
+    encoder_macs: float = _number(
+        "multiply-accumulates per stimulus", "lower", NEUROBENCH, "of the dense encoder, all weights counted"
+    )
+    decoder_macs: float = _number(
+        "multiply-accumulates per stimulus", "lower", NEUROBENCH, "of the dense decoder, all weights counted"
+    )
+    decoder_acs: float = _number(
+        "accumulates per stimulus",
+        "neither",
+        NEUROBENCH,
+        "the part of synops_nonzero that needs no multiplication: units with exactly one spike x fan-out",
+    )
+    synops_events: float = _number(
+        "accumulates per stimulus", "lower", NEUROBENCH, "spikes sent one by one: sampled counts x fan-out"
+    )
+    synops_nonzero: float = _number(
+        "operations per stimulus",
+        "lower",
+        NEUROBENCH,
+        "graded messages: non-zero units x fan-out; counts above one are multiply-accumulates",
+    )
+    hardware_joules: float = _number(
+        "J per stimulus",
+        "lower",
+        MODELLED,
+        "dense encoder, decoder driven by spikes one by one (graded codes: by non-zero units)",
+    )
+    active_units: float = _number(
+        "units", "higher", PVAE, "units with a mean kl above 0.01 nats per stimulus"
+    )
+    fano: float = _number(
+        "1",
+        "neither",
+        OWN,
+        "variance over mean of a unit's sampled code across stimuli, mean over units that fire; "
+        "1 for Poisson counts of one rate, more where stimuli modulate it",
+    )
+    dead_units: float = _number("units", "lower", OWN, "units whose sampled code is zero for every stimulus")
+    nan_count: float = _number("values", "lower", OWN, "posterior means, kl and pixels that are not finite")
+
+    def to_dict(self) -> dict[str, float | None]:
+        """Every field by name, None where undefined: ready for JSON and for a table row.
+
+        Examples
+        --------
+        >>> Metrics.undefined().to_dict()["r2"] is None
+        True
+        """
+        values = {f.name: float(getattr(self, f.name)) for f in fields(self)}
+        return {name: value if math.isfinite(value) else None for name, value in values.items()}
+
+    @classmethod
+    def undefined(cls, **known: float) -> "Metrics":
+        """Every field NaN save those named."""
+        return cls(**{f.name: math.nan for f in fields(cls)} | known)
+
+    def describe(self) -> str:
+        """One line a field: name, value, unit, and whether higher (↑) or lower (↓) is better.
+
+        Examples
+        --------
+        >>> print(Metrics.undefined(r2=0.5).describe().splitlines()[5])
+        r2                           0.5 ↑
+        """
+        arrow = {"higher": "↑", "lower": "↓", "neither": " "}
+        lines = []
+        for f in fields(self):
+            value, unit = getattr(self, f.name), f.metadata["unit"]
+            shown = "undefined" if math.isnan(value) else f"{value:.5g}"
+            line = f"{f.name:<20} {shown:>11} {arrow[f.metadata['direction']]} {'' if unit == '1' else unit}"
+            lines.append(line.rstrip())
+        return "\n".join(lines)
