@@ -1,0 +1,177 @@
+"""What a code costs: spikes -> ATP -> joules, and arithmetic on digital hardware.
+
+Everything here is modelled: a spike count of a model is multiplied by what a spike costs in an animal, or an
+operation count by what an operation costs on a chip. No number is a measurement of the model. Prices come in
+three levels so that a conclusion can be checked against the spread of the literature.
+"""
+
+import math
+from dataclasses import asdict, dataclass
+from typing import Any, NamedTuple
+
+AVOGADRO = 6.02214076e23
+"""Molecules per mole (SI, exact)."""
+
+
+@dataclass(frozen=True)
+class Constant:
+    """A number with its unit and where it comes from."""
+
+    value: float
+    unit: str
+    citation: str
+    source: str = "modelled"
+
+    def __post_init__(self) -> None:
+        if not (math.isfinite(self.value) and self.value > 0):
+            raise ValueError(
+                f"a price of {self.value} {self.unit} is not possible; give a finite positive number"
+            )
+
+
+@dataclass(frozen=True)
+class Price:
+    """What a spike costs at one level."""
+
+    atp_per_spike: Constant
+    joules_per_atp: Constant
+
+
+@dataclass(frozen=True)
+class Prices:
+    """Three levels of the price of a spike, and the price of arithmetic."""
+
+    low: Price
+    central: Price
+    high: Price
+    joules_per_mac: Constant
+    joules_per_ac: Constant
+
+    def to_dict(self) -> dict[str, Any]:
+        """Nested dictionary of every constant with unit and citation, for a report or a run's configuration.
+
+        Examples
+        --------
+        >>> PRICES.to_dict()["central"]["atp_per_spike"]["value"]
+        710000000.0
+        """
+        return asdict(self)
+
+
+def _joules_per_atp(kilojoules_per_mole: float, citation: str) -> Constant:
+    return Constant(
+        kilojoules_per_mole * 1e3 / AVOGADRO, "J per ATP", f"{kilojoules_per_mole:g} kJ/mol, {citation}"
+    )
+
+
+_HYDROLYSIS = "physiological free energy of ATP hydrolysis, range 44-60 kJ/mol (BioNumbers; eQuilibrator)"
+_HOROWITZ = "45 nm CMOS, 32-bit floating point, Horowitz, ISSCC 2014 (as tabulated in PMC8934428)"
+
+PRICES = Prices(
+    low=Price(
+        Constant(
+            3.84e8,
+            "ATP per spike",
+            "action potential alone, rodent grey matter, Attwell & Laughlin, J. Cereb. Blood Flow Metab. 21 "
+            "(2001); figure unconfirmed (not re-read in the source)",
+        ),
+        _joules_per_atp(44.0, _HYDROLYSIS),
+    ),
+    central=Price(
+        Constant(
+            7.1e8,
+            "ATP per spike",
+            "action potential with its synapses, rodent grey matter, Attwell & Laughlin, J. Cereb. "
+            "Blood Flow Metab. 21 (2001); figure unconfirmed (not re-read in the source)",
+        ),
+        _joules_per_atp(50.0, _HYDROLYSIS),
+    ),
+    high=Price(
+        Constant(
+            2.4e9,
+            "ATP per spike",
+            "human cortex, Lennie, Curr. Biol. 13 (2003); figure unconfirmed (second-hand, and one citation "
+            "of the paper gives 3.84e9)",
+        ),
+        _joules_per_atp(60.0, _HYDROLYSIS),
+    ),
+    joules_per_mac=Constant(
+        4.6e-12, "J per multiply-accumulate", f"3.7 pJ multiply + 0.9 pJ add, {_HOROWITZ}"
+    ),
+    joules_per_ac=Constant(0.9e-12, "J per accumulate", f"0.9 pJ add, {_HOROWITZ}"),
+)
+"""Default prices. Low and high pair the extremes of both factors, so they bound the product."""
+
+
+def spikes_to_atp(spikes: float, price: Price) -> float:
+    """ATP molecules that `spikes` spikes cost. Lower is better; modelled.
+
+    Examples
+    --------
+    >>> spikes_to_atp(2.0, PRICES.central)
+    1420000000.0
+    """
+    return spikes * price.atp_per_spike.value
+
+
+def atp_to_joules(atp: float, price: Price) -> float:
+    """Joules freed by hydrolysing `atp` molecules. Lower is better; modelled.
+
+    Examples
+    --------
+    >>> f"{atp_to_joules(spikes_to_atp(1.0, PRICES.central), PRICES.central):.2g} J per spike"
+    '5.9e-11 J per spike'
+    """
+    return atp * price.joules_per_atp.value
+
+
+class SynapticOperations(NamedTuple):
+    """Operations that a code causes in the layer it drives, per stimulus."""
+
+    events: float
+    """Accumulates if each spike is sent by itself: counts x fan-out. NaN for graded codes."""
+    nonzero: float
+    """Operations if a unit sends its value once: non-zero units x fan-out."""
+    acs: float
+    """The part of `nonzero` whose value is one, so that the weight is added as it is."""
+
+    @property
+    def macs(self) -> float:
+        """The part of `nonzero` that needs a multiplication."""
+        return self.nonzero - self.acs
+
+
+def synaptic_operations(spikes: float, nonzero: float, ones: float, fan_out: int) -> SynapticOperations:
+    """Synaptic operations of a code from its means per stimulus.
+
+    Parameters
+    ----------
+    spikes
+        Sum of a stimulus' counts; NaN for codes that are not counts.
+    nonzero, ones
+        Units that are not zero, and units that are exactly one.
+    fan_out
+        Synapses each unit drives.
+
+    References
+    ----------
+    NeuroBench (Yik et al., Nat. Commun. 16, 2025): binary activations cost accumulates, others
+    multiply-accumulates, zeros nothing. It sorts whole layers; here each unit is sorted by its own count.
+
+    Examples
+    --------
+    >>> synaptic_operations(spikes=7.0, nonzero=4.0, ones=2.0, fan_out=10)
+    SynapticOperations(events=70.0, nonzero=40.0, acs=20.0)
+    """
+    return SynapticOperations(spikes * fan_out, nonzero * fan_out, ones * fan_out)
+
+
+def hardware_joules(macs: float, acs: float, prices: Prices = PRICES) -> float:
+    """Joules of arithmetic on a digital chip; memory traffic, which usually costs more, is not counted.
+
+    Examples
+    --------
+    >>> round(hardware_joules(macs=1.0, acs=1.0) * 1e12, 9)
+    5.5
+    """
+    return macs * prices.joules_per_mac.value + acs * prices.joules_per_ac.value
