@@ -1,0 +1,306 @@
+"""A model and stimuli in, `Metrics` out: the one place that computes what models report."""
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.distributions import kl_divergence
+
+from .distributions._law import Law
+from .energy import PRICES, Prices, atp_to_joules, hardware_joules, spikes_to_atp, synaptic_operations
+from .metrics.coding import active_units, bits, bits_per_spike, fano_of_sums, prior_posterior_gap
+from .metrics.fields import Metrics as Metrics
+from .metrics.reconstruction import r2_of_sums, r2_pooled_of_sums
+from .metrics.sparsity import sparseness_of_sums
+from .models.amortised import AmortisedVAE
+from .networks import dense_macs
+
+N_BINS = 64
+"""Most bins of a code histogram."""
+BULK = (0.001, 0.999)
+"""Quantiles of the non-zero codes between which the bins lie: one outlier must not widen them all."""
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """What one model does on one set of stimuli."""
+
+    metrics: Metrics
+    """Numbers of the whole model."""
+    objective: float
+    """distortion + beta * kl + spike_price * spikes at the given beta and price, nats per stimulus."""
+    units: dict[str, list[float]]
+    """Per unit: ``prior_firing_rate``, ``firing_rate`` (posterior mean) and ``kl`` (nats per stimulus)."""
+    code_histogram: dict[str, Any]
+    """Sampled codes of all units: ``zero``, the share at zero, and ``mass`` (n,), the shares of the others
+    in the bins between ``edges`` (n + 1,); the end bins hold what lies beyond them too."""
+
+
+class _Histogram:
+    """Histogram of the non-zero codes, its bins chosen from the first batch."""
+
+    def __init__(self, law: type[Law]) -> None:
+        self.law = law
+        self.edges = np.empty(0)
+        self.counts = torch.empty(0)
+
+    def add(self, nonzero: Tensor) -> None:
+        """Count codes, a flat tensor without zeros."""
+        if not len(self.edges):
+            self.edges = self._choose(nonzero)
+            self.counts = torch.zeros(len(self.edges) - 1, dtype=torch.float64, device=nonzero.device)
+        low, high = float(self.edges[0]), float(self.edges[-1])
+        self.counts += torch.histc(nonzero.clamp(low, high), len(self.counts), low, high)
+
+    def _choose(self, nonzero: Tensor) -> np.ndarray:
+        if not len(nonzero):
+            return np.array([0.5, 1.5])
+        low, high = (
+            nonzero.kthvalue(min(len(nonzero), 1 + int(q * len(nonzero)))).values.item() for q in BULK
+        )
+        if self.law.is_count:
+            width = math.ceil(high / N_BINS)
+            return 0.5 + width * np.arange(math.ceil(high / width) + 1.0)
+        low = 0.0 if self.law.has_rate else low
+        return np.linspace(low, high if high > low else low + 1.0, N_BINS + 1)
+
+    def result(self, n_codes: int) -> dict[str, Any]:
+        counts = self.counts.cpu().numpy()
+        zero = (n_codes - float(counts.sum())) / n_codes
+        return {"edges": self.edges.tolist(), "mass": (counts / n_codes).tolist(), "zero": zero}
+
+
+class _Sums:
+    """Running sums over batches: nothing of size stimuli x units is kept."""
+
+    def __init__(self, model: AmortisedVAE) -> None:
+        self.law = model.law
+        self.n_stimuli, self.n_bad, self.ones = 0, 0, 0
+        self.units: dict[str, Tensor | float] = dict.fromkeys(
+            ("kl", "mean", "code", "square", "nonzero"), 0.0
+        )
+        self.stimuli: dict[str, list[Tensor]] = {}
+        self.histogram = _Histogram(model.law)
+
+    def add(self, model: AmortisedVAE, prior: Law, x: Tensor, generator: torch.Generator) -> None:
+        """Account for a batch (B, D). One with a value that is not finite is only counted as bad."""
+        q = model.posterior(x)
+        kl, mean = kl_divergence(q, prior), q.mean  # (B, K)
+        if self._bad(kl, mean):
+            return
+        code = q.sample(generator=generator)
+        pixels, pixels_of_mean = model.decode(code), model.decode(mean)  # (B, D)
+        distortion = model.expected_distortion(x, q)
+        if distortion is None:
+            distortion = model.distortion(x, code)
+        if self._bad(pixels, pixels_of_mean, distortion):
+            return
+        self.n_stimuli += len(x)
+        nonzero = code != 0
+        exact = code.double()  # variances are differences of sums, which float32 would swallow at high rates
+        square = exact.square()
+        for name, value in (
+            ("kl", kl),
+            ("mean", mean),
+            ("code", exact),
+            ("square", square),
+            ("nonzero", nonzero),
+        ):
+            self.units[name] += value.sum(0, dtype=torch.float64)
+        if self.law.is_count:
+            self.ones += int((code == 1).sum())
+        self.histogram.add(code[nonzero])
+        for name, value in (
+            ("distortion", distortion),
+            ("residual", (x - pixels).square().sum(1)),
+            ("residual_of_mean", (x - pixels_of_mean).square().sum(1)),
+            ("contrast", (x - x.mean(1, keepdim=True)).square().sum(1)),
+            ("code", exact.sum(1)),
+            ("square", square.sum(1)),
+        ):
+            self.stimuli.setdefault(name, []).append(value)
+
+    def _bad(self, *values: Tensor) -> bool:
+        n = sum(value.numel() - int(value.isfinite().sum()) for value in values)
+        self.n_bad += n
+        return n > 0
+
+    def per_unit(self, name: str) -> np.ndarray:
+        """(K,) sum over stimuli, float64."""
+        total = self.units[name]
+        assert isinstance(total, Tensor)
+        return total.cpu().numpy()
+
+    def per_stimulus(self, name: str) -> np.ndarray:
+        """(m,) values, float64."""
+        return torch.cat(self.stimuli[name]).double().cpu().numpy()
+
+
+@torch.inference_mode()
+def evaluate(
+    model: AmortisedVAE,
+    x: Any,
+    *,
+    beta: float = 1.0,
+    spike_price: float = 0.0,
+    seed: int = 0,
+    batch_size: int = 1024,
+    prices: Prices = PRICES,
+) -> Evaluation:
+    """Compute every number that models report, in one pass over the stimuli.
+
+    Codes are sampled at temperature 0 (integer counts), once per stimulus. Rates and coding rates are the
+    posterior's own means; the distortion is exact where the model has a closed form and that of the sampled
+    codes otherwise. ``metrics.free_energy`` is at beta = 1 and no spike price whatever is given here.
+
+    Parameters
+    ----------
+    model
+        A trained model.
+    x
+        (m, D) stimuli, numpy or torch.
+    beta, spike_price
+        Weights of the ``objective``: of the coding rate, and nats per expected spike.
+    seed
+        Of the sampled codes.
+    batch_size
+        Stimuli handled at a time; memory only.
+    prices
+        What spikes and operations cost.
+
+    Raises
+    ------
+    ValueError
+        If the stimuli are not a finite, non-empty matrix with the model's number of pixels.
+
+    References
+    ----------
+    Vafaii, Galor & Yates, arXiv:2405.14473; Vafaii & Yates, arXiv:2602.13421. Each field of `Metrics` names
+    its own.
+
+    Examples
+    --------
+    >>> model = AmortisedVAE((4,), latent="poisson", n_latents=3, generator=torch.Generator().manual_seed(0))
+    >>> result = evaluate(model, torch.ones(8, 4), beta=2.0)
+    >>> m = result.metrics
+    >>> math.isclose(result.objective, m.distortion + 2.0 * m.kl), len(result.units["kl"])
+    (True, 3)
+    """
+    stimuli = x if isinstance(x, Tensor) else torch.tensor(np.asarray(x))
+    if stimuli.ndim != 2 or stimuli.shape[1] != model.n_features or not len(stimuli):
+        raise ValueError(
+            f"stimuli have shape {tuple(stimuli.shape)}; expected (m, {model.n_features}), "
+            "with one or more rows"
+        )
+    if not stimuli.isfinite().all():
+        raise ValueError("stimuli hold NaN or infinite values; drop or fill these rows first")
+    weight = next(model.parameters())
+    generator = torch.Generator(device=weight.device).manual_seed(seed)
+    prior, sums = model.prior(), _Sums(model)
+    for batch in stimuli.split(batch_size):
+        sums.add(model, prior, batch.to(weight), generator)
+    static = {
+        "encoder_macs": float(dense_macs(model.encoder, model.n_features)),
+        "decoder_macs": float(dense_macs(model.decoder, model.n_latents)),
+    }
+    if sums.n_bad:
+        undefined = [math.nan] * model.n_latents
+        return Evaluation(
+            Metrics.undefined(nan_count=float(sums.n_bad), **static),
+            math.nan,
+            {"prior_firing_rate": undefined, "firing_rate": undefined, "kl": undefined},
+            {"edges": [], "mass": [], "zero": math.nan},
+        )
+    has_rate = model.law.has_rate
+    rates = {
+        "prior_firing_rate": prior.mean.double().cpu().numpy()
+        if has_rate
+        else np.full(model.n_latents, np.nan),
+        "firing_rate": sums.per_unit("mean") / sums.n_stimuli
+        if has_rate
+        else np.full(model.n_latents, np.nan),
+    }
+    metrics = _metrics(model, sums, rates, static, prices)
+    price = spike_price * metrics.spikes if has_rate else 0.0
+    return Evaluation(
+        metrics,
+        metrics.distortion + beta * metrics.kl + price,
+        {name: value.tolist() for name, value in rates.items()}
+        | {"kl": (sums.per_unit("kl") / sums.n_stimuli).tolist()},
+        sums.histogram.result(sums.n_stimuli * model.n_latents),
+    )
+
+
+def _metrics(
+    model: AmortisedVAE, sums: _Sums, rates: dict[str, np.ndarray], static: dict[str, float], prices: Prices
+) -> Metrics:
+    m, n_units, law = sums.n_stimuli, model.n_latents, model.law
+    kl = sums.per_unit("kl") / m
+    distortion, total_kl = float(sums.per_stimulus("distortion").mean()), float(kl.sum())
+    spikes = float(rates["firing_rate"].sum())
+    nonzero = float(sums.per_unit("nonzero").sum() / m)
+    residual, residual_of_mean = sums.per_stimulus("residual"), sums.per_stimulus("residual_of_mean")
+    contrast = sums.per_stimulus("contrast")
+
+    lifetime = population = fano = math.nan
+    if law.has_rate:  # cancelling signs make all three artefacts
+        unit_sums = sums.per_unit("code"), sums.per_unit("square")
+        lifetime = float(sparseness_of_sums(*unit_sums, m).mean())
+        population = float(
+            sparseness_of_sums(sums.per_stimulus("code"), sums.per_stimulus("square"), n_units).mean()
+        )
+        factors = fano_of_sums(*unit_sums, m)
+        fano = float(np.nanmean(factors)) if np.isfinite(factors).any() else math.nan
+
+    counts = float(sums.per_unit("code").sum() / m) if law.is_count else math.nan
+    fan_out = model.decoder.fan_out
+    assert isinstance(fan_out, int)
+    synops = synaptic_operations(counts, nonzero, sums.ones / m, fan_out)
+    dense = (
+        static["encoder_macs"] + static["decoder_macs"] - n_units * fan_out
+    )  # all that no code entry gates
+    if law.is_count:
+        joules_of_hardware = hardware_joules(dense, synops.events, prices)
+    else:
+        joules_of_hardware = hardware_joules(dense + synops.macs, synops.acs, prices)
+    atp = {level: spikes_to_atp(spikes, getattr(prices, level)) for level in ("low", "central", "high")}
+    joules = {level: atp_to_joules(n, getattr(prices, level)) for level, n in atp.items()}
+    return Metrics(
+        free_energy=distortion + total_kl,
+        distortion=distortion,
+        kl=total_kl,
+        mse=float(residual.mean()),
+        mse_mean_code=float(residual_of_mean.mean()),
+        r2=r2_of_sums(residual, contrast),
+        r2_pooled=r2_pooled_of_sums(residual, contrast),
+        r2_mean_code=r2_of_sums(residual_of_mean, contrast),
+        r2_pooled_mean_code=r2_pooled_of_sums(residual_of_mean, contrast),
+        fraction_zeros=1.0 - nonzero / n_units,
+        lifetime_sparseness=lifetime,
+        population_sparseness=population,
+        l0=nonzero,
+        firing_rate=spikes / n_units,
+        prior_firing_rate=float(rates["prior_firing_rate"].mean()),
+        prior_posterior_gap=prior_posterior_gap(rates["prior_firing_rate"], rates["firing_rate"]),
+        bits=bits(total_kl),
+        bits_per_spike=bits_per_spike(total_kl, spikes),
+        spikes=spikes,
+        atp_low=atp["low"],
+        atp=atp["central"],
+        atp_high=atp["high"],
+        joules_low=joules["low"],
+        joules=joules["central"],
+        joules_high=joules["high"],
+        decoder_acs=synops.acs,
+        synops_events=synops.events,
+        synops_nonzero=synops.nonzero,
+        hardware_joules=joules_of_hardware,
+        active_units=float(active_units(kl)),
+        fano=fano,
+        dead_units=float((sums.per_unit("nonzero") == 0).sum()),
+        nan_count=0.0,
+        **static,
+    )
