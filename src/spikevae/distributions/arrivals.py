@@ -87,8 +87,8 @@ INDICATORS: dict[str, Indicator] = {
 6u^5 - 15u^4 + 10u^3, cosine (1 - cos(pi u)) / 2; sigmoid 1 / (1 + exp(-x))."""
 
 SPARSE = 0.5
-"""Below this many arrivals a cell on average, one walk over all cells is cheaper on a CPU than a Poisson draw in
-each (measured: 80 ns an arrival against 30 to 50 ns a cell). CUDA draws in each cell, which is deterministic."""
+"""Below this many arrivals a cell on average, one walk over all cells is cheaper on a CPU than a Poisson draw
+in each (measured: 80 ns an arrival, 30 to 50 ns a cell). CUDA draws in each cell, which is deterministic."""
 
 CHUNK = 1 << 21
 """Arrivals held at once: cells are taken in blocks of about this many, which bounds memory."""
@@ -194,7 +194,7 @@ def _soft_counts(
         z += torch.poisson(rate * start, generator=generator)
     width = stop - start
     arrivals = _walk if total * width < sparse else _per_cell
-    n_chunks = min(len(rate), 1 + int(total * width / CHUNK))
+    n_chunks = max(1, min(len(rate), math.ceil(total * width / CHUNK)))
     for rates, zs, slopes in zip(rate.chunk(n_chunks), z.chunk(n_chunks), slope.chunk(n_chunks)):
         cell, place = arrivals(rates, width, generator)
         value, gradient = _contributions(place.mul_(width).add_(start), temperature, indicator)
