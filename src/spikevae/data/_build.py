@@ -1,7 +1,8 @@
 """From whole images to a `PatchSet`: split by image, prepare, cut, record."""
 
 import hashlib
-from dataclasses import asdict
+import math
+from dataclasses import asdict, replace
 from typing import Any
 
 import numpy as np
@@ -9,8 +10,8 @@ import numpy as np
 from . import preprocess
 from ._config import DataConfig
 from ._images import Images
-from ._patches import PatchSet, shorten
-from ._prepare import PreparedImages, Recipe, draw_patches
+from ._patches import PatchSet
+from ._prepare import PreparedImages, Recipe, draw_patches, prepare
 
 N_PATCHES = 40_000  # training patches of photographs where none is asked for
 TEST_FRACTION = 0.2  # of the images, where a source has no split of its own
@@ -20,23 +21,29 @@ MAX_NAMES = 10_000  # image names kept in the record
 def build(config: DataConfig, images: Images) -> PatchSet:
     """Prepare `images` as `config` says and give the two sets."""
     recipe = Recipe.resolve(config, images.photographs)
+    if images.truth is not None:  # synthetic stimuli are made at the size of a patch
+        recipe = replace(recipe, patch=None)
     is_test = split(images, config.test_fraction)
     make = _whole if recipe.patch is None else _cut
     parts, info = make(config, recipe, images, is_test)
     for part in ("train", "test"):
         group = parts[f"{part}_group"]
-        parts[f"{part}_labels"] = None if images.labels is None else np.asarray(images.labels, np.int64)[group]
+        parts[f"{part}_labels"] = (
+            None if images.labels is None else np.asarray(images.labels, np.int64)[group]
+        )
         names = [str(images.names[i]) for i in np.flatnonzero(is_test == (part == "test"))]
         info[f"{part}_images"] = names if images.photographs and len(names) <= MAX_NAMES else []
         info[f"n_{part}_images"] = len(names)
-    return PatchSet(name=config.source, info=_record(config, recipe, images) | info, truth=images.truth, **parts)
+    return PatchSet(
+        name=config.source, info=_record(config, recipe, images) | info, truth=images.truth, **parts
+    )
 
 
 def split(images: Images, test_fraction: float | None) -> np.ndarray:
     """Which whole images are held out: (number of images,) bool.
 
-    The source's own split where it has one and no other is asked for. Otherwise the images whose names have the lowest
-    SHA-256 digests: it depends on the names only, never on a seed or on the order of files.
+    The source's own split where it has one and no other is asked for. Otherwise the images whose names have
+    the lowest SHA-256 digests: it depends on the names only, never on a seed or on the order of files.
     """
     if test_fraction is None and images.own_test is not None:
         return np.asarray(images.own_test, dtype=bool)
@@ -57,24 +64,28 @@ def _cut(
     prepared = PreparedImages(images, recipe, config.downsample)
     mean, std = prepared.moments(np.flatnonzero(~is_test))
     if not std > 0:
-        raise ValueError(f"source {config.source!r}: the training images are constant, so no patch has contrast")
+        raise ValueError(
+            f"source {config.source!r}: the training images are constant, so no patch has contrast"
+        )
     threshold = recipe.min_contrast * std  # in the units of the prepared images, before the z-score
     n = config.n or N_PATCHES
-    parts: dict[str, Any] = {"shape": (3 if recipe.colour == "rgb" else 1, recipe.patch, recipe.patch)}
+    parts: dict[str, Any] = {"shape": (prepared.channels, recipe.patch, recipe.patch)}
     info: dict[str, Any] = {"pixel_mean": mean, "pixel_std": std, "contrast": [], "overlap": []}
     for k, (part, size) in enumerate({"train": n, "test": config.n_test or max(1, n // 4)}.items()):
         index = np.flatnonzero(is_test == (part == "test"))
         rng = np.random.default_rng([config.seed, k])
-        x, parts[f"{part}_group"], counts = draw_patches(prepared, index, size, threshold, config.patches, rng)
+        x, parts[f"{part}_group"], counts = draw_patches(
+            prepared, index, size, threshold, config.patches, rng
+        )
         parts[part] = preprocess.zscore(x, mean, std) if recipe.zscore == "train" else x
         info[f"{part}_counts"] = counts
         info["contrast"].append(
-            f"{part}: {counts['admissible']:,} of {counts['places']:,} places have a standard deviation of at least "
-            f"{recipe.min_contrast:g} of the training images'; the others are never drawn"
+            f"{part}: {counts['admissible']:,} of {counts['places']:,} places have a standard deviation of "
+            f"at least {recipe.min_contrast:g} times that of the training images; the others are never drawn"
         )
         info["overlap"].append(
-            f"{part}: {len(x):,} patches from {counts['pixels']:,} pixels, which hold {counts['tiles']:,} patches that "
-            f"do not overlap ({counts['admissible_tiles']:,} with contrast)"
+            f"{part}: {len(x):,} patches from {counts['pixels']:,} pixels, which hold {counts['tiles']:,} "
+            f"patches that do not overlap ({counts['admissible_tiles']:,} with contrast)"
         )
     if images.photographs:
         info["downsample"] = dict(zip(map(str, images.names), prepared.factors))
@@ -84,17 +95,52 @@ def _cut(
 def _whole(
     config: DataConfig, recipe: Recipe, images: Images, is_test: np.ndarray
 ) -> tuple[dict[str, Any], dict[str, Any]]:
-    raise NotImplementedError
+    """Every image as one stimulus, and what the record says about it."""
+    raw = np.asarray(images.images)
+    if raw.ndim == 2:  # rows of features: there is nothing to filter
+        x, shape = raw.astype(np.float32), raw.shape[1:]
+    else:
+        factor = config.downsample or 1
+        shape = prepare(raw[0], factor, recipe).shape
+        x = np.empty((len(raw), math.prod(shape)), dtype=np.float32)
+        for i, image in enumerate(raw):
+            x[i] = prepare(image, factor, recipe).ravel()
+    mean, std = float(x[~is_test].mean(dtype=np.float64)), float(x[~is_test].std(dtype=np.float64))
+    kept = x.std(axis=1) >= max(recipe.min_contrast * std, np.finfo(np.float32).tiny)
+    if recipe.zscore == "train":
+        x = preprocess.zscore(x, mean, std)
+    parts: dict[str, Any] = {"shape": shape}
+    info: dict[str, Any] = {"pixel_mean": mean, "pixel_std": std, "contrast": []}
+    for k, (part, size) in enumerate({"train": config.n, "test": config.n_test}.items()):
+        mine = is_test == (part == "test")
+        index = np.flatnonzero(mine & kept)
+        if not 0 < (size or 1) <= len(index):
+            raise ValueError(
+                f"{size or 1:,} {part} stimuli asked for, but source {config.source!r} has {len(index):,}"
+            )
+        if size is not None:
+            index = np.random.default_rng([config.seed, k]).choice(index, size=size, replace=False)
+        parts[part], parts[f"{part}_group"] = x[index], index.astype(np.int64)
+        info[f"{part}_counts"] = {"stimuli": int(mine.sum()), "admissible": int((mine & kept).sum())}
+        if not kept[mine].all():
+            info["contrast"].append(
+                f"{part}: {int((mine & ~kept).sum()):,} stimuli without contrast are left out"
+            )
+    return parts, info
 
 
 def _record(config: DataConfig, recipe: Recipe, images: Images) -> dict[str, Any]:
     """What the record says about source and preparation: plain values only."""
     steps = []
     if recipe.whiten:
-        steps.append(f"whitened, R(f) = f exp(-(f / {preprocess.CUTOFF})^{preprocess.ORDER:g}), mirrored borders")
+        steps.append(
+            f"whitened, R(f) = f exp(-(f / {preprocess.CUTOFF})^{preprocess.ORDER:g}), mirrored borders"
+        )
     if recipe.normalise_contrast:
         size, std = preprocess.CONTRAST_SIZE, preprocess.CONTRAST_STD
-        steps.append(f"local contrast normalised, Gaussian window of {size} pixels, standard deviation {std:g} pixels")
+        steps.append(
+            f"local contrast normalised, Gaussian window of {size} pixels, standard deviation {std:g} pixels"
+        )
     if recipe.crop:
         steps.append(f"border of {recipe.crop} pixels left out")
     if recipe.zscore != "none":

@@ -6,7 +6,8 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 
 class SyntheticConfig(BaseModel):
-    """Size and noise of the synthetic set x = amplitude * sum_k z_k phi_k + noise * normal, z_k ~ Poisson(r_k)."""
+    """Size and noise of the synthetic set x = amplitude * sum_k z_k phi_k + noise * normal, z_k ~
+    Poisson(r_k)."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
 
@@ -29,8 +30,8 @@ class SyntheticConfig(BaseModel):
 class DataConfig(BaseModel):
     """Everything that decides a `PatchSet`: equal configurations give equal arrays.
 
-    `None` means the source's own default: photographs are cut into whitened patches, digits, arrays and synthetic
-    stimuli are taken whole and as they are. The values used are recorded in `PatchSet.info`.
+    `None` means the source's own default: photographs are cut into whitened patches, digits, arrays and
+    synthetic stimuli are taken whole and as they are. The values used are recorded in `PatchSet.info`.
 
     Examples
     --------
@@ -47,10 +48,12 @@ class DataConfig(BaseModel):
     """Side of a square patch in pixels; none given: 16 for photographs, the whole image otherwise."""
 
     n: int | None = Field(None, ge=1)
-    """Training patches; none given: 40,000 of photographs, every stimulus otherwise."""
+    """Training stimuli; none given: 40,000 patches of images, every whole stimulus (10,000 synthetic
+    ones)."""
 
     n_test: int | None = Field(None, ge=1)
-    """Test patches; none given: a quarter of `n` of photographs, every stimulus otherwise."""
+    """Test stimuli; none given: a quarter of `n` of patches and of synthetic stimuli, every whole stimulus
+    otherwise."""
 
     test_fraction: float | None = Field(None, gt=0, lt=1)
     """Share of whole images held out; none given: the source's own split, or 0.2 where it has none."""
@@ -58,11 +61,13 @@ class DataConfig(BaseModel):
     seed: int = Field(0, ge=0)
     """Seed of the choice of patches; the split by image does not depend on it."""
 
-    colour: Literal["grey", "rgb"] = "grey"
-    """`grey` is luminance; `rgb` keeps three channels and leaves greyscale images out."""
+    colour: Literal["grey", "rgb"] | None = None
+    """`grey` is luminance; `rgb` keeps three channels and leaves greyscale photographs out;
+    none given: `grey` for photographs, the stored channels otherwise."""
 
     downsample: int | None = Field(None, ge=1, le=16)
-    """Factor by which photographs are made smaller first; none given: 2 for JPEG files, 1 otherwise."""
+    """Factor by which images are made smaller first; none given: 2 for photographs that bear the 8 x 8 grid
+    of JPEG compression (the smallest factor that removes it), 1 otherwise."""
 
     whiten: bool | None = None
     """Fourier whitening, R(f) = f exp(-(f/0.5)^4); none given: on for photographs."""
@@ -78,11 +83,13 @@ class DataConfig(BaseModel):
     """Border left out after filtering, pixels; none given: 4 for photographs, 0 otherwise."""
 
     patches: Literal["random", "grid"] = "random"
-    """Patches at random places, or of the grid of non-overlapping tiles (at most `n` of them)."""
+    """Different patches at random places, or those of the grid of non-overlapping tiles (at most `n` of
+    them)."""
 
     min_contrast: float | None = Field(None, ge=0)
-    """Patches whose standard deviation is below this share of the training images' are never drawn;
-    none given: 0.1 where patches are cut, 1e-6 for whole stimuli."""
+    """Patches whose standard deviation is below this share of the training images' are never drawn, for
+    training or for test: an R2 per stimulus divides by their variance. None given: 0.2 where patches are cut
+    (4 % of the mean variance), 1e-6 for whole stimuli."""
 
     synthetic: SyntheticConfig | None = None
     """Size and noise of the source `synthetic`; refused with any other source."""
@@ -100,5 +107,7 @@ class DataConfig(BaseModel):
     @model_validator(mode="after")
     def _options_have_a_use(self) -> Self:
         if self.synthetic is not None and self.word != "synthetic":
-            raise ValueError(f"the options 'synthetic' are for source = 'synthetic', not {self.source!r}: remove them")
+            raise ValueError(
+                f"the options 'synthetic' are for source = 'synthetic', not {self.source!r}: remove them"
+            )
         return self

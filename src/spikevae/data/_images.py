@@ -29,9 +29,9 @@ class LazyImages(Sequence[np.ndarray]):
 class Images:
     """Whole images of one source, in a fixed order.
 
-    `images` holds (H, W), (H, W, C) or (D,) arrays of any real type; `own_test` marks the source's own test images
-    where it has a split; `lossy` marks images from lossy files, which are made smaller before whitening;
-    `photographs` says whether patches of filtered images are the default.
+    `images` holds (H, W), (H, W, C) or (D,) arrays of any real type; `own_test` marks the source's own test
+    images where it has a split; `lossy` marks images from lossy files, which are made smaller before
+    whitening; `photographs` says whether patches of filtered images are the default.
     """
 
     images: Sequence[np.ndarray] | np.ndarray

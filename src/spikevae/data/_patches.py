@@ -12,13 +12,22 @@ class PatchSet:
 
     Attributes
     ----------
-    train, test : float32 arrays of shape (n, D) and (m, D); D is the product of `shape`.
-    shape : (C, H, W) of one stimulus, or (D,) where it is no image.
-    train_group, test_group : int64 arrays of shape (n,) and (m,): index into `info["images"]` of each patch's image.
-    train_labels, test_labels : int64 arrays of shape (n,) and (m,), or None.
-    name : the source as it was asked for.
-    info : licence, citation, the values of every preprocessing step, image names, counts: JSON-able values only.
-    truth : of a synthetic set: `dictionary` (K, D), `firing_rates` (K,), `train_codes` (n, K), `test_codes` (m, K).
+    train, test
+        float32 arrays of shape (n, D) and (m, D); D is the product of `shape`.
+    shape
+        (C, H, W) of one stimulus, or (D,) where it is no image.
+    train_group, test_group
+        int64 arrays of shape (n,) and (m,): number of the image that each stimulus comes from, counted over
+        all images of the source (`info["images"]` has their names).
+    train_labels, test_labels
+        int64 arrays of shape (n,) and (m,), or None.
+    name
+        The source as it was asked for.
+    info
+        Licence, citation, every preprocessing step, image names, counts: plain values that JSON can hold.
+    truth
+        Of a synthetic set: `dictionary` (K, D), `firing_rates` (K,) and `codes`, whose row `train_group[i]`
+        made training stimulus i; None otherwise.
     """
 
     train: np.ndarray
@@ -37,7 +46,9 @@ class PatchSet:
         for part in ("train", "test"):
             x, group = getattr(self, part), getattr(self, f"{part}_group")
             if x.ndim != 2 or x.shape[1] != d:
-                raise ValueError(f"PatchSet.{part} has shape {x.shape}; with shape={self.shape} it must be (n, {d})")
+                raise ValueError(
+                    f"PatchSet.{part} has shape {x.shape}; with shape={self.shape} it must be (n, {d})"
+                )
             if len(group) != len(x):
                 raise ValueError(f"PatchSet.{part}_group has {len(group)} entries for {len(x)} stimuli")
 
@@ -45,7 +56,9 @@ class PatchSet:
         """A readable account of the set: sizes, split, preprocessing, contrast, licence and citation."""
         info, lines = self.info, []
         size = " x ".join(str(s) for s in self.shape)
-        lines.append(f"{self.name}: {len(self.train):,} training and {len(self.test):,} test stimuli of {size}")
+        lines.append(
+            f"{self.name}: {len(self.train):,} training and {len(self.test):,} test stimuli of {size}"
+        )
         for part in ("train", "test"):
             images = info.get(f"{part}_images", [])
             if images:
@@ -56,7 +69,8 @@ class PatchSet:
         for title, key in (("prepared", "steps"), ("contrast", "contrast"), ("overlap", "overlap")):
             lines += [f"  {title}: {text}" for text in info.get(key, [])]
         if info.get("skipped"):
-            lines.append(f"  left out ({len(info['skipped'])}): {shorten([f'{k}: {v}' for k, v in info['skipped'].items()])}")
+            skipped = [f"{name}: {why}" for name, why in info["skipped"].items()]
+            lines.append(f"  left out ({len(skipped)}): {shorten(skipped)}")
         lines += [f"  {key}: {info[key]}" for key in ("note", "licence", "citation") if info.get(key)]
         return "\n".join(lines)
 

@@ -1,15 +1,18 @@
-"""Any photographs on disk: broken, oversized and too small files are named and left out."""
+"""Photographs on disk, of any size: broken, oversized and too small files are named and left out."""
 
 import warnings
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from ._config import DataConfig
 from ._images import Images, LazyImages
+from ._prepare import Recipe, jpeg_factor
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp", ".webp", ".pgm", ".ppm")
-MAX_PIXELS = 100_000_000  # 400 MB as float32: beyond it a file is taken for a decompression bomb
+MAX_PIXELS = 100_000_000  # 1.2 GB as float32 in colour: a file that declares more is not decoded
+KEEP_VALUES = 32_000_000  # decoded files stay in memory (128 MB) up to here and are decoded again beyond
 
 
 def read_photograph(path: Path) -> np.ndarray:
@@ -20,49 +23,99 @@ def read_photograph(path: Path) -> np.ndarray:
     ValueError
         Where the file is no readable image or declares over `MAX_PIXELS` pixels; the message names it.
     """
-    from PIL import Image
+    from PIL import Image, ImageOps
 
     try:
-        # Pillow only warns about sizes a little above its own limit: the declared size is checked before any decoding.
         with warnings.catch_warnings():
+            # Pillow warns of large sizes (ours is checked here, before decoding) and of damaged metadata
             warnings.simplefilter("ignore")
-            image = Image.open(path)
-        with image:
-            width, height = image.size
-            if width * height > MAX_PIXELS:
-                raise ValueError(f"{width} x {height} pixels, more than {MAX_PIXELS:,}")
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore")  # damaged metadata: the pixels decide
-                return _to_float(image)
-    except ValueError as error:
-        raise ValueError(f"{path}: {error}") from error
+            with Image.open(path) as image:
+                width, height = image.size
+                if width * height > MAX_PIXELS:
+                    raise ValueError(f"declares {width} x {height} pixels, more than {MAX_PIXELS:,}")
+                return _to_float(ImageOps.exif_transpose(image))
     except Exception as error:  # Pillow's decoders raise nearly anything on damaged files
-        raise ValueError(f"{path}: no readable image ({type(error).__name__}: {error})") from error
+        kind = "" if type(error) is ValueError else f"no readable image ({type(error).__name__}) "
+        raise ValueError(f"{path}: {kind}{error}") from error
 
 
-def _to_float(image) -> np.ndarray:  # type: ignore[no-untyped-def]
+def _to_float(image: Any) -> np.ndarray:
     """Pixels in [0, 1] of a Pillow image of any mode; transparency is dropped."""
-    if image.mode in ("I;16", "I;16B", "I;16L"):
+    if image.mode.startswith("I;16"):
         return np.asarray(image).astype(np.float32) / 65535
-    if image.mode in ("I", "F"):  # 32-bit files state no white level: their own maximum is used
+    if image.mode in ("I", "F"):  # 32-bit files state no white level: their own maximum is taken for it
         x = np.asarray(image).astype(np.float32)
-        top = float(np.abs(x).max())
-        return x / top if top > 0 else x
-    mode = "L" if image.mode in ("1", "L", "LA", "La") else "RGB"
-    return np.asarray(image.convert(mode), dtype=np.float32) / 255
+        if not np.isfinite(x).all():
+            raise ValueError("has pixels that are not finite")
+        return x / max(float(np.abs(x).max()), 1e-30)
+    grey = image.mode in ("1", "L", "LA", "La")
+    return np.asarray(image.convert("L" if grey else "RGB"), dtype=np.float32) / 255
+
+
+def is_lossy(path: Path) -> bool:
+    """Whether the first bytes are those of a JPEG or of a lossy WebP file."""
+    with path.open("rb") as file:
+        head = file.read(16)
+    return head.startswith(b"\xff\xd8\xff") or (head[8:16] == b"WEBPVP8 ")
 
 
 def read_folder(config: DataConfig) -> Images:
-    """Every readable photograph below a folder, in the order of its relative path.
+    """Every usable photograph below a folder, ordered by relative path.
+
+    Warns
+    -----
+    UserWarning
+        Names each file that is left out, and why.
 
     Raises
     ------
     ValueError
-        Where no path is given, it is no folder, or it holds no usable image.
+        Where the path is missing, is no folder, or holds no usable photograph.
     """
     if config.path is None:
         raise ValueError("source 'folder' needs a path: 'folder:PATH'")
     root = Path(config.path).expanduser()
     if not root.is_dir():
         raise ValueError(f"source 'folder': {root} is no folder")
-    raise NotImplementedError
+    recipe = Recipe.resolve(config, photographs=True)
+    paths, kept, skipped = [], {}, {}
+    lossy: list[bool] = []
+    values = 0
+    for path in sorted(
+        p for p in root.rglob("*") if p.suffix.lower() in SUFFIXES and not p.name.startswith(".")
+    ):
+        name = path.relative_to(root).as_posix()
+        try:
+            bad = is_lossy(path)
+            image = read_photograph(path)
+            check_usable(image, recipe, config.downsample or jpeg_factor(bad))
+        except (OSError, ValueError) as error:
+            skipped[name] = str(error).removeprefix(f"{path}: ")
+            continue
+        if values + image.size <= KEEP_VALUES:
+            kept[len(paths)] = image
+            values += image.size
+        paths.append(path)
+        lossy.append(bad)
+    if skipped:
+        listed = "\n".join(f"  {name}: {why}" for name, why in skipped.items())
+        warnings.warn(f"{len(skipped)} file(s) of {root} are left out:\n{listed}", stacklevel=2)
+    if not paths:
+        raise ValueError(f"source 'folder': {root} holds no usable photograph ({', '.join(SUFFIXES)})")
+    return Images(
+        images=LazyImages(lambda i: kept[i] if i in kept else read_photograph(paths[i]), len(paths)),
+        names=[path.relative_to(root).as_posix() for path in paths],
+        photographs=True,
+        lossy=lossy,
+        licence="as stated by the owner of the files",
+        skipped=skipped,
+    )
+
+
+def check_usable(image: np.ndarray, recipe: Recipe, factor: int) -> None:
+    """Refuse an image with no room for one patch, or a greyscale one where colour is asked for."""
+    if recipe.colour == "rgb" and image.ndim == 2:
+        raise ValueError("is greyscale, and colour = 'rgb'")
+    least = (recipe.patch + 2 * recipe.crop) * factor if recipe.patch else 1
+    if min(image.shape[:2]) < least:
+        raise ValueError(f"is {image.shape[1]} x {image.shape[0]} pixels, but each side needs {least}")

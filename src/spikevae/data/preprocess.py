@@ -1,12 +1,13 @@
-"""The steps from a photograph to whitened, contrast-normalised patches: each one a plain function of one image.
+"""The steps from a photograph to whitened, contrast-normalised patches: each a plain function of one image.
 
-Images are (H, W) float arrays, one channel at a time; frequencies are in cycles per pixel (0.5 is the Nyquist limit).
+Images are (H, W) float arrays, one channel at a time; frequencies are in cycles per pixel (0.5 is the Nyquist
+limit).
 
 References
 ----------
-Olshausen, Field (1996), Nature 381:607-609, and (1997), Vision Research 37:3311-3325: the whitening filter.
-Jarrett, Kavukcuoglu, Ranzato, LeCun (2009), ICCV, section 3.1: local contrast normalisation.
-Vafaii, Galor, Yates (2024), NeurIPS, Poisson variational autoencoder: their combination for natural image patches.
+- Olshausen, Field (1996), Nature 381:607-609, and (1997), Vision Research 37:3311-3325: the whitening filter.
+- Jarrett, Kavukcuoglu, Ranzato, LeCun (2009), ICCV, section 3.1: local contrast normalisation.
+- Vafaii, Galor, Yates (2024), NeurIPS, Poisson variational autoencoder: both, for natural image patches.
 """
 
 import numpy as np
@@ -40,7 +41,9 @@ def downsample(image: np.ndarray, factor: int) -> np.ndarray:
 
     height, width = image.shape[0] // factor, image.shape[1] // factor
     if min(height, width) < 1:
-        raise ValueError(f"an image of {image.shape[0]} x {image.shape[1]} cannot be made {factor} times smaller")
+        raise ValueError(
+            f"an image of {image.shape[0]} x {image.shape[1]} cannot be made {factor} times smaller"
+        )
     whole = np.ascontiguousarray(image[: height * factor, : width * factor], dtype=np.float32)
     return np.asarray(Image.fromarray(whole).resize((width, height), Image.Resampling.LANCZOS))
 
@@ -48,8 +51,9 @@ def downsample(image: np.ndarray, factor: int) -> np.ndarray:
 def whitening_response(frequency: np.ndarray, cutoff: float = CUTOFF, order: float = ORDER) -> np.ndarray:
     """Amplitude response R(f) = f exp(-(f / cutoff)^order) of the whitening filter.
 
-    The ramp f undoes the 1/f amplitude spectrum of natural scenes; the exponential removes the corners of the Fourier
-    plane, where sampling noise dominates. R peaks at cutoff / order^(1/order), 0.354 cycles per pixel.
+    The ramp f undoes the 1/f amplitude spectrum of natural scenes; the exponential removes the corners of the
+    Fourier plane, where sampling noise dominates. R peaks at cutoff / order^(1/order), 0.354 cycles per
+    pixel.
 
     Examples
     --------
@@ -62,13 +66,14 @@ def whitening_response(frequency: np.ndarray, cutoff: float = CUTOFF, order: flo
 def whiten(image: np.ndarray, cutoff: float = CUTOFF, order: float = ORDER) -> np.ndarray:
     """Filter an (H, W) image with `whitening_response`, the image continued by mirroring at its borders.
 
-    The mirrored image is periodic and even, so the filter is a product of cosine-transform coefficients: coefficient
-    (i, j) has frequency sqrt((i / 2H)^2 + (j / 2W)^2). A plain Fourier transform would join the left border to the
-    right one and the top to the bottom, and the ramp f turns those jumps into bright frames. The mean is removed,
-    since R(0) = 0.
+    The mirrored image is periodic and even, so the filter is a product of cosine-transform coefficients:
+    coefficient (i, j) has frequency sqrt((i / 2H)^2 + (j / 2W)^2). A plain Fourier transform would join the
+    left border to the right one and the top to the bottom, and the ramp f turns those jumps into bright
+    frames. The mean is removed, since R(0) = 0.
 
-    The authors' program (github.com/hadivafaii/PoissonVAE, `utils/imgproc.py`) lays R out with zero frequency in the
-    middle and multiplies it with a transform whose zero frequency is at the corner; this function follows the formula.
+    The authors' program (github.com/hadivafaii/PoissonVAE, `utils/imgproc.py`) lays R out with zero frequency
+    in the middle and multiplies it with a transform whose zero frequency is at the corner; this function
+    follows the formula.
     """
     height, width = image.shape
     f = np.hypot(np.arange(height)[:, None] / (2 * height), np.arange(width) / (2 * width))
@@ -86,14 +91,16 @@ def gaussian_window(size: int = CONTRAST_SIZE, std: float = CONTRAST_STD) -> np.
 
 
 def normalise_contrast(image: np.ndarray, size: int = CONTRAST_SIZE, std: float = CONTRAST_STD) -> np.ndarray:
-    """Subtract the local mean and divide by the local deviation, but never by less than its mean over the image.
+    """Subtract the local mean and divide by the local deviation, but never by less than its mean over the
+    image.
 
-    With a Gaussian window w: v = x - w * x, s = sqrt(w * v^2), y = v / max(s, mean(s)). Flat regions are therefore
-    not amplified to the contrast of the rest. Borders are mirrored. A constant image becomes zero.
+    With a Gaussian window w: v = x - w * x, s = sqrt(w * v^2), y = v / max(s, mean(s)). Flat regions are
+    therefore not amplified to the contrast of the rest. Borders are mirrored. A constant image becomes zero.
 
     The published "kernel size 13, sigma 0.5" counts the window's half-width as 1 and writes the weights as
-    exp(-r^2 / sigma): with r in units of 6 pixels that is a Gaussian of standard deviation 6 sqrt(0.5 / 2) = 3 pixels,
-    cut off at 6, which is the default here. (Read as half a pixel it would subtract 62 % of each pixel from itself.)
+    exp(-r^2 / sigma): with r in units of 6 pixels that is a Gaussian of standard deviation 6 sqrt(0.5 / 2) =
+    3 pixels, cut off at 6, which is the default here. (Read as half a pixel it would subtract 62 % of each
+    pixel from itself.)
 
     Examples
     --------
@@ -103,7 +110,9 @@ def normalise_contrast(image: np.ndarray, size: int = CONTRAST_SIZE, std: float 
     weights = gaussian_window(size, std)
 
     def blur(x: np.ndarray) -> np.ndarray:
-        return ndimage.correlate1d(ndimage.correlate1d(x, weights, axis=0, mode="reflect"), weights, axis=1, mode="reflect")
+        return ndimage.correlate1d(
+            ndimage.correlate1d(x, weights, axis=0, mode="reflect"), weights, axis=1, mode="reflect"
+        )
 
     x = image.astype(np.float64)
     centred = x - blur(x)
@@ -123,14 +132,19 @@ def zscore(image: np.ndarray, mean: float, std: float) -> np.ndarray:
 
 def crop_border(image: np.ndarray, width: int) -> np.ndarray:
     """Leave out `width` pixels at each border."""
+    if min(image.shape) <= 2 * width:
+        height, length = image.shape
+        raise ValueError(
+            f"an image of {height} x {length} has nothing left without {width} pixels at each side"
+        )
     return image[width : image.shape[0] - width, width : image.shape[1] - width]
 
 
 def patch_contrast(image: np.ndarray, patch: int) -> np.ndarray:
     """Standard deviation of every patch x patch window of a (C, H, W) image, over all its channels.
 
-    Returns an (H - patch + 1, W - patch + 1) array; entry (i, j) belongs to the window whose upper left pixel is
-    (i, j). Computed from running sums, in time that does not grow with `patch`.
+    Returns an (H - patch + 1, W - patch + 1) array; entry (i, j) belongs to the window whose upper left pixel
+    is (i, j). Computed from running sums, in time that does not grow with `patch`.
     """
     x = image.astype(np.float64)
     x -= x.mean()  # keeps the difference of moments below accurate
@@ -154,8 +168,9 @@ def cut(image: np.ndarray, top: np.ndarray, left: np.ndarray, patch: int) -> np.
 def power_spectrum(image: np.ndarray, bins: int = 32) -> tuple[np.ndarray, np.ndarray]:
     """Radially averaged power spectrum of an (H, W) image.
 
-    P(f) = mean over |k| in the bin of |FFT(w (x - mean))|^2 / sum(w^2), with a Hann window w on each axis (without it
-    the jump between opposite borders leaks a 1/f^2 tail into every frequency). White noise of variance v has P = v.
+    P(f) = mean over |k| in the bin of |FFT(w (x - mean))|^2 / sum(w^2), with a Hann window w on each axis
+    (without it the jump between opposite borders leaks a 1/f^2 tail into every frequency). White noise of
+    variance v has P = v.
 
     Returns
     -------
@@ -168,7 +183,8 @@ def power_spectrum(image: np.ndarray, bins: int = 32) -> tuple[np.ndarray, np.nd
     x = (x - (window * x).sum() / window.sum()) * window
     power = np.abs(fft.fft2(x)) ** 2 / (window**2).sum()
     f = np.hypot(fft.fftfreq(height)[:, None], fft.fftfreq(width))
-    # frequencies within the window's main lobe of zero (2 / size) are left out: the mean's removal has emptied them
+    # frequencies within the window's main lobe of zero (2 / size) are left out: the mean's removal has
+    # emptied them
     keep = (f >= 2 / min(height, width)) & (f <= 0.5)
     ring = np.minimum((f[keep] * 2 * bins).astype(int), bins - 1)
     count = np.bincount(ring, minlength=bins)

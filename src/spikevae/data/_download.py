@@ -1,0 +1,52 @@
+"""Files by URL into a cache folder, each checked against its known hash before it is used."""
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+TIMEOUT = 30  # seconds without an answer before the next mirror is tried
+
+
+def cache_folder() -> Path:
+    """Folder of downloaded files: the variable `SPIKEVAE_CACHE`, or the user's cache folder."""
+    import pooch
+
+    return Path(os.environ.get("SPIKEVAE_CACHE") or pooch.os_cache("spikevae"))
+
+
+def fetch(name: str, known_hash: str, mirrors: Sequence[str], folder: str) -> Path:
+    """Path of the file `name`: from the cache where its hash is right, else from the first mirror that gives
+    it.
+
+    Parameters
+    ----------
+    name : file name, appended to each mirror's URL.
+    known_hash : `md5:...` or `sha256:...` of the file.
+    mirrors : URLs of folders, tried in order.
+    folder : subfolder of the cache.
+
+    Raises
+    ------
+    ConnectionError
+        Where no mirror gives the file with that hash; the message lists each attempt.
+    """
+    import logging
+
+    import pooch
+    import requests
+
+    place = cache_folder() / folder
+    failures = []
+    pooch.get_logger().setLevel(logging.WARNING)
+    for mirror in mirrors:
+        url = f"{mirror.rstrip('/')}/{name}"
+        try:
+            get = pooch.HTTPDownloader(timeout=TIMEOUT)
+            return Path(pooch.retrieve(url, known_hash, fname=name, path=place, downloader=get))
+        except (requests.RequestException, OSError, ValueError) as error:  # ValueError: the hash is wrong
+            failures.append(f"  {url}: {error}")
+    raise ConnectionError(
+        f"{name} could not be downloaded:\n"
+        + "\n".join(failures)
+        + f"\nPut the file into {place} or give its folder."
+    )
