@@ -143,6 +143,8 @@ def test_fano_of_modulated_and_regular_codes():
     rate = generator.choice([1.0, 5.0], size=(20_000, 30))
     assert_mean(sm.fano_factor(generator.poisson(rate)), 1 + 4 / 3, 0.02)
     assert_mean(sm.fano_factor(generator.binomial(6, 0.3, size=rate.shape)), 0.7, 8e-3)
+    few = np.array([[1.0], [4.0], [2.0]])
+    assert sm.fano_factor(few)[0] == pytest.approx(few.var(ddof=1) / few.mean())
     assert np.isnan(sm.fano_factor([[0, 1], [0, 1]])[0]) and sm.fano_factor([[0, 1], [0, 1]])[1] == 0
     assert np.isnan(sm.fano_factor(generator.normal(size=(9, 3)))).all()
 

@@ -99,16 +99,15 @@ class _Sums:
         if self._bad(pixels, pixels_of_mean, distortion):
             return
         self.n_stimuli += len(x)
-        nonzero = code != 0
-        exact = code.double()  # variances are differences of sums, which float32 would swallow at high rates
-        square = exact.square()
+        nonzero, square = code != 0, code.square()
         for name, value in (
             ("kl", kl),
             ("mean", mean),
-            ("code", exact),
+            ("code", code),
             ("square", square),
             ("nonzero", nonzero),
         ):
+            # A variance is a difference of these sums, which float32 would swallow at high firing rates.
             self.units[name] += value.sum(0, dtype=torch.float64)
         if self.law.is_count:
             self.ones += int((code == 1).sum())
@@ -118,7 +117,7 @@ class _Sums:
             ("residual", (x - pixels).square().sum(1)),
             ("residual_of_mean", (x - pixels_of_mean).square().sum(1)),
             ("contrast", (x - x.mean(1, keepdim=True)).square().sum(1)),
-            ("code", exact.sum(1)),
+            ("code", code.sum(1)),
             ("square", square.sum(1)),
         ):
             self.stimuli.setdefault(name, []).append(value)
