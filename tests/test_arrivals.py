@@ -304,11 +304,11 @@ def test_unknown_indicator_and_missing_generator():
 
 
 def test_global_random_state_is_untouched():
-    before = torch.get_rng_state(), np.random.get_state()[1].copy()
+    before = torch.get_rng_state(), np.random.get_state()[1].copy()  # noqa: NPY002
     for rate in (0.1, 10.0, 1e5):
         relaxed_counts(torch.full((50,), math.log(rate)), temperature=0.3, generator=seeded(0))
     assert torch.equal(torch.get_rng_state(), before[0])
-    assert (np.random.get_state()[1] == before[1]).all()
+    assert (np.random.get_state()[1] == before[1]).all()  # noqa: NPY002
 
 
 def test_cost_goes_with_the_spikes():

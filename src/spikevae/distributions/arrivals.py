@@ -93,9 +93,10 @@ in each (measured: 80 ns an arrival, 30 to 50 ns a cell). CUDA draws in each cel
 CHUNK = 1 << 21
 """Arrivals held at once: cells are taken in blocks of about this many, which bounds memory."""
 
-BUSY = 2000.0
+BUSY = 500.0
 """Cells expecting more arrivals than this near the boundary get a Gaussian with the exact mean and covariance
-of their sum: its distribution function is then off by less than 0.002, where arrivals would cost seconds."""
+of their sums instead: the distribution function is then off by less than 0.004, and a fit that runs away to
+large firing rates costs no more than the others."""
 
 
 def get_indicator(name: str) -> Indicator:

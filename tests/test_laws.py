@@ -1,0 +1,551 @@
+"""The laws of the code: one table of cases, each property one parametrised test.
+
+References are SciPy distributions, enumeration and quadrature in float64. Seeds are fixed; goodness-of-fit
+tests ask p > 1e-4. Formulas are compared by relative error alone (`same`): small values count as much as large.
+"""
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+import pytest
+import torch
+from scipy import integrate, optimize, special, stats
+from torch.distributions import kl_divergence
+
+from spikevae.distributions import LAWS, Gaussian, GeneratorStack, Poisson, RectifiedGaussian, get_law
+from spikevae.distributions._law import softclamp_above, softclamp_symmetric
+from spikevae.distributions._random import poisson, standard_normal
+
+
+def seeded(seed):
+    return torch.Generator().manual_seed(seed)
+
+
+def T(value, dtype=torch.float64):
+    return torch.as_tensor(value, dtype=dtype)
+
+
+def same(ours, reference, rtol):
+    np.testing.assert_allclose(ours.detach().double().numpy(), reference, rtol=rtol, atol=0)
+
+
+@dataclass
+class Rectified:
+    """SciPy twin of max(N(loc, scale^2), 0): a mass at zero and a density above it."""
+
+    loc: float
+    scale: float
+
+    def __post_init__(self):
+        self.before = stats.norm(self.loc, self.scale)
+
+    def logpdf(self, z):
+        return np.where(z > 0, self.before.logpdf(z), np.where(z < 0, -np.inf, self.before.logcdf(0)))
+
+    def cdf(self, z):
+        return np.where(z < 0, 0.0, self.before.cdf(z))
+
+    def moment(self, order):
+        """E z^order. The factor exp(-loc^2 / 2 scale^2) is taken out, so nothing cancels in the tail."""
+        a = self.loc / self.scale
+        shift = max(a, 0.0)  # peak of the integrand's exponent
+        f = lambda u: u**order * math.exp(a * u - u * u / 2 - (a * shift - shift**2 / 2))
+        top = shift + (40 if a > -1 else 60 / -a)
+        integral = integrate.quad(
+            f, 0, top, points=[shift] if shift else None, epsabs=0, epsrel=1e-12, limit=200
+        )[0]
+        factor = math.exp((a * shift - shift**2 / 2) - a * a / 2) / math.sqrt(2 * math.pi)
+        return self.scale**order * factor * integral
+
+    def mean(self):
+        return self.moment(1)
+
+    def var(self):
+        return self.moment(2) - self.moment(1) ** 2
+
+
+COUNTS = np.arange(400.0)
+LINE = np.linspace(-6, 9, 61)  # holds zero
+CASES = {  # name: (law, parameters, SciPy twin, points)
+    "poisson 0.001": (Poisson, {"log_rate": math.log(1e-3)}, stats.poisson(1e-3), COUNTS[:20]),
+    "poisson 0.05": (Poisson, {"log_rate": math.log(0.05)}, stats.poisson(0.05), COUNTS[:30]),
+    "poisson 2": (Poisson, {"log_rate": math.log(2.0)}, stats.poisson(2.0), COUNTS[:60]),
+    "poisson 30": (Poisson, {"log_rate": math.log(30.0)}, stats.poisson(30.0), COUNTS),
+    "gaussian standard": (Gaussian, {"loc": 0.0, "log_scale": 0.0}, stats.norm(0, 1), LINE),
+    "gaussian narrow": (Gaussian, {"loc": 1.3, "log_scale": -1.5}, stats.norm(1.3, math.exp(-1.5)), LINE),
+    "rectified standard": (RectifiedGaussian, {"loc": 0.0, "log_scale": 0.0}, Rectified(0.0, 1.0), LINE),
+    "rectified silent": (
+        RectifiedGaussian,
+        {"loc": -1.5, "log_scale": -0.3},
+        Rectified(-1.5, math.exp(-0.3)),
+        LINE,
+    ),
+    "rectified active": (
+        RectifiedGaussian,
+        {"loc": 2.0, "log_scale": 0.4},
+        Rectified(2.0, math.exp(0.4)),
+        LINE,
+    ),
+}
+
+
+@pytest.fixture(params=CASES)
+def case(request):
+    law, parameters, twin, points = CASES[request.param]
+    return law(**{key: T(value) for key, value in parameters.items()}), twin, points
+
+
+@pytest.fixture(params=LAWS)
+def law(request):
+    return LAWS[request.param]
+
+
+def parameters_of(law, *shape, seed=0, dtype=torch.float64):
+    """Random parameters of moderate size."""
+    draws = torch.randn(len(law.prior_params), *shape, generator=seeded(seed), dtype=dtype)
+    return dict(zip(law.prior_params, 0.7 * draws))
+
+
+# Each property of the table -------------------------------------------------------------------------------
+
+
+def test_log_prob_is_the_twin(case):
+    ours, twin, points = case
+    expected = twin.logpmf(points) if ours.is_count else twin.logpdf(points)
+    inside = points if ours.support.check(T(points)).all() else points[points >= 0]
+    np.testing.assert_allclose(ours.log_prob(T(inside)), expected[-len(inside) :], rtol=1e-11, atol=1e-13)
+
+
+def test_probabilities_sum_to_one(case):
+    ours, _, _ = case
+    density = lambda z: ours.log_prob(T(z)).exp().item()
+    if ours.is_count:
+        total = ours.log_prob(T(COUNTS)).exp().sum().item()
+    elif ours.has_rate:
+        total = density(0.0) + integrate.quad(density, 1e-300, 40, points=[2.0], epsabs=1e-12)[0]
+    else:
+        total = integrate.quad(density, -40, 40, points=[0, 1.3], epsabs=1e-12)[0]
+    assert total == pytest.approx(1, abs=1e-10)
+
+
+def test_moments_are_the_twin(case):
+    ours, twin, _ = case
+    same(ours.mean, twin.mean(), 1e-11)
+    same(ours.variance, twin.var(), 1e-11)
+    zero = twin.pmf(0) if ours.is_count else float(twin.cdf(0)) if ours.has_rate else 0.0
+    same(ours.zero_probability, zero, 1e-12)
+
+
+def test_samples_have_the_law(case):
+    """Chi-square for counts; Kolmogorov-Smirnov for densities, and a test of the mass at zero."""
+    ours, twin, _ = case
+    n = 50_000
+    z = ours.sample((n,), generator=seeded(1)).numpy()
+    if ours.is_count:
+        assert (z == z.round()).all() and (z >= 0).all()
+        top = max(1, int(twin.ppf(1 - 20 / n)))
+        seen = np.bincount(np.minimum(z.astype(int), top), minlength=top + 1)
+        expected = n * np.append(twin.pmf(np.arange(top)), twin.sf(top - 1))
+        keep = expected > 5  # too rare counts are judged together
+        seen, expected = (
+            np.append(v[keep], v[~keep].sum()) if (~keep).any() else v for v in (seen, expected)
+        )
+        assert stats.chisquare(seen, expected).pvalue > 1e-4
+    elif ours.has_rate:
+        assert (z >= 0).all()
+        zeros, mass = int((z == 0).sum()), float(twin.cdf(0))
+        assert stats.binomtest(zeros, n, mass).pvalue > 1e-4
+        assert stats.kstest(z[z > 0], lambda x: (twin.cdf(x) - mass) / (1 - mass)).pvalue > 1e-4
+    else:
+        assert stats.kstest(z, twin.cdf).pvalue > 1e-4
+
+
+@pytest.mark.parametrize("what", ["log_prob", "mean", "variance", "zero_probability", "moments"])
+def test_gradients_by_finite_differences(case, what):
+    ours, _, points = case
+    values = T(points[points >= 0][:12])
+    parameters = [getattr(ours, key).clone().requires_grad_() for key in ours.prior_params]
+
+    def f(*parameters):
+        law = type(ours)(*parameters)
+        if what == "log_prob":
+            return law.log_prob(values)
+        return law.moments() if what == "moments" else getattr(law, what) + 0 * parameters[0]
+
+    assert torch.autograd.gradcheck(f, parameters)
+
+
+def test_pathwise_gradients(law):
+    """d E[z^2] / d parameter, estimated through samples, against the closed-form moments; |z| < 4.5."""
+    if not law.has_rsample:
+        pytest.skip("relaxed separately")
+    n, parameters = 100_000, parameters_of(law)
+    repeated = {key: value.repeat(n).requires_grad_() for key, value in parameters.items()}
+    sample = law(**repeated).relaxed(temperature=1.0, indicator="cubic").rsample(generator=seeded(0))
+    estimates = torch.autograd.grad(sample.square().sum(), list(repeated.values()))
+    exact = {key: value.requires_grad_() for key, value in parameters.items()}
+    second = law(**exact).variance + law(**exact).mean ** 2
+    for estimate, truth in zip(estimates, torch.autograd.grad(second, list(exact.values()))):
+        assert abs(estimate.mean() - truth) < 4.5 * estimate.std() / math.sqrt(n)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("shape", [(), (3,), (2, 3)])
+def test_shapes_and_types(law, shape, dtype):
+    q = law(**parameters_of(law, *shape, dtype=dtype))
+    assert q.batch_shape == shape and q.event_shape == ()
+    sample = q.sample((4,), generator=seeded(0))
+    assert sample.shape == (4, *shape) and sample.dtype == dtype
+    for value in (q.mean, q.variance, q.zero_probability, kl_divergence(q, q)):
+        assert value.shape == shape and value.dtype == dtype
+    assert q.log_prob(sample).shape == (4, *shape) and q.log_prob(sample).dtype == dtype
+    assert q.moments().shape[1:] == shape
+    wide = q.expand((5, *shape))
+    assert wide.batch_shape == (5, *shape) and torch.equal(wide.mean[0], q.mean)
+    relaxed = q.relaxed(temperature=0.5, indicator="cubic").rsample((4,), generator=seeded(0))
+    assert relaxed.shape == (4, *shape) and relaxed.dtype == dtype
+
+
+def test_sampling_needs_a_generator_and_leaves_the_global_state(law):
+    q = law(**parameters_of(law, 3))
+    with pytest.raises(TypeError, match="generator"):
+        q.sample((2,))
+    with pytest.raises(TypeError, match=r"expected torch\.Generator"):
+        q.sample((2,), generator=0)
+    before = torch.get_rng_state()
+    q.sample((2,), generator=seeded(0))
+    q.relaxed(temperature=0.5, indicator="cubic").rsample(generator=seeded(0))
+    law.initial_prior(3, -1.0, 0.5, seeded(0))
+    assert torch.equal(torch.get_rng_state(), before)
+
+
+def test_equal_seeds_give_equal_samples(law):
+    q = law(**parameters_of(law, 50))
+    first, second, other = (q.sample(generator=seeded(seed)) for seed in (0, 0, 1))
+    assert torch.equal(first, second) and not torch.equal(first, other)
+
+
+def test_lanes_are_the_calls_alone_bit_for_bit(law):
+    """The whole of a training step on a law, stacked and alone."""
+    raw = torch.randn(3, 6, 4 * law.n_params, generator=seeded(0)).requires_grad_()
+
+    def loss(raw, generator):
+        prior = law.from_prior({key: torch.full((4,), -0.5) for key in law.prior_params})
+        q = law.from_encoder(raw, prior, clamp=5.0)
+        z = q.relaxed(temperature=0.3, indicator="cubic").rsample(generator=generator)
+        hard = q.sample(generator=generator)
+        return z, hard, z.square() + kl_divergence(q, prior) + q.mean + q.variance
+
+    z, hard, value = torch.func.vmap(lambda r: loss(r, GeneratorStack([seeded(i) for i in range(3)])))(raw)
+    assert not hard.requires_grad
+    value.sum().backward()
+    for i in range(3):
+        lane = raw[i].detach().requires_grad_()
+        z_alone, hard_alone, value_alone = loss(lane, seeded(i))
+        value_alone.sum().backward()
+        assert torch.equal(z[i], z_alone) and torch.equal(hard[i], hard_alone)
+        torch.testing.assert_close(raw.grad[i], lane.grad)
+
+
+@pytest.mark.parametrize("draw", [standard_normal, poisson])
+def test_draws_differ_between_lanes(draw):
+    like = torch.ones(2, 50)
+    joint = torch.func.vmap(lambda x: draw(x, seeded(0)))(like)
+    assert torch.equal(joint, draw(like, seeded(0))) and not torch.equal(joint[0], joint[1])
+
+
+def test_arguments_are_validated(law):
+    parameters = parameters_of(law, 2)
+    first = law.prior_params[0]
+    with pytest.raises(ValueError, match=first):
+        law(**{**parameters, first: T([0.0, math.nan])})
+    if law.has_rate:
+        with pytest.raises(ValueError, match="support"):
+            law(**parameters).log_prob(T([-1.0, 0.0]))
+    with pytest.raises(ValueError, match="prior takes"):
+        law.from_prior({"rate": T([1.0])})
+
+
+def test_rectified_density_below_zero_is_none():
+    q = RectifiedGaussian(T([0.3]), T([0.0]), validate_args=False)
+    assert q.log_prob(T([-1.0])).item() == -math.inf
+
+
+# Divergences -----------------------------------------------------------------------------------------------
+
+
+def test_poisson_divergence_of_the_paper():
+    prior = Poisson(T(math.log(0.7)))
+    posterior = Poisson.from_encoder(T([0.9]), prior)
+    assert kl_divergence(posterior, prior).item() == pytest.approx(0.527828, abs=5e-7)
+
+
+@pytest.mark.parametrize("prior_rate", [1e-3, 0.7, 5.0])
+@pytest.mark.parametrize("rate", [1e-4, 0.3, 2.0, 20.0])
+def test_poisson_divergence_by_enumeration(rate, prior_rate):
+    q, p = stats.poisson(rate), stats.poisson(prior_rate)
+    expected = (q.pmf(COUNTS[:150]) * (q.logpmf(COUNTS[:150]) - p.logpmf(COUNTS[:150]))).sum()
+    ours = kl_divergence(Poisson(T(math.log(rate))), Poisson(T(math.log(prior_rate))))
+    same(ours, expected, 1e-9)
+
+
+@pytest.mark.parametrize("q", [(0.0, 0.0), (1.2, -1.0), (-0.5, 0.7)])
+@pytest.mark.parametrize("p", [(0.0, 0.0), (0.8, 0.5)])
+def test_gaussian_divergence_by_quadrature(q, p):
+    a, b = stats.norm(q[0], math.exp(q[1])), stats.norm(p[0], math.exp(p[1]))
+    expected = integrate.quad(
+        lambda z: a.pdf(z) * (a.logpdf(z) - b.logpdf(z)), -25, 25, points=[q[0]], epsabs=1e-12
+    )[0]
+    ours = kl_divergence(Gaussian(T(q[0]), T(q[1])), Gaussian(T(p[0]), T(p[1])))
+    assert ours.item() == pytest.approx(expected, abs=1e-9)
+
+
+def test_rectified_divergence_is_the_published_one_and_bounds_that_of_the_codes():
+    """Before the rectifier; a map cannot raise a divergence, so that of the mixed laws is smaller."""
+    q, p = RectifiedGaussian(T(0.4), T(-0.7)), RectifiedGaussian(T(0.0), T(0.0))
+    ours = kl_divergence(q, p).item()
+    assert ours == kl_divergence(Gaussian(q.loc, q.log_scale), Gaussian(p.loc, p.log_scale)).item()
+    a, b = Rectified(0.4, math.exp(-0.7)), Rectified(0.0, 1.0)
+    density = lambda z: a.before.pdf(z) * (a.before.logpdf(z) - b.before.logpdf(z))
+    mass = a.before.cdf(0)
+    codes = mass * math.log(mass / b.before.cdf(0)) + integrate.quad(density, 0, 25)[0]
+    assert 0 < codes < ours
+
+
+def test_divergence_gradients_by_finite_differences(law):
+    q, p = (parameters_of(law, 5, seed=seed) for seed in (0, 1))
+    values = [v.requires_grad_() for v in (*q.values(), *p.values())]
+    n = len(law.prior_params)
+    f = lambda *v: kl_divergence(law(*v[:n]), law(*v[n:]))
+    assert torch.autograd.gradcheck(f, values)
+    assert torch.autograd.gradgradcheck(f, values)
+
+
+@pytest.mark.parametrize("dtype, tolerance", [(torch.float32, 2e-5), (torch.float64, 1e-13)])
+def test_poisson_divergence_keeps_its_digits_near_zero(dtype, tolerance):
+    """1 + e^x (x - 1) by its series in exact order, from x = 1e-7 to 0.5, at unit prior rate."""
+    x = np.concatenate([np.logspace(-7, -0.3, 60), -np.logspace(-7, -0.3, 60)]).astype(np.float32)
+    exact = sum(x.astype(float) ** (n + 2) / (math.factorial(n) * (n + 2)) for n in range(25))
+    ours = kl_divergence(Poisson(T(x, dtype)), Poisson(torch.zeros(len(x), dtype=dtype)))
+    np.testing.assert_allclose(ours.double(), exact, rtol=tolerance)
+
+
+def test_silencing_costs_the_prior_rate_at_most():
+    prior = Poisson(torch.full((3,), -2.0))
+    q = Poisson(torch.tensor([-10.0, -50.0, -100.0]))
+    torch.testing.assert_close(kl_divergence(q, prior), prior.rate, rtol=4e-3, atol=0)
+
+
+# Extremes in float32 --------------------------------------------------------------------------------------
+
+RATES = np.logspace(-12, 6, 19)
+
+
+def test_extreme_poisson_rates_are_finite_and_right():
+    log_rate = torch.tensor(np.log(RATES), dtype=torch.float32)
+    rounded = np.exp(log_rate.double().numpy())
+    q = Poisson(log_rate.clone().requires_grad_())
+    counts = torch.tensor([0.0, 1.0, 2.0, 15.0, 16.0, 1e3, 1e6])[:, None]
+    log_prob = q.log_prob(counts)
+    expected = stats.poisson(rounded).logpmf(counts.numpy())
+    # Relative to the log probability, plus what rounding log n costs: |n - rate| roundings.
+    slack = 2e-6 + 2e-6 * abs(counts.numpy() - rounded)
+    assert (abs(log_prob.detach().double().numpy() - expected) <= 2e-5 * abs(expected) + slack).all()
+    (gradient,) = torch.autograd.grad(log_prob.sum(), q.log_rate)
+    assert torch.isfinite(gradient).all()
+    np.testing.assert_allclose(q.mean.detach(), rounded, rtol=1e-6)
+    np.testing.assert_allclose(q.variance.detach(), rounded, rtol=1e-6)
+    sample = q.sample((2000,), generator=seeded(0))
+    assert torch.isfinite(sample).all()
+    score = (sample.double().mean(0).numpy() - rounded) / np.sqrt(rounded / 2000)
+    assert (abs(score[rounded > 1e-3]) < 4.5).all()
+    assert (sample[:, rounded < 1e-8] == 0).all()
+
+
+def test_extreme_poisson_divergences_are_finite_and_right():
+    log_rate = torch.tensor(np.log(RATES), dtype=torch.float32)
+    q, p = log_rate[:, None].clone().requires_grad_(), log_rate[None].clone().requires_grad_()
+    ours = kl_divergence(Poisson(q), Poisson(p))
+    a, b = (v.detach().double() for v in (q, p))
+    exact = b.exp() - a.exp() + a.exp() * (a - b)
+    np.testing.assert_allclose(ours.detach().double(), exact, rtol=1e-5, atol=1e-30)
+    assert (ours >= 0).all()
+    for gradient in torch.autograd.grad(ours.sum(), (q, p)):
+        assert torch.isfinite(gradient).all()
+
+
+def test_out_of_range_rates_pass_through_sampling():
+    sample = Poisson(torch.tensor([math.nan, 200.0, 80.0, -200.0]), validate_args=False).sample(
+        generator=seeded(0)
+    )
+    assert sample[0].isnan() and sample[1].isinf() and sample[2].isfinite() and sample[3] == 0
+
+
+@pytest.mark.parametrize("ratio", [-30.0, -12.0, -5.0, -1.0, -1e-3, 0.0, 1e-3, 1.0, 5.0, 30.0])
+@pytest.mark.parametrize("scale", [1e-3, 1.0, 1e3])
+def test_rectified_tails(ratio, scale):
+    """Float64 to 1e-11 down to loc / scale = -30 (variance 2e-10); float32 to rounding where it is a normal number."""
+    log_scale = math.log(scale)
+    twin = Rectified(ratio * math.exp(log_scale), math.exp(log_scale))
+    q = RectifiedGaussian(T(twin.loc), T(log_scale))
+    variance = twin.var() if ratio < 5 else scale**2  # there the twin's subtraction is the worse
+    same(q.mean, twin.mean(), 1e-11)
+    same(q.variance, variance, 1e-11 + 3e-16 * ratio**4 if ratio < 5 else 1e-4)
+    same(q.zero_probability, special.ndtr(-ratio), 1e-11)
+    if ratio < 5:  # above, the mass below zero is less than a rounding of 1
+        same(q.log_prob(T(0.0)), special.log_ndtr(-ratio), 1e-11)
+
+    q32 = RectifiedGaussian(q.loc.float(), q.log_scale.float())
+    # Rounding loc and log_scale moves the exponent a^2 / 2 by a^2 (1 + |log scale|) roundings.
+    rtol = 4e-7 * (1 + ratio**2) * (1 + abs(log_scale))
+    for narrow, wide in ((q32.mean, q.mean), (q32.variance, q.variance)):
+        assert narrow.item() == pytest.approx(wide.item(), rel=rtol, abs=torch.finfo(torch.float32).tiny)
+
+
+def test_rectified_gradients_at_extremes():
+    loc = torch.tensor([-1e6, -30.0, 0.0, 30.0, 1e6]).repeat(3).requires_grad_()
+    log_scale = torch.tensor([-14.0, 0.0, 14.0]).repeat_interleave(5).requires_grad_()
+    q = RectifiedGaussian(loc, log_scale)
+    prior = RectifiedGaussian(torch.zeros(15), torch.zeros(15))
+    for value in (
+        q.mean,
+        q.variance,
+        q.zero_probability,
+        q.log_prob(torch.zeros(15)),
+        kl_divergence(q, prior),
+    ):
+        assert torch.isfinite(value).all()
+        for gradient in torch.autograd.grad(value.sum(), (loc, log_scale), retain_graph=True):
+            assert torch.isfinite(gradient).all()
+
+
+def test_rectified_mean_at_zero_has_its_two_sided_derivative():
+    loc = torch.zeros(1, requires_grad=True)
+    RectifiedGaussian(loc, torch.zeros(1)).mean.sum().backward()
+    assert loc.grad.item() == pytest.approx(0.5)
+
+
+# Baselines -------------------------------------------------------------------------------------------------
+
+
+def lifetime_sparseness(law):
+    """Vinje-Gallant, of infinitely many stimuli with one law."""
+    return 1 - law.mean**2 / (law.variance + law.mean**2)
+
+
+@pytest.mark.parametrize(
+    "law, zeros, mean, sparseness",
+    [
+        (RectifiedGaussian(T(0.0), T(0.0)), 0.5, 0.39894, 0.68169),
+        (Poisson(T(math.log(0.01))), 0.9900, 0.01, 0.9901),
+        (Poisson(T(math.log(0.1))), 0.9048, 0.1, 0.9091),
+        (Poisson(T(0.0)), 0.3679, 1.0, 0.5),
+        (Poisson(T(math.log(2.0))), 0.1353, 2.0, 0.3333),
+    ],
+)
+def test_published_baselines(law, zeros, mean, sparseness):
+    assert law.zero_probability.item() == pytest.approx(zeros, abs=6e-5)
+    assert law.mean.item() == pytest.approx(mean, abs=6e-6)
+    assert lifetime_sparseness(law).item() == pytest.approx(sparseness, abs=5e-5)
+    sample = law.sample((200_000,), generator=seeded(0))
+    assert (sample == 0).double().mean().item() == pytest.approx(zeros, abs=4.5 * 0.5 / math.sqrt(2e5))
+
+
+# Priors and starts -----------------------------------------------------------------------------------------
+
+
+def test_prior_from_moments_is_optimal(law):
+    """SciPy's minimum of the mean divergence over the prior, from elsewhere, is the closed form."""
+    q = law(**parameters_of(law, 40))
+    best = law.prior_from_moments(q.moments().mean(1, keepdim=True))
+
+    def mean_divergence(values):
+        parameters = [T([v]).requires_grad_() for v in values]
+        value = kl_divergence(q, law(*parameters)).mean()
+        return value.item(), [g.item() for g in torch.autograd.grad(value, parameters)]
+
+    found = optimize.minimize(
+        mean_divergence, [0.5] * len(law.prior_params), jac=True, options={"gtol": 1e-9}
+    )
+    np.testing.assert_allclose([best[key].item() for key in law.prior_params], found.x, atol=1e-7)
+
+
+def test_prior_from_moments_of_nothing_is_finite(law):
+    """A unit that never fires, or never varies, still has a prior."""
+    moments = torch.zeros_like(law(**parameters_of(law, 2, dtype=torch.float32)).moments())
+    assert all(torch.isfinite(value).all() for value in law.prior_from_moments(moments).values())
+
+
+def test_optimal_poisson_prior_costs_information_times_rate():
+    """Mean divergence at the optimal prior is E[rate log(rate / mean rate)]."""
+    q = Poisson(**parameters_of(Poisson, 30))
+    prior = Poisson.from_prior(Poisson.prior_from_moments(q.moments().mean(1, keepdim=True)))
+    expected = (q.rate * (q.rate / q.rate.mean()).log()).mean()
+    assert kl_divergence(q, prior).mean().item() == pytest.approx(expected.item(), rel=1e-12)
+
+
+@pytest.mark.parametrize("log_rate", [math.log(1e-12), -5.0, -0.5, 0.0, 2.0, math.log(1e6)])
+@pytest.mark.parametrize("residual", [True, False])
+def test_initial_raw_gives_the_firing_rate(law, log_rate, residual):
+    if not law.has_rate:
+        pytest.skip("no firing rate is defined")
+    prior = law.from_prior(law.initial_prior(3, log_rate, 0.0, seeded(0)))
+    raw = law.initial_raw(3, log_rate, residual)
+    assert raw.shape == (3 * law.n_params,)
+    rate = law.from_encoder(raw, prior if residual else None).mean
+    # float32 bias: the rate moves by up to |loc| = 7 times its rounding
+    np.testing.assert_allclose(rate, np.full(3, math.exp(log_rate)), rtol=1e-5)
+
+
+def test_gaussian_starts_at_the_standard_normal():
+    q = Gaussian.from_encoder(Gaussian.initial_raw(3, -2.0, True), None)
+    assert (q.mean == 0).all() and (q.variance == 1).all()
+
+
+def test_initial_priors(law):
+    prior = law.initial_prior(2000, -5.0, 1.0, seeded(0))
+    assert set(prior) == set(law.prior_params) and all(value.shape == (2000,) for value in prior.values())
+    if law is Poisson:
+        assert stats.kstest(prior["log_rate"].numpy(), stats.uniform(-6, 2).cdf).pvalue > 1e-4
+    else:
+        assert all((value == 0).all() for value in prior.values())
+
+
+def test_encoder_blocks():
+    """Parameters come in blocks of K; residuals add to the prior's log-rate; Gaussians are absolute."""
+    raw = T([[1.0, 2.0, -1.0, 0.5]])
+    q = Gaussian.from_encoder(raw, Gaussian(T([9.0, 9.0]), T([9.0, 9.0])))
+    assert q.loc.tolist() == [[1, 2]] and q.log_scale.tolist() == [[-1, 0.5]]
+    prior = Poisson(T([-1.0, -2.0, -3.0, -4.0]))
+    assert Poisson.from_encoder(raw, prior).log_rate.tolist() == [[0, 0, -4, -3.5]]
+    assert Poisson.from_encoder(raw, None).log_rate.tolist() == raw.tolist()
+    with pytest.raises(ValueError, match="multiple of 2"):
+        RectifiedGaussian.from_encoder(T([1.0, 2.0, 3.0]), None)
+
+
+def test_soft_clamps_are_the_published_ones():
+    x = torch.linspace(-40, 40, 81, dtype=torch.float64)
+    np.testing.assert_allclose(softclamp_above(x, 5.3), 5.3 - np.logaddexp(0, 5.3 - x.numpy()), rtol=1e-9)
+    np.testing.assert_allclose(softclamp_symmetric(x, 5.3), 5.3 * np.tanh(x.numpy() / 5.3), rtol=1e-12)
+    prior = Poisson(T([0.0]))
+    assert Poisson.from_encoder(T([100.0]), prior, clamp=50.0).log_rate.item() == pytest.approx(10, abs=1e-9)
+    assert Poisson.from_encoder(T([100.0]), prior, clamp=5.0).log_rate.item() == pytest.approx(5, abs=0.01)
+    assert Poisson.from_encoder(T([100.0]), None, clamp=50.0).log_rate.item() == pytest.approx(50, abs=1e-9)
+    assert Poisson.from_encoder(T([-100.0]), prior, clamp=5.0).log_rate.item() == pytest.approx(-100)
+    assert Gaussian.from_encoder(T([0.0, 100.0]), None, clamp=5.3).log_scale.item() == pytest.approx(5.3)
+
+
+# The table itself ------------------------------------------------------------------------------------------
+
+
+def test_every_law_describes_itself(law):
+    assert LAWS[law.name] is law and get_law(law.name) is law
+    assert law.label and law.formula and law.citation and "arXiv" in law.citation
+    for heading in (".. math::", "Parameters", "References", "Examples"):
+        assert heading in law.__doc__
+
+
+def test_unknown_law_names_the_nearest():
+    with pytest.raises(ValueError, match=r"unknown law 'poison'.*poisson, gaussian.*did you mean 'poisson'"):
+        get_law("poison")
