@@ -1,0 +1,355 @@
+"""The command line: `spikevae VERB`. Torch is imported only by the verbs that compute."""
+
+import json
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from cyclopts import App, CycloptsError, Parameter
+from rich.console import Console
+
+from . import __version__
+
+DONE, FAILED, USAGE, INTERRUPTED = 0, 1, 2, 130
+
+app = App(
+    name="spikevae",
+    version=__version__,
+    help="Variational autoencoders whose code is made of spike counts and priced in energy.\n\n"
+    "Start with `spikevae sweep`: it fits the demo grid to bundled photographs and writes a report.",
+    help_format="markdown",
+)
+
+Device = Annotated[Literal["auto", "cpu", "cuda"], Parameter(help="Where to compute; auto takes a GPU if there is one.")]
+Json = Annotated[bool, Parameter(name="--json", negative=(), help="Print one JSON object instead of text.")]
+Data = Annotated[
+    str,
+    Parameter(
+        help="Data source: bundled, folder:PATH, array:FILE.npy, mnist[:PATH], fashion_mnist, cifar10, "
+        "van_hateren:PATH, synthetic."
+    ),
+]
+
+
+class UsageError(Exception):
+    """The command was given something that it cannot use; ends with exit code 2."""
+
+
+@contextmanager
+def checking_input() -> Iterator[None]:
+    """What is wrong with the user's input ends with exit code 2, not 1."""
+    try:
+        yield
+    except (ValueError, FileNotFoundError, NotADirectoryError) as error:
+        raise UsageError(str(error)) from None
+
+
+def emit(as_json: bool, facts: dict[str, Any], text: str) -> None:
+    """Print the result: JSON for programs, text for people."""
+    if as_json:
+        from .sweep.store import jsonable
+
+        print(json.dumps(jsonable(facts)))
+    else:
+        Console(highlight=False, soft_wrap=True).print(text, markup=False)
+
+
+@app.command
+def sweep(
+    config: Path | None = None,
+    /,
+    *,
+    preset: str | None = None,
+    out: Path | None = None,
+    recipe: str | None = None,
+    set_: Annotated[list[str] | None, Parameter(name="--set", negative=())] = None,
+    seed: int = 0,
+    device: Device = "auto",
+    report: bool = True,
+    json: Json = False,
+) -> None:
+    """Fit a grid of models and write the report.
+
+    Runs the embedded demo where neither a file nor a preset is named. A run that was stopped continues where it was:
+    give the same command again. What is done already is not trained again.
+
+    Examples: `spikevae sweep`, `spikevae sweep mine.toml --out runs/mine`,
+    `spikevae sweep --set "n_latents=[64]" --set steps=500 --out runs/quick`
+
+    Parameters
+    ----------
+    config
+        A TOML file with [data], [fit] and [grid] tables.
+    preset
+        An embedded sweep: demo or paper.
+    out
+        The run folder; by default runs/NAME.
+    recipe
+        Use the values of this recipe in every cell: default, or paper (the published configuration).
+    set_
+        KEY=VALUE in place of what the sweep says; VALUE in TOML, a list makes it part of the grid; data.KEY for data.
+    seed
+        Added to every cell's seed and to the seed of the data.
+    report
+        Write the report at the end.
+    """
+    with checking_input():
+        from .config import SweepConfig
+        from .estimator import resolve_device
+        from .sweep import Sweep
+        from .sweep.edit import edited
+
+        if config is not None and preset is not None:
+            raise ValueError("give either a file or --preset, not both")
+        chosen = SweepConfig.from_toml(config) if config else SweepConfig.preset(preset or "demo")
+        chosen = edited(chosen, recipe=recipe, settings=set_ or [], seed=seed)
+        folder = out or Path("runs") / (config.stem if config else preset or "demo")
+        where = resolve_device(device)
+        job = Sweep(chosen)
+        job.check(folder)
+    result = job.run(folder, device=where, progress=True)
+    facts: dict[str, Any] = {
+        "run": str(result.path),
+        "cells": result.n_cells,
+        "trained": result.n_trained,
+        "seconds": result.seconds,
+    }
+    text = f"{result.n_cells} cells in {result.path}, {result.n_trained} trained now ({result.seconds:.0f} s)"
+    if report:
+        page, sentences = make_report(folder)
+        facts |= {"report": str(page), "answer": sentences}
+        text = "\n".join([text, "", *sentences, "", f"Report: {page}"])
+    emit(json, facts, text)
+
+
+def make_report(folder: Path) -> tuple[Path, list[str]]:
+    """Write the report of a run; its path and headline sentences."""
+    from .progress import show_progress
+    from .report import build_report, headline
+
+    with show_progress("report") as progress:
+        page = build_report(folder, progress=progress)
+    return page, headline(folder)
+
+
+@app.command
+def train(
+    *,
+    data: Data = "bundled",
+    out: Path = Path("model.spikevae"),
+    latent: str = "poisson",
+    n_latents: int = 128,
+    beta: float = 1.0,
+    spike_price: float = 0.0,
+    recipe: str = "default",
+    steps: int | None = None,
+    patch: int | None = None,
+    n: int | None = None,
+    set_: Annotated[list[str] | None, Parameter(name="--set", negative=())] = None,
+    seed: int = 0,
+    device: Device = "auto",
+    json: Json = False,
+) -> None:
+    """Fit one model and save it.
+
+    Example: `spikevae train --data folder:photos --latent poisson --n-latents 256 --beta 1 --out m.spikevae`
+
+    Parameters
+    ----------
+    out
+        Where to write the model (one safetensors file); its checkpoint stands beside it until training is done.
+    latent
+        Law of the code; `spikevae models` lists them.
+    n_latents
+        Number of latent units.
+    beta
+        Weight of the coding rate.
+    spike_price
+        Price of an expected spike, nats.
+    recipe
+        default or paper.
+    steps
+        Optimiser steps; by default the recipe's.
+    patch
+        Patch size in pixels, for photographs.
+    n
+        Number of patches.
+    set_
+        KEY=VALUE for any further field of the fit, VALUE in TOML.
+    seed
+        Seed of the patches, weights, batches and noise.
+    """
+    with checking_input():
+        from .single import evaluate_file, prepare, train_to_file
+        from .sweep.edit import parse_settings
+
+        given = {"latent": latent, "n_latents": n_latents, "beta": beta, "spike_price": spike_price, "seed": seed}
+        if steps is not None:
+            given["steps"] = steps
+        given |= parse_settings(set_ or [])
+        job = prepare(data, given, recipe=recipe, patch=patch, n=n, seed=seed, device=device)
+    train_to_file(job, out)
+    metrics = evaluate_file(out, job.data).metrics
+    emit(json, {"model": str(out), "metrics": metrics.to_dict()}, f"{metrics.describe()}\n\nModel: {out}")
+
+
+@app.command
+def evaluate(
+    model: Path,
+    /,
+    *,
+    data: Annotated[str | None, Parameter(help="Data source; by default what the model was trained on.")] = None,
+    patch: int | None = None,
+    n: int | None = None,
+    seed: int | None = None,
+    device: Device = "auto",
+    json: Json = False,
+) -> None:
+    """Print every number of a saved model on held-out stimuli.
+
+    Example: `spikevae evaluate m.spikevae --data folder:photos`
+
+    Parameters
+    ----------
+    model
+        A file that `spikevae train`, a sweep or `SpikeVAE.save` wrote.
+    patch
+        Patch size in pixels; by default the model's.
+    n
+        Number of patches.
+    seed
+        Seed of the patches and of the sampled codes; by default that of the training data.
+    """
+    with checking_input():
+        from .single import evaluate_file, load_for
+
+        stimuli = load_for(model, data, patch=patch, n=n, seed=seed)
+    evaluation = evaluate_file(model, stimuli, seed=seed or 0, device=device)
+    metrics = evaluation.metrics
+    facts = {"model": str(model), "data": stimuli.name, "stimuli": len(stimuli.test), "metrics": metrics.to_dict()}
+    emit(json, facts, f"{len(stimuli.test)} held-out stimuli of {stimuli.name}\n\n{metrics.describe()}")
+
+
+@app.command(name="report")
+def report_(run: Path, /, *, seed: int = 0, device: Device = "auto", json: Json = False) -> None:
+    """Write the report of a run folder again, from what it holds.
+
+    Example: `spikevae report runs/demo`
+
+    Parameters
+    ----------
+    run
+        A folder that `spikevae sweep` made; it may be unfinished.
+    seed
+        Seed of the codes sampled for the pictures.
+    """
+    with checking_input():
+        from .sweep import RunFolder
+
+        RunFolder(run).read_config()
+    page, sentences = make_report(run)
+    emit(json, {"report": str(page), "answer": sentences}, "\n".join([*sentences, "", f"Report: {page}"]))
+
+
+@app.command
+def data(
+    source: Annotated[str, Parameter(help="Data source, as --data of the other verbs.")] = "bundled",
+    /,
+    *,
+    patch: int | None = None,
+    n: int | None = None,
+    figure: Annotated[
+        Path | None, Parameter(help="Also draw power spectra before and after preparation, and patches, to this file.")
+    ] = None,
+    seed: int = 0,
+    device: Device = "auto",
+    json: Json = False,
+) -> None:
+    """Load a data set and say what is in it.
+
+    Example: `spikevae data bundled --figure spectra.png`
+
+    Parameters
+    ----------
+    patch
+        Patch size in pixels.
+    n
+        Number of patches.
+    seed
+        Seed of the places that patches are cut from.
+    """
+    with checking_input():
+        from .data import load
+
+        options = {key: value for key, value in {"patch": patch, "n": n}.items() if value is not None}
+        patches = load(source, seed=seed, **options)
+    facts: dict[str, Any] = {"name": patches.name, "train": len(patches.train), "test": len(patches.test)}
+    facts |= {"shape": list(patches.shape), "info": patches.info}
+    text = patches.describe()
+    if figure is not None:
+        from .data.figure import save_figure
+
+        save_figure(patches, figure)
+        facts["figure"] = str(figure)
+        text += f"\n\nFigure: {figure}"
+    emit(json, facts, text)
+
+
+@app.command
+def models(*, seed: int = 0, device: Device = "auto", json: Json = False) -> None:
+    """List the laws of the latent code.
+
+    Example: `spikevae models --json`
+    """
+    from .distributions import LAWS
+
+    rows = [
+        {"name": law.name, "label": law.label, "formula": law.formula, "counts": law.is_count, "source": law.citation}
+        for law in LAWS.values()
+    ]
+    lines = [f"{row['name']}\n    {row['formula']}\n    {row['source']}" for row in rows]
+    emit(json, {"models": rows}, "\n".join(lines))
+
+
+@app.command
+def bench(*, seed: int = 0, device: Device = "auto", json: Json = False) -> None:
+    """Time training on this machine: a stack of fits against the same fits one after another.
+
+    Takes about half a minute. The benchmarks against the published algorithm are `make bench` in a checkout.
+
+    Example: `spikevae bench --json`
+    """
+    with checking_input():
+        from .bench import compare_stacks
+        from .estimator import resolve_device
+
+        where = resolve_device(device)
+    rows, text = compare_stacks(where, seed)
+    emit(json, {"rows": rows}, text)
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run the program; returns the exit code."""
+    errors = Console(stderr=True, highlight=False, soft_wrap=True)
+    try:
+        app(arguments, exit_on_error=False, print_error=True)
+    except CycloptsError:
+        return USAGE
+    except UsageError as error:
+        errors.print(f"spikevae: {error}", markup=False, style="red")
+        return USAGE
+    except KeyboardInterrupt as stop:
+        errors.print(f"spikevae: interrupted; the same command continues. {stop}", markup=False)
+        return INTERRUPTED
+    except BrokenPipeError:
+        return DONE
+    except (ValueError, OSError, RuntimeError) as error:
+        errors.print(f"spikevae: {error}", markup=False, style="red")
+        return FAILED
+    return DONE
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,325 @@
+"""`SpikeVAE`: one fit as a scikit-learn estimator."""
+
+import math
+from pathlib import Path
+from typing import Any, Self
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from sklearn.base import BaseEstimator, ClassNamePrefixFeaturesOutMixin, TransformerMixin
+from sklearn.utils import check_random_state
+from sklearn.utils.validation import check_is_fitted, validate_data
+
+from .config import FitConfig
+from .evaluate import Metrics, evaluate
+from .models.amortised import AmortisedVAE
+from .models.files import load_model as load_model_file
+from .models.files import save_model
+from .progress import show_progress
+from .training import Stack, train
+from .training.schedules import generator
+from .training.stack import DIVERGED, MODEL_FIELDS
+
+DEFAULT_STEPS = 2000
+
+
+class SpikeVAE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
+    """Variational autoencoder with a spike-count (or control) code, scikit-learn style.
+
+    Minimises ``distortion + beta * kl + spike_price * expected spikes`` (nats per stimulus).
+
+    Parameters
+    ----------
+    latent : str
+        Law of the code: "poisson", "gaussian", "rectified_gaussian" (`spikevae models` lists them).
+    n_latents : int
+        Number of latent units K.
+    beta : float
+        Weight of the coding rate.
+    spike_price : float
+        Price of an expected spike, nats.
+    recipe : str
+        "default" or "paper" (arXiv 2602.13421, field by field): the values of everything not given.
+    steps : int or None
+        Optimiser steps; None: 2,000 (the published 3,000 epochs for recipe "paper").
+    batch_size, start, encoder, decoder, prior, likelihood, noise_variance, learning_rate
+        As the fields of :class:`spikevae.config.FitConfig`; None: the recipe's value.
+    options : dict or None
+        Any further field of :class:`spikevae.config.FitConfig`.
+    device : str
+        Torch device for training; "auto" takes a GPU if there is one.
+    random_state : int, RandomState or None
+        Seed of weights, batches and noise. None draws a fresh one at each fit.
+    verbose : bool
+        Show a progress bar while fitting.
+
+    Attributes
+    ----------
+    model_ : AmortisedVAE
+        The trained model, on the CPU.
+    components_ : ndarray (K, D)
+        Dictionary; only where the decoder is linear.
+    prior_rates_ : ndarray (K,)
+        Prior firing rates, spikes per unit per stimulus; only for laws with a firing rate.
+    history_ : dict
+        step, objective, distortion, kl, spikes over training.
+    config_ : FitConfig
+        Every resolved choice.
+    n_features_in_ : int
+        D, pixels per stimulus.
+    shape_ : tuple
+        Shape of a stimulus: (D,), or (C, H, W) for images.
+
+    Notes
+    -----
+    `X` may be a numpy array or torch tensor of floats: (n, D), or images (n, H, W) or (n, C, H, W).
+
+    References
+    ----------
+    Vafaii, Galor & Yates 2024, arXiv 2405.14473; Vafaii & Yates 2026, arXiv 2602.13421.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> X = np.random.default_rng(0).normal(size=(200, 16)).astype("float32")
+    >>> m = SpikeVAE(n_latents=8, steps=40, random_state=0).fit(X)
+    >>> m.sample_codes(X).shape, m.components_.shape
+    ((200, 8), (8, 16))
+    """
+
+    def __init__(
+        self,
+        latent: str = "poisson",
+        n_latents: int = 128,
+        beta: float = 1.0,
+        *,
+        spike_price: float = 0.0,
+        recipe: str = "default",
+        steps: int | None = None,
+        batch_size: int | None = None,
+        start: float | None = None,
+        encoder: str | None = None,
+        decoder: str | None = None,
+        prior: str | None = None,
+        likelihood: str | None = None,
+        noise_variance: float | str | None = None,
+        learning_rate: float | None = None,
+        options: dict[str, Any] | None = None,
+        device: str = "cpu",
+        random_state: Any = None,
+        verbose: bool = False,
+    ):
+        self.latent = latent
+        self.n_latents = n_latents
+        self.beta = beta
+        self.spike_price = spike_price
+        self.recipe = recipe
+        self.steps = steps
+        self.batch_size = batch_size
+        self.start = start
+        self.encoder = encoder
+        self.decoder = decoder
+        self.prior = prior
+        self.likelihood = likelihood
+        self.noise_variance = noise_variance
+        self.learning_rate = learning_rate
+        self.options = options
+        self.device = device
+        self.random_state = random_state
+        self.verbose = verbose
+
+    def _config(self, seed: int) -> FitConfig:
+        optional = "steps batch_size start encoder decoder prior likelihood noise_variance learning_rate".split()
+        given = {name: getattr(self, name) for name in optional if getattr(self, name) is not None}
+        if self.recipe == "default" and "epochs" not in (self.options or {}):
+            given.setdefault("steps", DEFAULT_STEPS)
+        for name in self.options or {}:
+            if name in self.get_params(deep=False):
+                raise ValueError(f"options holds {name!r}, which is a parameter of its own; set it there")
+        return FitConfig.from_recipe(
+            self.recipe,
+            latent=self.latent,
+            n_latents=self.n_latents,
+            beta=self.beta,
+            spike_price=self.spike_price,
+            seed=seed,
+            **given,
+            **(self.options or {}),
+        )
+
+    def _check(self, X: Any, *, reset: bool) -> torch.Tensor:
+        """(n, D) float tensor of stimuli; remembers the shape when fitting."""
+        if isinstance(X, torch.Tensor):
+            X = X.detach().cpu().numpy()
+        shape: tuple[int, ...] | None = None
+        if not hasattr(X, "dtype") and not hasattr(X, "columns"):
+            X = np.asarray(X) if isinstance(X, list | tuple) else X
+        if isinstance(X, np.ndarray) and X.ndim in (3, 4):
+            shape = (1, *X.shape[1:]) if X.ndim == 3 else X.shape[1:]
+            if not reset and shape != self.shape_:
+                raise ValueError(f"images have shape {shape}, but this model was fitted on {self.shape_}")
+            X = X.reshape(len(X), -1)
+        X = validate_data(self, X, reset=reset, dtype=[np.float32, np.float64], ensure_all_finite=True)
+        if reset:
+            self.shape_ = tuple(int(n) for n in shape) if shape else (X.shape[1],)
+        return torch.from_numpy(np.ascontiguousarray(X, dtype=np.float32))
+
+    def fit(self, X: Any, y: Any = None) -> Self:
+        """Train on stimuli.
+
+        Parameters
+        ----------
+        X
+            (n, D) floats, or images (n, H, W) or (n, C, H, W).
+        y
+            Ignored.
+
+        Raises
+        ------
+        ValueError
+            For NaN, infinity, empty input or settings that do not go together; and where training diverged.
+        """
+        seed = self.random_state
+        if seed is None or isinstance(seed, np.random.RandomState):
+            seed = int(check_random_state(seed).randint(2**31 - 1))
+        config = self._config(int(seed))
+        stimuli = self._check(X, reset=True)
+        if config.likelihood == "bernoulli" and (stimuli.min() < 0 or stimuli.max() > 1):
+            low, high = float(stimuli.min()), float(stimuli.max())
+            raise ValueError(f"likelihood='bernoulli' needs pixels in [0, 1]; X spans [{low:.3g}, {high:.3g}]")
+        stack = Stack([config], stimuli, self._image_shape(config), device=resolve_device(self.device))
+        with show_progress(f"SpikeVAE {config.latent}", enabled=self.verbose) as report:
+            done = 0
+
+            def advance(steps: int) -> None:
+                nonlocal done
+                done += steps
+                report(done, stack.n_steps, "steps")
+
+            train(stack, on_steps=advance)
+        result = stack.result(0)
+        if result.status == DIVERGED:
+            raise ValueError(
+                f"training diverged at step {result.frozen_at} of {stack.n_steps}: a loss or gradient was not finite. "
+                "Scale X to unit variance, lower learning_rate, or set options={'clamp': 5.0}"
+            )
+        self.config_, self.history_ = config, result.history
+        self._adopt(result.model)
+        return self
+
+    def _image_shape(self, config: FitConfig) -> tuple[int, ...]:
+        if "conv" in (config.encoder, config.decoder) and len(self.shape_) == 1:
+            side = math.isqrt(self.shape_[0])
+            if side * side != self.shape_[0]:
+                raise ValueError(f"conv networks need images; X has {self.shape_[0]} features, not a square")
+            return (1, side, side)
+        return self.shape_
+
+    def _adopt(self, model: AmortisedVAE) -> None:
+        self.model_ = model.eval().requires_grad_(False)
+        if model.dictionary is not None:
+            self.components_ = model.dictionary.detach().numpy().copy()
+        if model.law.has_rate:
+            self.prior_rates_ = model.prior().mean.detach().numpy().copy()
+        self._n_features_out = model.n_latents
+
+    def transform(self, X: Any) -> NDArray[np.float32]:
+        """Posterior mean codes (n, K): firing rates in spikes per stimulus for counts."""
+        check_is_fitted(self)
+        with torch.inference_mode():
+            return self.model_.posterior(self._check(X, reset=False)).mean.numpy()
+
+    def sample_codes(self, X: Any, *, random_state: int = 0) -> NDArray[Any]:
+        """One sampled code (n, K) a stimulus: int64 counts for laws of counts, float32 otherwise."""
+        check_is_fitted(self)
+        noise = generator(int(random_state), "evaluation")
+        with torch.inference_mode():
+            codes = self.model_.posterior(self._check(X, reset=False)).sample(generator=noise)
+        return codes.numpy().astype(np.int64) if self.model_.law.is_count else codes.numpy()
+
+    def inverse_transform(self, X: Any) -> NDArray[np.float32]:
+        """Mean pixels (n, D) of codes (n, K)."""
+        check_is_fitted(self)
+        codes = torch.as_tensor(np.asarray(X, dtype=np.float32))
+        if codes.ndim != 2 or codes.shape[1] != self.model_.n_latents:
+            raise ValueError(f"codes have shape {tuple(codes.shape)}; expected (n, {self.model_.n_latents})")
+        with torch.inference_mode():
+            return self.model_.decode(codes).numpy()
+
+    def evaluate(self, X: Any, *, random_state: int = 0) -> Metrics:
+        """Every number that spikevae reports of a model, on these stimuli."""
+        check_is_fitted(self)
+        stimuli = self._check(X, reset=False)
+        config = self.config_
+        return evaluate(
+            self.model_, stimuli, beta=config.beta, spike_price=config.spike_price, seed=random_state
+        ).metrics
+
+    def score(self, X: Any, y: Any = None) -> float:
+        """Minus the free energy at beta = 1 and no spike price, nats per stimulus: higher is better."""
+        return -self.evaluate(X).free_energy
+
+    def save(self, path: str | Path) -> None:
+        """Write weights and configuration to one safetensors file; nothing is pickled."""
+        check_is_fitted(self)
+        extra = {
+            "fit": self.config_.model_dump(mode="json"),
+            "shape": self.shape_,
+            "history": {name: values for name, values in self.history_.items()},
+        }
+        given = {name: getattr(self.config_, name) for name in MODEL_FIELDS}
+        save_model(self.model_, path, given, extra)
+
+    def __sklearn_is_fitted__(self) -> bool:
+        return hasattr(self, "model_")
+
+
+def load_model(path: str | Path) -> SpikeVAE:
+    """Read a model that `SpikeVAE.save`, `spikevae train` or a sweep wrote.
+
+    Raises
+    ------
+    FileNotFoundError, ValueError
+        With the file's name.
+    """
+    model, extra = load_model_file(path)
+    try:
+        config = FitConfig.model_validate(extra["fit"])
+    except (KeyError, ValueError) as error:
+        raise ValueError(f"{path} holds no valid fit configuration: {error}") from None
+    estimator = SpikeVAE(**estimator_params(config))
+    estimator.config_ = config
+    estimator.shape_ = tuple(extra.get("shape", model.shape))
+    estimator.history_ = extra.get("history", {})
+    estimator.n_features_in_ = model.n_features
+    estimator._adopt(model)
+    return estimator
+
+
+def estimator_params(config: FitConfig) -> dict[str, Any]:
+    """Constructor arguments of the estimator that fits this configuration."""
+    own = set(SpikeVAE().get_params(deep=False)) & set(FitConfig.model_fields)
+    values = config.model_dump(mode="python")
+    recipe_values = FitConfig.from_recipe(config.recipe, latent=config.latent).model_dump(mode="python")
+    others = {k: v for k, v in values.items() if k not in own and k != "seed" and v != recipe_values[k]}
+    if config.epochs is not None:
+        others["epochs"] = config.epochs
+    return {
+        **{name: values[name] for name in own},
+        "options": others or None,
+        "random_state": config.seed,
+    }
+
+
+def resolve_device(device: str) -> str:
+    """ "auto" as "cuda" where there is a GPU, else "cpu"; anything torch knows as it is."""
+    if device == "auto":
+        return "cuda" if torch.cuda.is_available() else "cpu"
+    try:
+        chosen = torch.device(device)
+    except RuntimeError:
+        raise ValueError(f"unknown device {device!r}; use auto, cpu or cuda") from None
+    if chosen.type == "cuda" and not torch.cuda.is_available():
+        raise ValueError("device 'cuda' was asked for, but torch finds no GPU; use auto or cpu")
+    return device

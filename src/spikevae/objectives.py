@@ -1,0 +1,82 @@
+"""The free energy: distortion + beta * kl + spike_price * expected spikes, in nats per stimulus.
+
+Distortion is minus the log-likelihood of the pixels. For Gaussian pixels with noise variance v it is
+``SSE / (2 v) + D/2 log(2 v)``: constants are dropped so that v = 1/2 gives the plain sum of squared errors of the
+published models. The expected distortion of a linear decoder has a closed form for every law of the code whose mean
+and variance are known, because then E||x - b - z Phi||^2 = ||x - b - E[z] Phi||^2 + sum_k Var(z_k) ||phi_k||^2.
+"""
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+from torch.nn.functional import binary_cross_entropy_with_logits
+
+
+class FreeEnergy(NamedTuple):
+    """The objective of one batch and its parts, each a mean over the batch."""
+
+    total: Tensor
+    """distortion + beta * kl + spike_price * spikes."""
+    distortion: Tensor
+    """Expected minus log-likelihood of the pixels, nats per stimulus."""
+    kl: Tensor
+    """Coding rate, nats per stimulus."""
+    spikes: Tensor
+    """Expected spikes per stimulus, all units together; 0 where the law has no firing rate."""
+    moments: Tensor
+    """(n_moments, K): batch means of the statistics that fix the optimal prior."""
+
+
+def gaussian_distortion(squared_error: Tensor, n_pixels: int, log_variance: Tensor | float) -> Tensor:
+    """Nats of a summed squared error under pixel noise of the given log variance.
+
+    Parameters
+    ----------
+    squared_error
+        Sums over the pixels of a stimulus, any shape.
+    n_pixels
+        D.
+    log_variance
+        Natural logarithm of the noise variance; log(1/2) gives `squared_error` back.
+
+    Examples
+    --------
+    >>> import math, torch
+    >>> gaussian_distortion(torch.tensor(3.0), 16, math.log(0.5))
+    tensor(3.)
+    """
+    log_twice = torch.as_tensor(log_variance, dtype=squared_error.dtype, device=squared_error.device) + LOG_2
+    return squared_error * torch.exp(-log_twice) + 0.5 * n_pixels * log_twice
+
+
+def bernoulli_distortion(x: Tensor, logits: Tensor) -> Tensor:
+    """Cross-entropy of pixels in [0, 1] with Bernoulli pixels of these logits, summed over the last axis."""
+    return binary_cross_entropy_with_logits(logits, x, reduction="none").sum(-1)
+
+
+def expected_squared_error(x: Tensor, mean_output: Tensor, variance: Tensor, dictionary: Tensor) -> Tensor:
+    """E||x - y||^2 for a linear decoder, exactly.
+
+    Parameters
+    ----------
+    x, mean_output
+        (B, D) stimuli and the decoder's output for the mean code.
+    variance
+        (B, K) variance of the code, independent over units.
+    dictionary
+        (K, D).
+
+    Returns
+    -------
+    (B,) nats at noise variance one half.
+
+    References
+    ----------
+    Vafaii, Galor, Yates 2024 (arXiv 2405.14473), the closed form for Poisson codes; the same line of algebra holds
+    for any code with independent units.
+    """
+    return (x - mean_output).square().sum(-1) + variance @ dictionary.square().sum(-1)
+
+
+LOG_2 = 0.6931471805599453

@@ -1,0 +1,61 @@
+"""Progress for people: a bar with time left on a terminal, a plain line now and then elsewhere."""
+
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+Report = Callable[[float, float, str], None]
+"""Called with (done, total, what is being done now), in any unit of work."""
+
+PLAIN_LINE_SECONDS = 15.0
+
+
+@contextmanager
+def show_progress(title: str, *, enabled: bool = True) -> Iterator[Report]:
+    """Give a function to call with (done, total, text); everything goes to standard error.
+
+    Parameters
+    ----------
+    title
+        What the whole work is.
+    enabled
+        False: the function does nothing.
+
+    Examples
+    --------
+    >>> with show_progress("fit", enabled=False) as report:
+    ...     report(1, 2, "half-way")
+    """
+    if not enabled:
+        yield lambda done, total, text: None
+    elif sys.stderr.isatty():
+        from rich.console import Console
+        from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn
+        from rich.progress import TimeRemainingColumn as Left
+
+        columns = (
+            TextColumn("[bold]{task.description}"),
+            BarColumn(),
+            TaskProgressColumn(),
+            TimeElapsedColumn(),
+            TextColumn("left"),
+            Left(),
+            TextColumn("{task.fields[text]}"),
+        )
+        with Progress(*columns, console=Console(stderr=True)) as bar:
+            task = bar.add_task(title, total=None, text="")
+            yield lambda done, total, text: bar.update(task, completed=done, total=total, text=text)
+    else:
+        began = last = time.monotonic()
+
+        def line(done: float, total: float, text: str) -> None:
+            nonlocal last
+            now = time.monotonic()
+            if now - last < PLAIN_LINE_SECONDS and done < total:
+                return
+            last = now
+            left = (now - began) * (total - done) / done if done > 0 else float("nan")
+            print(f"{title}: {done / total:4.0%}, {left:.0f} s left, {text}", file=sys.stderr, flush=True)
+
+        yield line

@@ -1,0 +1,117 @@
+"""One model from the command line: train it into a file, evaluate a file."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from .config import FitConfig
+from .data import PatchSet, load
+from .estimator import resolve_device
+from .evaluate import Evaluation, evaluate
+from .models.files import load_model as read_model
+from .models.files import save_model
+from .progress import show_progress
+from .training import Stack, train
+from .training.stack import DIVERGED, MODEL_FIELDS
+
+
+@dataclass(frozen=True)
+class Job:
+    """A fit that was checked and is ready to run."""
+
+    config: FitConfig
+    data: PatchSet
+    source: dict[str, Any]
+    """Arguments of `data.load`, kept in the model file so that it can be evaluated on the same split."""
+    device: str
+
+
+def prepare(
+    source: str,
+    settings: dict[str, Any],
+    *,
+    recipe: str,
+    patch: int | None,
+    n: int | None,
+    seed: int,
+    device: str,
+) -> Job:
+    """Check the settings and load the data.
+
+    Raises
+    ------
+    ValueError, FileNotFoundError
+        Saying what to mend.
+    """
+    config = FitConfig.from_recipe(recipe, **settings)
+    arguments = {"source": source, "seed": seed, "patch": patch, "n": n}
+    arguments = {key: value for key, value in arguments.items() if value is not None}
+    return Job(config, load(**arguments), arguments, resolve_device(device))
+
+
+def train_to_file(job: Job, out: Path) -> None:
+    """Train and save; interrupted, it leaves a checkpoint beside `out` from which the same call continues.
+
+    Raises
+    ------
+    RuntimeError
+        Where training diverged.
+    """
+    stack = Stack([job.config], torch.from_numpy(job.data.train), job.data.shape, device=job.device)
+    checkpoint = out.with_name(out.name + ".checkpoint")
+    with show_progress(f"{job.config.latent} K={job.config.n_latents} beta={job.config.beta:g}") as report:
+        done = 0
+
+        def advance(steps: int) -> None:
+            nonlocal done
+            done += steps
+            report(done, stack.n_steps, f"of {stack.n_steps} steps")
+
+        train(stack, checkpoint_path=checkpoint, on_steps=advance)
+    result = stack.result(0)
+    checkpoint.unlink(missing_ok=True)
+    if result.status == DIVERGED:
+        raise RuntimeError(
+            f"training diverged at step {result.frozen_at} of {stack.n_steps}; nothing was saved. "
+            "Lower learning_rate or set clamp, with --set"
+        )
+    given = {name: getattr(job.config, name) for name in MODEL_FIELDS}
+    extra = {"fit": job.config.model_dump(mode="json"), "data": job.source, "history": result.history}
+    save_model(result.model, out, given, extra)
+
+
+def load_for(path: Path, source: str | None, *, patch: int | None, n: int | None, seed: int | None) -> PatchSet:
+    """The data set to evaluate a saved model on: the one named, or the one it was trained on.
+
+    Raises
+    ------
+    ValueError, FileNotFoundError
+        Where the model or the data cannot be read, or the stimuli have another size than the model's.
+    """
+    model, extra = read_model(path)
+    arguments: dict[str, Any] = dict(extra.get("data") or {})
+    if source is not None and source != arguments.get("source"):
+        arguments = {"source": source, "seed": arguments.get("seed", 0)}
+        if len(model.shape) == 3 and "folder" in source or source.startswith(("bundled", "van_hateren")):
+            arguments["patch"] = model.shape[-1]
+    arguments |= {key: value for key, value in {"patch": patch, "n": n, "seed": seed}.items() if value is not None}
+    if "source" not in arguments:
+        raise ValueError(f"{path} does not say what it was trained on; name the data with --data")
+    data = load(**arguments)
+    if data.test.shape[1] != model.n_features:
+        raise ValueError(
+            f"{path} takes stimuli of {model.n_features} pixels, shape {model.shape}, but {data.name} has "
+            f"{data.test.shape[1]}, shape {data.shape}; choose --patch accordingly"
+        )
+    return data
+
+
+def evaluate_file(path: Path, data: PatchSet, *, seed: int = 0, device: str = "cpu") -> Evaluation:
+    """Every number of a saved model on the test half of a data set."""
+    model, extra = read_model(path)
+    where, fit = resolve_device(device), extra.get("fit", {})
+    beta, price = float(fit.get("beta", 1.0)), float(fit.get("spike_price", 0.0))
+    stimuli = torch.from_numpy(data.test).to(where)
+    return evaluate(model.to(where), stimuli, beta=beta, spike_price=price, seed=seed)

@@ -1,0 +1,91 @@
+"""Changes to a sweep from the command line: KEY=VALUE settings, a recipe, a seed offset."""
+
+import tomllib
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from ..config import Block, FitConfig, SweepConfig, unknown_key_message
+from ..data import DataConfig
+
+
+def parse_settings(settings: Sequence[str]) -> dict[str, Any]:
+    """Read KEY=VALUE texts; the value is TOML, or plain text where it is not.
+
+    Raises
+    ------
+    ValueError
+        Where there is no "=".
+
+    Examples
+    --------
+    >>> parse_settings(["beta=[0.5, 2]", "latent=poisson"])
+    {'beta': [0.5, 2], 'latent': 'poisson'}
+    """
+    parsed: dict[str, Any] = {}
+    for text in settings:
+        key, equals, value = text.partition("=")
+        if not equals or not key.strip():
+            raise ValueError(f"--set takes KEY=VALUE, given {text!r}")
+        try:
+            parsed[key.strip()] = tomllib.loads(f"value = {value}")["value"]
+        except tomllib.TOMLDecodeError:
+            parsed[key.strip()] = value.strip()
+    return parsed
+
+
+def edited(
+    sweep: SweepConfig, *, recipe: str | None = None, settings: Sequence[str] = (), seed: int = 0
+) -> SweepConfig:
+    """A sweep with some of its values replaced.
+
+    Parameters
+    ----------
+    recipe
+        Put in the place of every block's recipe; what the recipe sets then replaces what the blocks say of it, save
+        for the axes of the grid.
+    settings
+        KEY=VALUE: a list of values becomes an axis of every block's grid, a single value is fixed in every block;
+        `data.KEY` changes the data.
+    seed
+        Added to every seed.
+
+    Raises
+    ------
+    ValueError
+        For unknown keys, and for values that do not go together.
+    """
+    values = parse_settings(settings)
+    data = sweep.data.model_dump(mode="python")
+    for key in [key for key in values if key.startswith("data.")]:
+        name = key.removeprefix("data.")
+        if name not in DataConfig.model_fields:
+            raise ValueError(unknown_key_message(name, DataConfig.model_fields))
+        data[name] = values.pop(key)
+    if seed:
+        data["seed"] = data["seed"] + seed
+    blocks = [_edited_block(block, recipe, values, seed) for block in sweep.blocks]
+    return SweepConfig.from_mapping({"name": sweep.name, "data": data, "blocks": blocks}, where="edited sweep")
+
+
+def _edited_block(block: Block, recipe: str | None, values: Mapping[str, Any], seed: int) -> dict[str, Any]:
+    fit, grid = dict(block.fit), {key: list(axis) for key, axis in block.grid.items()}
+    if recipe is not None:
+        fit = {key: value for key, value in fit.items() if key in ("latent", "n_latents", "beta", "spike_price", "seed")}
+        grid.pop("start", None)
+        grid.pop("recipe", None)
+        fit["recipe"] = recipe
+    for key, value in values.items():
+        if key not in FitConfig.model_fields:
+            raise ValueError(unknown_key_message(key, FitConfig.model_fields))
+        fit.pop(key, None)
+        grid.pop(key, None)
+        if isinstance(value, list) and key != "hidden":
+            grid[key] = value
+        else:
+            fit[key] = value
+    if seed:
+        if "seed" in grid:
+            grid["seed"] = [value + seed for value in grid["seed"]]
+        else:
+            fit["seed"] = fit.get("seed", 0) + seed
+    return {"label": block.label, "fit": fit, "grid": grid}

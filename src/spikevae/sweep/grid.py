@@ -1,0 +1,67 @@
+"""From cells to stacks: which fits train together."""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from ..config import Block, FitConfig, SweepConfig
+from ..training.stack import stack_bytes, stack_key
+
+MAX_FITS = 32  # beyond this a larger stack no longer saves time on a CPU: the products dominate
+MEMORY_BYTES = 2 << 30
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One fit of a sweep."""
+
+    id: str
+    block: str
+    config: FitConfig
+
+
+@dataclass(frozen=True)
+class StackPlan:
+    """Cells that train as one stack."""
+
+    id: str
+    cells: tuple[Cell, ...]
+    work: float
+    """Estimated multiply-accumulates, for sharing out and for time left."""
+
+
+def cells_of(sweep: SweepConfig) -> list[Cell]:
+    """Every cell of a sweep, in the order of its file."""
+
+    def cell(block: Block, config: FitConfig) -> Cell:
+        return Cell(config.cell_id(sweep.data), block.label, config)
+
+    return [cell(block, config) for block, config in sweep.cells()]
+
+
+def plan_stacks(cells: Sequence[Cell], n_train: int, shape: tuple[int, ...]) -> list[StackPlan]:
+    """Group cells of equal shape, at most `MAX_FITS` and `MEMORY_BYTES` a stack.
+
+    The plan depends on the whole grid alone, not on what is done already: a run that was killed and continued trains
+    the very same stacks, and so gives the very same numbers.
+    """
+    groups: dict[str, list[Cell]] = {}
+    for cell in cells:
+        groups.setdefault(stack_key(cell.config), []).append(cell)
+    plans = []
+    for members in groups.values():
+        config = members[0].config
+        fits = MAX_FITS
+        while fits > 1 and stack_bytes(config, shape, fits) > MEMORY_BYTES:
+            fits //= 2
+        n_stacks = -(-len(members) // fits)
+        size = -(-len(members) // n_stacks)
+        for first in range(0, len(members), size):
+            chosen = tuple(members[first : first + size])
+            macs = 5 * min(config.batch_size, n_train) * math.prod(shape) * config.n_latents
+            work = float(len(chosen) * config.n_steps(n_train) * (macs + OVERHEAD_MACS))
+            plans.append(StackPlan(f"{chosen[0].id}-{len(chosen)}", chosen, work))
+    return plans
+
+
+OVERHEAD_MACS = 3_000_000  # what a fit-step costs besides its products, as products of the same time

@@ -1,0 +1,206 @@
+"""The run folder: one atomic JSON file a cell is the truth, one Parquet table is rebuilt from them."""
+
+import json
+import math
+import os
+import platform
+import time
+from collections.abc import Mapping
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ..config import FitConfig, SweepConfig
+from ..metrics.convergence import flag_groups
+from .grid import Cell, cells_of
+
+FORMAT = "spikevae run 1"
+MAX_JSON_BYTES = 64 << 20
+PACKAGES = ("spikevae", "torch", "numpy", "scipy", "scikit-learn", "scikit-image")
+
+
+def jsonable(value: Any) -> Any:
+    """Numbers, arrays and mappings as JSON values; what is not finite becomes null."""
+    if isinstance(value, Mapping):
+        return {str(k): jsonable(v) for k, v in value.items()}
+    if isinstance(value, list | tuple | np.ndarray):
+        return [jsonable(v) for v in value]
+    if isinstance(value, bool | np.bool_):
+        return bool(value)
+    if isinstance(value, int | np.integer):
+        return int(value)
+    if isinstance(value, float | np.floating):
+        return float(value) if math.isfinite(value) else None
+    return value
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Write a file that is either the old one or the whole new one, whatever happens."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    scratch = path.with_name(path.name + ".tmp")
+    with open(scratch, "w", encoding="utf-8") as handle:
+        json.dump(jsonable(value), handle, allow_nan=False)
+        handle.flush()
+        os.fsync(handle.fileno())
+    os.replace(scratch, path)
+
+
+def read_json(path: Path) -> Any:
+    """Read a JSON file that may have been written by others."""
+    if path.stat().st_size > MAX_JSON_BYTES:
+        raise ValueError(f"{path} has {path.stat().st_size} bytes; at most {MAX_JSON_BYTES} are read")
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise ValueError(f"{path} is not valid JSON ({error}); delete it to have it made again") from None
+
+
+class RunFolder:
+    """One sweep on disk.
+
+    Parameters
+    ----------
+    path
+        The folder; :meth:`begin` makes it.
+    """
+
+    def __init__(self, path: str | Path):
+        self.path = Path(path)
+
+    @property
+    def config_path(self) -> Path:
+        return self.path / "config.json"
+
+    def cell_path(self, cell_id: str) -> Path:
+        return self.path / "cells" / f"{cell_id}.json"
+
+    def model_path(self, cell_id: str) -> Path:
+        return self.path / "models" / f"{cell_id}.safetensors"
+
+    def checkpoint_path(self, stack_id: str) -> Path:
+        return self.path / "checkpoints" / f"{stack_id}.safetensors"
+
+    def half_path(self, stack_id: str) -> Path:
+        """Results at half the budget, kept until the stack is done."""
+        return self.path / "checkpoints" / f"{stack_id}.half.json"
+
+    def begin(self, sweep: SweepConfig) -> None:
+        """Make the folder, or check that it belongs to this very sweep.
+
+        Raises
+        ------
+        ValueError
+            Where the folder holds another sweep (the difference is shown) or other files.
+        """
+        given = sweep.model_dump(mode="json")
+        if self.config_path.exists():
+            stored = self.read_config()["sweep"]
+            if stored != given:
+                lines = "\n".join(differences(stored, given))
+                raise ValueError(
+                    f"{self.path} holds another sweep; nothing was changed. Differences (stored -> given):\n{lines}\n"
+                    "Choose another folder with --out, or delete this one."
+                )
+            return
+        if self.path.exists() and any(self.path.iterdir()):
+            raise ValueError(f"{self.path} is not empty and holds no sweep (no config.json); choose another folder")
+        versions = {name: version(name) for name in PACKAGES}
+        versions["python"] = platform.python_version()
+        cells = [{"id": c.id, "block": c.block} for c in cells_of(sweep)]
+        write_json(self.config_path, {"format": FORMAT, "sweep": given, "cells": cells, "versions": versions})
+
+    def read_config(self) -> dict[str, Any]:
+        """The resolved configuration of this run."""
+        if not self.config_path.is_file():
+            raise FileNotFoundError(f"{self.path} is not a run folder: it has no config.json")
+        config = read_json(self.config_path)
+        if not isinstance(config, dict) or config.get("format") != FORMAT or "sweep" not in config:
+            raise ValueError(f"{self.config_path} is not a {FORMAT!r} file")
+        return config
+
+    def sweep(self) -> SweepConfig:
+        """The sweep that this folder holds."""
+        return SweepConfig.from_mapping(self.read_config()["sweep"], where=str(self.config_path))
+
+    def is_done(self, cell: Cell) -> bool:
+        """Whether the result of this cell is stored."""
+        return self.cell_path(cell.id).exists()
+
+    def write_cell(self, cell: Cell, result: Mapping[str, Any]) -> None:
+        """Store the result of a cell."""
+        head = {"id": cell.id, "block": cell.block, "config": cell.config.model_dump(mode="json")}
+        write_json(self.cell_path(cell.id), {**head, **result})
+
+    def read_cells(self) -> list[dict[str, Any]]:
+        """Results of the finished cells in the order of the sweep, with their convergence flags."""
+        cells = []
+        for entry in self.read_config()["cells"]:
+            path = self.cell_path(str(entry["id"]))
+            if path.exists():
+                cell = read_json(path)
+                if not isinstance(cell, dict) or cell.get("id") != entry["id"] or "metrics" not in cell:
+                    raise ValueError(f"{path} is not a cell file; delete it to have it trained again")
+                cells.append(cell)
+        return cells
+
+    def rows(self) -> list[dict[str, Any]]:
+        """One flat row a finished cell: configuration, metrics, objective and convergence. No wall-clock times, so
+        that the table of a run that was killed and continued equals that of one that was not."""
+        rows = []
+        for cell in self.read_cells():
+            config = {k: v for k, v in cell["config"].items() if k in FitConfig.model_fields}
+            rows.append(
+                {
+                    "id": cell["id"],
+                    "block": cell["block"],
+                    **{k: str(v) if isinstance(v, list) or k == "noise_variance" else v for k, v in config.items()},
+                    **cell["metrics"],
+                    "objective": cell["objective"],
+                    "objective_half": cell["objective_half"],
+                    "diverged": cell["diverged"],
+                    "steps_done": cell["steps_done"],
+                }
+            )
+        for row, flag in zip(rows, flag_groups(rows), strict=True):
+            row["convergence"] = flag.flag
+            row["best_of_group"] = flag.is_best
+            row["budget_change"] = flag.budget_change
+            row["start_gap"] = flag.start_gap
+        return rows
+
+    def write_table(self) -> Path:
+        """Rebuild cells.parquet from the cell files."""
+        import pyarrow as pa
+        import pyarrow.parquet as pq
+
+        path = self.path / "cells.parquet"
+        scratch = path.with_name("cells.parquet.tmp")
+        rows = [{k: float("nan") if v is None and k not in TEXT else v for k, v in row.items()} for row in self.rows()]
+        if not rows:
+            raise ValueError(f"{self.path} has no finished cell yet")
+        pq.write_table(pa.Table.from_pylist(rows), scratch)
+        os.replace(scratch, path)
+        return path
+
+    def log(self, event: str, **facts: Any) -> None:
+        """Append a line to log.jsonl."""
+        self.path.mkdir(parents=True, exist_ok=True)
+        with open(self.path / "log.jsonl", "a", encoding="utf-8") as handle:
+            handle.write(json.dumps(jsonable({"time": time.time(), "event": event, **facts})) + "\n")
+
+
+TEXT = ("id", "block", "convergence")
+
+
+def differences(old: Any, new: Any, where: str = "") -> list[str]:
+    """Where two JSON values differ, a line each."""
+    if isinstance(old, dict) and isinstance(new, dict):
+        lines = []
+        for key in [*old, *(k for k in new if k not in old)]:
+            lines += differences(old.get(key), new.get(key), f"{where}.{key}" if where else key)
+        return lines
+    if isinstance(old, list) and isinstance(new, list) and len(old) == len(new) and any(isinstance(v, dict) for v in old):
+        return [line for i, (a, b) in enumerate(zip(old, new)) for line in differences(a, b, f"{where}[{i}]")]
+    return [] if old == new else [f"  {where}: {old!r} -> {new!r}"]

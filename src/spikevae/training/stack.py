@@ -1,0 +1,309 @@
+"""Many fits as one: models of equal shape share a leading fit axis. The only file that knows of that axis.
+
+The model is written for one fit; `torch.func.vmap` runs it over stacked parameters, so a step is a handful of batched
+matrix products. The fits stay apart in everything else: each has its own seed (weights, order of batches, noise), beta,
+spike price, gradient norm and guard. A fit that diverges (a loss or gradient that is not finite) or has settled is
+frozen with its last finite parameters, and the others go on as if alone.
+"""
+
+import copy
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from torch.func import functional_call, stack_module_state, vmap
+
+from ..config import FitConfig
+from ..distributions._random import GeneratorStack
+from ..models.amortised import AmortisedVAE
+from . import schedules
+
+# What may differ between the fits of a stack; everything else decides the shape of a step.
+PER_FIT = ("beta", "spike_price", "seed", "start", "start_spread", "init_scale", "recipe")
+PRIOR_MEMORY = 0.95  # a closed-form prior follows the mean posterior statistics of the last ~20 batches
+MODEL_FIELDS = (
+    "latent n_latents start start_spread encoder encoder_bias decoder decoder_bias hidden init_scale clamp prior "
+    "likelihood noise_variance"
+).split()
+RUNNING, DIVERGED, SETTLED = 0, 1, 2
+
+
+def build_model(config: FitConfig, shape: tuple[int, ...]) -> AmortisedVAE:
+    """A fresh model with the weights that this configuration starts from."""
+    given = {name: getattr(config, name) for name in MODEL_FIELDS}
+    return AmortisedVAE(shape, generator=schedules.generator(config.seed, "weights"), **given)
+
+
+def stack_key(config: FitConfig) -> str:
+    """Equal for fits that can train as one stack."""
+    return config.model_dump_json(exclude=set(PER_FIT))
+
+
+def stack_bytes(config: FitConfig, shape: tuple[int, ...], n_fits: int) -> int:
+    """Estimated memory of training `n_fits` such fits as one stack, without the data.
+
+    Counts parameters four times (value, gradient, two moments), and per stimulus of the batch the arrays alive at
+    the peak of forward and backward: `LIVE_TENSORS` as wide as the widest layer, `LIVE_OUTPUTS` of the pixels.
+    """
+    model = build_model(config, shape)
+    n_parameters = sum(p.numel() for p in model.parameters())
+    widest = max(config.n_latents, *(p.shape[0] for p in model.parameters()))
+    if "conv" in (config.encoder, config.decoder):
+        widest *= math.prod(shape[-2:])
+    live = config.batch_size * (LIVE_TENSORS * widest + LIVE_OUTPUTS * math.prod(shape))
+    return 4 * n_fits * (4 * n_parameters + live)
+
+
+LIVE_TENSORS, LIVE_OUTPUTS = 16, 5
+
+
+@dataclass(frozen=True)
+class FitResult:
+    """One fit taken out of a stack."""
+
+    model: AmortisedVAE
+    """With its current parameters, on the CPU."""
+    status: int
+    """RUNNING, DIVERGED or SETTLED."""
+    frozen_at: int | None
+    """Step at which it diverged or settled."""
+    history: dict[str, list[float]]
+    """step, objective, distortion, kl, spikes: means over windows of steps."""
+
+
+class Stack:
+    """Fits with equal shapes that train together.
+
+    Parameters
+    ----------
+    configs
+        Fits whose `stack_key` agree.
+    train
+        (n, D) stimuli; they stay on `device`.
+    shape
+        Stimulus shape, for convolutions.
+    """
+
+    def __init__(
+        self,
+        configs: Sequence[FitConfig],
+        train: Tensor,
+        shape: tuple[int, ...],
+        *,
+        device: torch.device | str = "cpu",
+        window: int | None = None,
+    ):
+        if len({stack_key(config) for config in configs}) != 1:
+            raise ValueError("fits of a stack may differ only in " + ", ".join(PER_FIT))
+        if len(train) == 0:
+            raise ValueError("no training stimuli: the training set is empty")
+        self.configs, self.config, self.shape = list(configs), configs[0], shape
+        self.device, self.train = torch.device(device), train.to(device)
+        self.n_steps = self.config.n_steps(len(train))
+        self.batch_size = min(self.config.batch_size, len(train))
+        self.batches_per_epoch = len(train) // self.batch_size
+        self.window = window or max(1, min(50, self.n_steps // 40))
+
+        models = [build_model(config, shape).to(self.device, train.dtype) for config in configs]
+        params, buffers = stack_module_state(models)  # type: ignore[arg-type]
+        self.params: dict[str, Tensor] = {k: v.detach().requires_grad_() for k, v in params.items()}
+        self.buffers: dict[str, Tensor] = {k: v.detach().clone() for k, v in buffers.items()}
+        self.template = copy.deepcopy(models[0]).to("meta")
+        kind = {"adam": torch.optim.Adam, "adamax": torch.optim.Adamax}[self.config.optimizer]
+        options = {"fused": True} if self.config.optimizer == "adam" else {"foreach": True}
+        groups = [{"params": [p], "factor": self._lr_factor(name)} for name, p in self.params.items()]
+        self.optimizer = kind(groups, lr=self.config.learning_rate, **options)  # type: ignore[arg-type]
+        self.beta = self._vector([config.beta for config in configs])
+        self.spike_price = self._vector([config.spike_price for config in configs])
+
+        n = len(configs)
+        self.step_number = 0
+        self.status = torch.zeros(n, dtype=torch.int64, device=self.device)
+        self.frozen_at = torch.full((n,), -1, dtype=torch.int64, device=self.device)
+        self.sums = torch.zeros(n, 4, dtype=torch.float64, device=self.device)
+        self.best = torch.full((n,), math.inf, dtype=torch.float64, device=self.device)
+        self.stale = torch.zeros(n, dtype=torch.int64, device=self.device)
+        self.windows: list[Tensor] = []  # (n, 4) each: objective, distortion, kl, spikes
+        self._orders: tuple[int, Tensor] | None = None
+
+    def _vector(self, values: list[float]) -> Tensor:
+        return torch.tensor(values, dtype=self.train.dtype, device=self.device)
+
+    def _lr_factor(self, name: str) -> float:
+        if name == "encoder.head.bias":
+            return self.config.bias_lr_factor
+        return self.config.encoder_lr_factor if name.startswith("encoder.") else 1.0
+
+    def __len__(self) -> int:
+        return len(self.configs)
+
+    @property
+    def finished(self) -> bool:
+        """Whether all steps are done or no fit is left to train."""
+        return self.step_number >= self.n_steps or bool((self.status != RUNNING).all())
+
+    def _batch(self) -> Tensor:
+        """(F, B, D): each fit's own batch of this step, from its own permutation of this epoch."""
+        epoch, place = divmod(self.step_number, self.batches_per_epoch)
+        if self._orders is None or self._orders[0] != epoch:
+            orders = [
+                torch.randperm(len(self.train), generator=schedules.generator(config.seed, "order", epoch))
+                for config in self.configs
+            ]
+            self._orders = (epoch, torch.stack(orders).to(self.device))
+        return self.train[self._orders[1][:, place * self.batch_size : (place + 1) * self.batch_size]]
+
+    def _objective(self, beta: Tensor) -> tuple[Tensor, ...]:
+        """The free energy of each fit on its batch; every part has a leading fit axis."""
+        config, step = self.config, self.step_number
+        temperature = schedules.linear_ramp(
+            step, self.n_steps, config.temperature_anneal, config.temperature_start, config.temperature
+        )
+        generators = None
+        if not config.exact:
+            generators = GeneratorStack([schedules.generator(c.seed, "noise", step, self.device) for c in self.configs])
+
+        def one_fit(params: dict, buffers: dict, x: Tensor, beta: Tensor, price: Tensor) -> tuple[Tensor, ...]:
+            options = {
+                "exact": config.exact,
+                "temperature": temperature,
+                "indicator": config.indicator,
+                "generator": generators,
+            }
+            return functional_call(self.template, (params, buffers), (x, beta, price), options)
+
+        return vmap(one_fit)(self.params, self.buffers, self._batch(), beta, self.spike_price)
+
+    def step(self) -> None:
+        """One optimiser step of every running fit."""
+        config, step = self.config, self.step_number
+        rise = schedules.linear_ramp(step, self.n_steps, config.beta_anneal, 0.0, 1.0)
+        floor = torch.clamp(self.beta, max=schedules.BETA_FLOOR)
+        total, distortion, kl, spikes, moments = self._objective(floor + (self.beta - floor) * rise)
+        total.sum().backward()
+
+        gradients = [p.grad for p in self.params.values() if p.grad is not None]
+        norm = torch.stack([g.flatten(1).square().sum(1) for g in gradients]).sum(0).sqrt()
+        running = self.status == RUNNING
+        finite = torch.isfinite(total.detach()) & torch.isfinite(norm)
+        self._freeze(running & ~finite, DIVERGED)
+        running = running & finite
+        scale = running.to(norm.dtype)
+        if config.grad_clip is not None:
+            warm = schedules.in_warmup(step, self.n_steps, warmup=config.warmup, cycles=config.cycles)
+            limit = config.grad_clip * (WARMUP_CLIP if warm else 1.0)
+            scale = scale * torch.clamp(limit / norm.clamp_min(1e-30), max=1.0)
+        if config.grad_clip is not None or not bool(running.all()):
+            for g in gradients:
+                along = (-1,) + (1,) * (g.dim() - 1)
+                torch.where(running.view(along), g * scale.view(along), 0.0, out=g)
+        rate = schedules.learning_rate(
+            step,
+            self.n_steps,
+            peak=config.learning_rate,
+            end=config.learning_rate_end,
+            warmup=config.warmup,
+            cycles=config.cycles,
+        )
+        for group in self.optimizer.param_groups:
+            group["lr"] = rate * group["factor"]
+        self.optimizer.step()
+        self.optimizer.zero_grad()
+        if "prior_moments" in self.buffers:
+            self._follow_prior(moments, running)
+        parts = torch.stack([total, distortion, kl, spikes], dim=1).detach().double()
+        self.sums += torch.where(running[:, None], parts, torch.nan)
+        self.step_number += 1
+        if self.step_number % self.window == 0:
+            self._close_window()
+
+    @torch.no_grad()
+    def _follow_prior(self, moments: Tensor, running: Tensor) -> None:
+        stored = self.buffers["prior_moments"]
+        fresh = torch.lerp(moments, stored, PRIOR_MEMORY)
+        stored.copy_(torch.where(running.view(-1, 1, 1), fresh, stored))
+        for name, value in vmap(self.template.law.prior_from_moments)(stored).items():
+            self.buffers[f"prior_{name}"].copy_(value)
+
+    def _freeze(self, which: Tensor, status: int) -> None:
+        """Stop these fits where they are: no gradient and no momentum from now on."""
+        if not bool(which.any()):
+            return
+        self.status[which] = status
+        self.frozen_at[which] = self.step_number
+        for p in self.params.values():
+            state = self.optimizer.state.get(p)
+            if state:
+                state["exp_avg"][which] = 0.0
+
+    def _close_window(self) -> None:
+        means = self.sums / self.window
+        self.windows.append(means.cpu())
+        self.sums.zero_()
+        if self.config.patience is not None:
+            objective = means[:, 0]
+            better = objective < self.best - self.config.stop_tolerance * self.best.abs().nan_to_num(posinf=0.0)
+            self.best = torch.where(better, objective, self.best)
+            self.stale = torch.where(better, 0, self.stale + 1)
+            self._freeze((self.status == RUNNING) & (self.stale >= self.config.patience), SETTLED)
+
+    def result(self, index: int) -> FitResult:
+        """Fit number `index` as a model of its own."""
+        model = build_model(self.configs[index], self.shape).to(self.train.dtype)
+        state = {**self.params, **self.buffers}
+        model.load_state_dict({name: value[index].detach().cpu() for name, value in state.items()})
+        frozen = int(self.frozen_at[index])
+        history: dict[str, list[float]] = {"step": [float(self.window * (i + 1)) for i in range(len(self.windows))]}
+        for column, name in enumerate(("objective", "distortion", "kl", "spikes")):
+            history[name] = [float(window[index, column]) for window in self.windows]
+        return FitResult(model.eval(), int(self.status[index]), frozen if frozen >= 0 else None, history)
+
+    def state(self) -> dict[str, Tensor]:
+        """Everything that is not a function of the configurations, as flat tensors."""
+        tensors = {f"param/{k}": v.detach() for k, v in self.params.items()}
+        tensors |= {f"buffer/{k}": v for k, v in self.buffers.items()}
+        for name, p in self.params.items():
+            for key, value in self.optimizer.state.get(p, {}).items():
+                tensors[f"optimizer/{name}/{key}"] = value
+        for name in LEDGER:
+            tensors[f"ledger/{name}"] = getattr(self, name)
+        tensors["ledger/windows"] = (
+            torch.stack(self.windows) if self.windows else torch.zeros(0, len(self), 4, dtype=torch.float64)
+        )
+        tensors["ledger/step"] = torch.tensor(self.step_number)
+        return {k: v.contiguous().cpu() for k, v in tensors.items()}
+
+    @torch.no_grad()
+    def load_state(self, tensors: dict[str, Tensor]) -> None:
+        """Go back to a :meth:`state` of a stack of the same configurations.
+
+        Raises
+        ------
+        ValueError
+            Where a tensor is missing or has another shape; nothing is changed then.
+        """
+        own = self.state()
+        for name, value in own.items():
+            if name != "ledger/windows" and (name not in tensors or tensors[name].shape != value.shape):
+                found = tuple(tensors[name].shape) if name in tensors else "nothing"
+                raise ValueError(f"checkpoint does not fit: {name} should be {tuple(value.shape)}, found {found}")
+        for name, p in self.params.items():
+            p.copy_(tensors[f"param/{name}"])
+            prefix = f"optimizer/{name}/"
+            moments = {k.removeprefix(prefix): v.clone() for k, v in tensors.items() if k.startswith(prefix)}
+            if moments:
+                self.optimizer.state[p] = {
+                    k: v if k == "step" and self.device.type == "cpu" else v.to(self.device) for k, v in moments.items()
+                }
+        for name, buffer in self.buffers.items():
+            buffer.copy_(tensors[f"buffer/{name}"])
+        for name in LEDGER:
+            setattr(self, name, tensors[f"ledger/{name}"].to(self.device).clone())
+        self.windows = list(tensors["ledger/windows"])
+        self.step_number = int(tensors["ledger/step"])
+
+
+WARMUP_CLIP = 3.0  # published: the clip is three times wider during warm-up
+LEDGER = ("status", "frozen_at", "sums", "best", "stale")
