@@ -1,0 +1,44 @@
+# Every target builds the environment in .venv on first use. Nothing outside this folder is changed.
+
+PYTHON ?= $(shell python3.11 -c '' 2>/dev/null && echo python3.11 || echo python3)
+BIN := .venv/bin
+INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
+INSTALLED := .venv/installed
+DOCS_INSTALLED := .venv/installed-docs
+# Two workers with one thread each: more threads than cores make small matrix products slower, not faster.
+PYTEST := OMP_NUM_THREADS=1 MPLBACKEND=Agg $(BIN)/python -m pytest -n 2 --dist worksteal --doctest-modules src tests
+
+.PHONY: demo test test-fast lint docs bench clean
+
+demo: $(INSTALLED)  ## fit the demo sweep to bundled photographs and write runs/demo/report.html; continues if stopped
+	$(BIN)/spikevae sweep --preset demo --out runs/demo
+
+test: $(INSTALLED)  ## all tests and all examples in docstrings
+	$(PYTEST)
+
+test-fast: $(INSTALLED)  ## the same without the slow ones
+	$(PYTEST) -m "not slow"
+
+lint: $(INSTALLED)  ## style, format, types
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+docs: $(DOCS_INSTALLED)  ## docs/_build/html/index.html
+	$(BIN)/sphinx-build -W --keep-going -q -b html docs docs/_build/html
+	@echo "Documentation: docs/_build/html/index.html"
+
+bench: $(INSTALLED)  ## timings on this machine
+	$(BIN)/python benchmarks/run.py
+
+clean:  ## remove the environment and everything that was built, but not the runs
+	rm -rf .venv docs/_build docs/generated .pytest_cache .ruff_cache .mypy_cache .hypothesis
+
+$(INSTALLED): pyproject.toml constraints.txt
+	$(PYTHON) -m venv .venv
+	$(INSTALL) -e ".[test]"
+	touch $@
+
+$(DOCS_INSTALLED): $(INSTALLED)
+	$(INSTALL) -e ".[test,docs]"
+	touch $@
