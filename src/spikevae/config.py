@@ -213,7 +213,7 @@ class FitConfig(FrozenConfig):
 # (arXiv 2602.13421; its logs: 3000 epochs, 5 of warm-up, batch 1000), field by field; docs/recipes.md has the table.
 RECIPES: dict[str, dict[str, dict[str, Any]]] = {
     "default": {
-        "*": {"steps": 3000, "prior": "closed_form"},
+        "*": {"steps": 3000, "prior": "closed_form", "grad_clip": 500.0},
         "gaussian": {"prior": "fixed"},
         "rectified_gaussian": {"prior": "fixed"},
     },

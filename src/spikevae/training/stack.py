@@ -18,6 +18,7 @@ from torch.func import functional_call, stack_module_state, vmap
 from ..config import FitConfig
 from ..distributions._random import GeneratorStack
 from ..models.amortised import AmortisedVAE
+from ..networks import DEFAULT_HIDDEN
 from . import schedules
 
 # What may differ between the fits of a stack; everything else decides the shape of a step.
@@ -49,9 +50,10 @@ def stack_bytes(config: FitConfig, shape: tuple[int, ...], n_fits: int) -> int:
     """
     model = build_model(config, shape)
     n_parameters = sum(p.numel() for p in model.parameters())
-    widest = max(config.n_latents, *(p.shape[0] for p in model.parameters()))
+    widest = max(config.n_latents, *(config.hidden or (0,)))
     if "conv" in (config.encoder, config.decoder):
-        widest *= math.prod(shape[-2:])
+        channels = config.hidden or DEFAULT_HIDDEN["conv"]
+        widest = max(config.n_latents, channels[0] * math.prod(shape[-2:]))
     live = config.batch_size * (LIVE_TENSORS * widest + LIVE_OUTPUTS * math.prod(shape))
     return 4 * n_fits * (4 * n_parameters + live)
 
@@ -185,7 +187,7 @@ class Stack:
         total.sum().backward()
 
         gradients = [p.grad for p in self.params.values() if p.grad is not None]
-        norm = torch.stack([g.flatten(1).square().sum(1) for g in gradients]).sum(0).sqrt()
+        norm = torch.stack([g.reshape(len(self), -1).square().sum(1) for g in gradients]).sum(0).sqrt()
         running = self.status == RUNNING
         finite = torch.isfinite(total.detach()) & torch.isfinite(norm)
         self._freeze(running & ~finite, DIVERGED)
@@ -198,7 +200,7 @@ class Stack:
         if config.grad_clip is not None or not bool(running.all()):
             for g in gradients:
                 along = (-1,) + (1,) * (g.dim() - 1)
-                torch.where(running.view(along), g * scale.view(along), 0.0, out=g)
+                g.copy_(torch.where(running.view(along), g * scale.view(along), 0.0))
         rate = schedules.learning_rate(
             step,
             self.n_steps,

@@ -1,0 +1,252 @@
+"""The stack equals its fits alone, resumes to the bit, guards each fit, and follows the published schedules."""
+
+import math
+
+import pytest
+import torch
+
+from spikevae.config import FitConfig
+from spikevae.training import Interrupted, Stack, checkpoint, train
+from spikevae.training import schedules as s
+from spikevae.training.stack import DIVERGED, SETTLED, build_model, stack_key
+
+SHAPE = (1, 4, 4)
+
+
+@pytest.fixture(scope="module")
+def stimuli():
+    g = torch.Generator().manual_seed(0)
+    causes = torch.poisson(torch.full((300, 6), 0.5), generator=g)
+    return causes @ torch.randn(6, 16, generator=g) + 0.1 * torch.randn(300, 16, generator=g)
+
+
+def fit(**given):
+    return FitConfig.from_recipe("default", **{"n_latents": 8, "steps": 40, "batch_size": 50, **given})
+
+
+VARIANTS = {
+    "poisson exact": {},
+    "poisson sampled": {"estimator": "monte_carlo"},
+    "poisson learned prior": {"prior": "learned", "encoder_bias": False, "optimizer": "adamax"},
+    "gaussian": {"latent": "gaussian", "prior": "fixed"},
+    "rectified sampled": {"latent": "rectified_gaussian", "prior": "fixed", "estimator": "monte_carlo"},
+    "mlp": {"encoder": "mlp", "decoder": "mlp", "hidden": (12,), "grad_clip": 5.0},
+    "conv": {"encoder": "conv", "decoder": "conv", "hidden": (4, 8), "steps": 10},
+    "learned noise": {"noise_variance": "learned"},
+    "beta annealed": {"beta_anneal": 0.5},
+}
+
+
+@pytest.mark.parametrize("variant", VARIANTS.values(), ids=VARIANTS)
+def test_each_fit_of_a_stack_is_the_fit_alone(stimuli, variant):
+    """In float64, where rounding is 1e-16 a step, 40 steps leave 1e-9 of relative difference."""
+    configs = [fit(**variant, beta=b, seed=i, start=c) for i, (b, c) in enumerate([(0.1, -2.0), (1.0, 0.5), (4.0, 0.5)])]
+    together = Stack(configs, stimuli.double(), SHAPE, window=5)
+    train(together)
+    for index, config in enumerate(configs):
+        alone = Stack([config], stimuli.double(), SHAPE, window=5)
+        train(alone)
+        ours, theirs = together.result(index), alone.result(0)
+        torch.testing.assert_close(ours.history["objective"], theirs.history["objective"], rtol=1e-9, atol=1e-9)
+        for name, value in theirs.model.state_dict().items():
+            torch.testing.assert_close(ours.model.state_dict()[name], value, rtol=1e-7, atol=1e-9, msg=name)
+
+
+@pytest.mark.parametrize("variant", ["poisson exact", "poisson sampled", "poisson learned prior"])
+def test_training_lowers_the_objective(stimuli, variant):
+    stack = Stack([fit(**VARIANTS[variant], steps=300)], stimuli, SHAPE)
+    train(stack)
+    history = stack.result(0).history["objective"]
+    assert history[-1] < 0.8 * history[0]
+
+
+@pytest.mark.parametrize("stop", [1, 7, 23, 39])
+@pytest.mark.parametrize("variant", ["poisson exact", "poisson sampled", "poisson learned prior"])
+def test_resume_is_exact_to_the_bit(stimuli, tmp_path, stop, variant):
+    configs = [fit(**VARIANTS[variant], seed=i) for i in range(2)]
+    whole = Stack(configs, stimuli, SHAPE, window=5)
+    train(whole)
+    first = Stack(configs, stimuli, SHAPE, window=5)
+    train(first, until=stop)
+    checkpoint.save(first, tmp_path / "c.safetensors")
+    second = Stack(configs, stimuli, SHAPE, window=5)
+    train(second, checkpoint_path=tmp_path / "c.safetensors")
+    assert torch.equal(torch.stack(second.windows), torch.stack(whole.windows))
+    for name, value in whole.state().items():
+        assert torch.equal(second.state()[name], value), name
+
+
+def test_interrupt_saves_and_continues(stimuli, tmp_path):
+    path = tmp_path / "c.safetensors"
+    stack = Stack([fit()], stimuli, SHAPE)
+
+    def interrupt(half):
+        raise KeyboardInterrupt
+
+    with pytest.raises(Interrupted, match="step 20 of 40"):
+        train(stack, checkpoint_path=path, at_half=interrupt)
+    again = Stack([fit()], stimuli, SHAPE)
+    train(again, checkpoint_path=path)
+    whole = Stack([fit()], stimuli, SHAPE)
+    train(whole)
+    assert torch.equal(again.params["encoder.head.weight"], whole.params["encoder.head.weight"])
+
+
+def test_checkpoints_of_others_are_refused(stimuli, tmp_path):
+    path = tmp_path / "c.safetensors"
+    checkpoint.save(Stack([fit()], stimuli, SHAPE), path)
+    with pytest.raises(ValueError, match="other fits or other data"):
+        checkpoint.load(Stack([fit(beta=2.0)], stimuli, SHAPE), path)
+    path.write_bytes(path.read_bytes()[:200])
+    with pytest.raises(ValueError, match=r"c\.safetensors is damaged.*delete it"):
+        checkpoint.load(Stack([fit()], stimuli, SHAPE), path)
+
+
+def test_a_fit_that_diverges_leaves_the_others_alone(stimuli):
+    """beta = 1e30 times a KL overflows float32 within a few steps; its neighbours must not notice."""
+    configs = [fit(seed=0), fit(seed=1, beta=3e38), fit(seed=2)]
+    stack = Stack(configs, stimuli, SHAPE, window=5)
+    train(stack)
+    bad = stack.result(1)
+    assert bad.status == DIVERGED and bad.frozen_at is not None
+    assert all(torch.isfinite(value).all() for value in bad.model.state_dict().values())
+    for index in (0, 2):
+        alone = Stack([configs[index]], stimuli, SHAPE, window=5)
+        train(alone)
+        ours, theirs = stack.result(index).history["objective"], alone.result(0).history["objective"]
+        torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-4)
+
+
+def test_a_settled_fit_stops_and_stays(stimuli):
+    configs = [fit(patience=2, stop_tolerance=0.5, steps=400, seed=i) for i in range(2)]
+    stack = Stack(configs, stimuli, SHAPE, window=10)
+    train(stack)
+    results = [stack.result(i) for i in range(2)]
+    assert all(r.status == SETTLED and 10 < r.frozen_at < 400 for r in results)
+    assert stack.step_number == max(r.frozen_at for r in results)
+
+
+def test_gradient_clip_bounds_the_norm_a_fit_at_a_time(stimuli):
+    """With Adam the first step does not depend on the clip, so compare the second moments: g is scaled to the clip."""
+    free = Stack([fit(warmup=0.0), fit(warmup=0.0, seed=1)], stimuli, SHAPE)
+    clipped = Stack([fit(warmup=0.0, grad_clip=1.0), fit(warmup=0.0, grad_clip=1.0, seed=1)], stimuli, SHAPE)
+    free.step()
+    clipped.step()
+
+    def norms(stack):
+        squares = [state["exp_avg_sq"].flatten(1).sum(1) for state in stack.optimizer.state.values()]
+        return (torch.stack(squares).sum(0) / (1 - 0.999)).sqrt()
+
+    assert (norms(free) > 2).all()
+    torch.testing.assert_close(norms(clipped), torch.ones(2), rtol=1e-3, atol=0)
+
+
+def test_closed_form_prior_is_the_mean_posterior_firing_rate(stimuli):
+    stack = Stack([fit(steps=600)], stimuli, SHAPE)
+    train(stack)
+    model = stack.result(0).model
+    with torch.inference_mode():
+        mean = model.posterior(stimuli).mean.mean(0)
+    torch.testing.assert_close(model.prior().mean, mean, rtol=0.05, atol=1e-3)
+
+
+def test_schedules_follow_the_published_ones():
+    """arXiv 2602.13421 (logs): warm-up 5 of 3000 epochs, cosine to 1e-5, beta and temperature linear over a half."""
+    paper = FitConfig.from_recipe("paper", latent="poisson", beta=2.0)
+    n = 3000
+    lr = lambda t: s.learning_rate(t, n, peak=0.005, end=1e-5, warmup=paper.warmup, cycles=1)
+    assert lr(0) == pytest.approx(0.001) and lr(4) == pytest.approx(0.005) and lr(5) == pytest.approx(0.005)
+    assert lr(5 + 2995 // 2) == pytest.approx(1e-5 + (0.005 - 1e-5) / 2, rel=1e-2)
+    assert lr(n - 1) == pytest.approx(1e-5, rel=1e-2)
+    assert s.linear_ramp(0, n, 0.5, 1.0, 0.05) == 1.0
+    assert s.linear_ramp(750, n, 0.5, 1.0, 0.05) == pytest.approx(0.525)
+    assert s.linear_ramp(1500, n, 0.5, 1.0, 0.05) == 0.05
+    assert s.linear_ramp(3, n, 0.0, 0.0, 1.0) == 1.0
+
+
+def test_two_cycles_repeat_the_learning_rate():
+    one = [s.learning_rate(t, 100, peak=1, end=0, warmup=0.1, cycles=1) for t in range(100)]
+    two = [s.learning_rate(t, 200, peak=1, end=0, warmup=0.1, cycles=2) for t in range(200)]
+    assert two == one + one
+
+
+def test_derived_seeds_differ():
+    seeds = {s.derived_seed(a, p, i) for a in range(20) for p in s.PURPOSES for i in range(50)}
+    assert len(seeds) == 20 * len(s.PURPOSES) * 50
+    assert max(seeds) < 2**63
+
+
+def test_global_random_state_is_untouched(stimuli):
+    before = torch.get_rng_state()
+    stack = Stack([fit(estimator="monte_carlo", steps=4)], stimuli, SHAPE)
+    train(stack)
+    assert torch.equal(before, torch.get_rng_state())
+
+
+def test_stack_key_separates_shapes_and_joins_betas():
+    assert stack_key(fit(beta=1.0, seed=0, start=-5.0)) == stack_key(fit(beta=4.0, seed=3, start=0.5))
+    assert stack_key(fit()) != stack_key(fit(n_latents=9))
+    with pytest.raises(ValueError, match="may differ only in"):
+        Stack([fit(), fit(n_latents=9)], torch.zeros(10, 16), SHAPE)
+    with pytest.raises(ValueError, match="empty"):
+        Stack([fit()], torch.zeros(0, 16), SHAPE)
+
+
+def test_exact_and_sampled_objectives_agree(stimuli):
+    """2,000 relaxed samples at temperature .05 (cubic: first moment exact, variance 1.3 % low) and the closed form.
+
+    The standard error of the mean distortion is a few tenths of a per cent; a lost factor would show at once.
+    """
+    for latent in ("poisson", "gaussian", "rectified_gaussian"):
+        config = fit(latent=latent, prior="learned", start=0.0)
+        model = build_model(config, SHAPE)
+        x = stimuli[:50]
+        exact = model(x, 1.0, 0.0, exact=True).distortion.item()
+        g = torch.Generator().manual_seed(1)
+        draws = [model(x, 1.0, 0.0, exact=False, temperature=0.02, generator=g).distortion for _ in range(2000)]
+        draws = torch.stack(draws).detach()
+        error = float(draws.std() / math.sqrt(len(draws)))
+        assert abs(float(draws.mean()) - exact) < 4 * error + 0.006 * exact, latent
+
+
+def test_spike_price_is_paid_a_spike(stimuli):
+    model = build_model(fit(), SHAPE)
+    with torch.no_grad():
+        free, paid = (model(stimuli, 1.0, price, exact=True) for price in (0.0, 0.3))
+    assert float(paid.total - free.total) == pytest.approx(0.3 * float(free.spikes), rel=1e-5)
+    with torch.no_grad():
+        assert float(free.spikes) == pytest.approx(float(model.posterior(stimuli).mean.sum(1).mean()), rel=1e-5)
+
+
+def test_noise_variance_scales_the_distortion(stimuli):
+    """-log N(x; y, v) with constants dropped so that v = 1/2 is the squared error."""
+    x = stimuli[:20]
+    half, wide = (build_model(fit(noise_variance=v), SHAPE) for v in (0.5, 2.0))
+    a, b = (m(x, 1.0, 0.0, exact=True).distortion.item() for m in (half, wide))
+    assert b == pytest.approx(a / 4 + 8 * math.log(4.0), rel=1e-5)
+
+
+def test_learned_noise_variance_finds_the_error(stimuli):
+    """At the optimum of SSE/(2v) + D/2 log 2v the variance is the mean squared error a pixel."""
+    stack = Stack([fit(noise_variance="learned", steps=1500, beta=0.1, n_latents=16, learning_rate=0.02)], stimuli, SHAPE)
+    train(stack)
+    model = stack.result(0).model
+    with torch.inference_mode():
+        q = model.posterior(stimuli)
+        wanted = model.expected_distortion(stimuli, q)
+        v = model.log_noise_variance.exp()
+        error = (wanted.mean() - 8 * torch.log(2 * v)) * 2 * v / 16
+    assert float(v) == pytest.approx(float(error), rel=0.1)
+
+
+def test_bernoulli_pixels_are_a_cross_entropy():
+    import scipy.stats
+
+    g = torch.Generator().manual_seed(0)
+    model = build_model(fit(likelihood="bernoulli", decoder_bias=True), SHAPE)
+    x = (torch.rand(5, 16, generator=g) > 0.5).float()
+    code = torch.rand(5, 8, generator=g)
+    with torch.inference_mode():
+        p = model.decode(code).double().numpy()
+        ours = model.distortion(x, code).numpy()
+    assert ours == pytest.approx(-scipy.stats.bernoulli(p).logpmf(x.numpy()).sum(1), rel=1e-5)
