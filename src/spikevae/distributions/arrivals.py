@@ -209,14 +209,15 @@ def _busy_counts(
 ) -> tuple[Tensor, Tensor]:
     """z and dz/dlog_rate for rates so large that the window's sums are Gaussian; inf and NaN pass through.
 
-    The covariance of the two is half the variance of z: the integral of s s' t / temperature by parts.
+    The covariance of the two is half the variance of z, early arrivals included: integrate s s' t / temperature
+    by parts.
     """
     start, _ = window(temperature, indicator)
     first, second, third = window_integrals(temperature, indicator.name)
     noise = torch.randn(2, len(rate), generator=generator, dtype=rate.dtype, device=rate.device)
     spread = rate.sqrt()
     z = rate * first + spread * (math.sqrt(second) * noise[0])
-    along = 0.5 * math.sqrt(second)
+    along = 0.5 * (start + second) / math.sqrt(second)
     across = math.sqrt(max(third - along * along, 0.0))
     slope = rate * (start + first) + spread * (along * noise[0] + across * noise[1])
     return z.clamp_min(0) + poisson_counts(rate * start, generator), slope
