@@ -228,7 +228,7 @@ def test_noise_variance_scales_the_distortion(stimuli):
 
 def test_learned_noise_variance_finds_the_error(stimuli):
     """At the optimum of SSE/(2v) + D/2 log 2v the variance is the mean squared error a pixel."""
-    stack = Stack([fit(noise_variance="learned", steps=1500, beta=0.1, n_latents=16, learning_rate=0.02)], stimuli, SHAPE)
+    stack = Stack([fit(noise_variance="learned", steps=800, n_latents=2, latent="gaussian", learning_rate=0.02)], stimuli, SHAPE)
     train(stack)
     model = stack.result(0).model
     with torch.inference_mode():
