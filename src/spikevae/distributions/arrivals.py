@@ -209,8 +209,8 @@ def _busy_counts(
 ) -> tuple[Tensor, Tensor]:
     """z and dz/dlog_rate for rates so large that the window's sums are Gaussian; inf and NaN pass through.
 
-    The covariance of the two is half the variance of z, early arrivals included: integrate s s' t / temperature
-    by parts.
+    The covariance of the two is half the variance of z, early arrivals included (s s' t / temperature,
+    integrated by parts).
     """
     start, _ = window(temperature, indicator)
     first, second, third = window_integrals(temperature, indicator.name)
