@@ -8,8 +8,10 @@ firing rates at one free energy. :func:`flag_groups` tells these apart.
 import json
 import math
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Any, Literal
+
+from .fields import Metrics
 
 OBJECTIVE_TOLERANCE = 0.01
 """Relative difference in the objective above which two starts or two budgets disagree."""
@@ -21,15 +23,16 @@ FLAGS: tuple[Flag, ...] = ("converged", "not converged", "rate not identified", 
 
 FREE_SETTINGS = ("start", "steps", "epochs")
 """Settings that may differ within a group: where training began and how long it took."""
-RESULTS = frozenset(
-    """
-    id block free_energy distortion kl mse mse_mean_code r2 r2_pooled r2_mean_code r2_pooled_mean_code
-    fraction_zeros lifetime_sparseness population_sparseness l0 firing_rate prior_firing_rate
-    prior_posterior_gap bits bits_per_spike spikes atp_low atp atp_high joules_low joules joules_high
-    encoder_macs decoder_macs decoder_acs synops_events synops_nonzero hardware_joules active_units fano
-    dead_units nan_count objective objective_half diverged seconds steps_done convergence
-    """.split()  # noqa: SIM905
-)
+RESULTS = frozenset(field.name for field in fields(Metrics)) | {
+    "id",
+    "block",
+    "objective",
+    "objective_half",
+    "diverged",
+    "seconds",
+    "steps_done",
+    "convergence",
+}
 """Columns of a cell's row that are no settings."""
 
 

@@ -1,0 +1,80 @@
+"""The report of a run: one offline HTML page that leads with the answer, and its figures as files.
+
+The page's plotting libraries are loaded only when a report is built.
+"""
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+N_STEPS = 14  # what `progress` is told of: reading, nine figures, pictures, charts, page, done
+
+
+def build_report(
+    run_dir: str | Path, *, progress: Callable[[float, float, str], None] | None = None
+) -> Path:
+    """Write ``report.html`` and ``figures/*.png|svg`` into a run folder.
+
+    Parameters
+    ----------
+    run_dir
+        Folder of a sweep with at least one finished cell.
+    progress
+        Called with (done, total, what is being done now).
+
+    Returns
+    -------
+    Path
+        The page.
+
+    Raises
+    ------
+    FileNotFoundError, ValueError
+        Where the folder is no run, holds no finished cell, or a file in it is damaged; the message names the file.
+    """
+    from .figures import write_figures
+    from .page import render
+    from .pictures import pictures
+    from .reading import read_run
+
+    done = 0
+
+    def advance(text: str) -> None:
+        nonlocal done
+        if progress is not None:
+            progress(min(done, N_STEPS), N_STEPS, text)
+        done += 1
+
+    advance("reading cells")
+    run = read_run(run_dir)
+    folder = run.path / "figures"
+    statics = write_figures(run, folder, advance)
+    advance("dictionaries and reconstructions")
+    dictionaries, strips = pictures(run, folder)
+    text = render(run, statics, dictionaries, strips, advance)
+    page = run.path / "report.html"
+    scratch = page.with_name("report.html.tmp")
+    scratch.write_text(text, encoding="utf-8")
+    os.replace(scratch, page)
+    done = N_STEPS
+    advance("done")
+    return page
+
+
+def headline(run_dir: str | Path) -> list[str]:
+    """The sentences that answer the run's question, as they lead the report.
+
+    Parameters
+    ----------
+    run_dir
+        Folder of a sweep with at least one finished cell.
+
+    Raises
+    ------
+    FileNotFoundError, ValueError
+        As :func:`build_report`.
+    """
+    from .answer import headline_of
+    from .reading import read_run
+
+    return headline_of(read_run(run_dir))

@@ -1,0 +1,375 @@
+"""The answer in sentences: what beta does to sparsity, firing rate, bits and fidelity, with intervals over seeds."""
+
+import math
+from collections import Counter
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+
+from ..metrics.convergence import FLAGS
+from ..metrics.trend import Monotonicity, Slope, monotonicity, slope_per_decade
+from .reading import Cell, Family, Run
+
+
+@dataclass(frozen=True)
+class Quantity:
+    """A metric whose trend is reported."""
+
+    name: str
+    label: str
+    direction: Literal["up", "down"]
+    """Where the paper, or for bits and R2 the theory, says that it goes as beta rises."""
+    factor: bool
+    """Whether the slope is of the logarithm, told as a factor per tenfold of beta."""
+
+
+QUANTITIES = (
+    Quantity("fraction_zeros", "fraction of zeros", "up", factor=False),
+    Quantity("firing_rate", "mean firing rate", "down", factor=True),
+    Quantity("bits", "bits per stimulus", "down", factor=False),
+    Quantity("r2", "R²", "down", factor=False),
+)
+
+
+@dataclass(frozen=True)
+class Trend:
+    """How one quantity follows beta."""
+
+    quantity: Quantity
+    slope: Slope
+    """Per tenfold of beta; of log10 where `quantity.factor`."""
+    monotone: Monotonicity
+    first: float
+    last: float
+    """Means over seeds at the lowest and the highest beta."""
+
+    @property
+    def defined(self) -> bool:
+        """Whether the quantity exists for this law and there are two betas."""
+        return math.isfinite(self.slope.estimate)
+
+
+@dataclass(frozen=True)
+class Finding:
+    """What beta does in one family at one latent size."""
+
+    family: Family
+    n_latents: int
+    betas: tuple[float, float]
+    seeds: tuple[int, ...]
+    trends: dict[str, Trend]
+    n_points: int
+    n_converged: int
+    """Of the fits behind this finding, those flagged converged."""
+
+
+def findings(cells: Iterable[Cell]) -> list[Finding]:
+    """Trends of each family and latent size; `cells` hold one fit for each family, size, beta and seed.
+
+    Fits at beta = 0 have no place on a logarithmic axis and are left out.
+    """
+    groups: dict[tuple[int, int], list[Cell]] = {}
+    for cell in cells:
+        if cell.beta > 0:
+            groups.setdefault((cell.family.index, cell.n_latents), []).append(cell)
+    found = []
+    for (_, size), group in sorted(groups.items()):
+        betas = (min(c.beta for c in group), max(c.beta for c in group))
+        found.append(
+            Finding(
+                family=group[0].family,
+                n_latents=size,
+                betas=betas,
+                seeds=tuple(sorted({c.seed for c in group})),
+                trends={q.name: _trend(group, q, betas) for q in QUANTITIES},
+                n_points=len(group),
+                n_converged=sum(c.check.flag == "converged" for c in group),
+            )
+        )
+    return found
+
+
+def _trend(cells: Sequence[Cell], quantity: Quantity, betas: tuple[float, float]) -> Trend:
+    beta = [c.beta for c in cells]
+    seed = [c.seed for c in cells]
+    value = np.array([c[quantity.name] for c in cells])
+    scaled = value
+    if quantity.factor:
+        positive = value > 0
+        scaled = np.where(positive, np.log10(np.where(positive, value, 1.0)), math.nan)
+    first, last = (_mean(v for v, b in zip(value, beta) if b == end) for end in betas)
+    return Trend(
+        quantity,
+        slope_per_decade(beta, scaled, seed),
+        monotonicity(beta, value, seed, quantity.direction),
+        first,
+        last,
+    )
+
+
+def _mean(values: Iterable[float]) -> float:
+    finite = [v for v in values if math.isfinite(v)]
+    return float(np.mean(finite)) if finite else math.nan
+
+
+# Words ---------------------------------------------------------------------------------------------------------------
+
+
+def shown(value: float, digits: int = 3) -> str:
+    """A number for reading: `digits` significant digits, a true minus sign, "-" where undefined.
+
+    Examples
+    --------
+    >>> shown(-0.012345), shown(1234.5), shown(2e-10), shown(float("nan"))
+    ('−0.0123', '1230', '2×10⁻¹⁰', '-')
+    """
+    if not math.isfinite(value):
+        return "-"
+    if value == 0:
+        return "0"
+    exponent = math.floor(math.log10(abs(value)))
+    if -4 <= exponent < 6:
+        rounded = round(value, digits - 1 - exponent)
+        text = f"{rounded:.{max(0, digits - 1 - exponent)}f}"
+    else:
+        mantissa, _, power = f"{value:.{digits - 1}e}".partition("e")
+        if "." in mantissa:
+            mantissa = mantissa.rstrip("0").rstrip(".")
+        text = f"{mantissa}×10{str(int(power)).translate(SUPERSCRIPT)}"
+    return text.replace("-", "−")
+
+
+SUPERSCRIPT = str.maketrans("0123456789-", "⁰¹²³⁴⁵⁶⁷⁸⁹⁻")
+
+
+def signed(value: float) -> str:
+    """A number with its sign."""
+    return ("+" if value > 0 else "") + shown(value)
+
+
+def slope_text(trend: Trend) -> str:
+    """The slope alone: `+0.081` or `×0.43`."""
+    if not trend.defined:
+        return "-"
+    return f"×{shown(10**trend.slope.estimate)}" if trend.quantity.factor else signed(trend.slope.estimate)
+
+
+def interval_text(trend: Trend) -> str:
+    """The interval alone: `0.080 to 0.082`; empty where there is none."""
+    low, high = trend.slope.low, trend.slope.high
+    if not math.isfinite(low):
+        return ""
+    if trend.quantity.factor:
+        return f"×{shown(_power(low))} to ×{shown(_power(high))}"
+    return f"{signed(low)} to {signed(high)}"
+
+
+def _power(exponent: float) -> float:
+    return 10 ** min(max(exponent, -300.0), 300.0)
+
+
+def p_text(p: float) -> str:
+    """A p value to one significant digit, never below .001."""
+    if not math.isfinite(p):
+        return "no test"
+    return "p < 0.001" if p < 0.001 else f"p = {shown(p, 2)}"
+
+
+def verdict(trend: Trend) -> str:
+    """Whether the means over seeds are monotone, and if not, by how much they turn back."""
+    m = trend.monotone
+    if not trend.defined:
+        return "-"
+    if m.holds:
+        return f"monotone (τ = {shown(m.tau, 2)}, {p_text(m.p_value)})"
+    if m.violation_at is None:
+        return f"flat in places, never against the trend (τ = {shown(m.tau, 2)}, {p_text(m.p_value)})"
+    low, high = m.violation_at
+    way = "falls" if m.direction == "up" else "rises"
+    share = f"{100 * m.violation_share:.0f} % of its range, " if math.isfinite(m.violation_share) else ""
+    return (
+        f"not monotone: {way} by {shown(m.violation)} ({share}{m.violating_seeds} of {m.n_seeds} seeds) from "
+        f"β = {shown(low)} to {shown(high)}; τ = {shown(m.tau, 2)}, {p_text(m.p_value)}"
+    )
+
+
+def sentence(finding: Finding) -> str:
+    """One family at one latent size: every slope with its interval, and what R2 did meanwhile."""
+    parts = []
+    for trend in finding.trends.values():
+        if trend.defined and trend.quantity.name != "r2":
+            interval = f" ({interval_text(trend)})" if interval_text(trend) else ""
+            parts.append(f"{trend.quantity.label} {slope_text(trend)}{interval}, {verdict(trend)}")
+    r2 = finding.trends["r2"]
+    if not r2.defined:
+        return f"K = {finding.n_latents}: one β only, so no trend; R² = {shown(r2.first)}."
+    low, high = finding.betas
+    return (
+        f"K = {finding.n_latents}, per tenfold β from {shown(low)} to {shown(high)} "
+        f"({r2.slope.describe}): {'; '.join(parts)}. R² meanwhile went from {shown(r2.first)} to {shown(r2.last)} "
+        f"({slope_text(r2)}{' (' + interval_text(r2) + ')' if interval_text(r2) else ''})"
+        f"{rate_words(finding)}."
+    )
+
+
+def rate_words(finding: Finding) -> str:
+    """Where the firing rate began and ended."""
+    rate = finding.trends["firing_rate"]
+    if not math.isfinite(rate.first):
+        return ""
+    return f", the mean firing rate from {shown(rate.first)} to {shown(rate.last)} spikes per unit per stimulus"
+
+
+def family_sentence(found: Sequence[Finding], view: str) -> str:
+    """One family over all latent sizes, for the headline; the interval is that of the largest size."""
+    top = found[-1]
+    name = f"{top.family.label} ({view})"
+    sizes = "K = " + ", ".join(str(f.n_latents) for f in found)
+    if not top.trends["r2"].defined:
+        return f"{name}, {sizes}: one β only, so no trend."
+    parts = []
+    for q in QUANTITIES[:3]:
+        trends = [f.trends[q.name] for f in found if f.trends[q.name].defined]
+        if trends:
+            last = trends[-1]
+            interval = f" ({interval_text(last)})" if interval_text(last) else ""
+            count = sum(t.monotone.holds for t in trends)
+            word = "rising" if q.direction == "up" else "falling"
+            at = f" at K = {top.n_latents}" if len(found) > 1 else ""
+            parts.append(
+                f"{q.label} {slope_text(last)}{interval}{at}, {word} at every step of β at {count} of "
+                f"{len(trends)} {plural(len(trends), 'latent size')}"
+            )
+    r2 = top.trends["r2"]
+    return (
+        f"{name}, per tenfold β from {shown(top.betas[0])} to {shown(top.betas[1])}, {r2.slope.describe}: "
+        f"{'; '.join(parts)}. R² meanwhile goes from {shown(r2.first)} to {shown(r2.last)}{rate_words(top)}."
+    )
+
+
+def plural(count: int, word: str) -> str:
+    """The word with an s unless there is one."""
+    return word if count == 1 else f"{word}s"
+
+
+@dataclass(frozen=True)
+class Side:
+    """One side of the comparison of the published recipe with converged fits."""
+
+    title: str
+    explanation: str
+    findings: tuple[Finding, ...]
+
+
+def sides(run: Run) -> list[Side]:
+    """The published recipe (or, in a run without it, the lowest start) and the best of the starts.
+
+    A side without cells is left out.
+    """
+    published = [cell for cell in run.best if cell.family.published]
+    own = [cell for cell in run.best if not cell.family.published]
+    low = [cell for cell in run.low if not cell.family.published]
+    both: list[Side] = []
+    if published:
+        both.append(Side("Published recipe", "settings of arXiv 2602.13421, silent start", tuple(findings(published))))
+    elif run.has_starts:
+        start = min(cell.start for cell in low)
+        title = "Lowest start only"
+        why = f"log firing rate {shown(start)} at the start, as silent as published; otherwise the recipe beside it"
+        both.append(Side(title, why, tuple(findings(low))))
+    if own:
+        why = "of all starts the fit with the lowest objective" if run.has_starts else "one start each"
+        both.append(Side("Best of starts" if run.has_starts else "Default recipe", why, tuple(findings(own))))
+    return both
+
+
+def claim(side: Side) -> str | None:
+    """Whether the paper's sentence about the Poisson code holds on this side, in how many sizes, and what R2 did."""
+    found = [f for f in side.findings if f.family.law == "poisson" and f.trends["firing_rate"].defined]
+    if not found:
+        return None
+    zeros = sum(f.trends["fraction_zeros"].monotone.holds for f in found)
+    rates = sum(f.trends["firing_rate"].monotone.holds for f in found)
+    both = sum(f.trends["fraction_zeros"].monotone.holds and f.trends["firing_rate"].monotone.holds for f in found)
+    sizes = f"{len(found)} {plural(len(found), 'case')} (recipe and latent size)"
+    if both == len(found):
+        word = "holds for means over seeds in all"
+    elif both:
+        word = f"holds for means over seeds in {both} of"
+    else:
+        word = "does not hold for means over seeds in any of"
+    change = [f.trends["fraction_zeros"].monotone.change for f in found]
+    return (
+        f"{side.title} ({side.explanation}): “raising β monotonically raises sparsity and lowers mean firing in the "
+        f"Poisson code” {word} {sizes}; zeros alone in {zeros}, mean firing rate alone in {rates}. From the lowest "
+        f"to the highest β the fraction of zeros changes by {span(change)}, the mean firing rate "
+        f"{span([_ratio(f.trends['firing_rate']) for f in found], times=True)}, R² by "
+        f"{span([f.trends['r2'].monotone.change for f in found])}."
+    )
+
+
+def control_claim(side: Side) -> str | None:
+    """What the rectified Gaussian control did on this side."""
+    found = [f for f in side.findings if f.family.law == "rectified_gaussian" and f.trends["r2"].defined]
+    if not found:
+        return None
+    return (
+        f"{side.title}, rectified Gaussian control (said to “remain unchanged”): from the lowest to the highest β the "
+        f"fraction of zeros changes by {span([f.trends['fraction_zeros'].monotone.change for f in found])} to end at "
+        f"{span([f.trends['fraction_zeros'].last for f in found], plus=False)}, the mean firing rate "
+        f"{span([_ratio(f.trends['firing_rate']) for f in found], times=True)}, while R² falls to "
+        f"{span([f.trends['r2'].last for f in found], plus=False)}. A collapsed rectified Gaussian code has exactly "
+        "half its entries at zero whatever β is."
+    )
+
+
+def _ratio(trend: Trend) -> float:
+    return trend.last / trend.first if trend.first else math.nan
+
+
+def span(values: Iterable[float], *, times: bool = False, plus: bool = True) -> str:
+    """Lowest and highest of some numbers in words."""
+    finite = [v for v in values if math.isfinite(v)]
+    if not finite:
+        return "-"
+    form: Callable[[float], str] = (lambda v: f"×{shown(v)}") if times else signed if plus else shown
+    low, high = form(min(finite)), form(max(finite))
+    return low if low == high else f"{low} to {high}"
+
+
+def convergence_sentence(run: Run) -> str:
+    """How many cells may be read as the optimum."""
+    count = Counter(cell.check.flag for cell in run.cells)
+    diverged = sum(cell.diverged for cell in run.cells)
+    parts = [f"{count[flag]} {flag}" for flag in FLAGS if count[flag]]
+    best = Counter(cell.check.flag for cell in run.best)
+    unfinished = run.n_planned - len(run.cells)
+    return (
+        f"Of {len(run.cells)} {plural(len(run.cells), 'fit')}, {', '.join(parts)}"
+        f"{f' ({diverged} diverged)' if diverged else ''}; of the {len(run.best)} best of their starts, "
+        f"{best['converged']} converged."
+        f"{f' {unfinished} of the planned fits are not done yet.' if unfinished > 0 else ''}"
+    )
+
+
+def headline_of(run: Run) -> list[str]:
+    """The sentences that lead the report."""
+    both = sides(run)
+    lines = [line for side in both for line in (claim(side), control_claim(side)) if line]
+    for side in both:
+        for family in dict.fromkeys(f.family for f in side.findings):
+            lines.append(family_sentence([f for f in side.findings if f.family == family], side.title.lower()))
+    lines.append(convergence_sentence(run))
+    if demo := demo_warning(run):
+        lines.append(demo)
+    return lines
+
+
+def demo_warning(run: Run) -> str | None:
+    """What must be said of results on the bundled photographs."""
+    source = str(run.config["sweep"].get("data", {}).get("source", ""))
+    if source.partition(":")[0] != "bundled":
+        return None
+    return "Demo results: a handful of small bundled photographs, not a sample of natural images at large."

@@ -1,0 +1,446 @@
+"""Interactive figures as Plotly specifications: plain data, drawn by the page's script.
+
+Every trace carries ``meta = {"family", "size"}``, by which the page's selector shows and hides it.
+"""
+
+import math
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import numpy as np
+
+from .answer import shown
+from .curves import Curve, HeatMap, curves, heat_map, histogram, several_prices, start_pairs
+from .reading import Cell, Family, Run, escaped
+from .style import AXES, BETA_COLOURS, GREY, GRID, INK, Axis, dash, marker, size_colours, size_widths
+
+Chart = dict[str, Any]
+"""``{"data": traces, "layout": layout}``"""
+
+HEAT_METRICS = ("fraction_zeros", "firing_rate", "r2")
+MAX_HEAT_TEXT = 120
+MAX_UNITS_SHOWN = 1024
+MAX_CURVE_POINTS = 200
+
+
+def plain(values: Iterable[float]) -> list[float | None]:
+    """Floats to five digits for JSON, None where undefined."""
+    return [float(f"{v:.5g}") if math.isfinite(v) else None for v in map(float, values)]
+
+
+def axis(what: Axis, values: np.ndarray | None = None, **more: Any) -> dict[str, Any]:
+    """Layout of an axis; on a logarithmic one, ticks at powers of ten if the values span enough of them."""
+    layout: dict[str, Any] = {"title": {"text": what.label, "standoff": 8}, "automargin": True, **more}
+    if what.log:
+        layout |= log_ticks(values)
+    return BASE_AXIS | layout
+
+
+def log_ticks(values: np.ndarray | None) -> dict[str, Any]:
+    """A log axis with powers of ten, or with 2 and 5 between them over a narrow range."""
+    finite = values[np.isfinite(values) & (values > 0)] if values is not None else np.empty(0)
+    wide = not len(finite) or math.log10(finite.max() / finite.min()) > 1.3
+    return {"type": "log", "dtick": 1 if wide else "D2", "exponentformat": "power", "minor": {"ticks": "outside", "ticklen": 3}}
+
+
+BASE_AXIS: dict[str, Any] = {
+    "gridcolor": GRID,
+    "linecolor": GREY,
+    "zeroline": False,
+    "ticks": "outside",
+    "tickcolor": GREY,
+    "showline": True,
+}
+BASE_LAYOUT: dict[str, Any] = {
+    "paper_bgcolor": "#fff",
+    "plot_bgcolor": "#fff",
+    "font": {"family": "system-ui, sans-serif", "size": 13, "color": INK},
+    "margin": {"l": 56, "r": 12, "t": 10, "b": 48},
+    "hovermode": "closest",
+    "hoverlabel": {"font": {"size": 13}, "align": "left"},
+    "legend": {"orientation": "h", "x": 0, "xanchor": "left", "y": -0.24, "yanchor": "top", "font": {"size": 12}},
+    "autosize": True,
+}
+BETA_AXIS = BASE_AXIS | {"title": {"text": "β (weight of the coding rate)", "standoff": 8}} | log_ticks(None)
+
+
+def layout(xaxis: dict[str, Any], yaxis: dict[str, Any], **more: Any) -> dict[str, Any]:
+    """A whole layout."""
+    return BASE_LAYOUT | {"xaxis": xaxis, "yaxis": yaxis} | more
+
+
+def legend_of_families(families: Iterable[Family]) -> list[dict[str, Any]]:
+    """One entry a family, in grey: its line and marker; a click toggles all its lines."""
+    return [
+        {
+            "type": "scatter",
+            "x": [None],
+            "y": [None],
+            "mode": "lines+markers",
+            "name": escaped(family.label),
+            "legendgroup": str(family.index),
+            "line": {"color": GREY, "dash": dash(family)},
+            "marker": {"symbol": marker(family), "color": GREY, "size": 8},
+            "meta": {"family": family.index, "size": None},
+            "hoverinfo": "skip",
+        }
+        for family in families
+    ]
+
+
+def _line(run: Run, curve: Curve, x: np.ndarray, y: np.ndarray, hover: list[str], **more: Any) -> dict[str, Any]:
+    symbol = marker(curve.family)
+    return {
+        "type": "scatter",
+        "mode": "lines+markers",
+        "x": plain(x),
+        "y": plain(y),
+        "text": hover,
+        "hoverinfo": "text",
+        "line": {
+            "color": size_colours(run)[curve.n_latents],
+            "dash": dash(curve.family),
+            "width": size_widths(run)[curve.n_latents],
+        },
+        "marker": {"symbol": [symbol if ok else f"{symbol}-open" for ok in curve.converged], "size": 8},
+        "legendgroup": str(curve.family.index),
+        "showlegend": False,
+        "meta": {"family": curve.family.index, "size": curve.n_latents},
+    } | more
+
+
+def _place(curve: Curve, i: int) -> str:
+    return f"<b>{escaped(curve.family.label)}</b><br>K = {curve.n_latents}, β = {shown(curve.beta[i])}"
+
+
+def _hover(curve: Curve, metrics: Sequence[str]) -> list[str]:
+    """Hover text of each point: the place, the numbers with their range over seeds, the flag."""
+    texts = []
+    columns = {name: (curve.mean(name), curve.low(name), curve.high(name)) for name in metrics}
+    for i, flag in enumerate(curve.flags):
+        lines = [_place(curve, i)]
+        for name, (mean, low, high) in columns.items():
+            seeds = f" ({shown(low[i])} to {shown(high[i])})" if len(curve.cells[i]) > 1 else ""
+            lines.append(f"{AXES[name].label}: {shown(mean[i])}{seeds}")
+        texts.append("<br>".join([*lines, flag]))
+    return texts
+
+
+def against_beta(run: Run, metric: str) -> Chart:
+    """A metric against beta: mean over seeds, bars from the lowest to the highest seed."""
+    what, traces, everything = AXES[metric], [], []
+    families: dict[int, Family] = {}
+    beside = {"fraction_zeros": ("fraction_zeros", "r2", "firing_rate")}.get(metric, (metric, "r2"))
+    for curve in curves(run.best):
+        mean, low, high = curve.mean(metric), curve.low(metric), curve.high(metric)
+        if not np.isfinite(mean).any():
+            continue
+        families[curve.family.index] = curve.family
+        everything.append(mean)
+        bars = {}
+        if any(len(point) > 1 for point in curve.cells):
+            bars = {
+                "error_y": {
+                    "type": "data",
+                    "symmetric": False,
+                    "array": plain(high - mean),
+                    "arrayminus": plain(mean - low),
+                    "thickness": 1,
+                    "width": 3,
+                }
+            }
+        if metric == "joules":
+            traces.append(_band(run, curve))
+        traces.append(_line(run, curve, curve.beta, mean, _hover(curve, tuple(dict.fromkeys(beside))), **bars))
+    values = np.concatenate(everything) if everything else None
+    y_axis = axis(what, values)
+    return {"data": legend_of_families(families.values()) + traces, "layout": layout(BETA_AXIS, y_axis)}
+
+
+def _band(run: Run, curve: Curve) -> dict[str, Any]:
+    """The area between the low and the high price of a spike."""
+    low, high = curve.mean("joules_low"), curve.mean("joules_high")
+    keep = np.isfinite(low) & np.isfinite(high) & (low > 0)
+    red, green, blue = (int(size_colours(run)[curve.n_latents][i : i + 2], 16) for i in (1, 3, 5))
+    return {
+        "type": "scatter",
+        "mode": "lines",
+        "x": plain([*curve.beta[keep], *curve.beta[keep][::-1]]),
+        "y": plain([*high[keep], *low[keep][::-1]]),
+        "fill": "toself",
+        "fillcolor": f"rgba({red},{green},{blue},0.10)",
+        "line": {"width": 0},
+        "hoverinfo": "skip",
+        "showlegend": False,
+        "legendgroup": str(curve.family.index),
+        "meta": {"family": curve.family.index, "size": curve.n_latents},
+    }
+
+
+def frontier(run: Run, x_metric: str, y_metric: str) -> Chart:
+    """One metric against another along beta, all families on one axis."""
+    traces, families, xs = [], {}, []
+    for curve in curves(run.best):
+        x, y = curve.mean(x_metric), curve.mean(y_metric)
+        if not (np.isfinite(x) & np.isfinite(y)).any():
+            continue
+        families[curve.family.index] = curve.family
+        xs.append(x)
+        hover = _hover(curve, (x_metric, y_metric, "r2", "fraction_zeros", "firing_rate"))
+        traces.append(_line(run, curve, x, y, hover))
+    x_axis = axis(AXES[x_metric], np.concatenate(xs) if xs else None)
+    data = legend_of_families(families.values()) + traces
+    return {"data": data, "layout": layout(x_axis, axis(AXES[y_metric]))}
+
+
+def heat(run: Run, family: Family, metric: str) -> Chart | None:
+    """A heat map over beta and latent size, on the scale that all families share."""
+    maps = {other.index: heat_map(run, other, metric) for other in run.families}
+    own = maps[family.index]
+    if not np.isfinite(own.values).any():
+        return None
+    log = AXES[metric].log
+    all_values = np.concatenate([m.values.ravel() for m in maps.values()])
+    all_values = all_values[np.isfinite(all_values) & ((all_values > 0) if log else True)]
+    if not len(all_values):
+        return None
+    low, high = float(all_values.min()), float(all_values.max())
+    scale = (math.log10(low), math.log10(high)) if log else (low, high)
+    positive = np.where(own.values > 0, own.values, np.nan)
+    z = np.log10(positive) if log else own.values
+    bar: dict[str, Any] = {"thickness": 12, "outlinewidth": 0}
+    if log:
+        ticks = np.linspace(*scale, 4)
+        bar |= {"tickvals": plain(ticks), "ticktext": [shown(10**t, 2) for t in ticks]}
+    trace = {
+        "type": "heatmap",
+        "z": [plain(row) for row in z],
+        "x": [shown(beta) for beta in own.betas],
+        "y": [str(size) for size in own.sizes],
+        "zmin": scale[0],
+        "zmax": scale[1] if scale[1] > scale[0] else scale[0] + 1e-9,
+        "colorscale": "Viridis",
+        "colorbar": bar,
+        "text": _heat_text(own),
+        "hovertext": _heat_hover(own),
+        "hoverinfo": "text",
+        "xgap": 1,
+        "ygap": 1,
+        "meta": {"family": family.index, "size": None},
+    }
+    if own.values.size <= MAX_HEAT_TEXT:
+        trace |= {"texttemplate": "%{text}", "textfont": {"size": 11}}
+    x = BASE_AXIS | {"type": "category", "title": {"text": "β", "standoff": 4}}
+    y = BASE_AXIS | {"type": "category", "title": {"text": "Latent units K", "standoff": 4}, "automargin": True}
+    return {"data": [trace], "layout": layout(x, y)}
+
+
+def _heat_text(heat: HeatMap) -> list[list[str]]:
+    return [[shown(v, 2) for v in row] for row in heat.values]
+
+
+def _heat_hover(heat: HeatMap) -> list[list[str]]:
+    label = AXES[heat.metric].label
+    return [
+        [
+            f"K = {size}, β = {shown(beta)}<br>{label}: {shown(value)}<br>{flag}"
+            for beta, value, flag in zip(heat.betas, row, flags)
+        ]
+        for size, row, flags in zip(heat.sizes, heat.values, heat.flags)
+    ]
+
+
+def beta_names(cells: Sequence[Cell]) -> list[tuple[Cell, str, str]]:
+    """Each shown fit of one family with a colour and a name for its beta."""
+    colours = BETA_COLOURS if len(cells) > 2 else (BETA_COLOURS[0], BETA_COLOURS[2])
+    return [(cell, colour, f"β = {shown(cell.beta)}") for cell, colour in zip(cells, colours)]
+
+
+def shown_of(run: Run, family: Family) -> list[Cell]:
+    """The few fits of a family that are shown one by one."""
+    return [cell for cell in run.shown if cell.family == family]
+
+
+SYMBOLS = ("circle", "square", "diamond")
+
+
+def prior_posterior(run: Run, family: Family) -> Chart | None:
+    """Each unit's prior rate and its mean posterior rate, on equal logarithmic axes."""
+    traces, every = [], []
+    for (cell, colour, name), symbol in zip(beta_names(shown_of(run, family)), SYMBOLS):
+        prior, rate = cell.units.get("prior_firing_rate", np.empty(0)), cell.units.get("firing_rate", np.empty(0))
+        if len(prior) != len(rate):
+            continue
+        keep = np.isfinite(prior) & np.isfinite(rate) & (prior > 0) & (rate > 0)
+        if not keep.any():
+            continue
+        x, y = rate[keep][:MAX_UNITS_SHOWN], prior[keep][:MAX_UNITS_SHOWN]
+        every += [x, y]
+        traces.append(
+            {
+                "type": "scatter",
+                "mode": "markers",
+                "x": plain(x),
+                "y": plain(y),
+                "name": name,
+                "marker": {"color": colour, "symbol": symbol, "size": 6, "opacity": 0.65},
+                "hovertemplate": "posterior mean %{x}<br>prior %{y}<extra>" + name + "</extra>",
+                "meta": {"family": family.index, "size": None},
+            }
+        )
+    if not traces:
+        return None
+    values = np.concatenate(every)
+    ends = [float(values.min()) / 1.5, float(values.max()) * 1.5]
+    identity = {"type": "scatter", "mode": "lines", "x": ends, "y": ends, "name": "equal", "hoverinfo": "skip"}
+    identity["line"] = {"color": GREY, "width": 1, "dash": "dash"}
+    identity["meta"] = {"family": family.index, "size": None}
+    x_axis = axis(Axis("", "Mean posterior firing rate of the unit", log=True), values)
+    y_axis = axis(Axis("", "Prior firing rate of the unit", log=True), values)
+    return {"data": [identity, *traces], "layout": layout(x_axis, y_axis)}
+
+
+def starts(run: Run, metric: str) -> Chart | None:
+    """The lowest start against the highest start, a point for each family, latent size, beta and seed."""
+    pairs = [p for p in start_pairs(run) if math.isfinite(p[0][metric]) and math.isfinite(p[1][metric])]
+    if not pairs:
+        return None
+    what, traces = AXES[metric], []
+    for family in dict.fromkeys(low.family for low, _ in pairs):
+        for size in run.sizes:
+            own = [p for p in pairs if p[0].family == family and p[0].n_latents == size]
+            if not own:
+                continue
+            symbol = marker(family)
+            hover = [
+                f"<b>{escaped(family.label)}</b><br>K = {size}, β = {shown(a.beta)}, seed {a.seed}<br>start "
+                f"{shown(a.start)}: {shown(a[metric], 4)}<br>start {shown(b.start)}: {shown(b[metric], 4)}<br>{a.check.flag}"
+                for a, b in own
+            ]
+            traces.append(
+                {
+                    "type": "scatter",
+                    "mode": "markers",
+                    "x": plain(a[metric] for a, _ in own),
+                    "y": plain(b[metric] for _, b in own),
+                    "text": hover,
+                    "hoverinfo": "text",
+                    "marker": {"color": size_colours(run)[size], "symbol": symbol, "size": 8, "opacity": 0.8},
+                    "legendgroup": str(family.index),
+                    "showlegend": False,
+                    "meta": {"family": family.index, "size": size},
+                }
+            )
+    values = np.array([c[metric] for pair in pairs for c in pair])
+    ends = [float(values.min()), float(values.max())]
+    identity = {"type": "scatter", "mode": "lines", "x": ends, "y": ends, "hoverinfo": "skip", "showlegend": False}
+    identity["line"] = {"color": GREY, "width": 1, "dash": "dash"}
+    legend = [t | {"mode": "markers"} for t in legend_of_families(dict.fromkeys(low.family for low, _ in pairs))]
+    short = {"objective": "Objective", "firing_rate": "Mean firing rate"}[metric]
+    x_axis = axis(Axis(metric, f"{short}, lowest start", what.log), values)
+    y_axis = axis(Axis(metric, f"{short}, highest start", what.log), values)
+    return {"data": [identity, *legend, *traces], "layout": layout(x_axis, y_axis)}
+
+
+def three_way(run: Run) -> Chart | None:
+    """Distortion, bits and spikes at once, where the run holds several spike prices."""
+    if not several_prices(run):
+        return None
+    cells = [c for c in run.best if math.isfinite(c["spikes"]) and c["spikes"] > 0]
+    if not cells:
+        return None
+    log = [math.log10(c["spikes"]) for c in cells]
+    prices = sorted({c.spike_price for c in cells})
+    traces = []
+    for i, price in enumerate(prices):
+        own = [c for c in cells if c.spike_price == price]
+        traces.append(
+            {
+                "type": "scatter",
+                "mode": "markers",
+                "name": f"{shown(price)} nats per spike",
+                "x": plain(c["bits"] for c in own),
+                "y": plain(c["distortion"] for c in own),
+                "text": [
+                    f"<b>{escaped(c.family.label)}</b><br>K = {c.n_latents}, β = {shown(c.beta)}<br>bits {shown(c['bits'])}"
+                    f"<br>distortion {shown(c['distortion'])}<br>spikes {shown(c['spikes'])}<br>R² {shown(c['r2'])}"
+                    for c in own
+                ],
+                "hoverinfo": "text",
+                "marker": {
+                    "symbol": ("circle", "square", "diamond", "triangle-up", "x", "star")[i % 6],
+                    "size": [6 + 8 * (math.log10(c["spikes"]) - min(log)) / max(1e-9, max(log) - min(log)) for c in own],
+                    "color": [math.log10(c["spikes"]) for c in own],
+                    "cmin": min(log),
+                    "cmax": max(log) if max(log) > min(log) else min(log) + 1e-9,
+                    "colorscale": "Viridis",
+                    "showscale": i == 0,
+                    "colorbar": {
+                        "title": {"text": "Spikes", "side": "top"},
+                        "thickness": 12,
+                        "tickvals": plain(np.linspace(min(log), max(log), 4)),
+                        "ticktext": [shown(10**t, 2) for t in np.linspace(min(log), max(log), 4)],
+                    },
+                    "line": {"width": 0.5, "color": INK},
+                },
+                "meta": {"family": None, "size": None},
+            }
+        )
+    return {"data": traces, "layout": layout(axis(AXES["bits"]), axis(AXES["distortion"]))}
+
+
+def code_histogram(run: Run, family: Family) -> Chart | None:
+    """Law of the sampled codes of all units: probability per unit of code, the share at zero as a star."""
+    traces: list[dict[str, Any]] = []
+    for cell, colour, name in beta_names(shown_of(run, family)):
+        centres, density, zero = histogram(cell)
+        meta = {"family": family.index, "size": None}
+        keep = density > 0
+        group = {"legendgroup": name, "meta": meta}
+        line = {"color": colour, "shape": "hvh"}
+        traces.append(
+            {"type": "scatter", "mode": "lines+markers", "x": plain(centres[keep]), "y": plain(density[keep]), "name": name}
+            | {"line": line, "marker": {"size": 4}, "hovertemplate": "code %{x}<br>%{y}<extra>" + name + "</extra>"}
+            | group
+        )
+        traces.append(
+            {"type": "scatter", "mode": "markers", "x": [0], "y": plain([zero]), "name": f"zeros, {name}"}
+            | {"marker": {"symbol": "star", "size": 11, "color": colour}, "showlegend": False}
+            | {"hovertemplate": f"share of zeros {shown(zero)}<extra>{name}</extra>"}
+            | group
+        )
+    if not traces:
+        return None
+    y = axis(Axis("", "Share of codes (per unit of code)", log=True))
+    x = axis(Axis("", "Code (spikes)" if family.has_rate else "Code"))
+    return {"data": traces, "layout": layout(x, y)}
+
+
+def training(run: Run, family: Family) -> Chart | None:
+    """Training objective against the step, every start of the fits shown one by one."""
+    traces = []
+    for cell, colour, name in beta_names(shown_of(run, family)):
+        for i, start in enumerate(starts_of(run, cell)):
+            step, value = start.history.get("step"), start.history.get("objective")
+            if step is None or value is None or len(step) != len(value) or not len(step):
+                continue
+            chosen = np.unique(np.linspace(0, len(step) - 1, MAX_CURVE_POINTS).round().astype(int))
+            label = f"{name}, start {shown(start.start)}"
+            traces.append(
+                {"type": "scatter", "mode": "lines", "x": plain(step[chosen]), "y": plain(value[chosen]), "name": label}
+                | {"line": {"color": colour, "dash": ("solid", "dot", "dash", "dashdot")[i % 4], "width": 2}}
+                | {"meta": {"family": family.index, "size": None}}
+                | {"hovertemplate": "step %{x}<br>%{y}<extra>" + label + "</extra>"}
+            )
+    if not traces:
+        return None
+    y = axis(Axis("", "Training objective (nats per stimulus)", log=True), None)
+    values = np.array([v for t in traces for v in t["y"] if v is not None])
+    y |= log_ticks(values) if (values > 0).all() else {"type": "linear"}
+    return {"data": traces, "layout": layout(axis(Axis("", "Optimiser step")), y)}
+
+
+def starts_of(run: Run, cell: Cell) -> list[Cell]:
+    """Every fit that differs from a cell only in start or budget, lowest start first."""
+    same = [other for other in run.cells if other.check.group == cell.check.group]
+    return sorted(same, key=lambda other: (other.start, other.budget))

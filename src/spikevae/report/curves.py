@@ -1,0 +1,111 @@
+"""Numbers behind the figures: means over seeds, heat maps, pairs of starts. Used by static and interactive figures."""
+
+import math
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from .reading import Cell, Family, Run
+
+
+@dataclass(frozen=True)
+class Curve:
+    """Metrics of one family and latent size against beta, means and ranges over seeds."""
+
+    family: Family
+    n_latents: int
+    beta: np.ndarray
+    cells: tuple[tuple[Cell, ...], ...]
+    """The fits behind each point, one a seed."""
+
+    def mean(self, metric: str) -> np.ndarray:
+        """(n_betas,) mean over seeds, NaN where undefined."""
+        return np.array([_over([c[metric] for c in point], np.mean) for point in self.cells])
+
+    def low(self, metric: str) -> np.ndarray:
+        """Lowest seed."""
+        return np.array([_over([c[metric] for c in point], np.min) for point in self.cells])
+
+    def high(self, metric: str) -> np.ndarray:
+        """Highest seed."""
+        return np.array([_over([c[metric] for c in point], np.max) for point in self.cells])
+
+    @property
+    def flags(self) -> list[str]:
+        """One a point: the seeds' convergence flags."""
+        return [" / ".join(dict.fromkeys(c.check.flag for c in point)) for point in self.cells]
+
+    @property
+    def converged(self) -> np.ndarray:
+        """Whether every seed of a point converged."""
+        return np.array([all(c.check.flag == "converged" for c in point) for point in self.cells])
+
+
+def _over(values: Sequence[float], summary: object) -> float:
+    finite = [v for v in values if math.isfinite(v)]
+    return float(summary(finite)) if finite else math.nan  # type: ignore[operator]
+
+
+def curves(cells: Iterable[Cell]) -> list[Curve]:
+    """One curve for each family and latent size, beta increasing; beta = 0 has no place on a log axis."""
+    groups: dict[tuple[int, int], dict[float, list[Cell]]] = {}
+    for cell in cells:
+        if cell.beta > 0:
+            points = groups.setdefault((cell.family.index, cell.n_latents), {})
+            points.setdefault(cell.beta, []).append(cell)
+    return [
+        Curve(
+            family=next(iter(points.values()))[0].family,
+            n_latents=size,
+            beta=np.array(sorted(points)),
+            cells=tuple(tuple(points[beta]) for beta in sorted(points)),
+        )
+        for (_, size), points in sorted(groups.items())
+    ]
+
+
+@dataclass(frozen=True)
+class HeatMap:
+    """One metric of one family over beta and latent size, mean over seeds of the best starts."""
+
+    family: Family
+    metric: str
+    betas: list[float]
+    sizes: list[int]
+    values: np.ndarray
+    """(sizes, betas), NaN where there is no fit."""
+    flags: list[list[str]]
+
+
+def heat_map(run: Run, family: Family, metric: str) -> HeatMap:
+    """Gather the best starts of a family."""
+    own = [cell for cell in run.best if cell.family == family]
+    betas, sizes = sorted({c.beta for c in own}), sorted({c.n_latents for c in own})
+    values = np.full((len(sizes), len(betas)), np.nan)
+    flags = [["no fit"] * len(betas) for _ in sizes]
+    for i, size in enumerate(sizes):
+        for j, beta in enumerate(betas):
+            here = [c for c in own if c.n_latents == size and c.beta == beta]
+            if here:
+                values[i, j] = _over([c[metric] for c in here], np.mean)
+                flags[i][j] = " / ".join(dict.fromkeys(c.check.flag for c in here))
+    return HeatMap(family, metric, betas, sizes, values, flags)
+
+
+def start_pairs(run: Run) -> list[tuple[Cell, Cell]]:
+    """The lowest and the highest start of each family, latent size, beta and seed that has two."""
+    return [(low, high) for low, high in zip(run.low, run.high) if low.start != high.start]
+
+
+def histogram(cell: Cell) -> tuple[np.ndarray, np.ndarray, float]:
+    """Centres and densities (per unit of code) of the sampled non-zero codes, and the share at zero."""
+    edges, mass = cell.histogram["edges"], cell.histogram["mass"]
+    if len(edges) != len(mass) + 1 or not len(mass):
+        return np.empty(0), np.empty(0), cell.histogram["zero"]
+    return (edges[:-1] + edges[1:]) / 2, mass / np.diff(edges), cell.histogram["zero"]
+
+
+def several_prices(run: Run) -> bool:
+    """Whether the run holds more than one spike price."""
+    return len({cell.spike_price for cell in run.best}) > 1

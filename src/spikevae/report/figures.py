@@ -1,0 +1,324 @@
+"""Static figures of a run, PNG and SVG, for papers and slides, and for the page where scripts do not run."""
+
+import math
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from .answer import shown
+from .charts import HEAT_METRICS, beta_names, shown_of, starts_of
+from .curves import curves, heat_map, histogram, several_prices, start_pairs
+from .reading import Family, Run
+from .style import AXES, DASHES, GREY, GRID, INK, MARKERS, dash, marker, size_colours, size_widths
+
+PNG_DPI = 110
+SETTINGS = {
+    "font.size": 9,
+    "axes.edgecolor": GREY,
+    "axes.labelcolor": INK,
+    "axes.grid": True,
+    "grid.color": GRID,
+    "grid.linewidth": 0.6,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "xtick.color": INK,
+    "ytick.color": INK,
+    "legend.frameon": False,
+    "svg.fonttype": "none",
+    "svg.hashsalt": "spikevae",
+}
+
+
+@dataclass(frozen=True)
+class Static:
+    """A figure that was written."""
+
+    name: str
+    png: Path
+    alt: str
+
+
+@contextmanager
+def canvas(rows: int, columns: int, width: float = 3.6, height: float = 3.0) -> Iterator[tuple[Any, np.ndarray]]:
+    """A figure and its (rows, columns) axes with the report's look; no global state is left behind."""
+    from matplotlib import rc_context
+    from matplotlib.figure import Figure
+
+    with rc_context(SETTINGS):
+        figure = Figure(figsize=(width * columns, height * rows), layout="constrained")
+        yield figure, figure.subplots(rows, columns, squeeze=False)
+
+
+def write(figure: Any, folder: Path, name: str, alt: str) -> Static:
+    """Write PNG and SVG without a date, so that equal figures are equal files."""
+    folder.mkdir(parents=True, exist_ok=True)
+    figure.savefig(folder / f"{name}.png", dpi=PNG_DPI)
+    figure.savefig(folder / f"{name}.svg", metadata={"Date": None})
+    return Static(name, folder / f"{name}.png", alt)
+
+
+def write_figures(run: Run, folder: Path, advance: Callable[[str], None]) -> dict[str, Static]:
+    """Write every figure that the run has the numbers for."""
+    written = {}
+    for draw in (beta_figure, cost_figure, frontier_figure, heat_figure, prior_figure, start_figure, price_figure,
+                 code_figure, training_figure):  # fmt: skip
+        advance(draw.__name__.replace("_", " "))
+        static = draw(run, folder)
+        if static is not None:
+            written[static.name] = static
+    return written
+
+
+def _label(axes: Any, x: str, y: str, *, log_x: bool = False, log_y: bool = False) -> None:
+    """Label axes by metric or words; a log scale only where something positive is drawn."""
+    for which, name, log in (("x", x, log_x), ("y", y, log_y)):
+        getattr(axes, f"set_{which}label")(AXES[name].label if name in AXES else name)
+        if log:
+            getattr(axes, f"set_{which}scale")("log")
+
+
+def _positive(values: np.ndarray, log: bool) -> np.ndarray:
+    return np.where(values > 0, values, np.nan) if log else values
+
+
+def _keys(run: Run, figure: Any, *, lines: bool = True) -> None:
+    """Legends below the axes: families by line and marker, latent sizes by colour and width."""
+    from matplotlib.lines import Line2D
+
+    families = [
+        Line2D([], [], color=GREY, linestyle=dash(f, static=True) if lines else "", marker=marker(f, static=True), label=f.label)
+        for f in run.families
+    ]  # fmt: skip
+    colours, widths = size_colours(run), size_widths(run)
+    sizes = [Line2D([], [], color=colours[k], linewidth=1.6 * widths[k], label=f"K = {k}") for k in run.sizes]
+    columns = max(1, min(len(families) + len(sizes), 6))
+    figure.legend(handles=families + sizes, loc="outside lower center", ncols=columns, fontsize=8)
+
+
+def _against_beta(run: Run, axes: Any, metric: str) -> None:
+    log = AXES[metric].log
+    colours, widths = size_colours(run), size_widths(run)
+    for curve in curves(run.best):
+        mean = _positive(curve.mean(metric), log)
+        if not np.isfinite(mean).any():
+            continue
+        colour = colours[curve.n_latents]
+        bars = [mean - curve.low(metric), curve.high(metric) - mean]
+        style = {"color": colour, "linestyle": dash(curve.family, static=True)}
+        axes.errorbar(
+            curve.beta, mean, yerr=np.nan_to_num(np.maximum(bars, 0)), linewidth=widths[curve.n_latents],
+            elinewidth=0.8, capsize=2, **style,
+        )  # fmt: skip
+        for ok, face in ((True, colour), (False, "white")):
+            here = curve.converged == ok
+            axes.plot(
+                curve.beta[here], mean[here], marker(curve.family, static=True), color=colour, markerfacecolor=face,
+                markersize=4,
+            )  # fmt: skip
+        if metric == "joules":
+            low, high = _positive(curve.mean("joules_low"), True), curve.mean("joules_high")
+            axes.fill_between(curve.beta, low, high, color=colour, alpha=0.10, linewidth=0)
+    _label(axes, "β", metric, log_x=True, log_y=log)
+
+
+def beta_figure(run: Run, folder: Path) -> Static:
+    """Fraction of zeros with firing rate and R2 beside it, against beta."""
+    with canvas(1, 3) as (figure, axes):
+        for ax, metric in zip(axes[0], ("fraction_zeros", "firing_rate", "r2")):
+            _against_beta(run, ax, metric)
+        _keys(run, figure)
+        return write(figure, folder, "sparsity", "Fraction of zeros, mean firing rate and R² against β")
+
+
+def cost_figure(run: Run, folder: Path) -> Static:
+    """Bits, bits per spike and joules against beta."""
+    with canvas(1, 3) as (figure, axes):
+        for ax, metric in zip(axes[0], ("bits", "bits_per_spike", "joules")):
+            _against_beta(run, ax, metric)
+        _keys(run, figure)
+        return write(figure, folder, "cost", "Bits per stimulus, bits per spike and joules against β")
+
+
+def frontier_figure(run: Run, folder: Path) -> Static:
+    """Distortion against bits and against joules, all families on one axis."""
+    colours, widths = size_colours(run), size_widths(run)
+    with canvas(1, 2, 4.6, 3.8) as (figure, axes):
+        for ax, x_metric in zip(axes[0], ("bits", "joules")):
+            log = AXES[x_metric].log
+            for curve in curves(run.best):
+                x, y = _positive(curve.mean(x_metric), log), curve.mean("distortion")
+                style = {"color": colours[curve.n_latents], "linestyle": dash(curve.family, static=True)}
+                ax.plot(x, y, marker=marker(curve.family, static=True), markersize=4,
+                        linewidth=widths[curve.n_latents], **style)  # fmt: skip
+            _label(ax, x_metric, "distortion", log_x=log)
+        _keys(run, figure)
+        return write(figure, folder, "frontiers", "Distortion against coding rate and against energy along β")
+
+
+def heat_figure(run: Run, folder: Path) -> Static:
+    """Fraction of zeros, firing rate and R2 over beta and latent size, a row for each family."""
+    from matplotlib.colors import LogNorm, Normalize
+
+    tall = 1.2 + 0.28 * len(run.sizes)
+    with canvas(len(run.families), len(HEAT_METRICS), 4.2, max(2.0, tall)) as (figure, axes):
+        for column, metric in enumerate(HEAT_METRICS):
+            maps = [heat_map(run, family, metric) for family in run.families]
+            log = AXES[metric].log
+            values = np.concatenate([m.values.ravel() for m in maps])
+            values = values[np.isfinite(values) & ((values > 0) if log else True)]
+            if len(values):
+                low, high = float(values.min()), float(values.max())
+                norm = LogNorm(low, max(high, low * 1.001)) if log else Normalize(low, max(high, low + 1e-9))
+            for row, m in enumerate(maps):
+                ax = axes[row, column]
+                ax.set_title(f"{m.family.label}: {AXES[metric].label.split(' (')[0].lower()}", fontsize=8)
+                if not len(values) or not np.isfinite(m.values).any():
+                    ax.set_axis_off()
+                    continue
+                image = ax.imshow(_positive(m.values, log), aspect="auto", origin="lower", cmap="viridis", norm=norm)
+                ax.set_xticks(range(len(m.betas)), [shown(b) for b in m.betas])
+                ax.set_yticks(range(len(m.sizes)), [str(k) for k in m.sizes])
+                ax.set(xlabel="β", ylabel="K")
+                ax.grid(False)
+                _write_values(ax, m.values, norm)
+                figure.colorbar(image, ax=ax)
+        return write(figure, folder, "heat_maps", "Fraction of zeros, mean firing rate and R² over β and latent size")
+
+
+def _write_values(ax: Any, values: np.ndarray, norm: Any) -> None:
+    """Print each value in its cell, dark on pale and pale on dark."""
+    for i, j in np.argwhere(np.isfinite(values)):
+        scaled = norm(values[i, j])
+        pale = not np.ma.is_masked(scaled) and float(scaled) < 0.6
+        ax.text(j, i, shown(values[i, j], 2), ha="center", va="center", fontsize=6, color="white" if pale else "black")
+
+
+def _family_panels(
+    run: Run, folder: Path, name: str, alt: str, draw: Callable[[Run, Family, Any], bool]
+) -> Static | None:
+    """One panel for each family that `draw` finds something for."""
+    families = [f for f in run.families if shown_of(run, f)]
+    with canvas(1, max(1, len(families)), 3.8, 3.3) as (figure, axes):
+        drawn = 0
+        for ax, family in zip(axes[0], families):
+            if draw(run, family, ax):
+                drawn += 1
+                ax.set_title(family.label, fontsize=9)
+                ax.legend(fontsize=7)
+            else:
+                ax.set_axis_off()
+        return write(figure, folder, name, alt) if drawn else None
+
+
+def _draw_prior(run: Run, family: Family, ax: Any) -> bool:
+    every = []
+    for (cell, colour, name), symbol in zip(beta_names(shown_of(run, family)), ("o", "s", "D")):
+        prior, rate = cell.units.get("prior_firing_rate", np.empty(0)), cell.units.get("firing_rate", np.empty(0))
+        if len(prior) != len(rate):
+            continue
+        keep = np.isfinite(prior) & np.isfinite(rate) & (prior > 0) & (rate > 0)
+        if keep.any():
+            ax.plot(rate[keep], prior[keep], symbol, color=colour, markersize=3, alpha=0.6, label=name)
+            every += [rate[keep], prior[keep]]
+    if not every:
+        return False
+    values = np.concatenate(every)
+    ends = [values.min() / 1.5, values.max() * 1.5]
+    ax.plot(ends, ends, "--", color=GREY, linewidth=0.8, label="equal")
+    _label(ax, "Mean posterior firing rate of the unit", "Prior firing rate of the unit", log_x=True, log_y=True)
+    return True
+
+
+def prior_figure(run: Run, folder: Path) -> Static | None:
+    """Prior against mean posterior firing rate, a point for each unit."""
+    return _family_panels(run, folder, "prior_posterior", "Prior against mean posterior firing rate", _draw_prior)
+
+
+def start_figure(run: Run, folder: Path) -> Static | None:
+    """Objective and firing rate of the lowest start against those of the highest."""
+    pairs = start_pairs(run)
+    if not pairs:
+        return None
+    colours = size_colours(run)
+    with canvas(1, 2, 4.2, 3.8) as (figure, axes):
+        for ax, metric in zip(axes[0], ("objective", "firing_rate")):
+            log = AXES[metric].log
+            values = np.array([[low[metric], high[metric]] for low, high in pairs])
+            keep = np.isfinite(values).all(axis=1) & ((values > 0).all(axis=1) if log else True)
+            for (low, _), (x, y) in zip([p for p, k in zip(pairs, keep) if k], values[keep]):
+                ax.plot(x, y, marker(low.family, static=True), color=colours[low.n_latents], markersize=4, alpha=0.8)
+            if keep.any():
+                ends = [values[keep].min(), values[keep].max()]
+                ax.plot(ends, ends, "--", color=GREY, linewidth=0.8)
+            short = {"objective": "Objective (nats per stimulus)", "firing_rate": "Mean firing rate"}[metric]
+            scale = bool(log and keep.any())
+            _label(ax, f"{short}, lowest start", f"{short}, highest start", log_x=scale, log_y=scale)
+        _keys(run, figure, lines=False)
+        return write(figure, folder, "starts", "Objective and mean firing rate from the lowest and the highest start")
+
+
+def price_figure(run: Run, folder: Path) -> Static | None:
+    """Distortion, bits and spikes at once where there are several spike prices."""
+    cells = [c for c in run.best if math.isfinite(c["spikes"]) and c["spikes"] > 0]
+    if not several_prices(run) or not cells:
+        return None
+    from matplotlib.colors import LogNorm
+
+    spikes = [c["spikes"] for c in cells]
+    norm = LogNorm(min(spikes), max(spikes) * 1.001)
+    with canvas(1, 1, 5.4, 4.0) as (figure, axes):
+        ax = axes[0, 0]
+        for i, price in enumerate(sorted({c.spike_price for c in cells})):
+            own = [c for c in cells if c.spike_price == price]
+            dots = ax.scatter(
+                [c["bits"] for c in own], [c["distortion"] for c in own], c=[c["spikes"] for c in own], norm=norm,
+                marker=MARKERS[i % len(MARKERS)][1], edgecolor=INK, linewidth=0.4, label=f"{shown(price)} nats per spike",
+            )  # fmt: skip
+        _label(ax, "bits", "distortion")
+        figure.colorbar(dots, ax=ax, label="Spikes per stimulus")
+        ax.legend(fontsize=7, title="Spike price")
+        return write(figure, folder, "spike_price", "Distortion, bits and spikes at several spike prices")
+
+
+def _draw_code(run: Run, family: Family, ax: Any) -> bool:
+    drawn = False
+    for cell, colour, name in beta_names(shown_of(run, family)):
+        centres, density, zero = histogram(cell)
+        keep = density > 0
+        if keep.any():
+            ax.step(centres[keep], density[keep], where="mid", color=colour, label=name)
+            drawn = True
+        if zero > 0:
+            ax.plot(0, zero, "*", color=colour, markersize=9, label=None if keep.any() else name)
+            drawn = True
+    _label(ax, "Code (spikes)" if family.has_rate else "Code", "Share of codes (per unit of code)", log_y=drawn)
+    return drawn
+
+
+def code_figure(run: Run, folder: Path) -> Static | None:
+    """Law of the sampled codes of all units."""
+    return _family_panels(run, folder, "code_histograms", "Histograms of sampled codes; stars: share at zero", _draw_code)
+
+
+def _draw_training(run: Run, family: Family, ax: Any) -> bool:
+    drawn, positive = False, True
+    for cell, colour, name in beta_names(shown_of(run, family)):
+        for i, start in enumerate(starts_of(run, cell)):
+            step, value = start.history.get("step"), start.history.get("objective")
+            if step is not None and value is not None and len(step) == len(value) and np.isfinite(value).any():
+                label = f"{name}, start {shown(start.start)}"
+                ax.plot(step, value, color=colour, linestyle=DASHES[i % len(DASHES)][1], linewidth=1.3, label=label)
+                drawn, positive = True, positive and bool(np.nanmin(value) > 0)
+    _label(ax, "Optimiser step", "Training objective (nats per stimulus)", log_y=drawn and positive)
+    return drawn
+
+
+def training_figure(run: Run, folder: Path) -> Static | None:
+    """Training objective against the step."""
+    return _family_panels(run, folder, "training", "Training objective against the optimiser step", _draw_training)
+
+

@@ -1,0 +1,155 @@
+"""Learned dictionaries and reconstructions as small pictures of pixels."""
+
+import base64
+import io
+import math
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from ..models import AmortisedVAE, load_model
+from ..sweep.store import RunFolder
+from .answer import shown
+from .reading import Cell, Run
+
+MAX_ATOMS = 256
+"""Units shown of a dictionary."""
+MAX_PATCHES = 8
+"""Example stimuli whose reconstructions are shown."""
+SCALE = 3
+"""Screen pixels a stimulus pixel in the written files."""
+
+
+@dataclass(frozen=True)
+class Picture:
+    """A strip or mosaic of stimuli as a PNG, and what it shows."""
+
+    name: str
+    png: bytes
+    title: str
+    alt: str
+    width: int
+    """In stimulus pixels, for the page to scale by whole factors."""
+
+    @property
+    def uri(self) -> str:
+        """For an `img` element."""
+        return "data:image/png;base64," + base64.b64encode(self.png).decode()
+
+
+def pictures(run: Run, folder: Path) -> tuple[list[Picture], list[Picture]]:
+    """Dictionaries and reconstructions of the fits shown one by one, also written as PNG and SVG files.
+
+    Fits without a stored model, and stimuli that are no images, are left out.
+    """
+    examples = run.examples()
+    dictionaries: list[Picture] = []
+    strips: list[Picture] = []
+    for cell in run.shown:
+        path = RunFolder(run.path).model_path(cell.id)
+        if not path.is_file():
+            continue
+        model, _ = load_model(path)
+        shape = image_shape(model.shape)
+        if shape is None:
+            continue
+        name = f"{cell.family.index}_{shown(cell.beta).replace('−', '-')}"
+        if model.dictionary is not None:
+            dictionaries.append(_dictionary(model, cell, shape, name))
+        if examples is not None and examples.shape[1] == model.n_features:
+            chosen = examples[:MAX_PATCHES]
+            limit = float(np.abs(chosen).max()) or 1.0
+            if not strips:
+                png, width = mosaic(chosen, shape, len(chosen), limit)
+                strips.append(Picture("original", png, "Test stimuli", f"{len(chosen)} test stimuli", width))
+            strips.append(_reconstruction(model, cell, shape, chosen, limit, name))
+    for kind, group in (("dictionary", dictionaries), ("reconstruction", strips)):
+        for picture in group:
+            _write(folder / f"{kind}_{picture.name}", picture)
+    return dictionaries, strips
+
+
+def image_shape(shape: tuple[int, ...]) -> tuple[int, int, int] | None:
+    """(C, H, W) to show a stimulus as, or None: flat stimuli of a square number of pixels are shown as squares."""
+    if len(shape) == 3 and shape[0] in (1, 3):
+        return (shape[0], shape[1], shape[2])
+    side = math.isqrt(math.prod(shape))
+    return (1, side, side) if len(shape) == 1 and side * side == shape[0] and side > 1 else None
+
+
+def mosaic(rows: np.ndarray, shape: tuple[int, int, int], columns: int, limit: float | None) -> tuple[bytes, int]:
+    """Tile stimuli (n, D) into a PNG, mid-grey at zero.
+
+    Parameters
+    ----------
+    limit
+        Value shown white (and its negative black); None scales every tile to its own largest magnitude.
+
+    Returns
+    -------
+    png, width
+        The file and its width in stimulus pixels.
+    """
+    from PIL import Image
+
+    channels, height, width = shape
+    top = np.abs(rows).max(axis=1, keepdims=True) if limit is None else np.full((len(rows), 1), limit)
+    scaled = np.nan_to_num(rows / np.where(top > 0, top, 1.0))
+    tiles = np.clip(127.5 + 127.5 * scaled, 0, 255).astype(np.uint8).reshape(len(rows), channels, height, width)
+    n_rows = -(-len(rows) // columns)
+    sheet = np.full((n_rows * (height + 1) + 1, columns * (width + 1) + 1, channels), 255, dtype=np.uint8)
+    for i, tile in enumerate(tiles):
+        y, x = 1 + (i // columns) * (height + 1), 1 + (i % columns) * (width + 1)
+        sheet[y : y + height, x : x + width] = tile.transpose(1, 2, 0)
+    image = Image.fromarray(sheet[..., 0] if channels == 1 else sheet)
+    image = image.resize((image.width * SCALE, image.height * SCALE), Image.Resampling.NEAREST)
+    handle = io.BytesIO()
+    image.save(handle, "PNG", optimize=True)
+    return handle.getvalue(), sheet.shape[1]
+
+
+def _dictionary(model: AmortisedVAE, cell: Cell, shape: tuple[int, int, int], name: str) -> Picture:
+    """Decoder columns, most used first: by mean posterior firing rate, or by KL for signed codes."""
+    assert model.dictionary is not None
+    atoms = model.dictionary.detach().numpy()
+    use, word = cell.units.get("firing_rate", np.empty(0)), "firing rate"
+    if not (len(use) == len(atoms) and np.isfinite(use).all()):
+        use, word = cell.units.get("kl", np.empty(0)), "KL"
+    order = np.argsort(-use, kind="stable") if len(use) == len(atoms) else np.arange(len(atoms))
+    chosen = atoms[order[:MAX_ATOMS]]
+    columns = max(1, min(16, math.ceil(math.sqrt(2 * len(chosen)))))
+    png, width = mosaic(chosen, shape, columns, None)
+    some = f"the {len(chosen)} most used of " if len(chosen) < len(atoms) else "all "
+    title = f"{cell.family.label}, K = {cell.n_latents}, β = {shown(cell.beta)}"
+    return Picture(name, png, title, f"Dictionary of {title}: {some}{len(atoms)} units in order of {word}", width)
+
+
+def _reconstruction(
+    model: AmortisedVAE, cell: Cell, shape: tuple[int, int, int], x: np.ndarray, limit: float, name: str
+) -> Picture:
+    """Stimuli decoded from one sampled code each, on the grey scale of the stimuli."""
+    generator = torch.Generator().manual_seed(cell.seed)
+    with torch.inference_mode():
+        pixels = model.decode(model.posterior(torch.from_numpy(x)).sample(generator=generator)).numpy()
+    png, width = mosaic(pixels, shape, len(x), limit)
+    title = f"{cell.family.label}, K = {cell.n_latents}, β = {shown(cell.beta)}"
+    rate = f", firing rate {shown(cell['firing_rate'])}" if cell.family.has_rate else ""
+    numbers = f"R² {shown(cell['r2'])}, zeros {shown(cell['fraction_zeros'])}{rate}"
+    return Picture(name, png, f"{title} ({numbers})", f"Reconstructions by {title}", width)
+
+
+def _write(stem: Path, picture: Picture) -> None:
+    """The picture as PNG, and as an SVG that holds it under its title."""
+    from html import escape
+
+    stem.parent.mkdir(parents=True, exist_ok=True)
+    stem.with_name(stem.name + ".png").write_bytes(picture.png)
+    width, height = (int.from_bytes(picture.png[i : i + 4], "big") for i in (16, 20))
+    svg = (
+        f'<svg xmlns="http://www.w3.org/2000/svg" width="{width}" height="{height}" role="img">'
+        f"<title>{escape(picture.alt)}</title>"
+        f'<image width="{width}" height="{height}" image-rendering="pixelated" href="{picture.uri}"/></svg>\n'
+    )
+    stem.with_name(stem.name + ".svg").write_text(svg, encoding="utf-8")

@@ -1,0 +1,304 @@
+"""A run folder as the report sees it: cells sorted into families, each with its convergence flag."""
+
+import html
+import json
+import math
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, fields
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ..config import FitConfig
+from ..distributions import LAWS
+from ..metrics.convergence import Convergence, flag_groups
+from ..metrics.fields import Metrics
+from ..sweep.store import RunFolder, read_json
+
+MAX_EXAMPLE_VALUES = 1 << 22
+MAX_HISTORY = 100_000
+AXES = ("n_latents", "beta", "seed", "start", "steps", "epochs")
+"""Settings that the figures and the trends run over; any other setting that varies makes another family."""
+PUBLISHED = "paper"
+"""The recipe that reproduces the published configuration."""
+
+
+@dataclass(frozen=True)
+class Family:
+    """Cells that differ only in latent size, beta, seed, start and budget: one law under one recipe."""
+
+    index: int
+    law: str
+    block: str
+    label: str
+    """The law and whatever sets this family apart from the others of the run."""
+    published: bool
+    """Whether its cells were trained with the published recipe."""
+
+    @property
+    def law_label(self) -> str:
+        """The law's word in figures."""
+        return LAWS[self.law].label
+
+    @property
+    def has_rate(self) -> bool:
+        """Whether a firing rate is defined for its codes."""
+        return LAWS[self.law].has_rate
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One fit: its place in the grid and its held-out numbers (NaN where undefined)."""
+
+    id: str
+    family: Family
+    n_latents: int
+    beta: float
+    spike_price: float
+    seed: int
+    start: float
+    budget: int
+    """Steps, or epochs where the configuration counts those."""
+    config: Mapping[str, Any]
+    metrics: Mapping[str, float]
+    objective: float
+    objective_half: float
+    units: Mapping[str, np.ndarray]
+    histogram: Mapping[str, Any]
+    history: Mapping[str, np.ndarray]
+    diverged: bool
+    seconds: float
+    check: Convergence
+
+    def __getitem__(self, name: str) -> float:
+        """A metric, or the objective."""
+        return self.objective if name == "objective" else self.metrics[name]
+
+
+@dataclass(frozen=True)
+class Run:
+    """Everything that a report is made of."""
+
+    path: Path
+    config: Mapping[str, Any]
+    data: Mapping[str, Any]
+    cells: tuple[Cell, ...]
+    families: tuple[Family, ...]
+    n_planned: int
+    """Cells that the sweep asks for; some may not be done yet."""
+
+    @property
+    def title(self) -> str:
+        """The sweep's name."""
+        return str(self.config["sweep"].get("name") or self.path.name)
+
+    @cached_property
+    def sizes(self) -> list[int]:
+        """Latent sizes of all families, increasing."""
+        return sorted({cell.n_latents for cell in self.cells})
+
+    @cached_property
+    def seeds(self) -> list[int]:
+        """Seeds of all cells."""
+        return sorted({cell.seed for cell in self.cells})
+
+    @cached_property
+    def best(self) -> list[Cell]:
+        """Of each family, latent size, beta and seed the fit with the lowest objective: the best of its starts."""
+        return self._choose(lambda cell: cell.objective)
+
+    @cached_property
+    def low(self) -> list[Cell]:
+        """The same with the lowest start (and the largest budget) instead of the best."""
+        return self._choose(lambda cell: (cell.start, -cell.budget))
+
+    @cached_property
+    def high(self) -> list[Cell]:
+        """The same with the highest start."""
+        return self._choose(lambda cell: (-cell.start, -cell.budget))
+
+    def _choose(self, order: Any) -> list[Cell]:
+        groups: dict[tuple[int, int, float, int], list[Cell]] = {}
+        for cell in self.cells:
+            if not cell.diverged and math.isfinite(cell.objective):
+                groups.setdefault((cell.family.index, cell.n_latents, cell.beta, cell.seed), []).append(cell)
+        return [min(group, key=order) for _, group in sorted(groups.items())]
+
+    @cached_property
+    def has_starts(self) -> bool:
+        """Whether some cells differ in nothing but the start."""
+        return any(a.start != b.start for a, b in zip(self.low, self.high))
+
+    @cached_property
+    def shown(self) -> list[Cell]:
+        """The few fits that are shown one by one: of each family the largest latent size and first seed, at the
+        lowest beta, the one nearest to 1, and the highest; best of starts."""
+        chosen = []
+        for family in self.families[:MAX_SHOWN_FAMILIES]:
+            own = [cell for cell in self.best if cell.family == family]
+            if not own:
+                continue
+            size = max(cell.n_latents for cell in own)
+            own = [cell for cell in own if cell.n_latents == size]
+            seed = min(cell.seed for cell in own)
+            own = sorted((cell for cell in own if cell.seed == seed), key=lambda cell: cell.beta)
+            near = min(own, key=lambda cell: abs(math.log(max(cell.beta, 1e-9))))
+            chosen += sorted({c.id: c for c in (own[0], near, own[-1])}.values(), key=lambda cell: cell.beta)
+        return chosen
+
+    def examples(self) -> np.ndarray | None:
+        """(n, D) test stimuli kept with the run, or None."""
+        path = self.path / "examples.npy"
+        if not path.is_file():
+            return None
+        try:
+            values = np.load(path, mmap_mode="r", allow_pickle=False)
+            if values.ndim != 2 or not 0 < values.size <= MAX_EXAMPLE_VALUES:
+                raise ValueError(f"shape {values.shape}")
+            return np.array(values, dtype=np.float32)
+        except (ValueError, OSError, EOFError) as error:
+            raise ValueError(f"{path} is not a small float matrix: {error}; delete it or run the sweep again") from None
+
+
+MAX_SHOWN_FAMILIES = 6
+
+
+def read_run(path: str | Path) -> Run:
+    """Read a run folder.
+
+    Raises
+    ------
+    FileNotFoundError, ValueError
+        Where the folder is no run, holds no finished cell, or a file in it is damaged; the message names the file.
+    """
+    folder = RunFolder(path)
+    config = folder.read_config()
+    raw = folder.read_cells()
+    if not raw:
+        raise ValueError(f"{folder.path} has no finished cell yet; run the sweep first")
+    for cell in raw:
+        _check(cell, folder.cell_path(str(cell.get("id"))))
+    rows = [
+        {**c["config"], "objective": c["objective"], "objective_half": c.get("objective_half"),
+         "firing_rate": c["metrics"].get("firing_rate"), "diverged": c.get("diverged"), "block": c["block"]}
+        for c in raw
+    ]  # fmt: skip
+    checks = flag_groups(rows, settings={*FitConfig.model_fields, "block"})
+    families = _families(raw)
+    cells = tuple(_cell(c, families[i], check) for i, (c, check) in enumerate(zip(raw, checks)))
+    data_path = folder.path / "data.json"
+    data = read_json(data_path) if data_path.is_file() else {}
+    return Run(
+        path=folder.path,
+        config=config,
+        data=data if isinstance(data, dict) else {},
+        cells=cells,
+        families=tuple(dict.fromkeys(families)),
+        n_planned=len(config.get("cells", raw)),
+    )
+
+
+def _check(cell: Mapping[str, Any], path: Path) -> None:
+    """Refuse a cell file that lacks what every figure needs."""
+    for name, kind in (("config", dict), ("metrics", dict), ("block", str)):
+        if not isinstance(cell.get(name), kind):
+            raise ValueError(f"{path} is not a cell file: {name!r} is missing or of another type; delete it")
+    for name in ("latent", "n_latents", "beta", "seed", "start"):
+        if name not in cell["config"]:
+            raise ValueError(f"{path} is not a cell file: its config has no {name!r}; delete it")
+    if cell["config"]["latent"] not in LAWS:
+        raise ValueError(f"{path}: unknown law {cell['config']['latent']!r}; known: {', '.join(LAWS)}")
+    if "objective" not in cell:
+        raise ValueError(f"{path} is not a cell file: 'objective' is missing; delete it")
+
+
+def number(value: Any) -> float:
+    """A JSON number as a float; null and what is no number is NaN."""
+    return float(value) if isinstance(value, int | float) and not isinstance(value, bool) else math.nan
+
+
+def _vector(values: Any) -> np.ndarray:
+    given = values if isinstance(values, list) else []
+    return np.array([number(v) for v in given[:MAX_HISTORY]], dtype=np.float64)
+
+
+def _cell(cell: Mapping[str, Any], family: Family, check: Convergence) -> Cell:
+    config, histogram = cell["config"], cell.get("code_histogram") or {}
+    return Cell(
+        id=str(cell["id"]),
+        family=family,
+        n_latents=int(config["n_latents"]),
+        beta=float(config["beta"]),
+        spike_price=number(config.get("spike_price", 0.0)),
+        seed=int(config["seed"]),
+        start=float(config["start"]),
+        budget=int(config.get("steps") or config.get("epochs") or 0),
+        config=config,
+        metrics={field.name: number(cell["metrics"].get(field.name)) for field in fields(Metrics)},
+        objective=number(cell["objective"]),
+        objective_half=number(cell.get("objective_half")),
+        units={name: _vector(values) for name, values in (cell.get("units") or {}).items()},
+        histogram={
+            "edges": _vector(histogram.get("edges")),
+            "mass": _vector(histogram.get("mass")),
+            "zero": number(histogram.get("zero")),
+        },
+        history={name: _vector(values) for name, values in (cell.get("history") or {}).items()},
+        diverged=bool(cell.get("diverged")),
+        seconds=number(cell.get("seconds")),
+        check=check,
+    )
+
+
+def _families(cells: Iterable[Mapping[str, Any]]) -> list[Family]:
+    """The family of each cell, in order of appearance."""
+    cells = list(cells)
+    varying = _varying([cell["config"] for cell in cells], [(cell["block"], cell["config"]["latent"]) for cell in cells])
+    keys = []
+    for cell in cells:
+        config = cell["config"]
+        extra = tuple((name, json.dumps(config.get(name))) for name in varying)
+        keys.append((config["latent"], cell["block"], extra))
+    order = list(dict.fromkeys(keys))
+    labels = _labels(order)
+    recipes = {key: cell["config"].get("recipe") for key, cell in zip(keys, cells)}
+    families = {
+        key: Family(i, key[0], key[1], labels[i], recipes[key] == PUBLISHED) for i, key in enumerate(order)
+    }
+    return [families[key] for key in keys]
+
+
+def _varying(configs: list[Mapping[str, Any]], parts: list[tuple[str, str]]) -> list[str]:
+    """Settings other than :data:`AXES` that take several values at one place of the grid of one law and block."""
+    names = [name for name in dict.fromkeys(k for config in configs for k in config) if name not in AXES]
+    found = []
+    for name in names:
+        seen: dict[Any, set[str]] = {}
+        for config, part in zip(configs, parts):
+            place = (part, config["n_latents"], config["beta"])
+            seen.setdefault(place, set()).add(json.dumps(config.get(name)))
+        if any(len(values) > 1 for values in seen.values()):
+            found.append(name)
+    return sorted(found, key=lambda name: (name != "recipe", name != "spike_price"))
+
+
+def _labels(keys: list[tuple[str, str, tuple[tuple[str, str], ...]]]) -> list[str]:
+    """Shortest labels that keep families apart: the law, then the block, then one varying setting after another."""
+    parts = [[LAWS[law].label] for law, _, _ in keys]
+    if len({block for _, block, _ in keys}) > 1:
+        for part, (_, block, _) in zip(parts, keys):
+            part.append(block)
+    for position in range(len(keys[0][2])):
+        if len({tuple(part) for part in parts}) == len(parts):
+            break
+        for part, (_, _, extra) in zip(parts, keys):
+            name, value = extra[position]
+            part.append(f"{name.replace('_', ' ')} {json.loads(value)}")
+    return [", ".join(part) for part in parts]
+
+
+def escaped(text: str) -> str:
+    """Text from a file as it may stand in a figure: Plotly reads a subset of HTML."""
+    return html.escape(text, quote=False)

@@ -1,0 +1,62 @@
+"""One look for static and interactive figures: a colour and a width for each latent size, a line and a marker for
+each family."""
+
+from dataclasses import dataclass
+
+from .reading import Family, Run
+
+INK, GREY, GRID = "#1b1f24", "#59636e", "#d8dee4"
+BETA_COLOURS = ("#0072B2", "#E69F00", "#D55E00")  # Okabe-Ito: lowest beta, near 1, highest
+DASHES = (("solid", "-"), ("dash", "--"), ("dot", ":"), ("dashdot", "-."), ("longdash", (0, (8, 3))))
+MARKERS = (("circle", "o"), ("square", "s"), ("diamond", "D"), ("triangle-up", "^"), ("pentagon", "p"), ("star", "*"))
+
+
+@dataclass(frozen=True)
+class Axis:
+    """What an axis shows."""
+
+    metric: str
+    label: str
+    """With its unit."""
+    log: bool = False
+
+
+AXES = {
+    axis.metric: axis
+    for axis in (
+        Axis("fraction_zeros", "Fraction of zeros"),
+        Axis("firing_rate", "Mean firing rate (spikes per unit per stimulus)", log=True),
+        Axis("r2", "R² (mean over stimuli)"),
+        Axis("bits", "Coding rate (bits per stimulus)"),
+        Axis("bits_per_spike", "Bits per spike", log=True),
+        Axis("joules", "Energy (J per stimulus)", log=True),
+        Axis("distortion", "Distortion (nats per stimulus)"),
+        Axis("objective", "Objective on test data (nats per stimulus)"),
+        Axis("spikes", "Spikes per stimulus", log=True),
+    )
+}
+
+
+def size_colours(run: Run) -> dict[int, str]:
+    """A colour for each latent size, dark to light in order of size (viridis without its palest part)."""
+    from matplotlib import colormaps
+    from matplotlib.colors import to_hex
+
+    n = len(run.sizes)
+    return {k: to_hex(colormaps["viridis"](0.82 * i / max(1, n - 1))) for i, k in enumerate(run.sizes)}
+
+
+def size_widths(run: Run) -> dict[int, float]:
+    """A line width for each latent size, thin to thick, so that colour is not the only sign."""
+    n = len(run.sizes)
+    return {k: 1.3 + 1.7 * i / max(1, n - 1) for i, k in enumerate(run.sizes)}
+
+
+def dash(family: Family, static: bool = False) -> object:
+    """Line style of a family."""
+    return DASHES[family.index % len(DASHES)][static]
+
+
+def marker(family: Family, static: bool = False) -> str:
+    """Marker of a family."""
+    return MARKERS[family.index % len(MARKERS)][static]

@@ -1,0 +1,366 @@
+"""The report against a synthetic run folder: smooth made-up numbers, no model is trained here."""
+
+import json
+import math
+import re
+from html.parser import HTMLParser
+from itertools import product
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from scipy import stats
+
+from spikevae.config import FitConfig
+from spikevae.metrics.fields import Metrics
+from spikevae.models import AmortisedVAE, save_model
+from spikevae.report import build_report, headline
+from spikevae.report.answer import findings, shown, sides
+from spikevae.report.reading import read_run
+
+BETAS = (0.01, 0.1, 1.0, 8.0)
+SIDE = 6
+
+
+def made_up_metrics(latent: str, size: int, beta: float, start: float, seed: int, price: float) -> dict[str, float]:
+    """Plausible synthetic numbers that move with every setting; signed codes have no rate."""
+    rng = np.random.default_rng([size, int(beta * 100), seed, int(start * 10) + 100])
+    r2 = 0.8 / (1 + beta**1.2) * (1 - 3 / size) + 0.01 * rng.normal()
+    values = dict.fromkeys(Metrics.undefined().to_dict(), math.nan)
+    bits = 300 / (1 + 8 * beta)
+    values |= {"kl": bits * math.log(2), "bits": bits, "distortion": 250 * (1 - r2), "r2": r2, "nan_count": 0.0}
+    values |= {"active_units": float(size // 2), "dead_units": 0.0, "mse": 250 * (1 - r2), "encoder_macs": 36.0 * size}
+    values["free_energy"] = values["distortion"] + values["kl"]
+    if latent != "gaussian":
+        rate = {"poisson": 0.3 * math.exp(0.3 * start) / (1 + beta) / (1 + 5 * price), "rectified_gaussian": 0.4}[latent]
+        rate *= math.exp(0.01 * rng.normal())
+        spikes = rate * size
+        zeros = math.exp(-rate) if latent == "poisson" else 0.5 - 0.05 / (1 + beta) + 0.001 * rng.normal()
+        values |= {"firing_rate": rate, "spikes": spikes, "bits_per_spike": bits / spikes, "prior_firing_rate": rate}
+        values |= {"fraction_zeros": zeros, "lifetime_sparseness": 0.7, "atp": 7.1e8 * spikes}
+        values |= {f"joules{level}": spikes * cost for level, cost in (("_low", 3e-11), ("", 6e-11), ("_high", 2e-10))}
+    else:
+        values["fraction_zeros"] = 0.0
+    return values
+
+
+def made_up_cell(config: FitConfig, block: str, name: str) -> dict:
+    """A cell file after the run-folder schema."""
+    values = made_up_metrics(
+        config.latent, config.n_latents, config.beta, config.start, config.seed, config.spike_price
+    )
+    objective = values["distortion"] + config.beta * values["kl"] + (3 if config.start < -2 else 0)
+    rng = np.random.default_rng(config.seed)
+    rate = values["firing_rate"]
+    units = {"kl": rng.exponential(size=config.n_latents).tolist()}
+    for key in ("firing_rate", "prior_firing_rate"):
+        units[key] = (rate * np.exp(rng.normal(size=config.n_latents))).tolist()
+    step = np.arange(1, 30) * 100.0
+    curve = objective * (1 + np.exp(-step / 500))
+    tidy = {k: v if math.isfinite(v) else None for k, v in values.items()}
+    return {
+        "id": name,
+        "block": block,
+        "config": config.model_dump(mode="json"),
+        "metrics": tidy,
+        "half": tidy,
+        "objective": objective,
+        "objective_half": objective * 1.004,
+        "units": {k: [v if math.isfinite(v) else None for v in vs] for k, vs in units.items()},
+        "code_histogram": {"edges": [0.5, 1.5, 2.5, 3.5], "mass": [0.2, 0.05, 0.0], "zero": 0.75},
+        "history": {"step": step.tolist(), "objective": curve.tolist(), "kl": curve.tolist()},
+        "diverged": False,
+        "seconds": 1.5,
+        "steps_done": 3000,
+    }
+
+
+def write_run(folder: Path, blocks: list[tuple[str, list[FitConfig]]], models: bool = True, name: str = "Synthetic") -> Path:
+    """A run folder with made-up cells and untrained models."""
+    (folder / "cells").mkdir(parents=True)
+    cells = []
+    for block, configs in blocks:
+        for config in configs:
+            cell = made_up_cell(config, block, f"{len(cells):012x}")
+            cells.append({"id": cell["id"], "block": block})
+            (folder / "cells" / f"{cell['id']}.json").write_text(json.dumps(cell))
+            if models and config.seed == 0 and config.beta in (0.01, 1.0, 8.0):
+                given = {"latent": config.latent, "n_latents": config.n_latents, "hidden": [4]}
+                shape = (1, SIDE, SIDE)
+                model = AmortisedVAE(shape, generator=torch.Generator().manual_seed(0), **given)
+                save_model(model, folder / "models" / f"{cell['id']}.safetensors", given)
+    sweep = {"name": name, "data": {"source": "bundled"}, "blocks": [{"label": block} for block, _ in blocks]}
+    config = {"format": "spikevae run 1", "sweep": sweep, "cells": cells, "versions": {"torch": "2.0"}}
+    (folder / "config.json").write_text(json.dumps(config))
+    (folder / "data.json").write_text(json.dumps({"name": "bundled", "info": {"citation": "A. Author"}, "description": "d"}))
+    rng = np.random.default_rng(0)
+    np.save(folder / "examples.npy", rng.normal(size=(16, SIDE * SIDE)).astype(np.float32))
+    return folder
+
+
+def grid(latents=("poisson", "rectified_gaussian"), sizes=(8, 16), betas=BETAS, seeds=(0, 1), starts=(-5.0, 0.5), **more):
+    """Configurations of a block."""
+    recipe = more.pop("recipe", "default")
+    return [
+        FitConfig.from_recipe(recipe, latent=l, n_latents=k, beta=b, seed=s, start=u, **more)
+        for l, k, b, s, u in product(latents, sizes, betas, seeds, starts)
+    ]
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    """Three families, two sizes, four betas, three seeds and two starts; and the published recipe."""
+    folder = tmp_path_factory.mktemp("runs") / "synthetic"
+    laws = ("poisson", "rectified_gaussian", "gaussian")
+    own = ("own", grid(laws, seeds=(0, 1, 2)))
+    published = ("published", grid(laws[:2], seeds=(0, 1, 2), starts=(-5.0,), recipe="paper"))
+    folder = write_run(folder, [published, own])
+    calls = []
+    page = build_report(folder, progress=lambda done, total, text: calls.append((done, total, text)))
+    assert page == folder / "report.html" and calls[-1][0] == calls[-1][1]
+    assert [c[0] for c in calls] == sorted(c[0] for c in calls)
+    return folder
+
+
+class Page(HTMLParser):
+    """Checks nesting and collects what the tests ask about."""
+
+    VOID = frozenset({"meta", "link", "br", "img", "input", "hr"})
+
+    def __init__(self, text):
+        super().__init__()
+        self.open, self.tags, self.text, self.scripts, self.ids = [], [], [], [], []
+        self.feed(text)
+        assert not self.open
+
+    def handle_starttag(self, tag, attributes):
+        self.tags.append((tag, dict(attributes)))
+        self.ids += [value for key, value in attributes if key == "id"]
+        if tag not in self.VOID and not self.get_starttag_text().endswith("/>"):
+            self.open.append(tag)
+
+    def handle_startendtag(self, tag, attributes):
+        self.tags.append((tag, dict(attributes)))
+
+    def handle_endtag(self, tag):
+        assert self.open and self.open[-1] == tag, f"</{tag}> closes <{self.open[-1:]}>"
+        self.open.pop()
+
+    def handle_data(self, data):
+        if self.open and self.open[-1] in ("script", "style"):
+            self.scripts.append(data)
+        else:
+            self.text.append(data)
+
+    @property
+    def words(self):
+        return re.sub(r"\s+", " ", " ".join(self.text))
+
+
+@pytest.fixture(scope="module")
+def page(run):
+    return Page((run / "report.html").read_text(encoding="utf-8"))
+
+
+def charts_of(page):
+    return next(json.loads(s) for s in page.scripts if s.startswith("{") and "chart-" in s)
+
+
+def test_page_is_one_offline_file(page):
+    for tag, attributes in page.tags:
+        for key in ("src", "href", "data", "poster", "srcset"):
+            address = attributes.get(key) or ""
+            assert not address or address.startswith(("data:", "#")), f"<{tag} {key}={address[:60]}>"
+    assert not any(tag == "link" for tag, _ in page.tags)
+    css = next(s for s in page.scripts if s.startswith(":root"))
+    assert "url(" not in css and "@import" not in css
+    assert sum("Plotly" in s and len(s) > 1e6 for s in page.scripts) == 1
+    assert len(page.ids) == len(set(page.ids))
+
+
+def test_page_is_accessible(page):
+    images = [a for tag, a in page.tags if tag == "img" or a.get("role") == "img"]
+    assert images and all(a.get("alt") or a.get("aria-label") for a in images)
+    assert any(a.get("class") == "skip" for _, a in page.tags)
+    headers = [a for tag, a in page.tags if tag == "th" and "aria-sort" in a]
+    assert len(headers) >= 20
+    assert any(tag == "html" and a.get("lang") == "en" for tag, a in page.tags)
+
+
+def test_every_section_and_figure_is_there(run, page):
+    for name in ("sparsity", "cost", "frontiers", "heat-maps", "prior", "starts", "codes", "training", "dictionaries",
+                 "reconstructions", "cells", "run"):  # fmt: skip
+        assert name in page.ids
+    names = {p.stem for p in (run / "figures").glob("*.png")}
+    assert {"sparsity", "cost", "frontiers", "heat_maps", "prior_posterior", "starts", "code_histograms", "training"} <= names
+    assert any(n.startswith("dictionary_") for n in names) and any(n.startswith("reconstruction_") for n in names)
+    assert names == {p.stem for p in (run / "figures").glob("*.svg")}
+    assert "spike_price" not in names
+    assert set(charts_of(page)) <= set(page.ids)
+
+
+def test_charts_are_valid_plotly_figures(page):
+    import plotly.graph_objects as go
+
+    specs = charts_of(page)
+    assert len(specs) > 15
+    for spec in specs.values():
+        go.Figure(spec)
+        assert all("family" in t["meta"] for t in spec["data"] if "meta" in t)
+
+
+def test_one_row_a_fit_with_its_flag(run, page):
+    cells = read_run(run).cells
+    assert len(cells) == 2 * 4 * 3 * (3 * 2 + 2)
+    rows = [a for tag, a in page.tags if tag == "tr" and "data-flag" in a]
+    assert [a["data-flag"] for a in rows] == [c.check.flag for c in cells]
+
+
+def test_headline_numbers_equal_independent_ones(run):
+    """Slope and t interval of the best starts from the files alone, with SciPy."""
+    raw = [json.loads(p.read_text()) for p in sorted((run / "cells").glob("*.json"))]
+    chosen: dict[tuple[int, float], dict] = {}
+    for cell in raw:
+        config = cell["config"]
+        if cell["block"] == "own" and config["latent"] == "poisson" and config["n_latents"] == 16:
+            key = (config["seed"], config["beta"])
+            if key not in chosen or cell["objective"] < chosen[key]["objective"]:
+                chosen[key] = cell
+    slopes = []
+    for seed in (0, 1, 2):
+        zeros = [chosen[seed, beta]["metrics"]["fraction_zeros"] for beta in BETAS]
+        slopes.append(stats.linregress(np.log10(BETAS), zeros).slope)
+    low, high = stats.t.interval(0.95, 2, loc=np.mean(slopes), scale=stats.sem(slopes))
+    expected = f"fraction of zeros +{shown(np.mean(slopes))} (+{shown(low)} to +{shown(high)})"
+    lead = [line for line in headline(run) if line.startswith("Poisson, own")]
+    assert len(lead) == 1 and expected in lead[0]
+    assert "95% t interval over 3 seeds" in lead[0]
+    r2 = [np.mean([chosen[seed, beta]["metrics"]["r2"] for seed in (0, 1, 2)]) for beta in (0.01, 8.0)]
+    assert f"R² meanwhile goes from {shown(r2[0])} to {shown(r2[1])}" in lead[0]
+
+
+def test_claim_counts_sizes_and_sides(run, page):
+    lines = headline(run)
+    claims = [line for line in lines if "“raising β" in line]
+    assert [line.split(" (")[0] for line in claims] == ["Published recipe", "Best of starts"]
+    assert all("holds for means over seeds in all 2 cases" in line for line in claims)
+    assert sum("rectified Gaussian control" in line for line in lines) == 2
+    assert any("not a sample of natural images" in line for line in lines)
+    for line in claims:
+        assert line in page.words
+    assert [side.title for side in sides(read_run(run))] == ["Published recipe", "Best of starts"]
+
+
+def test_convergence_counts(run):
+    cells = read_run(run).cells
+    flags = {flag: sum(c.check.flag == flag for c in cells) for flag in ("converged", "not converged", "rate not identified")}
+    line = next(line for line in headline(run) if line.startswith("Of "))
+    assert line.startswith(f"Of {len(cells)} fits")
+    for flag, count in flags.items():
+        assert not count or f"{count} {flag}" in line
+
+
+def test_undefined_numbers_are_dashes(page):
+    text = page.words
+    assert "nan" not in text.lower().replace("nanoj", "").split() and "None" not in text.split()
+    for spec in charts_of(page).values():
+        assert "NaN" not in json.dumps(spec)
+
+
+def test_hostile_text_stays_text(tmp_path):
+    attack = "</script><script>alert(1)</script><img src=x onerror=alert(2)>{{ 7*7 }}"
+    configs = grid(("poisson",), sizes=(8,), betas=(0.1, 1.0), seeds=(0,), starts=(0.5,))
+    other = grid(("poisson",), sizes=(8,), betas=(0.1, 1.0), seeds=(1,), starts=(0.5,))
+    folder = write_run(tmp_path / "r", [(attack, configs), ("b", other)], models=False, name=attack)
+    (folder / "data.json").write_text(json.dumps({"description": attack, "name": attack, "info": {"citation": attack}}))
+    text = build_report(folder).read_text(encoding="utf-8")
+    parsed = Page(text)
+    assert "alert(1)" not in "".join(s for s in parsed.scripts if len(s) < 1e6 and "\\u003c" not in s)
+    assert not any(a.get("onerror") for _, a in parsed.tags)
+    assert attack in parsed.words.replace("  ", " ") and "49" not in parsed.words.split(attack)[0]
+    assert text.count("<script") - text.count('"<script') >= 3
+    assert len([1 for tag, _ in parsed.tags if tag == "script"]) == 3
+
+
+def test_a_single_fit_still_makes_a_page(tmp_path):
+    configs = grid(("gaussian",), sizes=(8,), betas=(1.0,), seeds=(0,), starts=(0.5,))
+    folder = write_run(tmp_path / "one", [("own", configs)])
+    parsed = Page(build_report(folder).read_text(encoding="utf-8"))
+    assert "one β only, so no trend" in parsed.words
+    assert any("no trend" in line for line in headline(folder))
+    assert "starts" not in parsed.ids
+
+
+def test_one_seed_one_family_one_size(tmp_path):
+    folder = write_run(tmp_path / "few", [("own", grid(("poisson",), sizes=(8,), seeds=(0,), starts=(0.5,)))], models=False)
+    (folder / "examples.npy").unlink()
+    assert any("regression over β, one seed" in line for line in headline(folder))
+    Page(build_report(folder).read_text(encoding="utf-8"))
+
+
+def test_spike_prices_are_families_with_a_three_way_view(tmp_path):
+    configs = [c for price in (0.0, 0.1) for c in grid(("poisson",), sizes=(8,), seeds=(0, 1), spike_price=price)]
+    folder = write_run(tmp_path / "price", [("own", configs)], models=False)
+    loaded = read_run(folder)
+    assert [f.label for f in loaded.families] == ["Poisson, spike price 0.0", "Poisson, spike price 0.1"]
+    parsed = Page(build_report(folder).read_text(encoding="utf-8"))
+    assert "chart-three-way" in parsed.ids and (folder / "figures" / "spike_price.svg").is_file()
+
+
+def test_a_run_without_the_published_recipe_compares_the_lowest_start(tmp_path):
+    folder = write_run(tmp_path / "own", [("own", grid(("poisson",), sizes=(8,)))], models=False)
+    low, best = sides(read_run(folder))
+    assert (low.title, best.title) == ("Lowest start only", "Best of starts")
+    cells = read_run(folder)
+    assert all(c.start == -5.0 for c in cells.low) and all(c.start == 0.5 for c in cells.best)
+
+
+def test_diverged_fits_are_left_out_of_trends(tmp_path):
+    folder = write_run(tmp_path / "bad", [("own", grid(("poisson",), sizes=(8,), starts=(0.5,)))], models=False)
+    path = sorted((folder / "cells").glob("*.json"))[0]
+    cell = json.loads(path.read_text())
+    cell |= {"diverged": True, "objective": None, "metrics": dict.fromkeys(cell["metrics"])}
+    path.write_text(json.dumps(cell))
+    loaded = read_run(folder)
+    assert len(loaded.best) == len(loaded.cells) - 1 and loaded.cells[0].check.flag == "not converged"
+    assert findings(loaded.best)[0].n_points == 7
+    assert any("(1 diverged)" in line for line in headline(folder))
+    Page(build_report(folder).read_text(encoding="utf-8"))
+
+
+def test_a_beta_of_zero_has_no_place_in_trends(tmp_path):
+    configs = grid(("poisson",), sizes=(8,), betas=(0.0, 0.1, 1.0), starts=(0.5,))
+    folder = write_run(tmp_path / "zero", [("own", configs)], models=False)
+    assert findings(read_run(folder).best)[0].betas == (0.1, 1.0)
+    build_report(folder)
+
+
+@pytest.mark.parametrize("damage", ["no folder", "no config", "no cells", "cut cell", "strange cell", "examples"])
+def test_a_folder_that_is_no_run_is_named(tmp_path, damage):
+    folder = tmp_path / "runs"
+    if damage != "no folder":
+        write_run(folder, [("own", grid(("poisson",), sizes=(8,), seeds=(0,), starts=(0.5,)))])
+    cell = folder / "cells" / f"{0:012x}.json"
+    if damage == "no config":
+        (folder / "config.json").unlink()
+    if damage == "no cells":
+        for path in (folder / "cells").iterdir():
+            path.unlink()
+    if damage == "cut cell":
+        cell.write_text(cell.read_text()[:100])
+    if damage == "strange cell":
+        cell.write_text(json.dumps({"id": f"{0:012x}", "metrics": {}, "block": "b", "config": {"latent": "poisson"}}))
+    if damage == "examples":
+        (folder / "examples.npy").write_bytes(b"no numbers")
+    with pytest.raises((FileNotFoundError, ValueError), match=re.escape(str(folder))):
+        build_report(folder)
+    assert not (folder / "report.html").exists()
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [(0.0, "0"), (0.5, "0.500"), (-0.0123, "−0.0123"), (99.96, "100"), (1234.5, "1230"), (6e-11, "6×10⁻¹¹"), (math.nan, "-")],
+)
+def test_numbers_for_reading(value, text):
+    assert shown(value) == text
