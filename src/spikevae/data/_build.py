@@ -24,6 +24,12 @@ def build(config: DataConfig, images: Images) -> PatchSet:
     if images.truth is not None:  # synthetic stimuli are made at the size of a patch
         recipe = replace(recipe, patch=None)
     is_test = split(images, config.test_fraction)
+    rows = isinstance(images.images, np.ndarray) and images.images.ndim == 2
+    if rows and (recipe.patch is not None or recipe.asks_for_images(config.downsample or 1)):
+        raise ValueError(
+            f"source {config.source!r} holds rows of {images.images[0].size} features: patch, colour, "
+            "downsample, whiten, normalise_contrast, crop and zscore = 'image' need images"
+        )
     make = _whole if recipe.patch is None else _cut
     parts, info = make(config, recipe, images, is_test)
     for part in ("train", "test"):
@@ -31,7 +37,7 @@ def build(config: DataConfig, images: Images) -> PatchSet:
         parts[f"{part}_labels"] = (
             None if images.labels is None else np.asarray(images.labels, np.int64)[group]
         )
-        names = [str(images.names[i]) for i in np.flatnonzero(is_test == (part == "test"))]
+        names = [name for name, held_out in zip(images.names, is_test) if held_out == (part == "test")]
         info[f"{part}_images"] = names if images.photographs and len(names) <= MAX_NAMES else []
         info[f"n_{part}_images"] = len(names)
     return PatchSet(
@@ -88,7 +94,7 @@ def _cut(
             f"patches that do not overlap ({counts['admissible_tiles']:,} with contrast)"
         )
     if images.photographs:
-        info["downsample"] = dict(zip(map(str, images.names), prepared.factors))
+        info["downsample"] = dict(zip(images.names, prepared.factors))
     return parts, info
 
 
@@ -97,21 +103,29 @@ def _whole(
 ) -> tuple[dict[str, Any], dict[str, Any]]:
     """Every image as one stimulus, and what the record says about it."""
     raw = np.asarray(images.images)
-    if raw.ndim == 2:  # rows of features: there is nothing to filter
-        x, shape = raw.astype(np.float32), raw.shape[1:]
-    else:
-        factor = config.downsample or 1
+    factor = config.downsample or 1
+    if recipe.asks_for_images(factor):
         shape = prepare(raw[0], factor, recipe).shape
         x = np.empty((len(raw), math.prod(shape)), dtype=np.float32)
         for i, image in enumerate(raw):
             x[i] = prepare(image, factor, recipe).ravel()
-    mean, std = float(x[~is_test].mean(dtype=np.float64)), float(x[~is_test].std(dtype=np.float64))
-    kept = x.std(axis=1) >= max(recipe.min_contrast * std, np.finfo(np.float32).tiny)
+    else:
+        raw = np.moveaxis(raw, -1, 1) if raw.ndim == 4 else raw[:, None] if raw.ndim == 3 else raw
+        shape = raw.shape[1:]
+        x = raw.reshape(len(raw), -1).astype(np.float32)
+    overall = float(x[~is_test].std(dtype=np.float64))
+    kept = x.std(axis=1) >= max(recipe.min_contrast * overall, np.finfo(np.float32).tiny)
+    train = x[~is_test & kept]
+    if not len(train):
+        raise ValueError(f"source {config.source!r}: no training stimulus has contrast")
+    mean, std = float(train.mean(dtype=np.float64)), float(train.std(dtype=np.float64))
     if recipe.zscore == "train":
         x = preprocess.zscore(x, mean, std)
     parts: dict[str, Any] = {"shape": shape}
     info: dict[str, Any] = {"pixel_mean": mean, "pixel_std": std, "contrast": []}
-    for k, (part, size) in enumerate({"train": config.n, "test": config.n_test}.items()):
+    made = images.truth is not None  # synthetic: as many as asked for were made
+    sizes = {"train": None if made else config.n, "test": None if made else config.n_test}
+    for k, (part, size) in enumerate(sizes.items()):
         mine = is_test == (part == "test")
         index = np.flatnonzero(mine & kept)
         if not 0 < (size or 1) <= len(index):
@@ -150,7 +164,7 @@ def _record(config: DataConfig, recipe: Recipe, images: Images) -> dict[str, Any
         "config": config.model_dump(mode="json"),
         "recipe": asdict(recipe),
         "steps": steps or ["pixels as they are"],
-        "images": [str(name) for name in images.names] if len(images.names) <= MAX_NAMES else [],
+        "images": list(images.names) if len(images.names) <= MAX_NAMES else [],
         "skipped": dict(images.skipped),
         "licence": images.licence,
         "citation": images.citation,

@@ -11,19 +11,19 @@ class SyntheticConfig(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
 
-    units: int = Field(64, ge=1)
+    units: int = Field(default=64, ge=1)
     """Atoms of the true dictionary."""
 
-    firing_rate: float = Field(0.1, gt=0)
+    firing_rate: float = Field(default=0.1, gt=0)
     """Geometric mean of the true firing rates, spikes per unit per stimulus."""
 
-    spread: float = Field(1.0, ge=0)
+    spread: float = Field(default=1.0, ge=0)
     """Half-width of the uniform law of the true log firing rates, in nats."""
 
-    amplitude: float = Field(3.0, gt=0)
+    amplitude: float = Field(default=3.0, gt=0)
     """Euclidean norm of one spike's contribution to a stimulus."""
 
-    noise: float = Field(0.1, ge=0)
+    noise: float = Field(default=0.1, ge=0)
     """Standard deviation of the Gaussian pixel noise."""
 
 
@@ -44,28 +44,28 @@ class DataConfig(BaseModel):
     source: str = "bundled"
     """A word of `spikevae.data.SOURCES`, with a path after a colon where it takes one: `folder:photos`."""
 
-    patch: int | None = Field(None, ge=2, le=1024)
+    patch: int | None = Field(default=None, ge=2, le=1024)
     """Side of a square patch in pixels; none given: 16 for photographs, the whole image otherwise."""
 
-    n: int | None = Field(None, ge=1)
+    n: int | None = Field(default=None, ge=1)
     """Training stimuli; none given: 40,000 patches of images, every whole stimulus (10,000 synthetic
     ones)."""
 
-    n_test: int | None = Field(None, ge=1)
+    n_test: int | None = Field(default=None, ge=1)
     """Test stimuli; none given: a quarter of `n` of patches and of synthetic stimuli, every whole stimulus
     otherwise."""
 
-    test_fraction: float | None = Field(None, gt=0, lt=1)
+    test_fraction: float | None = Field(default=None, gt=0, lt=1)
     """Share of whole images held out; none given: the source's own split, or 0.2 where it has none."""
 
-    seed: int = Field(0, ge=0)
+    seed: int = Field(default=0, ge=0)
     """Seed of the choice of patches; the split by image does not depend on it."""
 
     colour: Literal["grey", "rgb"] | None = None
     """`grey` is luminance; `rgb` keeps three channels and leaves greyscale photographs out;
     none given: `grey` for photographs, the stored channels otherwise."""
 
-    downsample: int | None = Field(None, ge=1, le=16)
+    downsample: int | None = Field(default=None, ge=1, le=16)
     """Factor by which images are made smaller first; none given: 2 for photographs that bear the 8 x 8 grid
     of JPEG compression (the smallest factor that removes it), 1 otherwise."""
 
@@ -79,14 +79,14 @@ class DataConfig(BaseModel):
     """Mean and deviation removed: of all training images, of each image (as published), or not at all;
     none given: `train` for photographs, `none` otherwise."""
 
-    crop: int | None = Field(None, ge=0, le=256)
+    crop: int | None = Field(default=None, ge=0, le=256)
     """Border left out after filtering, pixels; none given: 4 for photographs, 0 otherwise."""
 
     patches: Literal["random", "grid"] = "random"
     """Different patches at random places, or those of the grid of non-overlapping tiles (at most `n` of
     them)."""
 
-    min_contrast: float | None = Field(None, ge=0)
+    min_contrast: float | None = Field(default=None, ge=0)
     """Patches whose standard deviation is below this share of the training images' are never drawn, for
     training or for test: an R2 per stimulus divides by their variance. None given: 0.2 where patches are cut
     (4 % of the mean variance), 1e-6 for whole stimuli."""

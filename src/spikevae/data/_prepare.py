@@ -44,6 +44,11 @@ class Recipe:
         colour = config.colour or ("grey" if photographs else None)
         return cls(patch, colour, whiten, normalise, zscore, crop, contrast)
 
+    def asks_for_images(self, factor: int) -> bool:
+        """Whether any step has to see an image as such."""
+        filtered = self.whiten or self.normalise_contrast or self.crop > 0 or factor > 1
+        return filtered or self.zscore == "image" or self.colour is not None
+
 
 def prepare(image: np.ndarray, factor: int, recipe: Recipe) -> np.ndarray:
     """Every step on an (H, W) or (H, W, C) image but the z-score over training images: (C, H', W')."""

@@ -78,8 +78,10 @@ def read_folder(config: DataConfig) -> Images:
     if not root.is_dir():
         raise ValueError(f"source 'folder': {root} is no folder")
     recipe = Recipe.resolve(config, photographs=True)
-    paths, kept, skipped = [], {}, {}
+    paths: list[Path] = []
     lossy: list[bool] = []
+    kept: dict[int, np.ndarray] = {}
+    skipped: dict[str, str] = {}
     values = 0
     for path in sorted(
         p for p in root.rglob("*") if p.suffix.lower() in SUFFIXES and not p.name.startswith(".")
@@ -90,7 +92,7 @@ def read_folder(config: DataConfig) -> Images:
             image = read_photograph(path)
             check_usable(image, recipe, config.downsample or jpeg_factor(bad))
         except (OSError, ValueError) as error:
-            skipped[name] = str(error).removeprefix(f"{path}: ")
+            skipped[name] = str(error).removeprefix(f"{path}: ").replace(str(path), name)
             continue
         if values + image.size <= KEEP_VALUES:
             kept[len(paths)] = image

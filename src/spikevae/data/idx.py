@@ -111,6 +111,7 @@ def read_digits(config: DataConfig) -> Images:
         Where files are missing, damaged or do not fit each other.
     """
     known = SETS[config.word]
+    parts: list[tuple[Path, Path | None]]
     if config.path is None or config.path.startswith(("http://", "https://")):
         mirrors = (config.path,) if config.path else known.mirrors
         files = {name: fetch(name, f"md5:{md5}", mirrors, config.word) for name, md5 in known.md5.items()}
