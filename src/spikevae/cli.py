@@ -4,25 +4,28 @@ import json
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from importlib.metadata import version
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from cyclopts import App, CycloptsError, Parameter
 from rich.console import Console
 
-from . import __version__
-
 DONE, FAILED, USAGE, INTERRUPTED = 0, 1, 2, 130
 
 app = App(
     name="spikevae",
-    version=__version__,
+    version=lambda: version("spikevae"),
     help="Variational autoencoders whose code is made of spike counts and priced in energy.\n\n"
     "Start with `spikevae sweep`: it fits the demo grid to bundled photographs and writes a report.",
     help_format="markdown",
+    result_action="return_none",
+    suppress_keyboard_interrupt=False,  # main says how to go on
 )
 
-Device = Annotated[Literal["auto", "cpu", "cuda"], Parameter(help="Where to compute; auto takes a GPU if there is one.")]
+Device = Annotated[
+    Literal["auto", "cpu", "cuda"], Parameter(help="Where to compute; auto takes a GPU if there is one.")
+]
 Json = Annotated[bool, Parameter(name="--json", negative=(), help="Print one JSON object instead of text.")]
 Data = Annotated[
     str,
@@ -42,7 +45,14 @@ def checking_input() -> Iterator[None]:
     """What is wrong with the user's input ends with exit code 2, not 1."""
     try:
         yield
-    except (ValueError, FileNotFoundError, NotADirectoryError) as error:
+    except ValueError as error:
+        from pydantic import ValidationError
+
+        from .config import readable
+
+        text = readable(error, error.title) if isinstance(error, ValidationError) else str(error)
+        raise UsageError(text) from None
+    except (FileNotFoundError, NotADirectoryError) as error:
         raise UsageError(str(error)) from None
 
 
@@ -185,7 +195,13 @@ def train(
         from .single import evaluate_file, prepare, train_to_file
         from .sweep.edit import parse_settings
 
-        given = {"latent": latent, "n_latents": n_latents, "beta": beta, "spike_price": spike_price, "seed": seed}
+        given = {
+            "latent": latent,
+            "n_latents": n_latents,
+            "beta": beta,
+            "spike_price": spike_price,
+            "seed": seed,
+        }
         if steps is not None:
             given["steps"] = steps
         given |= parse_settings(set_ or [])
@@ -200,7 +216,9 @@ def evaluate(
     model: Path,
     /,
     *,
-    data: Annotated[str | None, Parameter(help="Data source; by default what the model was trained on.")] = None,
+    data: Annotated[
+        str | None, Parameter(help="Data source; by default what the model was trained on.")
+    ] = None,
     patch: int | None = None,
     n: int | None = None,
     seed: int | None = None,
@@ -228,7 +246,12 @@ def evaluate(
         stimuli = load_for(model, data, patch=patch, n=n, seed=seed)
     evaluation = evaluate_file(model, stimuli, seed=seed or 0, device=device)
     metrics = evaluation.metrics
-    facts = {"model": str(model), "data": stimuli.name, "stimuli": len(stimuli.test), "metrics": metrics.to_dict()}
+    facts = {
+        "model": str(model),
+        "data": stimuli.name,
+        "stimuli": len(stimuli.test),
+        "metrics": metrics.to_dict(),
+    }
     emit(json, facts, f"{len(stimuli.test)} held-out stimuli of {stimuli.name}\n\n{metrics.describe()}")
 
 
@@ -261,7 +284,8 @@ def data(
     patch: int | None = None,
     n: int | None = None,
     figure: Annotated[
-        Path | None, Parameter(help="Also draw power spectra before and after preparation, and patches, to this file.")
+        Path | None,
+        Parameter(help="Also draw power spectra before and after preparation, and patches, to this file."),
     ] = None,
     seed: int = 0,
     device: Device = "auto",
@@ -281,17 +305,17 @@ def data(
         Seed of the places that patches are cut from.
     """
     with checking_input():
-        from .data import load
+        from .data import DataConfig, load_config, read_images
 
-        options = {key: value for key, value in {"patch": patch, "n": n}.items() if value is not None}
-        patches = load(source, seed=seed, **options)
+        config = DataConfig(source=source, patch=patch, n=n, seed=seed)
+        patches = load_config(config)
     facts: dict[str, Any] = {"name": patches.name, "train": len(patches.train), "test": len(patches.test)}
     facts |= {"shape": list(patches.shape), "info": patches.info}
     text = patches.describe()
     if figure is not None:
-        from .data.figure import save_figure
+        from .data.figure import spectra_figure
 
-        save_figure(patches, figure)
+        spectra_figure(config, read_images(config), patches).savefig(figure)
         facts["figure"] = str(figure)
         text += f"\n\nFigure: {figure}"
     emit(json, facts, text)
@@ -306,7 +330,13 @@ def models(*, seed: int = 0, device: Device = "auto", json: Json = False) -> Non
     from .distributions import LAWS
 
     rows = [
-        {"name": law.name, "label": law.label, "formula": law.formula, "counts": law.is_count, "source": law.citation}
+        {
+            "name": law.name,
+            "label": law.label,
+            "formula": law.formula,
+            "counts": law.is_count,
+            "source": law.citation,
+        }
         for law in LAWS.values()
     ]
     lines = [f"{row['name']}\n    {row['formula']}\n    {row['source']}" for row in rows]
