@@ -30,14 +30,11 @@ def fetch(name: str, known_hash: str, mirrors: Sequence[str], folder: str) -> Pa
     ConnectionError
         Where no mirror gives the file with that hash; the message lists each attempt.
     """
-    import logging
-
     import pooch
     import requests
 
     place = cache_folder() / folder
     failures = []
-    pooch.get_logger().setLevel(logging.WARNING)
     for mirror in mirrors:
         url = f"{mirror.rstrip('/')}/{name}"
         try:

@@ -6,7 +6,7 @@ limit).
 References
 ----------
 - Olshausen, Field (1996), Nature 381:607-609, and (1997), Vision Research 37:3311-3325: the whitening filter.
-- Jarrett, Kavukcuoglu, Ranzato, LeCun (2009), ICCV, section 3.1: local contrast normalisation.
+- Jarrett, Kavukcuoglu, Ranzato, LeCun (2009), ICCV: local contrast normalisation.
 - Vafaii, Galor, Yates (2024), NeurIPS, Poisson variational autoencoder: both, for natural image patches.
 """
 
