@@ -30,9 +30,10 @@ class SyntheticConfig(BaseModel):
 class DataConfig(BaseModel):
     """Everything that decides a `PatchSet`: equal configurations give equal arrays.
 
-    `None` means the source's own default: photographs are cut into whitened patches; digits, arrays and synthetic
-    stimuli are taken whole and as they are. The values used are recorded in `PatchSet.info`. The mean of a patch is
-    not removed, as in the published preparation: after contrast normalisation it holds 0.3 % of the variance.
+    `None` means the source's own default: photographs are cut into whitened patches; digits, arrays and
+    synthetic stimuli are taken whole and as they are. The values used are recorded in `PatchSet.info`. The
+    mean of a patch is not removed, as in the published preparation: after contrast normalisation it holds 0.3
+    % of the variance.
 
     Examples
     --------
