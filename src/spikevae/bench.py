@@ -11,6 +11,7 @@ from .training import Stack
 
 BETAS = (0.01, 0.1, 0.5, 1.0, 1.5, 2.0, 4.0, 8.0)
 REPEATS, STEPS, PIXELS, STIMULI = 5, 20, 256, 4000
+WIDTHS = (32, 128, 512)
 
 
 def _seconds_per_fit_step(stacks: list[Stack]) -> float:
@@ -33,7 +34,13 @@ def _seconds_of_products(n_fits: int, batch: int, n_latents: int, device: str) -
     x = torch.zeros(n_fits, batch, PIXELS, device=device)
     weight = torch.zeros(n_fits, PIXELS, n_latents, device=device)
     code = torch.zeros(n_fits, batch, n_latents, device=device)
-    products = (lambda: x @ weight, lambda: code @ weight.mT, lambda: x.mT @ code, lambda: code.mT @ x, lambda: x @ weight)
+    products = (
+        lambda: x @ weight,
+        lambda: code @ weight.mT,
+        lambda: x.mT @ code,
+        lambda: code.mT @ x,
+        lambda: x @ weight,
+    )
     for product in products:
         product()
     began = time.perf_counter()
@@ -52,16 +59,26 @@ def compare_stacks(device: str, seed: int) -> tuple[list[dict[str, Any]], str]:
     """
     train = torch.randn(STIMULI, PIXELS, generator=torch.Generator().manual_seed(seed))
     rows = []
-    for n_latents in (32, 128, 512):
-        configs = [FitConfig.from_recipe("default", n_latents=n_latents, beta=beta, seed=seed) for beta in BETAS]
+    for n_latents in WIDTHS:
+        configs = [
+            FitConfig.from_recipe("default", n_latents=n_latents, beta=beta, seed=seed) for beta in BETAS
+        ]
         times: dict[str, list[float]] = {"stacked": [], "alone": [], "products": []}
         for _ in range(REPEATS):
             times["stacked"].append(_seconds_per_fit_step([Stack(configs, train, (PIXELS,), device=device)]))
             alone = [Stack([config], train, (PIXELS,), device=device) for config in configs]
             times["alone"].append(_seconds_per_fit_step(alone))
-            times["products"].append(_seconds_of_products(len(configs), configs[0].batch_size, n_latents, device))
+            times["products"].append(
+                _seconds_of_products(len(configs), configs[0].batch_size, n_latents, device)
+            )
         medians = {f"{name}_ms": 1e3 * statistics.median(values) for name, values in times.items()}
-        rows.append({"n_latents": n_latents, **medians, "alone_over_stacked": medians["alone_ms"] / medians["stacked_ms"]})
+        rows.append(
+            {
+                "n_latents": n_latents,
+                **medians,
+                "alone_over_stacked": medians["alone_ms"] / medians["stacked_ms"],
+            }
+        )
     lines = [
         f"milliseconds a fit-step on {device}, {torch.get_num_threads()} threads: {len(BETAS)} fits, batch 250, 256 pixels",
         f"{'K':>5} {'stacked':>9} {'alone':>9} {'ratio':>6} {'products only':>14}",

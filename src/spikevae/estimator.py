@@ -130,7 +130,17 @@ class SpikeVAE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator)
         self.verbose = verbose
 
     def _config(self, seed: int) -> FitConfig:
-        optional = "steps batch_size start encoder decoder prior likelihood noise_variance learning_rate".split()
+        optional = [
+            "steps",
+            "batch_size",
+            "start",
+            "encoder",
+            "decoder",
+            "prior",
+            "likelihood",
+            "noise_variance",
+            "learning_rate",
+        ]
         given = {name: getattr(self, name) for name in optional if getattr(self, name) is not None}
         if self.recipe == "default" and "epochs" not in (self.options or {}):
             given.setdefault("steps", DEFAULT_STEPS)
@@ -187,7 +197,9 @@ class SpikeVAE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator)
         stimuli = self._check(X, reset=True)
         if config.likelihood == "bernoulli" and (stimuli.min() < 0 or stimuli.max() > 1):
             low, high = float(stimuli.min()), float(stimuli.max())
-            raise ValueError(f"likelihood='bernoulli' needs pixels in [0, 1]; X spans [{low:.3g}, {high:.3g}]")
+            raise ValueError(
+                f"likelihood='bernoulli' needs pixels in [0, 1]; X spans [{low:.3g}, {high:.3g}]"
+            )
         stack = Stack([config], stimuli, self._image_shape(config), device=resolve_device(self.device))
         with show_progress(f"SpikeVAE {config.latent}", enabled=self.verbose) as report:
             done = 0

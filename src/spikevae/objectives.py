@@ -6,10 +6,11 @@ published models. The expected distortion of a linear decoder has a closed form 
 and variance are known, because then E||x - b - z Phi||^2 = ||x - b - E[z] Phi||^2 + sum_k Var(z_k) ||phi_k||^2.
 """
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
+from torch.autograd.function import once_differentiable
 from torch.nn.functional import binary_cross_entropy_with_logits
 
 
@@ -26,6 +27,46 @@ class FreeEnergy(NamedTuple):
     """Expected spikes per stimulus, all units together; 0 where the law has no firing rate."""
     moments: Tensor
     """(n_moments, K): batch means of the statistics that fix the optimal prior."""
+
+
+class _SquaredError(torch.autograd.Function):
+    """||x - y||^2 over the last axis; a pass over the pixels forward after the difference, and one backward."""
+
+    @staticmethod
+    def forward(x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
+        residual = y - x
+        return torch.linalg.vector_norm(residual, dim=-1).square(), residual
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Tensor, Tensor], output: tuple[Tensor, Tensor]) -> None:
+        ctx.mark_non_differentiable(output[1])
+        ctx.set_materialize_grads(False)  # or backward is handed zeros as large as the batch for the residual
+        ctx.save_for_backward(output[1])
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor | None, _: Any) -> tuple[Tensor | None, Tensor | None]:
+        if grad is None:
+            return None, None
+        (residual,) = ctx.saved_tensors
+        to_y = residual * (2 * grad).unsqueeze(-1)
+        return -to_y if ctx.needs_input_grad[0] else None, to_y
+
+    @staticmethod
+    def vmap(info: Any, in_dims: tuple[int | None, int | None], x: Tensor, y: Tensor) -> Any:
+        lanes = [t if d is None else t.movedim(d, 0) for t, d in zip((x, y), in_dims)]
+        return _SquaredError.apply(*torch.broadcast_tensors(*lanes)), (0, 0)
+
+
+def squared_error(x: Tensor, y: Tensor) -> Tensor:
+    """||x - y||^2 over the last axis.
+
+    Examples
+    --------
+    >>> squared_error(torch.zeros(2, 3), torch.ones(2, 3))
+    tensor([3., 3.])
+    """
+    return _SquaredError.apply(x, y)[0]
 
 
 def gaussian_distortion(squared_error: Tensor, n_pixels: int, log_variance: Tensor | float) -> Tensor:
@@ -76,7 +117,7 @@ def expected_squared_error(x: Tensor, mean_output: Tensor, variance: Tensor, dic
     Vafaii, Galor, Yates 2024 (arXiv 2405.14473), the closed form for Poisson codes; the same line of algebra holds
     for any code with independent units.
     """
-    return (x - mean_output).square().sum(-1) + variance @ dictionary.square().sum(-1)
+    return squared_error(x, mean_output) + variance @ dictionary.square().sum(-1)
 
 
 LOG_2 = 0.6931471805599453

@@ -45,10 +45,13 @@ class _Deviance(torch.autograd.Function):
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Tensor], output: tuple[Tensor, Tensor]) -> None:
         ctx.mark_non_differentiable(output[1])
+        ctx.set_materialize_grads(False)
         ctx.save_for_backward(inputs[0], output[1])
 
     @staticmethod
-    def backward(ctx: Any, grad: Tensor, _: Any) -> Tensor:
+    def backward(ctx: Any, grad: Tensor | None, _: Any) -> Tensor | None:
+        if grad is None:
+            return None
         x, grown = ctx.saved_tensors
         if torch.is_grad_enabled():  # the stored e^x - 1 is a constant to a second derivative
             grown = torch.expm1(x)

@@ -11,7 +11,7 @@ from ..distributions import get_law
 from ..distributions._law import Law
 from ..distributions._random import Generator
 from ..networks import build_decoder, build_encoder
-from ..objectives import FreeEnergy, bernoulli_distortion, expected_squared_error, gaussian_distortion
+from ..objectives import FreeEnergy, bernoulli_distortion, expected_squared_error, gaussian_distortion, squared_error
 
 
 class AmortisedVAE(nn.Module):
@@ -85,7 +85,9 @@ class AmortisedVAE(nn.Module):
         )
         if encoder_bias:
             with torch.no_grad():
-                self.encoder.head.bias.copy_(self.law.initial_raw(n_latents, start, residual=prior != "closed_form"))
+                self.encoder.head.bias.copy_(
+                    self.law.initial_raw(n_latents, start, residual=prior != "closed_form")
+                )
         values = self.law.initial_prior(n_latents, start, start_spread, generator)
         for name, value in values.items():
             if prior == "learned":
@@ -124,7 +126,7 @@ class AmortisedVAE(nn.Module):
         output = self.decoder(code)
         if self.likelihood == "bernoulli":
             return bernoulli_distortion(x, output)
-        return gaussian_distortion((x - output).square().sum(-1), self.n_features, self.log_noise_variance)
+        return gaussian_distortion(squared_error(x, output), self.n_features, self.log_noise_variance)
 
     def expected_distortion(self, x: Tensor, q: Law) -> Tensor | None:
         """(B,) exact expectation of :meth:`distortion` under q, or None where it has no closed form."""

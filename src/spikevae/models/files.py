@@ -16,7 +16,9 @@ FORMAT = "spikevae model 1"
 MAX_WEIGHTS = 1 << 28  # of one layer: a gigabyte in float32
 
 
-def save_model(model: AmortisedVAE, path: str | Path, given: dict[str, Any], extra: dict[str, Any] | None = None) -> None:
+def save_model(
+    model: AmortisedVAE, path: str | Path, given: dict[str, Any], extra: dict[str, Any] | None = None
+) -> None:
     """Write a model.
 
     Parameters
@@ -76,4 +78,6 @@ def _check_sizes(shape: tuple[int, ...], given: dict[str, Any]) -> None:
     widths = [math.prod(shape), int(given["n_latents"]), *(given.get("hidden") or ())]
     two_largest = sorted(widths)[-2:]
     if min(shape, default=0) < 1 or min(widths) < 1 or math.prod(two_largest) > MAX_WEIGHTS:
-        raise ValueError(f"sizes out of range: shape {shape}, n_latents {given['n_latents']}, {given.get('hidden')}")
+        raise ValueError(
+            f"sizes out of range: shape {shape}, n_latents {given['n_latents']}, {given.get('hidden')}"
+        )

@@ -129,7 +129,7 @@ def shown(value: float, digits: int = 3) -> str:
         return "-"
     if value == 0:
         return "0"
-    exponent = math.floor(math.log10(abs(value)))
+    exponent = int(f"{value:.{digits - 1}e}".partition("e")[2])  # of the rounded number: 99.96 is 100
     if -4 <= exponent < 6:
         rounded = round(value, digits - 1 - exponent)
         text = f"{rounded:.{max(0, digits - 1 - exponent)}f}"
@@ -139,6 +139,11 @@ def shown(value: float, digits: int = 3) -> str:
             mantissa = mantissa.rstrip("0").rstrip(".")
         text = f"{mantissa}×10{str(int(power)).translate(SUPERSCRIPT)}"
     return text.replace("-", "−")
+
+
+def exact(value: float) -> str:
+    """A setting for reading, without padding: `0.01`, `8`, `−5`."""
+    return f"{value:.6g}".replace("-", "−")
 
 
 SUPERSCRIPT = str.maketrans("0123456789-", "⁰¹²³⁴⁵⁶⁷⁸⁹⁻")
@@ -191,7 +196,7 @@ def verdict(trend: Trend) -> str:
     share = f"{100 * m.violation_share:.0f} % of its range, " if math.isfinite(m.violation_share) else ""
     return (
         f"not monotone: {way} by {shown(m.violation)} ({share}{m.violating_seeds} of {m.n_seeds} seeds) from "
-        f"β = {shown(low)} to {shown(high)}; τ = {shown(m.tau, 2)}, {p_text(m.p_value)}"
+        f"β = {exact(low)} to {exact(high)}; τ = {shown(m.tau, 2)}, {p_text(m.p_value)}"
     )
 
 
@@ -207,7 +212,7 @@ def sentence(finding: Finding) -> str:
         return f"K = {finding.n_latents}: one β only, so no trend; R² = {shown(r2.first)}."
     low, high = finding.betas
     return (
-        f"K = {finding.n_latents}, per tenfold β from {shown(low)} to {shown(high)} "
+        f"K = {finding.n_latents}, per tenfold β from {exact(low)} to {exact(high)} "
         f"({r2.slope.describe}): {'; '.join(parts)}. R² meanwhile went from {shown(r2.first)} to {shown(r2.last)} "
         f"({slope_text(r2)}{' (' + interval_text(r2) + ')' if interval_text(r2) else ''})"
         f"{rate_words(finding)}."
@@ -222,10 +227,10 @@ def rate_words(finding: Finding) -> str:
     return f", the mean firing rate from {shown(rate.first)} to {shown(rate.last)} spikes per unit per stimulus"
 
 
-def family_sentence(found: Sequence[Finding], view: str) -> str:
+def family_sentence(found: Sequence[Finding]) -> str:
     """One family over all latent sizes, for the headline; the interval is that of the largest size."""
     top = found[-1]
-    name = f"{top.family.label} ({view})"
+    name = top.family.label
     sizes = "K = " + ", ".join(str(f.n_latents) for f in found)
     if not top.trends["r2"].defined:
         return f"{name}, {sizes}: one β only, so no trend."
@@ -244,7 +249,7 @@ def family_sentence(found: Sequence[Finding], view: str) -> str:
             )
     r2 = top.trends["r2"]
     return (
-        f"{name}, per tenfold β from {shown(top.betas[0])} to {shown(top.betas[1])}, {r2.slope.describe}: "
+        f"{name}, per tenfold β from {exact(top.betas[0])} to {exact(top.betas[1])}, {r2.slope.describe}: "
         f"{'; '.join(parts)}. R² meanwhile goes from {shown(r2.first)} to {shown(r2.last)}{rate_words(top)}."
     )
 
@@ -277,7 +282,7 @@ def sides(run: Run) -> list[Side]:
     elif run.has_starts:
         start = min(cell.start for cell in low)
         title = "Lowest start only"
-        why = f"log firing rate {shown(start)} at the start, as silent as published; otherwise the recipe beside it"
+        why = f"log firing rate {exact(start)} at the start, as silent as published; otherwise the recipe beside it"
         both.append(Side(title, why, tuple(findings(low))))
     if own:
         why = "of all starts the fit with the lowest objective" if run.has_starts else "one start each"
@@ -285,28 +290,33 @@ def sides(run: Run) -> list[Side]:
     return both
 
 
+def family_sentences(side: Side) -> list[str]:
+    """One sentence a family of this side."""
+    families = dict.fromkeys(f.family for f in side.findings)
+    return [f"{side.title}, {family_sentence([f for f in side.findings if f.family == one])}" for one in families]
+
+
 def claim(side: Side) -> str | None:
-    """Whether the paper's sentence about the Poisson code holds on this side, in how many sizes, and what R2 did."""
+    """Whether the paper's sentence about the Poisson code holds on this side, at how many sizes, and what R2 did."""
     found = [f for f in side.findings if f.family.law == "poisson" and f.trends["firing_rate"].defined]
     if not found:
         return None
-    zeros = sum(f.trends["fraction_zeros"].monotone.holds for f in found)
-    rates = sum(f.trends["firing_rate"].monotone.holds for f in found)
-    both = sum(f.trends["fraction_zeros"].monotone.holds and f.trends["firing_rate"].monotone.holds for f in found)
-    sizes = f"{len(found)} {plural(len(found), 'case')} (recipe and latent size)"
+    zeros = [f.trends["fraction_zeros"].monotone for f in found]
+    rates = [f.trends["firing_rate"].monotone for f in found]
+    both = sum(z.holds and r.holds for z, r in zip(zeros, rates))
+    places = _places(found)
     if both == len(found):
-        word = "holds for means over seeds in all"
-    elif both:
-        word = f"holds for means over seeds in {both} of"
+        word = f"holds for means over seeds at {places}"
     else:
-        word = "does not hold for means over seeds in any of"
-    change = [f.trends["fraction_zeros"].monotone.change for f in found]
+        word = (
+            f"holds for means over seeds at {both} of {places} (zeros alone at {sum(z.holds for z in zeros)}, mean "
+            f"firing rate alone at {sum(r.holds for r in rates)})"
+        )
     return (
-        f"{side.title} ({side.explanation}): “raising β monotonically raises sparsity and lowers mean firing in the "
-        f"Poisson code” {word} {sizes}; zeros alone in {zeros}, mean firing rate alone in {rates}. From the lowest "
-        f"to the highest β the fraction of zeros changes by {span(change)}, the mean firing rate "
-        f"{span([_ratio(f.trends['firing_rate']) for f in found], times=True)}, R² by "
-        f"{span([f.trends['r2'].monotone.change for f in found])}."
+        f"{side.title}, Poisson: “raising β monotonically raises sparsity and lowers mean firing” {word}. {_range(found)} "
+        f"the fraction of zeros changes by {span(z.change for z in zeros)} and the mean firing rate by "
+        f"{span((_ratio(f.trends['firing_rate']) for f in found), times=True)}, while R² changes by "
+        f"{span(f.trends['r2'].monotone.change for f in found)}."
     )
 
 
@@ -315,14 +325,31 @@ def control_claim(side: Side) -> str | None:
     found = [f for f in side.findings if f.family.law == "rectified_gaussian" and f.trends["r2"].defined]
     if not found:
         return None
+    zeros = [f.trends["fraction_zeros"] for f in found]
     return (
-        f"{side.title}, rectified Gaussian control (said to “remain unchanged”): from the lowest to the highest β the "
-        f"fraction of zeros changes by {span([f.trends['fraction_zeros'].monotone.change for f in found])} to end at "
-        f"{span([f.trends['fraction_zeros'].last for f in found], plus=False)}, the mean firing rate "
-        f"{span([_ratio(f.trends['firing_rate']) for f in found], times=True)}, while R² falls to "
-        f"{span([f.trends['r2'].last for f in found], plus=False)}. A collapsed rectified Gaussian code has exactly "
-        "half its entries at zero whatever β is."
+        f"{side.title}, rectified Gaussian control (“remains unchanged”): {_range(found).lower()} the fraction of zeros "
+        f"changes by {span(t.monotone.change for t in zeros)} to end at {span((t.last for t in zeros), plus=False)} and the "
+        f"mean firing rate by {span((_ratio(f.trends['firing_rate']) for f in found), times=True)}, while R² changes by "
+        f"{span(f.trends['r2'].monotone.change for f in found)} to end at "
+        f"{span((f.trends['r2'].last for f in found), plus=False)}. A collapsed rectified Gaussian code has exactly half "
+        "its entries at zero whatever β is."
     )
+
+
+def claims(side: Side) -> list[str]:
+    """What this side says of the paper's claim."""
+    return [line for line in (claim(side), control_claim(side)) if line]
+
+
+def _places(found: Sequence[Finding]) -> str:
+    """How many latent sizes, or cases where there are several families."""
+    if len({f.family for f in found}) > 1:
+        return f"{len(found)} cases (family and latent size)"
+    return f"{len(found)} {plural(len(found), 'latent size')}"
+
+
+def _range(found: Sequence[Finding]) -> str:
+    return f"From β = {exact(found[0].betas[0])} to {exact(found[0].betas[1])}"
 
 
 def _ratio(trend: Trend) -> float:
@@ -357,10 +384,8 @@ def convergence_sentence(run: Run) -> str:
 def headline_of(run: Run) -> list[str]:
     """The sentences that lead the report."""
     both = sides(run)
-    lines = [line for side in both for line in (claim(side), control_claim(side)) if line]
-    for side in both:
-        for family in dict.fromkeys(f.family for f in side.findings):
-            lines.append(family_sentence([f for f in side.findings if f.family == family], side.title.lower()))
+    lines = [line for side in both for line in claims(side)]
+    lines += [line for side in both for line in family_sentences(side)]
     lines.append(convergence_sentence(run))
     if demo := demo_warning(run):
         lines.append(demo)

@@ -9,10 +9,10 @@ from typing import Any
 
 import numpy as np
 
-from .answer import shown
+from .answer import exact, shown
 from .curves import Curve, HeatMap, curves, heat_map, histogram, several_prices, start_pairs
 from .reading import Cell, Family, Run, escaped
-from .style import AXES, BETA_COLOURS, GREY, GRID, INK, Axis, dash, marker, size_colours, size_widths
+from .style import AXES, BETA_COLOURS, GREY, GRID, INK, Axis, dash, log_ticks, marker, size_colours, size_widths
 
 Chart = dict[str, Any]
 """``{"data": traces, "layout": layout}``"""
@@ -30,17 +30,23 @@ def plain(values: Iterable[float]) -> list[float | None]:
 
 def axis(what: Axis, values: np.ndarray | None = None, **more: Any) -> dict[str, Any]:
     """Layout of an axis; on a logarithmic one, ticks at powers of ten if the values span enough of them."""
-    layout: dict[str, Any] = {"title": {"text": what.label, "standoff": 8}, "automargin": True, **more}
+    layout: dict[str, Any] = {"title": title(what.label), "automargin": True, **more}
     if what.log:
-        layout |= log_ticks(values)
+        layout |= log_axis(values)
     return BASE_AXIS | layout
 
 
-def log_ticks(values: np.ndarray | None) -> dict[str, Any]:
-    """A log axis with powers of ten, or with 2 and 5 between them over a narrow range."""
-    finite = values[np.isfinite(values) & (values > 0)] if values is not None else np.empty(0)
-    wide = not len(finite) or math.log10(finite.max() / finite.min()) > 1.3
-    return {"type": "log", "dtick": 1 if wide else "D2", "exponentformat": "power", "minor": {"ticks": "outside", "ticklen": 3}}
+def title(text: str) -> dict[str, Any]:
+    """Title of an axis."""
+    return {"text": text, "standoff": 6, "font": {"size": 12.5}}
+
+
+def log_axis(values: np.ndarray | None) -> dict[str, Any]:
+    """A log axis with powers of ten, or with 1-2-5 ticks over a narrow range."""
+    ticks = log_ticks(values) if values is not None else None
+    if ticks is None:
+        return {"type": "log", "dtick": 1, "exponentformat": "power", "minor": {"ticks": "outside", "ticklen": 3}}
+    return {"type": "log", "tickvals": plain(ticks), "ticktext": [exact(float(f"{t:.3g}")) for t in ticks]}
 
 
 BASE_AXIS: dict[str, Any] = {
@@ -58,34 +64,15 @@ BASE_LAYOUT: dict[str, Any] = {
     "margin": {"l": 56, "r": 12, "t": 10, "b": 48},
     "hovermode": "closest",
     "hoverlabel": {"font": {"size": 13}, "align": "left"},
-    "legend": {"orientation": "h", "x": 0, "xanchor": "left", "y": -0.24, "yanchor": "top", "font": {"size": 12}},
+    "legend": {"orientation": "h", "x": 0, "xanchor": "left", "y": -0.22, "yanchor": "top", "font": {"size": 12}},
     "autosize": True,
 }
-BETA_AXIS = BASE_AXIS | {"title": {"text": "β (weight of the coding rate)", "standoff": 8}} | log_ticks(None)
+BETA_AXIS = BASE_AXIS | {"title": title("β (weight of the coding rate)")} | log_axis(None)
 
 
 def layout(xaxis: dict[str, Any], yaxis: dict[str, Any], **more: Any) -> dict[str, Any]:
     """A whole layout."""
     return BASE_LAYOUT | {"xaxis": xaxis, "yaxis": yaxis} | more
-
-
-def legend_of_families(families: Iterable[Family]) -> list[dict[str, Any]]:
-    """One entry a family, in grey: its line and marker; a click toggles all its lines."""
-    return [
-        {
-            "type": "scatter",
-            "x": [None],
-            "y": [None],
-            "mode": "lines+markers",
-            "name": escaped(family.label),
-            "legendgroup": str(family.index),
-            "line": {"color": GREY, "dash": dash(family)},
-            "marker": {"symbol": marker(family), "color": GREY, "size": 8},
-            "meta": {"family": family.index, "size": None},
-            "hoverinfo": "skip",
-        }
-        for family in families
-    ]
 
 
 def _line(run: Run, curve: Curve, x: np.ndarray, y: np.ndarray, hover: list[str], **more: Any) -> dict[str, Any]:
@@ -103,14 +90,13 @@ def _line(run: Run, curve: Curve, x: np.ndarray, y: np.ndarray, hover: list[str]
             "width": size_widths(run)[curve.n_latents],
         },
         "marker": {"symbol": [symbol if ok else f"{symbol}-open" for ok in curve.converged], "size": 8},
-        "legendgroup": str(curve.family.index),
         "showlegend": False,
         "meta": {"family": curve.family.index, "size": curve.n_latents},
     } | more
 
 
 def _place(curve: Curve, i: int) -> str:
-    return f"<b>{escaped(curve.family.label)}</b><br>K = {curve.n_latents}, β = {shown(curve.beta[i])}"
+    return f"<b>{escaped(curve.family.label)}</b><br>K = {curve.n_latents}, β = {exact(curve.beta[i])}"
 
 
 def _hover(curve: Curve, metrics: Sequence[str]) -> list[str]:
@@ -129,13 +115,11 @@ def _hover(curve: Curve, metrics: Sequence[str]) -> list[str]:
 def against_beta(run: Run, metric: str) -> Chart:
     """A metric against beta: mean over seeds, bars from the lowest to the highest seed."""
     what, traces, everything = AXES[metric], [], []
-    families: dict[int, Family] = {}
     beside = {"fraction_zeros": ("fraction_zeros", "r2", "firing_rate")}.get(metric, (metric, "r2"))
     for curve in curves(run.best):
         mean, low, high = curve.mean(metric), curve.low(metric), curve.high(metric)
         if not np.isfinite(mean).any():
             continue
-        families[curve.family.index] = curve.family
         everything.append(mean)
         bars = {}
         if any(len(point) > 1 for point in curve.cells):
@@ -154,7 +138,7 @@ def against_beta(run: Run, metric: str) -> Chart:
         traces.append(_line(run, curve, curve.beta, mean, _hover(curve, tuple(dict.fromkeys(beside))), **bars))
     values = np.concatenate(everything) if everything else None
     y_axis = axis(what, values)
-    return {"data": legend_of_families(families.values()) + traces, "layout": layout(BETA_AXIS, y_axis)}
+    return {"data": traces, "layout": layout(BETA_AXIS, y_axis)}
 
 
 def _band(run: Run, curve: Curve) -> dict[str, Any]:
@@ -172,25 +156,22 @@ def _band(run: Run, curve: Curve) -> dict[str, Any]:
         "line": {"width": 0},
         "hoverinfo": "skip",
         "showlegend": False,
-        "legendgroup": str(curve.family.index),
         "meta": {"family": curve.family.index, "size": curve.n_latents},
     }
 
 
 def frontier(run: Run, x_metric: str, y_metric: str) -> Chart:
     """One metric against another along beta, all families on one axis."""
-    traces, families, xs = [], {}, []
+    traces, xs = [], []
     for curve in curves(run.best):
         x, y = curve.mean(x_metric), curve.mean(y_metric)
         if not (np.isfinite(x) & np.isfinite(y)).any():
             continue
-        families[curve.family.index] = curve.family
         xs.append(x)
         hover = _hover(curve, (x_metric, y_metric, "r2", "fraction_zeros", "firing_rate"))
         traces.append(_line(run, curve, x, y, hover))
     x_axis = axis(AXES[x_metric], np.concatenate(xs) if xs else None)
-    data = legend_of_families(families.values()) + traces
-    return {"data": data, "layout": layout(x_axis, axis(AXES[y_metric]))}
+    return {"data": traces, "layout": layout(x_axis, axis(AXES[y_metric]))}
 
 
 def heat(run: Run, family: Family, metric: str) -> Chart | None:
@@ -208,14 +189,14 @@ def heat(run: Run, family: Family, metric: str) -> Chart | None:
     scale = (math.log10(low), math.log10(high)) if log else (low, high)
     positive = np.where(own.values > 0, own.values, np.nan)
     z = np.log10(positive) if log else own.values
-    bar: dict[str, Any] = {"thickness": 12, "outlinewidth": 0}
+    bar: dict[str, Any] = {"thickness": 10, "outlinewidth": 0, "xpad": 4}
     if log:
         ticks = np.linspace(*scale, 4)
         bar |= {"tickvals": plain(ticks), "ticktext": [shown(10**t, 2) for t in ticks]}
     trace = {
         "type": "heatmap",
         "z": [plain(row) for row in z],
-        "x": [shown(beta) for beta in own.betas],
+        "x": [exact(beta) for beta in own.betas],
         "y": [str(size) for size in own.sizes],
         "zmin": scale[0],
         "zmax": scale[1] if scale[1] > scale[0] else scale[0] + 1e-9,
@@ -229,21 +210,26 @@ def heat(run: Run, family: Family, metric: str) -> Chart | None:
         "meta": {"family": family.index, "size": None},
     }
     if own.values.size <= MAX_HEAT_TEXT:
-        trace |= {"texttemplate": "%{text}", "textfont": {"size": 11}}
-    x = BASE_AXIS | {"type": "category", "title": {"text": "β", "standoff": 4}}
-    y = BASE_AXIS | {"type": "category", "title": {"text": "Latent units K", "standoff": 4}, "automargin": True}
+        trace |= {"texttemplate": "%{text}", "textfont": {"size": 10}}
+    x = BASE_AXIS | {"type": "category", "title": title("β"), "tickangle": 0}
+    y = BASE_AXIS | {"type": "category", "title": title("Latent units K"), "automargin": True}
     return {"data": [trace], "layout": layout(x, y)}
 
 
 def _heat_text(heat: HeatMap) -> list[list[str]]:
-    return [[shown(v, 2) for v in row] for row in heat.values]
+    return [[tight(v) for v in row] for row in heat.values]
+
+
+def tight(value: float) -> str:
+    """Two digits in little space: `.93`."""
+    return shown(value, 2).replace("0.", ".", 1) if abs(value) < 1 else shown(value, 2)
 
 
 def _heat_hover(heat: HeatMap) -> list[list[str]]:
     label = AXES[heat.metric].label
     return [
         [
-            f"K = {size}, β = {shown(beta)}<br>{label}: {shown(value)}<br>{flag}"
+            f"K = {size}, β = {exact(beta)}<br>{label}: {shown(value)}<br>{flag}"
             for beta, value, flag in zip(heat.betas, row, flags)
         ]
         for size, row, flags in zip(heat.sizes, heat.values, heat.flags)
@@ -253,7 +239,7 @@ def _heat_hover(heat: HeatMap) -> list[list[str]]:
 def beta_names(cells: Sequence[Cell]) -> list[tuple[Cell, str, str]]:
     """Each shown fit of one family with a colour and a name for its beta."""
     colours = BETA_COLOURS if len(cells) > 2 else (BETA_COLOURS[0], BETA_COLOURS[2])
-    return [(cell, colour, f"β = {shown(cell.beta)}") for cell, colour in zip(cells, colours)]
+    return [(cell, colour, f"β = {exact(cell.beta)}") for cell, colour in zip(cells, colours)]
 
 
 def shown_of(run: Run, family: Family) -> list[Cell]:
@@ -313,8 +299,8 @@ def starts(run: Run, metric: str) -> Chart | None:
                 continue
             symbol = marker(family)
             hover = [
-                f"<b>{escaped(family.label)}</b><br>K = {size}, β = {shown(a.beta)}, seed {a.seed}<br>start "
-                f"{shown(a.start)}: {shown(a[metric], 4)}<br>start {shown(b.start)}: {shown(b[metric], 4)}<br>{a.check.flag}"
+                f"<b>{escaped(family.label)}</b><br>K = {size}, β = {exact(a.beta)}, seed {a.seed}<br>start "
+                f"{exact(a.start)}: {shown(a[metric], 4)}<br>start {exact(b.start)}: {shown(b[metric], 4)}<br>{a.check.flag}"
                 for a, b in own
             ]
             traces.append(
@@ -326,7 +312,6 @@ def starts(run: Run, metric: str) -> Chart | None:
                     "text": hover,
                     "hoverinfo": "text",
                     "marker": {"color": size_colours(run)[size], "symbol": symbol, "size": 8, "opacity": 0.8},
-                    "legendgroup": str(family.index),
                     "showlegend": False,
                     "meta": {"family": family.index, "size": size},
                 }
@@ -335,11 +320,10 @@ def starts(run: Run, metric: str) -> Chart | None:
     ends = [float(values.min()), float(values.max())]
     identity = {"type": "scatter", "mode": "lines", "x": ends, "y": ends, "hoverinfo": "skip", "showlegend": False}
     identity["line"] = {"color": GREY, "width": 1, "dash": "dash"}
-    legend = [t | {"mode": "markers"} for t in legend_of_families(dict.fromkeys(low.family for low, _ in pairs))]
     short = {"objective": "Objective", "firing_rate": "Mean firing rate"}[metric]
     x_axis = axis(Axis(metric, f"{short}, lowest start", what.log), values)
     y_axis = axis(Axis(metric, f"{short}, highest start", what.log), values)
-    return {"data": [identity, *legend, *traces], "layout": layout(x_axis, y_axis)}
+    return {"data": [identity, *traces], "layout": layout(x_axis, y_axis)}
 
 
 def three_way(run: Run) -> Chart | None:
@@ -358,11 +342,11 @@ def three_way(run: Run) -> Chart | None:
             {
                 "type": "scatter",
                 "mode": "markers",
-                "name": f"{shown(price)} nats per spike",
+                "name": f"{exact(price)} nats per spike",
                 "x": plain(c["bits"] for c in own),
                 "y": plain(c["distortion"] for c in own),
                 "text": [
-                    f"<b>{escaped(c.family.label)}</b><br>K = {c.n_latents}, β = {shown(c.beta)}<br>bits {shown(c['bits'])}"
+                    f"<b>{escaped(c.family.label)}</b><br>K = {c.n_latents}, β = {exact(c.beta)}<br>bits {shown(c['bits'])}"
                     f"<br>distortion {shown(c['distortion'])}<br>spikes {shown(c['spikes'])}<br>R² {shown(c['r2'])}"
                     for c in own
                 ],
@@ -416,28 +400,46 @@ def code_histogram(run: Run, family: Family) -> Chart | None:
     return {"data": traces, "layout": layout(x, y)}
 
 
+STEP_DASHES = ("solid", "dot", "dash", "dashdot")
+
+
 def training(run: Run, family: Family) -> Chart | None:
-    """Training objective against the step, every start of the fits shown one by one."""
-    traces = []
+    """Training objective against the step: a colour for each beta, a line style for each start."""
+    traces: list[dict[str, Any]] = []
+    used: list[float] = []
     for cell, colour, name in beta_names(shown_of(run, family)):
-        for i, start in enumerate(starts_of(run, cell)):
-            step, value = start.history.get("step"), start.history.get("objective")
-            if step is None or value is None or len(step) != len(value) or not len(step):
-                continue
-            chosen = np.unique(np.linspace(0, len(step) - 1, MAX_CURVE_POINTS).round().astype(int))
-            label = f"{name}, start {shown(start.start)}"
+        first = True
+        for start, step, value in training_curves(run, cell):
+            used += [start.start] * (start.start not in used)
+            style = STEP_DASHES[used.index(start.start) % len(STEP_DASHES)]
             traces.append(
-                {"type": "scatter", "mode": "lines", "x": plain(step[chosen]), "y": plain(value[chosen]), "name": label}
-                | {"line": {"color": colour, "dash": ("solid", "dot", "dash", "dashdot")[i % 4], "width": 2}}
+                {"type": "scatter", "mode": "lines", "x": plain(step), "y": plain(value), "name": name}
+                | {"line": {"color": colour, "dash": style, "width": 2}, "legendgroup": name, "showlegend": first}
                 | {"meta": {"family": family.index, "size": None}}
-                | {"hovertemplate": "step %{x}<br>%{y}<extra>" + label + "</extra>"}
+                | {"hovertemplate": f"step %{{x}}<br>%{{y}}<extra>{name}, start {exact(start.start)}</extra>"}
             )
+            first = False
     if not traces:
         return None
-    y = axis(Axis("", "Training objective (nats per stimulus)", log=True), None)
+    for i, value in enumerate(used):
+        line = {"color": GREY, "dash": STEP_DASHES[i % len(STEP_DASHES)], "width": 2}
+        entry = {"type": "scatter", "mode": "lines", "x": [None], "y": [None], "name": f"start {exact(value)}", "line": line}
+        traces.append(entry | {"meta": {"family": family.index, "size": None}})
     values = np.array([v for t in traces for v in t["y"] if v is not None])
-    y |= log_ticks(values) if (values > 0).all() else {"type": "linear"}
+    log = bool((values > 0).all())
+    y = axis(Axis("", "Training objective (nats/stimulus)", log), values)
     return {"data": traces, "layout": layout(axis(Axis("", "Optimiser step")), y)}
+
+
+def training_curves(run: Run, cell: Cell) -> list[tuple[Cell, np.ndarray, np.ndarray]]:
+    """Every start of a cell with its steps and training objectives, thinned."""
+    found = []
+    for start in starts_of(run, cell):
+        step, value = start.history.get("step"), start.history.get("objective")
+        if step is not None and value is not None and len(step) == len(value) and np.isfinite(value).any():
+            chosen = np.unique(np.linspace(0, len(step) - 1, MAX_CURVE_POINTS).round().astype(int))
+            found.append((start, step[chosen], value[chosen]))
+    return found
 
 
 def starts_of(run: Run, cell: Cell) -> list[Cell]:

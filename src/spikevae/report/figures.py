@@ -9,11 +9,23 @@ from typing import Any
 
 import numpy as np
 
-from .answer import shown
-from .charts import HEAT_METRICS, beta_names, shown_of, starts_of
+from .answer import exact, shown
+from .charts import HEAT_METRICS, MAX_UNITS_SHOWN, beta_names, shown_of, training_curves
 from .curves import curves, heat_map, histogram, several_prices, start_pairs
 from .reading import Family, Run
-from .style import AXES, DASHES, GREY, GRID, INK, MARKERS, dash, marker, size_colours, size_widths
+from .style import (
+    AXES,
+    DASHES,
+    GREY,
+    GRID,
+    INK,
+    MARKERS,
+    dash,
+    log_ticks,
+    marker,
+    size_colours,
+    size_widths,
+)
 
 PNG_DPI = 110
 SETTINGS = {
@@ -43,13 +55,25 @@ class Static:
 
 
 @contextmanager
-def canvas(rows: int, columns: int, width: float = 3.6, height: float = 3.0) -> Iterator[tuple[Any, np.ndarray]]:
-    """A figure and its (rows, columns) axes with the report's look; no global state is left behind."""
+def canvas(
+    rows: int, columns: int, width: float = 3.6, height: float = 3.0, *, key_rows: int = 0
+) -> Iterator[tuple[Any, np.ndarray]]:
+    """A figure and its (rows, columns) axes with the report's look; no global state is left behind.
+
+    Margins are fixed in inches (labels and titles have known sizes), which draws three times faster than a layout
+    engine that measures every label. `key_rows` lines are kept free for a legend below the axes.
+    """
     from matplotlib import rc_context
     from matplotlib.figure import Figure
 
+    left, right, bottom, top, gap_x, gap_y = 0.65, 0.15, 0.5 + 0.2 * key_rows, 0.3, 0.8, 0.75
+    wide = left + right + columns * width + (columns - 1) * gap_x
+    tall = top + bottom + rows * height + (rows - 1) * gap_y
     with rc_context(SETTINGS):
-        figure = Figure(figsize=(width * columns, height * rows), layout="constrained")
+        figure = Figure(figsize=(wide, tall))
+        figure.subplots_adjust(
+            left / wide, bottom / tall, 1 - right / wide, 1 - top / tall, gap_x / width, gap_y / height
+        )
         yield figure, figure.subplots(rows, columns, squeeze=False)
 
 
@@ -73,16 +97,35 @@ def write_figures(run: Run, folder: Path, advance: Callable[[str], None]) -> dic
     return written
 
 
-def _label(axes: Any, x: str, y: str, *, log_x: bool = False, log_y: bool = False) -> None:
-    """Label axes by metric or words; a log scale only where something positive is drawn."""
-    for which, name, log in (("x", x, log_x), ("y", y, log_y)):
+def _label(
+    axes: Any, x: str, y: str, *, log_x: np.ndarray | None = None, log_y: np.ndarray | None = None
+) -> None:
+    """Label axes by metric or words; a log scale where the values on it are given."""
+    from matplotlib.ticker import NullFormatter
+
+    for which, name, values in (("x", x, log_x), ("y", y, log_y)):
         getattr(axes, f"set_{which}label")(AXES[name].label if name in AXES else name)
-        if log:
-            getattr(axes, f"set_{which}scale")("log")
+        if values is None or not (values > 0).any():
+            continue
+        getattr(axes, f"set_{which}scale")("log")
+        ticks = log_ticks(values)
+        if ticks is not None:
+            low, high = getattr(axes, f"get_{which}lim")()
+            kept = [t for t in ticks if low <= t <= high]
+            getattr(axes, f"set_{which}ticks")(kept, [exact(float(f"{t:.3g}")) for t in kept])
+            getattr(axes, f"{which}axis").set_minor_formatter(NullFormatter())
 
 
 def _positive(values: np.ndarray, log: bool) -> np.ndarray:
     return np.where(values > 0, values, np.nan) if log else values
+
+
+KEY_COLUMNS = 6
+
+
+def _key_rows(run: Run) -> int:
+    """Lines that :func:`_keys` takes."""
+    return -(-len(run.families) // 3) + -(-len(run.sizes) // KEY_COLUMNS)
 
 
 def _keys(run: Run, figure: Any, *, lines: bool = True) -> None:
@@ -90,22 +133,30 @@ def _keys(run: Run, figure: Any, *, lines: bool = True) -> None:
     from matplotlib.lines import Line2D
 
     families = [
-        Line2D([], [], color=GREY, linestyle=dash(f, static=True) if lines else "", marker=marker(f, static=True), label=f.label)
+        Line2D([], [], color=GREY, linestyle=dash(f, static=True) if lines else "", marker=marker(f, static=True),
+               markersize=5, label=f.label)
         for f in run.families
     ]  # fmt: skip
     colours, widths = size_colours(run), size_widths(run)
     sizes = [Line2D([], [], color=colours[k], linewidth=1.6 * widths[k], label=f"K = {k}") for k in run.sizes]
-    columns = max(1, min(len(families) + len(sizes), 6))
-    figure.legend(handles=families + sizes, loc="outside lower center", ncols=columns, fontsize=8)
+    tall = figure.get_figheight()
+    style = {"loc": "lower center", "fontsize": 8, "borderpad": 0.1, "borderaxespad": 0.0}
+    rows = -(-len(sizes) // KEY_COLUMNS)
+    figure.legend(handles=sizes, ncols=min(len(sizes), KEY_COLUMNS), bbox_to_anchor=(0.5, 0.03 / tall), **style)
+    figure.legend(
+        handles=families, ncols=min(len(families), 3), bbox_to_anchor=(0.5, (0.05 + 0.19 * rows) / tall), **style
+    )
 
 
 def _against_beta(run: Run, axes: Any, metric: str) -> None:
     log = AXES[metric].log
     colours, widths = size_colours(run), size_widths(run)
+    every = [np.ones(1)]
     for curve in curves(run.best):
         mean = _positive(curve.mean(metric), log)
         if not np.isfinite(mean).any():
             continue
+        every = [*every[len(every) == 1 :], mean] if every[0] is not mean else every
         colour = colours[curve.n_latents]
         bars = [mean - curve.low(metric), curve.high(metric) - mean]
         style = {"color": colour, "linestyle": dash(curve.family, static=True)}
@@ -127,7 +178,7 @@ def _against_beta(run: Run, axes: Any, metric: str) -> None:
 
 def beta_figure(run: Run, folder: Path) -> Static:
     """Fraction of zeros with firing rate and R2 beside it, against beta."""
-    with canvas(1, 3) as (figure, axes):
+    with canvas(1, 3, key_rows=_key_rows(run)) as (figure, axes):
         for ax, metric in zip(axes[0], ("fraction_zeros", "firing_rate", "r2")):
             _against_beta(run, ax, metric)
         _keys(run, figure)
@@ -136,7 +187,7 @@ def beta_figure(run: Run, folder: Path) -> Static:
 
 def cost_figure(run: Run, folder: Path) -> Static:
     """Bits, bits per spike and joules against beta."""
-    with canvas(1, 3) as (figure, axes):
+    with canvas(1, 3, key_rows=_key_rows(run)) as (figure, axes):
         for ax, metric in zip(axes[0], ("bits", "bits_per_spike", "joules")):
             _against_beta(run, ax, metric)
         _keys(run, figure)
@@ -146,7 +197,7 @@ def cost_figure(run: Run, folder: Path) -> Static:
 def frontier_figure(run: Run, folder: Path) -> Static:
     """Distortion against bits and against joules, all families on one axis."""
     colours, widths = size_colours(run), size_widths(run)
-    with canvas(1, 2, 4.6, 3.8) as (figure, axes):
+    with canvas(1, 2, 4.2, 3.6, key_rows=_key_rows(run)) as (figure, axes):
         for ax, x_metric in zip(axes[0], ("bits", "joules")):
             log = AXES[x_metric].log
             for curve in curves(run.best):
@@ -163,8 +214,8 @@ def heat_figure(run: Run, folder: Path) -> Static:
     """Fraction of zeros, firing rate and R2 over beta and latent size, a row for each family."""
     from matplotlib.colors import LogNorm, Normalize
 
-    tall = 1.2 + 0.28 * len(run.sizes)
-    with canvas(len(run.families), len(HEAT_METRICS), 4.2, max(2.0, tall)) as (figure, axes):
+    tall = max(1.2, 0.26 * len(run.sizes))
+    with canvas(len(run.families), len(HEAT_METRICS), 3.8, tall) as (figure, axes):
         for column, metric in enumerate(HEAT_METRICS):
             maps = [heat_map(run, family, metric) for family in run.families]
             log = AXES[metric].log
@@ -185,7 +236,7 @@ def heat_figure(run: Run, folder: Path) -> Static:
                 ax.set(xlabel="β", ylabel="K")
                 ax.grid(False)
                 _write_values(ax, m.values, norm)
-                figure.colorbar(image, ax=ax)
+                figure.colorbar(image, ax=ax, pad=0.03)
         return write(figure, folder, "heat_maps", "Fraction of zeros, mean firing rate and R² over β and latent size")
 
 
@@ -202,7 +253,7 @@ def _family_panels(
 ) -> Static | None:
     """One panel for each family that `draw` finds something for."""
     families = [f for f in run.families if shown_of(run, f)]
-    with canvas(1, max(1, len(families)), 3.8, 3.3) as (figure, axes):
+    with canvas(1, max(1, len(families)), 3.4, 2.9) as (figure, axes):
         drawn = 0
         for ax, family in zip(axes[0], families):
             if draw(run, family, ax):
@@ -222,7 +273,7 @@ def _draw_prior(run: Run, family: Family, ax: Any) -> bool:
             continue
         keep = np.isfinite(prior) & np.isfinite(rate) & (prior > 0) & (rate > 0)
         if keep.any():
-            ax.plot(rate[keep], prior[keep], symbol, color=colour, markersize=3, alpha=0.6, label=name)
+            ax.plot(rate[keep][:MAX_UNITS_SHOWN], prior[keep][:MAX_UNITS_SHOWN], symbol, color=colour, markersize=3, alpha=0.6, label=name)
             every += [rate[keep], prior[keep]]
     if not every:
         return False
@@ -244,7 +295,7 @@ def start_figure(run: Run, folder: Path) -> Static | None:
     if not pairs:
         return None
     colours = size_colours(run)
-    with canvas(1, 2, 4.2, 3.8) as (figure, axes):
+    with canvas(1, 2, 3.8, 3.6, key_rows=_key_rows(run)) as (figure, axes):
         for ax, metric in zip(axes[0], ("objective", "firing_rate")):
             log = AXES[metric].log
             values = np.array([[low[metric], high[metric]] for low, high in pairs])
@@ -270,7 +321,7 @@ def price_figure(run: Run, folder: Path) -> Static | None:
 
     spikes = [c["spikes"] for c in cells]
     norm = LogNorm(min(spikes), max(spikes) * 1.001)
-    with canvas(1, 1, 5.4, 4.0) as (figure, axes):
+    with canvas(1, 1, 4.6, 3.4) as (figure, axes):
         ax = axes[0, 0]
         for i, price in enumerate(sorted({c.spike_price for c in cells})):
             own = [c for c in cells if c.spike_price == price]

@@ -1,7 +1,10 @@
 """One look for static and interactive figures: a colour and a width for each latent size, a line and a marker for
 each family."""
 
+import math
 from dataclasses import dataclass
+
+import numpy as np
 
 from .reading import Family, Run
 
@@ -25,7 +28,7 @@ AXES = {
     axis.metric: axis
     for axis in (
         Axis("fraction_zeros", "Fraction of zeros"),
-        Axis("firing_rate", "Mean firing rate (spikes per unit per stimulus)", log=True),
+        Axis("firing_rate", "Mean firing rate (spikes/unit/stimulus)", log=True),
         Axis("r2", "R² (mean over stimuli)"),
         Axis("bits", "Coding rate (bits per stimulus)"),
         Axis("bits_per_spike", "Bits per spike", log=True),
@@ -35,6 +38,21 @@ AXES = {
         Axis("spikes", "Spikes per stimulus", log=True),
     )
 }
+
+
+NARROW_DECADES = 1.3
+
+
+def log_ticks(values: np.ndarray) -> list[float] | None:
+    """Ticks at 1, 2 and 5 times powers of ten for a log axis too short for powers alone; None for a longer one."""
+    finite = values[np.isfinite(values) & (values > 0)]
+    if not len(finite) or math.log10(finite.max() / finite.min()) > NARROW_DECADES:
+        return None
+    low, high = math.log10(finite.min()), math.log10(finite.max())
+    steps = (1, 2, 5) if high - low > 0.4 else (1, 1.2, 1.5, 2, 2.5, 3, 4, 5, 6, 7, 8, 9)
+    powers = range(math.floor(low) - 1, math.ceil(high) + 1)
+    every = [step * 10.0**power for power in powers for step in steps]
+    return [t for t in every if low - 0.3 <= math.log10(t) <= high + 0.3]
 
 
 def size_colours(run: Run) -> dict[int, str]:

@@ -17,9 +17,10 @@ from ..progress import Report, show_progress
 from ..training import Stack, train
 from ..training.stack import DIVERGED, MODEL_FIELDS, FitResult
 from .grid import Cell, StackPlan, cells_of, plan_stacks
-from .store import RunFolder, jsonable, read_json, write_json
+from .store import RunFolder, read_json, write_json
 
 N_EXAMPLES = 16
+N_SEEN = 5000  # training stimuli by which convergence is judged
 
 
 @dataclass(frozen=True)
@@ -140,9 +141,7 @@ class Sweep:
 
 def store_examples(folder: RunFolder, data: PatchSet) -> None:
     """Keep a few test stimuli and the description of the data for the report."""
-    count = min(N_EXAMPLES, len(data.test))
-    chosen = np.linspace(0, len(data.test) - 1, count).round().astype(int)
-    np.save(folder.path / "examples.npy", data.test[chosen].astype(np.float32))
+    np.save(folder.path / "examples.npy", evenly_spaced(data.test, N_EXAMPLES).numpy())
     sizes = {"train": len(data.train), "test": len(data.test), "shape": list(data.shape), "name": data.name}
     write_json(folder.path / "data.json", {**sizes, "info": data.info, "description": data.describe()})
 
@@ -153,67 +152,76 @@ def train_stack(
     """Train one stack from its checkpoint if there is one, then store each of its cells."""
     began = time.monotonic()
     config = plan.cells[0].config
-    stack = Stack([cell.config for cell in plan.cells], torch.from_numpy(data.train), data.shape, device=device)
-    test = torch.from_numpy(data.test)
+    stack = Stack(
+        [cell.config for cell in plan.cells], torch.from_numpy(data.train), data.shape, device=device
+    )
+    test, seen = torch.from_numpy(data.test), evenly_spaced(data.train, N_SEEN)
     text = f"{config.latent} K={config.n_latents}, {len(stack)} fits"
     advance(0.0, text)
     half_path, checkpoint = folder.half_path(plan.id), folder.checkpoint_path(plan.id)
 
-    def at_half(stack: Stack) -> None:
-        halves = [summary(evaluate_fit(stack.result(i), c, test)) for i, c in enumerate(stack.configs)]
-        write_json(half_path, halves)
+    def fit_objectives(stack: Stack) -> list[float]:
+        return [fit_objective(stack.result(i), c, seen) for i, c in enumerate(stack.configs)]
 
     train(
         stack,
         checkpoint_path=checkpoint,
-        at_half=at_half,
+        at_half=lambda stack: write_json(half_path, fit_objectives(stack)),
         on_steps=lambda steps: advance(plan.work * steps / stack.n_steps, text),
     )
     halves = read_json(half_path) if half_path.exists() else [None] * len(stack)
     seconds = time.monotonic() - began
-    for index, (cell, half) in enumerate(zip(plan.cells, halves, strict=True)):
+    for index, (cell, half, last) in enumerate(zip(plan.cells, halves, fit_objectives(stack), strict=True)):
         if folder.is_done(cell):
             continue
-        result = stack.result(index)
-        evaluation = evaluate_fit(result, cell.config, test)
-        given = {name: getattr(cell.config, name) for name in MODEL_FIELDS}
-        save_model(result.model, folder.model_path(cell.id), given, {"fit": cell.config.model_dump(mode="json")})
-        folder.write_cell(cell, cell_result(stack, result, evaluation, half, seconds / len(stack)))
+        result, config = stack.result(index), cell.config
+        evaluation = evaluate(
+            result.model, test, beta=config.beta, spike_price=config.spike_price, seed=config.seed
+        )
+        given = {name: getattr(config, name) for name in MODEL_FIELDS}
+        save_model(result.model, folder.model_path(cell.id), given, {"fit": config.model_dump(mode="json")})
+        content = cell_result(stack, result, evaluation)
+        content |= {"fit_objective": last, "fit_objective_half": half, "seconds": seconds / len(stack)}
+        folder.write_cell(cell, content)
     for path in (checkpoint, half_path):
         path.unlink(missing_ok=True)
-    folder.log("stack", id=plan.id, fits=len(stack), steps=stack.step_number, seconds=seconds, **stack_facts(config))
-
-
-def stack_facts(config: FitConfig) -> dict[str, Any]:
-    """What a line of the log says of a stack."""
-    return {"latent": config.latent, "n_latents": config.n_latents, "batch_size": config.batch_size}
-
-
-def evaluate_fit(result: FitResult, config: FitConfig, test: torch.Tensor) -> Evaluation:
-    """Held-out numbers of one fit."""
-    return evaluate(result.model, test, beta=config.beta, spike_price=config.spike_price, seed=config.seed)
-
-
-def summary(evaluation: Evaluation) -> dict[str, Any]:
-    """An evaluation as flat numbers."""
-    return {**evaluation.metrics.to_dict(), "objective": evaluation.objective}
-
-
-def cell_result(
-    stack: Stack, result: FitResult, evaluation: Evaluation, half: dict[str, Any] | None, seconds: float
-) -> dict[str, Any]:
-    """The content of a cell file."""
-    return jsonable(
-        {
-            "metrics": evaluation.metrics.to_dict(),
-            "half": half,
-            "objective": evaluation.objective,
-            "objective_half": half["objective"] if half else None,
-            "units": evaluation.units,
-            "code_histogram": evaluation.code_histogram,
-            "history": result.history,
-            "diverged": result.status == DIVERGED,
-            "steps_done": result.frozen_at if result.frozen_at is not None else stack.step_number,
-            "seconds": seconds,
-        }
+    folder.log(
+        "stack",
+        id=plan.id,
+        fits=len(stack),
+        steps=stack.step_number,
+        seconds=seconds,
+        latent=config.latent,
+        n_latents=config.n_latents,
     )
+
+
+def evenly_spaced(x: np.ndarray, count: int) -> torch.Tensor:
+    """At most `count` rows, evenly spread over the array."""
+    return torch.from_numpy(x[np.linspace(0, len(x) - 1, min(count, len(x))).round().astype(int)])
+
+
+@torch.inference_mode()
+def fit_objective(result: FitResult, config: FitConfig, seen: torch.Tensor) -> float:
+    """The objective that the fit minimises, on training stimuli and at temperature 0.
+
+    Convergence is judged by it: the objective on held-out stimuli also moves when a fit merely overfits.
+    """
+    if config.has_exact_objective:
+        return float(result.model(seen, config.beta, config.spike_price, exact=True).total)
+    return evaluate(
+        result.model, seen, beta=config.beta, spike_price=config.spike_price, seed=config.seed
+    ).objective
+
+
+def cell_result(stack: Stack, result: FitResult, evaluation: Evaluation) -> dict[str, Any]:
+    """What a cell file says of the fit."""
+    return {
+        "metrics": evaluation.metrics.to_dict(),
+        "objective": evaluation.objective,
+        "units": evaluation.units,
+        "code_histogram": evaluation.code_histogram,
+        "history": result.history,
+        "diverged": result.status == DIVERGED,
+        "steps_done": result.frozen_at if result.frozen_at is not None else stack.step_number,
+    }

@@ -5,7 +5,7 @@ import math
 import os
 import platform
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from ..config import FitConfig, SweepConfig
-from ..metrics.convergence import flag_groups
+from ..metrics.convergence import Convergence, flag_groups
 from .grid import Cell, cells_of
 
 FORMAT = "spikevae run 1"
@@ -105,7 +105,9 @@ class RunFolder:
                 )
             return
         if self.path.exists() and any(self.path.iterdir()):
-            raise ValueError(f"{self.path} is not empty and holds no sweep (no config.json); choose another folder")
+            raise ValueError(
+                f"{self.path} is not empty and holds no sweep (no config.json); choose another folder"
+            )
         versions = {name: version(name) for name in PACKAGES}
         versions["python"] = platform.python_version()
         cells = [{"id": c.id, "block": c.block} for c in cells_of(sweep)]
@@ -155,15 +157,19 @@ class RunFolder:
                 {
                     "id": cell["id"],
                     "block": cell["block"],
-                    **{k: str(v) if isinstance(v, list) or k == "noise_variance" else v for k, v in config.items()},
+                    **{
+                        k: str(v) if isinstance(v, list) or k == "noise_variance" else v
+                        for k, v in config.items()
+                    },
                     **cell["metrics"],
                     "objective": cell["objective"],
-                    "objective_half": cell["objective_half"],
+                    "fit_objective": cell["fit_objective"],
+                    "fit_objective_half": cell["fit_objective_half"],
                     "diverged": cell["diverged"],
                     "steps_done": cell["steps_done"],
                 }
             )
-        for row, flag in zip(rows, flag_groups(rows), strict=True):
+        for row, flag in zip(rows, flags(rows), strict=True):
             row["convergence"] = flag.flag
             row["best_of_group"] = flag.is_best
             row["budget_change"] = flag.budget_change
@@ -177,7 +183,10 @@ class RunFolder:
 
         path = self.path / "cells.parquet"
         scratch = path.with_name("cells.parquet.tmp")
-        rows = [{k: float("nan") if v is None and k not in TEXT else v for k, v in row.items()} for row in self.rows()]
+        rows = [
+            {k: float("nan") if v is None and k not in TEXT else v for k, v in row.items()}
+            for row in self.rows()
+        ]
         if not rows:
             raise ValueError(f"{self.path} has no finished cell yet")
         pq.write_table(pa.Table.from_pylist(rows), scratch)
@@ -191,6 +200,15 @@ class RunFolder:
             handle.write(json.dumps(jsonable({"time": time.time(), "event": event, **facts})) + "\n")
 
 
+def flags(rows: Sequence[Mapping[str, Any]]) -> list[Convergence]:
+    """Convergence of the cells of these rows, judged by the objective that the fits minimise."""
+    judged = [
+        {**row, "objective": row["fit_objective"], "objective_half": row["fit_objective_half"]}
+        for row in rows
+    ]
+    return flag_groups(judged, settings=FitConfig.model_fields)
+
+
 TEXT = ("id", "block", "convergence")
 
 
@@ -201,6 +219,11 @@ def differences(old: Any, new: Any, where: str = "") -> list[str]:
         for key in [*old, *(k for k in new if k not in old)]:
             lines += differences(old.get(key), new.get(key), f"{where}.{key}" if where else key)
         return lines
-    if isinstance(old, list) and isinstance(new, list) and len(old) == len(new) and any(isinstance(v, dict) for v in old):
+    if (
+        isinstance(old, list)
+        and isinstance(new, list)
+        and len(old) == len(new)
+        and any(isinstance(v, dict) for v in old)
+    ):
         return [line for i, (a, b) in enumerate(zip(old, new)) for line in differences(a, b, f"{where}[{i}]")]
     return [] if old == new else [f"  {where}: {old!r} -> {new!r}"]

@@ -24,10 +24,22 @@ from . import schedules
 # What may differ between the fits of a stack; everything else decides the shape of a step.
 PER_FIT = ("beta", "spike_price", "seed", "start", "start_spread", "init_scale", "recipe")
 PRIOR_MEMORY = 0.95  # a closed-form prior follows the mean posterior statistics of the last ~20 batches
-MODEL_FIELDS = (
-    "latent n_latents start start_spread encoder encoder_bias decoder decoder_bias hidden init_scale clamp prior "
-    "likelihood noise_variance"
-).split()
+MODEL_FIELDS = [
+    "latent",
+    "n_latents",
+    "start",
+    "start_spread",
+    "encoder",
+    "encoder_bias",
+    "decoder",
+    "decoder_bias",
+    "hidden",
+    "init_scale",
+    "clamp",
+    "prior",
+    "likelihood",
+    "noise_variance",
+]
 RUNNING, DIVERGED, SETTLED = 0, 1, 2
 
 
@@ -165,9 +177,13 @@ class Stack:
         )
         generators = None
         if not config.exact:
-            generators = GeneratorStack([schedules.generator(c.seed, "noise", step, self.device) for c in self.configs])
+            generators = GeneratorStack(
+                [schedules.generator(c.seed, "noise", step, self.device) for c in self.configs]
+            )
 
-        def one_fit(params: dict, buffers: dict, x: Tensor, beta: Tensor, price: Tensor) -> tuple[Tensor, ...]:
+        def one_fit(
+            params: dict, buffers: dict, x: Tensor, beta: Tensor, price: Tensor
+        ) -> tuple[Tensor, ...]:
             options = {
                 "exact": config.exact,
                 "temperature": temperature,
@@ -187,17 +203,19 @@ class Stack:
         total.sum().backward()
 
         gradients = [p.grad for p in self.params.values() if p.grad is not None]
-        norm = torch.stack([g.reshape(len(self), -1).square().sum(1) for g in gradients]).sum(0).sqrt()
+        norms = [torch.linalg.vector_norm(g.reshape(len(self), -1), dim=1) for g in gradients]
+        norm = torch.linalg.vector_norm(torch.stack(norms), dim=0)
         running = self.status == RUNNING
         finite = torch.isfinite(total.detach()) & torch.isfinite(norm)
         self._freeze(running & ~finite, DIVERGED)
         running = running & finite
-        scale = running.to(norm.dtype)
+        scale = torch.ones_like(norm)
         if config.grad_clip is not None:
             warm = schedules.in_warmup(step, self.n_steps, warmup=config.warmup, cycles=config.cycles)
             limit = config.grad_clip * (WARMUP_CLIP if warm else 1.0)
-            scale = scale * torch.clamp(limit / norm.clamp_min(1e-30), max=1.0)
-        if config.grad_clip is not None or not bool(running.all()):
+            scale = torch.clamp(limit / norm.clamp_min(1e-30), max=1.0)
+        scale = torch.where(running, scale, 0.0)
+        if bool((scale < 1).any()):
             for g in gradients:
                 along = (-1,) + (1,) * (g.dim() - 1)
                 g.copy_(torch.where(running.view(along), g * scale.view(along), 0.0))
@@ -246,7 +264,9 @@ class Stack:
         self.sums.zero_()
         if self.config.patience is not None:
             objective = means[:, 0]
-            better = objective < self.best - self.config.stop_tolerance * self.best.abs().nan_to_num(posinf=0.0)
+            better = objective < self.best - self.config.stop_tolerance * self.best.abs().nan_to_num(
+                posinf=0.0
+            )
             self.best = torch.where(better, objective, self.best)
             self.stale = torch.where(better, 0, self.stale + 1)
             self._freeze((self.status == RUNNING) & (self.stale >= self.config.patience), SETTLED)
@@ -257,7 +277,9 @@ class Stack:
         state = {**self.params, **self.buffers}
         model.load_state_dict({name: value[index].detach().cpu() for name, value in state.items()})
         frozen = int(self.frozen_at[index])
-        history: dict[str, list[float]] = {"step": [float(self.window * (i + 1)) for i in range(len(self.windows))]}
+        history: dict[str, list[float]] = {
+            "step": [float(self.window * (i + 1)) for i in range(len(self.windows))]
+        }
         for column, name in enumerate(("objective", "distortion", "kl", "spikes")):
             history[name] = [float(window[index, column]) for window in self.windows]
         return FitResult(model.eval(), int(self.status[index]), frozen if frozen >= 0 else None, history)
@@ -290,14 +312,17 @@ class Stack:
         for name, value in own.items():
             if name != "ledger/windows" and (name not in tensors or tensors[name].shape != value.shape):
                 found = tuple(tensors[name].shape) if name in tensors else "nothing"
-                raise ValueError(f"checkpoint does not fit: {name} should be {tuple(value.shape)}, found {found}")
+                raise ValueError(
+                    f"checkpoint does not fit: {name} should be {tuple(value.shape)}, found {found}"
+                )
         for name, p in self.params.items():
             p.copy_(tensors[f"param/{name}"])
             prefix = f"optimizer/{name}/"
             moments = {k.removeprefix(prefix): v.clone() for k, v in tensors.items() if k.startswith(prefix)}
             if moments:
                 self.optimizer.state[p] = {
-                    k: v if k == "step" and self.device.type == "cpu" else v.to(self.device) for k, v in moments.items()
+                    k: v if k == "step" and self.device.type == "cpu" else v.to(self.device)
+                    for k, v in moments.items()
                 }
         for name, buffer in self.buffers.items():
             buffer.copy_(tensors[f"buffer/{name}"])
