@@ -1,0 +1,264 @@
+"""The command line: exit codes, JSON of every verb, errors that name the fix, stopping and continuing."""
+
+import json
+import os
+import shlex
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from spikevae.cli import DONE, FAILED, INTERRUPTED, USAGE, main
+
+VERBS = ("sweep", "train", "evaluate", "report", "data", "bench", "models")
+TINY = """
+name = "tiny"
+[data]
+patch = 8
+n = 400
+[fit]
+n_latents = 4
+steps = {steps}
+batch_size = 50
+cycles = 1
+[grid]
+latent = ["poisson", "rectified_gaussian"]
+beta = [0.5, 2.0]
+"""
+
+
+def tiny(folder: Path, steps: int = 20) -> Path:
+    path = folder / f"tiny{steps}.toml"
+    path.write_text(TINY.format(steps=steps))
+    return path
+
+
+@pytest.fixture(autouse=True)
+def own_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+
+
+def as_json(capsys: pytest.CaptureFixture[str], *arguments: str) -> dict[str, Any]:
+    """Run a verb with --json: standard output is one JSON object and nothing else."""
+    assert main([*arguments, "--json"]) == DONE
+    out = capsys.readouterr().out
+    assert out.count("\n") == 1
+    return json.loads(out)
+
+
+# Wrong calls ---------------------------------------------------------------------------------------------------------
+
+WRONG = {  # arguments: what the message must name
+    "swep": "sweep",
+    "sweep --presett demo": "--preset",
+    "sweep --preset dmo": "'demo'",
+    "sweep missing.toml": "missing.toml",
+    "sweep broken.toml": "broken.toml",
+    "sweep tiny20.toml --preset demo": "not both",
+    "sweep tiny20.toml --set betta=[1]": "'beta'",
+    "sweep tiny20.toml --set data.patc=8": "'patch'",
+    "sweep tiny20.toml --set beta": "KEY=VALUE",
+    "sweep tiny20.toml --recipe papr": "'paper'",
+    "sweep tiny20.toml --device tpu": "auto",
+    "train --latent poison": "'poisson'",
+    "train --betta 1": "--beta",
+    "train --n-latents many": "--n-latents",
+    "train --steps 0": "steps",
+    "train --data bundeld": "'bundled'",
+    "train --data folder:nowhere": "nowhere",
+    "evaluate nothing.spikevae": "nothing.spikevae",
+    "evaluate tiny20.toml": "tiny20.toml",
+    "report nowhere": "config.json",
+    "data bundled --patch 1": "patch",
+    "data bundeld": "'bundled'",
+}
+
+
+@pytest.mark.parametrize("arguments", WRONG)
+def test_wrong_calls_end_with_2_and_a_hint(arguments: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    tiny(tmp_path)
+    (tmp_path / "broken.toml").write_text("[grid\nbeta = 1")
+    assert main(arguments.split()) == USAGE
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    assert WRONG[arguments] in " ".join(captured.err.replace("│", " ").split())
+    assert "Traceback" not in captured.err and "pydantic" not in captured.err
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["broken.toml", "tiny20.toml"]  # nothing was made
+
+
+def test_another_sweep_in_the_folder_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    grid = str(tiny(tmp_path))
+    assert main(["sweep", grid, "--out", "run", "--no-report"]) == DONE
+    before = {path: path.read_bytes() for path in Path("run").rglob("*.json")}
+    capsys.readouterr()
+    assert main(["sweep", grid, "--out", "run", "--no-report", "--set", "beta=[0.5, 4.0]"]) == USAGE
+    error = capsys.readouterr().err
+    assert "another sweep" in error and "2.0" in error and "4.0" in error
+    assert {path: path.read_bytes() for path in Path("run").rglob("*.json")} == before
+
+
+def test_a_fit_that_diverges_fails(capsys: pytest.CaptureFixture[str]) -> None:
+    source = shlex.split("--data bundled --patch 8 --n 300 --n-latents 4 --steps 20")
+    assert main(["train", *source, "--set", "learning_rate=1e30", "--set", "clamp=50.0"]) == FAILED
+    assert "diverged" in capsys.readouterr().err
+    assert not Path("model.spikevae").exists()
+
+
+# Every verb ----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("verb", VERBS)
+def test_help_has_an_example(verb: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main([verb, "--help"]) == DONE
+    out = " ".join(capsys.readouterr().out.split())
+    assert "Example" in out and f"spikevae {verb}" in out.partition("Example")[2]
+    assert "--json" in out and "--device" in out and "--seed" in out
+
+
+def test_verbs_are_the_ones_promised(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["--help"]) == DONE
+    out = capsys.readouterr().out
+    assert all(f"│ {verb} " in out for verb in VERBS)
+
+
+def test_sweep_once_and_again(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """The second call trains nothing; the report is written again from the folder."""
+    grid = str(tiny(tmp_path))
+    first = as_json(capsys, "sweep", grid, "--out", "run")
+    assert (first["cells"], first["trained"]) == (4, 4)
+    assert Path(first["report"]).is_file() and Path(first["report"]) == Path("run/report.html")
+    assert first["answer"] and all(isinstance(sentence, str) for sentence in first["answer"])
+    cells = {path.name: path.stat().st_mtime_ns for path in Path("run/cells").iterdir()}
+    assert len(cells) == 4
+    second = as_json(capsys, "sweep", grid, "--out", "run", "--no-report")
+    assert (second["cells"], second["trained"]) == (4, 0) and "report" not in second
+    assert {path.name: path.stat().st_mtime_ns for path in Path("run/cells").iterdir()} == cells
+    again = as_json(capsys, "report", "run")
+    assert again["answer"] == first["answer"]
+    model = next(Path("run/models").glob("*.safetensors"))
+    assert as_json(capsys, "evaluate", str(model), "--data", "bundled", "--n", "300")["stimuli"] == 75
+
+
+def test_train_and_evaluate(capsys: pytest.CaptureFixture[str]) -> None:
+    fit = shlex.split("train --data bundled --patch 8 --n 400 --n-latents 4 --steps 20 --seed 3 --out m.spikevae")
+    trained = as_json(capsys, *fit)
+    evaluated = as_json(capsys, "evaluate", "m.spikevae", "--seed", "3")
+    assert trained["model"] == "m.spikevae" and evaluated["data"] == "bundled" and evaluated["stimuli"] == 100
+    same = as_json(capsys, "evaluate", "m.spikevae")
+    assert same["metrics"]["kl"] == pytest.approx(trained["metrics"]["kl"], rel=1e-6)
+    assert same["metrics"]["free_energy"] == pytest.approx(trained["metrics"]["free_energy"], rel=1e-6)
+    assert main(["evaluate", "m.spikevae", "--patch", "12"]) == USAGE  # 144 pixels into a model of 64
+    assert "--patch" in capsys.readouterr().err
+    assert main(["evaluate", "m.spikevae"]) == DONE
+    assert "free_energy" in capsys.readouterr().out
+
+
+def test_train_takes_photographs_of_a_folder(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    import numpy as np
+    from PIL import Image
+
+    pixels = np.random.default_rng(0).integers(0, 255, (5, 64, 64), dtype=np.uint8)
+    (tmp_path / "photos").mkdir()
+    for number, image in enumerate(pixels):
+        Image.fromarray(image).save(tmp_path / "photos" / f"{number}.png")
+    given = shlex.split("train --data folder:photos --patch 8 --n 200 --latent gaussian --n-latents 4 --steps 20")
+    metrics = as_json(capsys, *given)["metrics"]
+    assert metrics["spikes"] is None and metrics["kl"] > 0  # a signed code has no spikes
+    assert as_json(capsys, "evaluate", "model.spikevae")["stimuli"] == 50
+
+
+def test_data(capsys: pytest.CaptureFixture[str]) -> None:
+    facts = as_json(capsys, "data", "bundled", "--patch", "8", "--n", "400", "--figure", "spectra.png")
+    assert (facts["train"], facts["test"], facts["shape"]) == (400, 100, [1, 8, 8])
+    assert Path("spectra.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_models(capsys: pytest.CaptureFixture[str]) -> None:
+    from spikevae.distributions import LAWS
+
+    assert [row["name"] for row in as_json(capsys, "models")["models"]] == list(LAWS)
+    assert main(["models"]) == DONE
+    out = capsys.readouterr().out
+    assert all(law.formula in out for law in LAWS.values())
+
+
+def test_bench(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    from spikevae import bench
+
+    monkeypatch.setattr(bench, "REPEATS", 1)
+    monkeypatch.setattr(bench, "STEPS", 1)
+    monkeypatch.setattr(bench, "WIDTHS", (4, 8))
+    rows = as_json(capsys, "bench", "--device", "cpu")["rows"]
+    assert [row["n_latents"] for row in rows] == [4, 8]
+    for row in rows:
+        assert row["alone_over_stacked"] == pytest.approx(row["alone_ms"] / row["stacked_ms"])
+
+
+def test_python_m_is_the_same_program() -> None:
+    outputs = []
+    for program in ([sys.executable, "-m", "spikevae"], [str(Path(sys.executable).with_name("spikevae"))]):
+        done = subprocess.run([*program, "sweep", "--preset", "dmo"], capture_output=True, text=True)
+        assert done.returncode == USAGE
+        outputs.append((done.stdout, done.stderr))
+    assert outputs[0] == outputs[1] and "'demo'" in outputs[0][1]
+
+
+# Stopping and continuing ---------------------------------------------------------------------------------------------
+
+
+def sweep_program(grid: Path, out: Path) -> list[str]:
+    options = ["--out", str(out), "--no-report", "--json", "--device", "cpu"]
+    return [sys.executable, "-m", "spikevae", "sweep", str(grid), *options]
+
+
+def run_sweep(grid: Path, out: Path) -> dict[str, Any]:
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    done = subprocess.run(sweep_program(grid, out), capture_output=True, text=True, env=environment)
+    assert done.returncode == DONE, done.stderr
+    return json.loads(done.stdout)
+
+
+def table(run: Path) -> list[dict[str, str]]:
+    import pyarrow.parquet as pq
+
+    return [{k: repr(v) for k, v in row.items()} for row in pq.read_table(run / "cells.parquet").to_pylist()]
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run that was never stopped."""
+    folder = tmp_path_factory.mktemp("whole")
+    run_sweep(tiny(folder, steps=400), folder / "run")
+    return folder / "run"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("stop", [signal.SIGINT, signal.SIGKILL], ids=lambda s: s.name)
+def test_a_stopped_sweep_continues(stop: signal.Signals, tmp_path: Path, whole: Path) -> None:
+    """Stopped while the second of two stacks trains: exit code 130 on Ctrl-C, the first stack is kept, and the table
+    of the continued run is that of one that was never stopped."""
+    grid, out = tiny(tmp_path, steps=400), tmp_path / "stopped"
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    stopped = subprocess.Popen(sweep_program(grid, out), stderr=subprocess.PIPE, text=True, env=environment)
+    deadline = time.monotonic() + 120
+    while len(list(out.glob("cells/*.json"))) < 2:
+        assert stopped.poll() is None and time.monotonic() < deadline
+        time.sleep(0.01)
+    time.sleep(0.1)
+    stopped.send_signal(stop)
+    _, error = stopped.communicate(timeout=60)
+    kept = {path.name: path.stat().st_mtime_ns for path in out.glob("cells/*.json")}
+    assert len(kept) == 2, "the sweep was too fast to be stopped half-way"
+    if stop == signal.SIGINT:
+        assert stopped.returncode == INTERRUPTED
+        assert "the same command continues" in error and "Traceback" not in error
+        assert list(out.glob("checkpoints/*.safetensors"))
+
+    assert run_sweep(grid, out)["trained"] == 2
+    assert kept.items() <= {path.name: path.stat().st_mtime_ns for path in out.glob("cells/*.json")}.items()
+    assert not list(out.glob("checkpoints/*"))
+    assert table(out) == table(whole)
