@@ -1,0 +1,40 @@
+"""Sphinx configuration. No page needs the network: formulas become MathML, and the theme links nothing."""
+
+import sys
+from importlib.metadata import version as installed_version
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).parent))
+
+project = "spikevae"
+author = "spikevae contributors"
+project_copyright = "2026, spikevae contributors"
+release = version = installed_version("spikevae")
+
+extensions = [
+    "myst_parser",
+    "sphinx.ext.autodoc",
+    "sphinx.ext.napoleon",
+    "sphinx.ext.viewcode",
+    "mathml",
+    "plain_text",
+    "reference",
+]
+source_suffix = {".md": "markdown"}
+exclude_patterns = ["_build", "generated"]
+myst_enable_extensions = ["dollarmath", "deflist"]
+myst_heading_anchors = 3
+suppress_warnings = ["myst.header"]  # generated tables start below the page's own heading
+
+html_theme = "furo"
+html_title = f"spikevae {release}"
+html_static_path = ["_static"]
+html_css_files = ["tables.css"]
+html_math_renderer = "mathml"
+
+autodoc_member_order = "bysource"
+autodoc_typehints = "signature"
+autodoc_default_options = {"members": True, "show-inheritance": True}
+napoleon_google_docstring = False
+napoleon_use_rtype = False
+napoleon_use_ivar = True

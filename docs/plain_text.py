@@ -1,0 +1,36 @@
+"""Docstrings are plain text with formulas such as |x| and shapes such as (n, *batch): shield those from docutils."""
+
+import re
+from collections.abc import Iterator
+from typing import Any
+
+from sphinx.application import Sphinx
+
+SPAN = re.compile(r"(`[^`]*`)")
+LONE_STAR = re.compile(r"(?<![\\*\w])\*(?=\w)(?![^*]*\*)")
+VERBATIM = re.compile(r"\s*(>>>|\.\.\. )")
+
+
+def shielded(lines: list[str]) -> Iterator[str]:
+    math_indent: int | None = None
+    for line in lines:
+        indent = len(line) - len(line.lstrip())
+        if math_indent is not None and line.strip() and indent <= math_indent:
+            math_indent = None
+        if line.lstrip().startswith(".. math::"):
+            math_indent = indent
+        if math_indent is not None or VERBATIM.match(line):
+            yield line
+            continue
+        parts = SPAN.split(line)
+        parts[::2] = [LONE_STAR.sub(r"\\*", re.sub(r"(?<!\\)\|", r"\\|", part)) for part in parts[::2]]
+        yield "".join(parts)
+
+
+def shield(app: Sphinx, what: str, name: str, obj: Any, options: Any, lines: list[str]) -> None:
+    lines[:] = list(shielded(lines))
+
+
+def setup(app: Sphinx) -> dict[str, bool]:
+    app.connect("autodoc-process-docstring", shield, priority=900)  # after napoleon
+    return {"parallel_read_safe": True, "parallel_write_safe": True}

@@ -1,0 +1,162 @@
+"""Writes the reference tables under generated/ from the code, so that they cannot say anything else than it does."""
+
+import inspect
+from collections.abc import Iterable, Sequence
+from dataclasses import fields
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel
+from sphinx.application import Sphinx
+
+from spikevae.config import RECIPES, Block, FitConfig, SweepConfig
+from spikevae.data import SOURCES, DataConfig, SyntheticConfig
+from spikevae.distributions import LAWS
+from spikevae.energy import PRICES
+from spikevae.metrics.fields import Metrics
+
+# What the published runs used (their configuration logs), for each field that the recipe "paper" sets.
+PUBLISHED = {
+    "encoder": "linear",
+    "decoder": "linear",
+    "encoder_bias": "no bias",
+    "decoder_bias": "no bias",
+    "init_scale": "Normal, standard deviation 0.05",
+    "prior": "Poisson: learned. Gaussian with ReLU: fixed at N(0, 1)",
+    "start": "prior log-rate uniform in (-6, -4)",
+    "start_spread": "the same interval",
+    "clamp": "soft clamp at 5.3 of the log-rate (and at 10 of its residual); of log σ, on both sides, at 5.3",
+    "estimator": "Monte Carlo, one sample",
+    "indicator": "sigmoid",
+    "temperature_start": "1.0",
+    "temperature": "0.05",
+    "temperature_anneal": "linear over half of the training",
+    "beta_anneal": "linear from 1e-4 over half of the training",
+    "optimizer": "Adamax, moments 0.9 and 0.999, epsilon 1e-8, no weight decay",
+    "learning_rate": "0.005",
+    "learning_rate_end": "cosine down to 1e-5",
+    "encoder_lr_factor": "one learning rate for everything",
+    "bias_lr_factor": "one learning rate for everything",
+    "batch_size": "1000",
+    "epochs": "3000",
+    "warmup": "5 epochs of 3000",
+    "cycles": "one warm-up and cosine",
+    "grad_clip": "500, three times that during warm-up",
+}
+
+
+def text(value: Any) -> str:
+    """A value or sentence as it may stand in a table cell."""
+    return " ".join(str(value).split()).replace("|", "\\|")
+
+
+def table(head: Sequence[str], rows: Iterable[Sequence[Any]]) -> str:
+    lines = [head, ["---"] * len(head), *rows]
+    return "\n".join("| " + " | ".join(text(cell) for cell in line) + " |" for line in lines) + "\n"
+
+
+def metrics_table() -> str:
+    rows = [
+        (f"`{f.name}`", f.metadata["unit"], f.metadata["direction"], f.metadata["description"], f.metadata["source"])
+        for f in fields(Metrics)
+    ]
+    return table(("metric", "unit", "better", "what it is", "source"), rows)
+
+
+def laws_text() -> str:
+    parts = []
+    for law in LAWS.values():
+        kind = "counts" if law.is_count else "values at or above zero" if law.has_rate else "signed values"
+        summary = (inspect.getdoc(law) or "").splitlines()[0]
+        facts = table(
+            ("", ""),
+            [
+                ("name in configurations", f"`{law.name}`"),
+                ("formula", law.formula),
+                ("codes", kind),
+                ("encoder outputs a unit", law.n_params),
+                ("prior parameters", ", ".join(f"`{name}`" for name in law.prior_params)),
+                ("source", law.citation),
+            ],
+        )
+        parts.append(f"## {law.label}\n\n{summary}\n\n{facts}")
+    return "\n".join(parts)
+
+
+def default_of(model: type[BaseModel], name: str) -> str:
+    default = model.model_fields[name].get_default(call_default_factory=True)
+    return "" if isinstance(default, BaseModel) else f"`{default!r}`"
+
+
+def fields_table(model: type[BaseModel]) -> str:
+    rows = [(f"`{name}`", default_of(model, name), info.description) for name, info in model.model_fields.items()]
+    return table(("field", "default", "what it is"), rows)
+
+
+def config_text() -> str:
+    parts = []
+    for heading, model in (
+        ("[fit] and the axes of [grid]: FitConfig", FitConfig),
+        ("[data]: DataConfig", DataConfig),
+        ("[data.synthetic]: SyntheticConfig", SyntheticConfig),
+        ("[[blocks]]: Block", Block),
+        ("The whole file: SweepConfig", SweepConfig),
+    ):
+        parts.append(f"## {heading}\n\n{fields_table(model)}")
+    return "\n".join(parts)
+
+
+def sources_table() -> str:
+    return table(("source", "what it is"), [(f"`{text(s.usage)}`", s.summary) for s in SOURCES.values()])
+
+
+def energy_table() -> str:
+    rows = []
+    for level in ("low", "central", "high"):
+        price = getattr(PRICES, level)
+        for name in ("atp_per_spike", "joules_per_atp"):
+            constant = getattr(price, name)
+            rows.append(
+                (f"{level}: {name.replace('_', ' ')}", f"{constant.value:.4g}", constant.unit, constant.citation)
+            )
+    for name in ("joules_per_mac", "joules_per_ac"):
+        constant = getattr(PRICES, name)
+        rows.append((name.replace("_", " "), f"{constant.value:.4g}", constant.unit, constant.citation))
+    return table(("price", "value", "unit", "source"), rows)
+
+
+def recipe_table() -> str:
+    shared = RECIPES["paper"]["*"]
+    missing = set(shared).symmetric_difference(PUBLISHED)
+    if missing:
+        raise ValueError(f"docs/reference.py and the recipe 'paper' disagree on which fields there are: {missing}")
+    rows = []
+    for name, published in PUBLISHED.items():
+        ours = f"`{shared[name]!r}`"
+        for law, own in RECIPES["paper"].items():
+            if law != "*" and name in own:
+                ours += f"; {law}: `{own[name]!r}`"
+        default = FitConfig.from_recipe("default")
+        rows.append((f"`{name}`", published, ours, f"`{getattr(default, name)!r}`"))
+    return table(("field", "published", "recipe `paper`", "recipe `default` (Poisson)"), rows)
+
+
+def write_tables(app: Sphinx) -> None:
+    folder = Path(app.srcdir) / "generated"
+    folder.mkdir(exist_ok=True)
+    for name, content in {
+        "metrics": metrics_table(),
+        "laws": laws_text(),
+        "config": config_text(),
+        "sources": sources_table(),
+        "energy": energy_table(),
+        "recipe": recipe_table(),
+    }.items():
+        path = folder / f"{name}.md"
+        if not path.exists() or path.read_text(encoding="utf-8") != content:
+            path.write_text(content, encoding="utf-8")
+
+
+def setup(app: Sphinx) -> dict[str, bool]:
+    app.connect("builder-inited", write_tables)
+    return {"parallel_read_safe": True, "parallel_write_safe": True}
