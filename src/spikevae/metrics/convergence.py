@@ -28,6 +28,8 @@ RESULTS = frozenset(field.name for field in fields(Metrics)) | {
     "block",
     "objective",
     "objective_half",
+    "fit_objective",
+    "fit_objective_half",
     "diverged",
     "seconds",
     "steps_done",
@@ -69,9 +71,7 @@ def relative_change(a: float, b: float) -> float:
     return abs(a - b) / abs(b) if b else math.inf
 
 
-def flag_groups(
-    rows: Sequence[Mapping[str, Any]], settings: Collection[str] | None = None
-) -> list[Convergence]:
+def flag_groups(rows: Sequence[Mapping[str, Any]], settings: Collection[str] | None = None) -> list[Convergence]:
     """Compare every cell with the cells that differ from it in nothing but start and budget.
 
     A group holds the cells whose settings agree save for `start`, `steps` and `epochs`. A cell is
@@ -118,11 +118,7 @@ def flag_groups(
 
 def group_key(row: Mapping[str, Any], settings: Collection[str] | None = None) -> str:
     """Text that is equal for cells differing only in start and budget."""
-    names = (
-        [name for name in row if name in settings]
-        if settings is not None
-        else [k for k in row if k not in RESULTS]
-    )
+    names = [name for name in row if name in settings] if settings is not None else [k for k in row if k not in RESULTS]
     shared = {name: row[name] for name in names if name not in FREE_SETTINGS}
     unit = "steps" if row.get("steps") is not None else "epochs"
     return json.dumps([unit, shared], sort_keys=True, default=str)
@@ -157,11 +153,7 @@ def _compare(rows: Sequence[Mapping[str, Any]], group: int) -> list[Convergence]
     for i, row in enumerate(rows):
         change = _budget_change(i, objective, starts, budgets, _number(row.get("objective_half")))
         own_spread = spread
-        if (
-            i not in longest.values()
-            and centre is not None
-            and math.isfinite(_number(row.get("firing_rate")))
-        ):
+        if i not in longest.values() and centre is not None and math.isfinite(_number(row.get("firing_rate"))):
             own_spread = max(spread or 0.0, relative_change(_number(row["firing_rate"]), rates[centre]))
         flag: Flag
         if i not in finite or max(change or 0.0, start_gap or 0.0) > OBJECTIVE_TOLERANCE:

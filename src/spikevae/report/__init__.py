@@ -10,9 +10,7 @@ from pathlib import Path
 N_STEPS = 14  # what `progress` is told of: reading, nine figures, pictures, charts, page, done
 
 
-def build_report(
-    run_dir: str | Path, *, progress: Callable[[float, float, str], None] | None = None
-) -> Path:
+def build_report(run_dir: str | Path, *, progress: Callable[[float, float, str], None] | None = None) -> Path:
     """Write ``report.html`` and ``figures/*.png|svg`` into a run folder.
 
     Parameters

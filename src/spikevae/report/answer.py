@@ -285,7 +285,7 @@ def sides(run: Run) -> list[Side]:
         why = f"log firing rate {exact(start)} at the start, as silent as published; otherwise the recipe beside it"
         both.append(Side(title, why, tuple(findings(low))))
     if own:
-        why = "of all starts the fit with the lowest objective" if run.has_starts else "one start each"
+        why = "of each fit's starts the one with the lowest objective" if run.has_starts else "one start each"
         both.append(Side("Best of starts" if run.has_starts else "Default recipe", why, tuple(findings(own))))
     return both
 
@@ -306,14 +306,15 @@ def claim(side: Side) -> str | None:
     both = sum(z.holds and r.holds for z, r in zip(zeros, rates))
     places = _places(found)
     if both == len(found):
-        word = f"holds for means over seeds at {places}"
+        word = f"holds for means over seeds at {'all ' if both > 1 else ''}{places}"
     else:
         word = (
             f"holds for means over seeds at {both} of {places} (zeros alone at {sum(z.holds for z in zeros)}, mean "
             f"firing rate alone at {sum(r.holds for r in rates)})"
         )
     return (
-        f"{side.title}, Poisson: “raising β monotonically raises sparsity and lowers mean firing” {word}. {_range(found)} "
+        f"{side.title}, Poisson: “raising β monotonically raises sparsity and lowers mean firing” {word}. "
+        f"{_range(found)} "
         f"the fraction of zeros changes by {span(z.change for z in zeros)} and the mean firing rate by "
         f"{span((_ratio(f.trends['firing_rate']) for f in found), times=True)}, while R² changes by "
         f"{span(f.trends['r2'].monotone.change for f in found)}."
@@ -327,9 +328,10 @@ def control_claim(side: Side) -> str | None:
         return None
     zeros = [f.trends["fraction_zeros"] for f in found]
     return (
-        f"{side.title}, rectified Gaussian control (“remains unchanged”): {_range(found).lower()} the fraction of zeros "
-        f"changes by {span(t.monotone.change for t in zeros)} to end at {span((t.last for t in zeros), plus=False)} and the "
-        f"mean firing rate by {span((_ratio(f.trends['firing_rate']) for f in found), times=True)}, while R² changes by "
+        f"{side.title}, rectified Gaussian control (“remains unchanged”): {_range(found).lower()} the fraction of "
+        f"zeros changes by {span(t.monotone.change for t in zeros)} to end at "
+        f"{span((t.last for t in zeros), plus=False)} and the mean firing rate by "
+        f"{span((_ratio(f.trends['firing_rate']) for f in found), times=True)}, while R² changes by "
         f"{span(f.trends['r2'].monotone.change for f in found)} to end at "
         f"{span((f.trends['r2'].last for f in found), plus=False)}. A collapsed rectified Gaussian code has exactly half "
         "its entries at zero whatever β is."

@@ -320,7 +320,7 @@ def starts(run: Run, metric: str) -> Chart | None:
     ends = [float(values.min()), float(values.max())]
     identity = {"type": "scatter", "mode": "lines", "x": ends, "y": ends, "hoverinfo": "skip", "showlegend": False}
     identity["line"] = {"color": GREY, "width": 1, "dash": "dash"}
-    short = {"objective": "Objective", "firing_rate": "Mean firing rate"}[metric]
+    short = {"fit_objective": "Objective", "firing_rate": "Mean firing rate"}[metric]
     x_axis = axis(Axis(metric, f"{short}, lowest start", what.log), values)
     y_axis = axis(Axis(metric, f"{short}, highest start", what.log), values)
     return {"data": [identity, *traces], "layout": layout(x_axis, y_axis)}
@@ -353,7 +353,9 @@ def three_way(run: Run) -> Chart | None:
                 "hoverinfo": "text",
                 "marker": {
                     "symbol": ("circle", "square", "diamond", "triangle-up", "x", "star")[i % 6],
-                    "size": [6 + 8 * (math.log10(c["spikes"]) - min(log)) / max(1e-9, max(log) - min(log)) for c in own],
+                    "size": [
+                        6 + 8 * (math.log10(c["spikes"]) - min(log)) / max(1e-9, max(log) - min(log)) for c in own
+                    ],
                     "color": [math.log10(c["spikes"]) for c in own],
                     "cmin": min(log),
                     "cmax": max(log) if max(log) > min(log) else min(log) + 1e-9,
@@ -383,7 +385,13 @@ def code_histogram(run: Run, family: Family) -> Chart | None:
         group = {"legendgroup": name, "meta": meta}
         line = {"color": colour, "shape": "hvh"}
         traces.append(
-            {"type": "scatter", "mode": "lines+markers", "x": plain(centres[keep]), "y": plain(density[keep]), "name": name}
+            {
+                "type": "scatter",
+                "mode": "lines+markers",
+                "x": plain(centres[keep]),
+                "y": plain(density[keep]),
+                "name": name,
+            }
             | {"line": line, "marker": {"size": 4}, "hovertemplate": "code %{x}<br>%{y}<extra>" + name + "</extra>"}
             | group
         )
@@ -423,7 +431,14 @@ def training(run: Run, family: Family) -> Chart | None:
         return None
     for i, value in enumerate(used):
         line = {"color": GREY, "dash": STEP_DASHES[i % len(STEP_DASHES)], "width": 2}
-        entry = {"type": "scatter", "mode": "lines", "x": [None], "y": [None], "name": f"start {exact(value)}", "line": line}
+        entry = {
+            "type": "scatter",
+            "mode": "lines",
+            "x": [None],
+            "y": [None],
+            "name": f"start {exact(value)}",
+            "line": line,
+        }
         traces.append(entry | {"meta": {"family": family.index, "size": None}})
     values = np.array([v for t in traces for v in t["y"] if v is not None])
     log = bool((values > 0).all())

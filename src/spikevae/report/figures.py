@@ -66,7 +66,7 @@ def canvas(
     from matplotlib import rc_context
     from matplotlib.figure import Figure
 
-    left, right, bottom, top, gap_x, gap_y = 0.65, 0.15, 0.5 + 0.2 * key_rows, 0.3, 0.8, 0.75
+    left, right, bottom, top, gap_x, gap_y = 0.7, 0.15, 0.5 + 0.2 * key_rows, 0.3, 0.8, 0.75
     wide = left + right + columns * width + (columns - 1) * gap_x
     tall = top + bottom + rows * height + (rows - 1) * gap_y
     with rc_context(SETTINGS):
@@ -97,23 +97,20 @@ def write_figures(run: Run, folder: Path, advance: Callable[[str], None]) -> dic
     return written
 
 
-def _label(
-    axes: Any, x: str, y: str, *, log_x: np.ndarray | None = None, log_y: np.ndarray | None = None
-) -> None:
-    """Label axes by metric or words; a log scale where the values on it are given."""
+def _label(axes: Any, x: str, y: str, *, log_x: bool = False, log_y: bool = False) -> None:
+    """Label axes by metric or words, and set logarithmic ones with readable ticks."""
     from matplotlib.ticker import NullFormatter
 
-    for which, name, values in (("x", x, log_x), ("y", y, log_y)):
+    for which, name, log in (("x", x, log_x), ("y", y, log_y)):
         getattr(axes, f"set_{which}label")(AXES[name].label if name in AXES else name)
-        if values is None or not (values > 0).any():
-            continue
-        getattr(axes, f"set_{which}scale")("log")
-        ticks = log_ticks(values)
-        if ticks is not None:
+        if log:
+            getattr(axes, f"set_{which}scale")("log")
             low, high = getattr(axes, f"get_{which}lim")()
-            kept = [t for t in ticks if low <= t <= high]
-            getattr(axes, f"set_{which}ticks")(kept, [exact(float(f"{t:.3g}")) for t in kept])
-            getattr(axes, f"{which}axis").set_minor_formatter(NullFormatter())
+            ticks = log_ticks(np.array([low, high]))
+            if ticks is not None:
+                kept = [t for t in ticks if low <= t <= high]
+                getattr(axes, f"set_{which}ticks")(kept, [exact(float(f"{t:.3g}")) for t in kept])
+                getattr(axes, f"{which}axis").set_minor_formatter(NullFormatter())
 
 
 def _positive(values: np.ndarray, log: bool) -> np.ndarray:
@@ -151,12 +148,10 @@ def _keys(run: Run, figure: Any, *, lines: bool = True) -> None:
 def _against_beta(run: Run, axes: Any, metric: str) -> None:
     log = AXES[metric].log
     colours, widths = size_colours(run), size_widths(run)
-    every = [np.ones(1)]
     for curve in curves(run.best):
         mean = _positive(curve.mean(metric), log)
         if not np.isfinite(mean).any():
             continue
-        every = [*every[len(every) == 1 :], mean] if every[0] is not mean else every
         colour = colours[curve.n_latents]
         bars = [mean - curve.low(metric), curve.high(metric) - mean]
         style = {"color": colour, "linestyle": dash(curve.family, static=True)}
@@ -226,12 +221,12 @@ def heat_figure(run: Run, folder: Path) -> Static:
                 norm = LogNorm(low, max(high, low * 1.001)) if log else Normalize(low, max(high, low + 1e-9))
             for row, m in enumerate(maps):
                 ax = axes[row, column]
-                ax.set_title(f"{m.family.label}: {AXES[metric].label.split(' (')[0].lower()}", fontsize=8)
+                ax.set_title(f"{m.family.label}: {AXES[metric].label.split(' (')[0]}", fontsize=8)
                 if not len(values) or not np.isfinite(m.values).any():
                     ax.set_axis_off()
                     continue
                 image = ax.imshow(_positive(m.values, log), aspect="auto", origin="lower", cmap="viridis", norm=norm)
-                ax.set_xticks(range(len(m.betas)), [shown(b) for b in m.betas])
+                ax.set_xticks(range(len(m.betas)), [exact(b) for b in m.betas])
                 ax.set_yticks(range(len(m.sizes)), [str(k) for k in m.sizes])
                 ax.set(xlabel="β", ylabel="K")
                 ax.grid(False)
@@ -273,7 +268,15 @@ def _draw_prior(run: Run, family: Family, ax: Any) -> bool:
             continue
         keep = np.isfinite(prior) & np.isfinite(rate) & (prior > 0) & (rate > 0)
         if keep.any():
-            ax.plot(rate[keep][:MAX_UNITS_SHOWN], prior[keep][:MAX_UNITS_SHOWN], symbol, color=colour, markersize=3, alpha=0.6, label=name)
+            ax.plot(
+                rate[keep][:MAX_UNITS_SHOWN],
+                prior[keep][:MAX_UNITS_SHOWN],
+                symbol,
+                color=colour,
+                markersize=3,
+                alpha=0.6,
+                label=name,
+            )
             every += [rate[keep], prior[keep]]
     if not every:
         return False
@@ -296,7 +299,7 @@ def start_figure(run: Run, folder: Path) -> Static | None:
         return None
     colours = size_colours(run)
     with canvas(1, 2, 3.8, 3.6, key_rows=_key_rows(run)) as (figure, axes):
-        for ax, metric in zip(axes[0], ("objective", "firing_rate")):
+        for ax, metric in zip(axes[0], ("fit_objective", "firing_rate")):
             log = AXES[metric].log
             values = np.array([[low[metric], high[metric]] for low, high in pairs])
             keep = np.isfinite(values).all(axis=1) & ((values > 0).all(axis=1) if log else True)
@@ -305,7 +308,7 @@ def start_figure(run: Run, folder: Path) -> Static | None:
             if keep.any():
                 ends = [values[keep].min(), values[keep].max()]
                 ax.plot(ends, ends, "--", color=GREY, linewidth=0.8)
-            short = {"objective": "Objective (nats per stimulus)", "firing_rate": "Mean firing rate"}[metric]
+            short = {"fit_objective": "Objective (nats per stimulus)", "firing_rate": "Mean firing rate"}[metric]
             scale = bool(log and keep.any())
             _label(ax, f"{short}, lowest start", f"{short}, highest start", log_x=scale, log_y=scale)
         _keys(run, figure, lines=False)
@@ -327,7 +330,7 @@ def price_figure(run: Run, folder: Path) -> Static | None:
             own = [c for c in cells if c.spike_price == price]
             dots = ax.scatter(
                 [c["bits"] for c in own], [c["distortion"] for c in own], c=[c["spikes"] for c in own], norm=norm,
-                marker=MARKERS[i % len(MARKERS)][1], edgecolor=INK, linewidth=0.4, label=f"{shown(price)} nats per spike",
+                marker=MARKERS[i % len(MARKERS)][1], edgecolor=INK, linewidth=0.4, label=f"{exact(price)} nats per spike",
             )  # fmt: skip
         _label(ax, "bits", "distortion")
         figure.colorbar(dots, ax=ax, label="Spikes per stimulus")
@@ -352,24 +355,27 @@ def _draw_code(run: Run, family: Family, ax: Any) -> bool:
 
 def code_figure(run: Run, folder: Path) -> Static | None:
     """Law of the sampled codes of all units."""
-    return _family_panels(run, folder, "code_histograms", "Histograms of sampled codes; stars: share at zero", _draw_code)
+    return _family_panels(
+        run, folder, "code_histograms", "Histograms of sampled codes; stars: share at zero", _draw_code
+    )
 
 
 def _draw_training(run: Run, family: Family, ax: Any) -> bool:
-    drawn, positive = False, True
+    used: list[float] = []
+    positive = True
     for cell, colour, name in beta_names(shown_of(run, family)):
-        for i, start in enumerate(starts_of(run, cell)):
-            step, value = start.history.get("step"), start.history.get("objective")
-            if step is not None and value is not None and len(step) == len(value) and np.isfinite(value).any():
-                label = f"{name}, start {shown(start.start)}"
-                ax.plot(step, value, color=colour, linestyle=DASHES[i % len(DASHES)][1], linewidth=1.3, label=label)
-                drawn, positive = True, positive and bool(np.nanmin(value) > 0)
-    _label(ax, "Optimiser step", "Training objective (nats per stimulus)", log_y=drawn and positive)
-    return drawn
+        label = name
+        for start, step, value in training_curves(run, cell):
+            used += [start.start] * (start.start not in used)
+            style = DASHES[used.index(start.start) % len(DASHES)][1]
+            ax.plot(step, value, color=colour, linestyle=style, linewidth=1.3, label=label)
+            label, positive = "_", positive and bool(np.nanmin(value) > 0)
+    for i, start in enumerate(used):
+        ax.plot([], [], color=GREY, linestyle=DASHES[i % len(DASHES)][1], label=f"start {exact(start)}")
+    _label(ax, "Optimiser step", "Training objective (nats/stimulus)", log_y=bool(used) and positive)
+    return bool(used)
 
 
 def training_figure(run: Run, folder: Path) -> Static | None:
     """Training objective against the step."""
     return _family_panels(run, folder, "training", "Training objective against the optimiser step", _draw_training)
-
-

@@ -3,8 +3,8 @@
 import base64
 import json
 import math
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, field, fields
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -12,32 +12,15 @@ from typing import Any
 from ..distributions import LAWS
 from ..energy import PRICES
 from ..metrics.convergence import FLAGS
-from ..metrics.fields import Metrics
 from . import charts
-from .answer import (
-    QUANTITIES,
-    Finding,
-    Side,
-    Trend,
-    claim,
-    control_claim,
-    convergence_sentence,
-    demo_warning,
-    family_sentence,
-    interval_text,
-    sentence,
-    shown,
-    sides,
-    slope_text,
-    verdict,
-)
+from .answer import QUANTITIES, claims, convergence_sentence, demo_warning, exact, family_sentences, shown, sides
 from .figures import Static
 from .pictures import Picture
-from .reading import Cell, Run
+from .reading import Run
 from .style import AXES, size_colours, size_widths
+from .tables import SIDE_COLUMNS, columns, side_rows, slope_tables
 
 TEMPLATES = Path(__file__).parent / "templates"
-MANY_SIZES = 6
 
 
 @dataclass(frozen=True)
@@ -62,6 +45,16 @@ class Section:
     charts: Sequence[ChartView] = ()
     pictures: Sequence[Picture] = ()
     statics: Sequence["Embedded"] = field(default_factory=tuple)
+
+    @property
+    def has_key(self) -> bool:
+        """Whether lines stand for families and latent sizes, so that it needs the key to both."""
+        return self.id in ("sparsity", "cost", "frontiers", "starts")
+
+    @property
+    def wide(self) -> bool:
+        """Whether two panels stand side by side instead of three."""
+        return len(self.charts) in (2, 4)
 
 
 @dataclass(frozen=True)
@@ -97,15 +90,18 @@ def render(
         title=run.title,
         facts=facts(run),
         warning=demo_warning(run),
-        claims=[line for side in both for line in (claim(side), control_claim(side)) if line] or leads(both),
+        cards=[
+            {"title": s.title, "explanation": s.explanation, "claims": claims(s), "families": family_sentences(s)}
+            for s in both
+        ],
         convergence=convergence_sentence(run),
         sides=both,
         side_rows=side_rows(both),
+        side_columns=list(SIDE_COLUMNS.values()),
         slope_tables=[{"title": side.title, "tables": slope_tables(side)} for side in both],
         quantities=[q.label for q in QUANTITIES],
-        many=len(run.sizes) > MANY_SIZES,
-        family_controls=family_controls(run),
-        size_controls=[
+        families=family_swatches(run),
+        sizes=[
             {"size": k, "colour": size_colours(run)[k], "width": round(1.5 * size_widths(run)[k], 1)} for k in run.sizes
         ],
         sections=sections,
@@ -143,157 +139,12 @@ def facts(run: Run) -> str:
     name = str(run.data.get("name") or run.config["sweep"].get("data", {}).get("source", "unknown data"))
     return (
         f"{len(run.cells)} fits on {name}: {', '.join(f.label for f in run.families)}; "
-        f"K = {', '.join(map(str, run.sizes))}; β = {', '.join(shown(b) for b in betas)}; "
+        f"K = {', '.join(map(str, run.sizes))}; β = {', '.join(exact(b) for b in betas)}; "
         f"{len(run.seeds)} {'seed' if len(run.seeds) == 1 else 'seeds'}; {shown(minutes, 2)} minutes of training."
     )
 
 
-def leads(both: Iterable[Side]) -> list[str]:
-    """One sentence a family, for runs that the paper's claim says nothing about."""
-    return [
-        family_sentence([f for f in side.findings if f.family == family], side.title.lower())
-        for side in both
-        for family in dict.fromkeys(f.family for f in side.findings)
-    ]
-
-
-# Tables --------------------------------------------------------------------------------------------------------------
-
-
-def ends(trend: Trend) -> str:
-    """From the lowest to the highest beta."""
-    return f"{shown(trend.first)} → {shown(trend.last)}"
-
-
-def short_verdict(trend: Trend) -> str:
-    """Yes or no with the effect size."""
-    m = trend.monotone
-    if not trend.defined:
-        return "-"
-    if m.holds:
-        return "yes"
-    share = f" ({100 * m.violation_share:.0f} % of range)" if math.isfinite(m.violation_share) else ""
-    return f"no: turns back by {shown(m.violation, 2)}{share}" if m.violation else "no: flat in places"
-
-
-def side_rows(both: Sequence[Side]) -> list[dict[str, Any]]:
-    """Rows of the comparison: one a law and latent size, an entry a side; further families of a law get own rows."""
-    rows: dict[tuple[str, int, int], dict[str, Any]] = {}
-    for column, side in enumerate(both):
-        rank: dict[tuple[str, int], int] = {}
-        for finding in side.findings:
-            place = (finding.family.law, finding.n_latents)
-            order = rank[place] = rank.get(place, -1) + 1
-            row = rows.setdefault((*place, order), {"law": [], "size": finding.n_latents, "entries": [None] * len(both)})
-            row["law"].append(finding.family.label)
-            row["entries"][column] = side_entry(finding)
-    laws = list(dict.fromkeys(law for law, _, _ in rows))
-    ordered = sorted(rows.items(), key=lambda item: (laws.index(item[0][0]), item[0][2], item[0][1]))
-    return [{**row, "law": " | ".join(dict.fromkeys(row["law"]))} for _, row in ordered]
-
-
-def side_entry(finding: Finding) -> dict[str, str]:
-    """What one side says of a law and latent size."""
-    zeros, rate, r2 = (finding.trends[name] for name in ("fraction_zeros", "firing_rate", "r2"))
-    return {
-        "zeros": ends(zeros),
-        "zeros_verdict": short_verdict(zeros),
-        "rate": ends(rate),
-        "rate_verdict": short_verdict(rate),
-        "r2": ends(r2),
-    }
-
-
-def slope_tables(side: Side) -> list[dict[str, Any]]:
-    """Slopes of each family at every latent size."""
-    tables = []
-    for family in dict.fromkeys(f.family for f in side.findings):
-        found = [f for f in side.findings if f.family == family]
-        rows = [
-            {
-                "size": f.n_latents,
-                "trends": [
-                    {"slope": slope_text(t), "interval": interval_text(t), "ends": ends(t), "verdict": verdict(t)}
-                    for t in f.trends.values()
-                ],
-                "converged": f"{f.n_converged} of {f.n_points}",
-            }
-            for f in found
-        ]
-        tables.append(
-            {
-                "label": family.label,
-                "interval": found[-1].trends["r2"].slope.describe,
-                "sentence": family_sentence(found, side.title.lower()),
-                "rows": rows,
-                "sentences": [sentence(f) for f in found],
-            }
-        )
-    return tables
-
-
-@dataclass(frozen=True)
-class Column:
-    """A column of the table of every fit."""
-
-    label: str
-    value: Callable[[Cell], Any]
-    unit: str = ""
-    digits: int = 3
-
-    def entry(self, cell: Cell) -> dict[str, Any]:
-        """Text to show and, for a number, the number to sort by."""
-        value = self.value(cell)
-        if isinstance(value, str):
-            return {"text": value, "number": None}
-        return {"text": shown(float(value), self.digits), "number": f"{value:.6g}" if math.isfinite(value) else ""}
-
-
-def columns(run: Run) -> list[Column]:
-    """What the table of every fit shows."""
-    units = {f.name: f.metadata["unit"] for f in fields(Metrics)}
-    names = {
-        "free_energy": "free energy (β = 1)",
-        "r2": "R²",
-        "fraction_zeros": "zeros",
-        "firing_rate": "firing rate",
-        "prior_firing_rate": "prior rate",
-        "bits": "bits",
-        "bits_per_spike": "bits per spike",
-        "spikes": "spikes",
-        "joules": "joules",
-        "lifetime_sparseness": "lifetime sparseness",
-        "active_units": "active units",
-        "dead_units": "dead units",
-    }
-    head = [
-        Column("family", lambda c: c.family.label),
-        Column("K", lambda c: c.n_latents, digits=6),
-        Column("β", lambda c: c.beta),
-        Column("seed", lambda c: c.seed, digits=6),
-        Column("start", lambda c: c.start, "log firing rate at the start"),
-        Column("convergence", lambda c: c.check.flag + (" (diverged)" if c.diverged else "")),
-        Column("best of starts", lambda c: "best" if c.check.is_best else ""),
-        Column("objective", lambda c: c.objective, "own β and price, nats per stimulus", 4),
-    ]
-    if charts.several_prices(run):
-        head.insert(3, Column("spike price", lambda c: c.spike_price, "nats per spike"))
-    metrics = [
-        Column(label, lambda c, name=name: c[name], units[name], 4 if name == "free_energy" else 3)  # type: ignore[misc]
-        for name, label in names.items()
-    ]
-    tail = [
-        Column("change with budget", lambda c: _or_nan(c.check.budget_change), "relative change of the objective", 2),
-        Column("gap between starts", lambda c: _or_nan(c.check.start_gap), "relative difference in objective", 2),
-        Column("budget", lambda c: c.budget, "optimiser steps or epochs", 6),
-        Column("seconds", lambda c: c.seconds, "its share of the stack's time", 2),
-        Column("id", lambda c: c.id),
-    ]
-    return head + metrics + tail
-
-
-def _or_nan(value: float | None) -> float:
-    return math.nan if value is None else value
+# How it was run -----------------------------------------------------------------------------------------------------
 
 
 def price_rows() -> list[dict[str, str]]:
@@ -302,9 +153,13 @@ def price_rows() -> list[dict[str, str]]:
     for level in ("low", "central", "high"):
         price = getattr(PRICES, level)
         for constant in (price.atp_per_spike, price.joules_per_atp):
-            rows.append({"name": level, "value": f"{shown(constant.value)} {constant.unit}", "source": constant.citation})
+            rows.append(
+                {"name": level, "value": f"{shown(constant.value)} {constant.unit}", "source": constant.citation}
+            )
     for constant in (PRICES.joules_per_mac, PRICES.joules_per_ac):
-        rows.append({"name": "hardware", "value": f"{shown(constant.value)} {constant.unit}", "source": constant.citation})
+        rows.append(
+            {"name": "hardware", "value": f"{shown(constant.value)} {constant.unit}", "source": constant.citation}
+        )
     return rows
 
 
@@ -326,8 +181,8 @@ def shared_settings(run: Run) -> list[dict[str, str]]:
     return entries
 
 
-def family_controls(run: Run) -> list[dict[str, Any]]:
-    """Check boxes of the families with a swatch of line and marker."""
+def family_swatches(run: Run) -> list[dict[str, Any]]:
+    """The families with a swatch of line and marker."""
     from markupsafe import Markup
 
     dashes = ("", "7 4", "2 3", "7 3 2 3", "12 4")
@@ -422,11 +277,11 @@ def figure_sections(run: Run, statics: dict[str, Static]) -> list[Section]:
         ),
         Section(
             "starts", "Starts", "Does it matter where training starts?",
-            "Test objective and mean firing rate of the fit from the lowest start against those of the fit from the highest "
-            "start; a point for each family, K, β and seed. On the dashed line the start does not matter. Equal objectives with "
+            "Objective (on training stimuli, by which convergence is judged) and mean firing rate of the fit from the lowest "
+            "start against those of the fit from the highest; a point for each family, K, β and seed. On the dashed line the start does not matter. Equal objectives with "
             "unequal firing rates: the rate is not identified.",
             [
-                *view("starts-objective", "Objective", charts.starts(run, "objective"),
+                *view("starts-objective", "Objective", charts.starts(run, "fit_objective"),
                       "Objective from the lowest against the highest start"),
                 *view("starts-rate", "Mean firing rate", charts.starts(run, "firing_rate"),
                       "Mean firing rate from the lowest against the highest start"),
@@ -473,7 +328,7 @@ def _heat_views(run: Run) -> list[ChartView]:
         for metric in charts.HEAT_METRICS
         for c in view(
             f"heat-{family.index}-{metric}",
-            f"{family.label}: {AXES[metric].label.split(' (')[0].lower()}",
+            f"{family.label}: {AXES[metric].label.split(' (')[0]}",
             charts.heat(run, family, metric),
             f"Heat map of {AXES[metric].label} over β and K, {family.label}",
             height,

@@ -11,7 +11,7 @@ import torch
 
 from ..models import AmortisedVAE, load_model
 from ..sweep.store import RunFolder
-from .answer import shown
+from .answer import exact, shown
 from .reading import Cell, Run
 
 MAX_ATOMS = 256
@@ -55,7 +55,7 @@ def pictures(run: Run, folder: Path) -> tuple[list[Picture], list[Picture]]:
         shape = image_shape(model.shape)
         if shape is None:
             continue
-        name = f"{cell.family.index}_{shown(cell.beta).replace('−', '-')}"
+        name = f"{cell.family.index}_beta_{exact(cell.beta)}"
         if model.dictionary is not None:
             dictionaries.append(_dictionary(model, cell, shape, name))
         if examples is not None and examples.shape[1] == model.n_features:
@@ -122,7 +122,7 @@ def _dictionary(model: AmortisedVAE, cell: Cell, shape: tuple[int, int, int], na
     columns = max(1, min(16, math.ceil(math.sqrt(2 * len(chosen)))))
     png, width = mosaic(chosen, shape, columns, None)
     some = f"the {len(chosen)} most used of " if len(chosen) < len(atoms) else "all "
-    title = f"{cell.family.label}, K = {cell.n_latents}, β = {shown(cell.beta)}"
+    title = f"{cell.family.label}, K = {cell.n_latents}, β = {exact(cell.beta)}"
     return Picture(name, png, title, f"Dictionary of {title}: {some}{len(atoms)} units in order of {word}", width)
 
 
@@ -134,7 +134,7 @@ def _reconstruction(
     with torch.inference_mode():
         pixels = model.decode(model.posterior(torch.from_numpy(x)).sample(generator=generator)).numpy()
     png, width = mosaic(pixels, shape, len(x), limit)
-    title = f"{cell.family.label}, K = {cell.n_latents}, β = {shown(cell.beta)}"
+    title = f"{cell.family.label}, K = {cell.n_latents}, β = {exact(cell.beta)}"
     rate = f", firing rate {shown(cell['firing_rate'])}" if cell.family.has_rate else ""
     numbers = f"R² {shown(cell['r2'])}, zeros {shown(cell['fraction_zeros'])}{rate}"
     return Picture(name, png, f"{title} ({numbers})", f"Reconstructions by {title}", width)

@@ -11,11 +11,10 @@ from typing import Any
 
 import numpy as np
 
-from ..config import FitConfig
 from ..distributions import LAWS
-from ..metrics.convergence import Convergence, flag_groups
+from ..metrics.convergence import Convergence
 from ..metrics.fields import Metrics
-from ..sweep.store import RunFolder, read_json
+from ..sweep.store import RunFolder, flags, read_json
 
 MAX_EXAMPLE_VALUES = 1 << 22
 MAX_HISTORY = 100_000
@@ -64,7 +63,9 @@ class Cell:
     config: Mapping[str, Any]
     metrics: Mapping[str, float]
     objective: float
-    objective_half: float
+    """On held-out stimuli, at the fit's own beta and spike price."""
+    fit_objective: float
+    """The same on training stimuli: by it starts are compared and convergence is judged."""
     units: Mapping[str, np.ndarray]
     histogram: Mapping[str, Any]
     history: Mapping[str, np.ndarray]
@@ -73,8 +74,8 @@ class Cell:
     check: Convergence
 
     def __getitem__(self, name: str) -> float:
-        """A metric, or the objective."""
-        return self.objective if name == "objective" else self.metrics[name]
+        """A metric or an objective."""
+        return getattr(self, name) if name in ("objective", "fit_objective") else self.metrics[name]
 
 
 @dataclass(frozen=True)
@@ -106,8 +107,9 @@ class Run:
 
     @cached_property
     def best(self) -> list[Cell]:
-        """Of each family, latent size, beta and seed the fit with the lowest objective: the best of its starts."""
-        return self._choose(lambda cell: cell.objective)
+        """Of each family, latent size, beta and seed the fit with the lowest objective on training stimuli: the best
+        of its starts."""
+        return self._choose(lambda cell: cell.fit_objective)
 
     @cached_property
     def low(self) -> list[Cell]:
@@ -122,7 +124,7 @@ class Run:
     def _choose(self, order: Any) -> list[Cell]:
         groups: dict[tuple[int, int, float, int], list[Cell]] = {}
         for cell in self.cells:
-            if not cell.diverged and math.isfinite(cell.objective):
+            if not cell.diverged and math.isfinite(cell.fit_objective):
                 groups.setdefault((cell.family.index, cell.n_latents, cell.beta, cell.seed), []).append(cell)
         return [min(group, key=order) for _, group in sorted(groups.items())]
 
@@ -181,11 +183,16 @@ def read_run(path: str | Path) -> Run:
     for cell in raw:
         _check(cell, folder.cell_path(str(cell.get("id"))))
     rows = [
-        {**c["config"], "objective": c["objective"], "objective_half": c.get("objective_half"),
-         "firing_rate": c["metrics"].get("firing_rate"), "diverged": c.get("diverged"), "block": c["block"]}
-        for c in raw
-    ]  # fmt: skip
-    checks = flag_groups(rows, settings={*FitConfig.model_fields, "block"})
+        {
+            **cell["config"],
+            "firing_rate": cell["metrics"].get("firing_rate"),
+            "fit_objective": cell["fit_objective"],
+            "fit_objective_half": cell.get("fit_objective_half"),
+            "diverged": cell.get("diverged"),
+        }
+        for cell in raw
+    ]
+    checks = flags(rows)
     families = _families(raw)
     cells = tuple(_cell(c, families[i], check) for i, (c, check) in enumerate(zip(raw, checks)))
     data_path = folder.path / "data.json"
@@ -210,8 +217,9 @@ def _check(cell: Mapping[str, Any], path: Path) -> None:
             raise ValueError(f"{path} is not a cell file: its config has no {name!r}; delete it")
     if cell["config"]["latent"] not in LAWS:
         raise ValueError(f"{path}: unknown law {cell['config']['latent']!r}; known: {', '.join(LAWS)}")
-    if "objective" not in cell:
-        raise ValueError(f"{path} is not a cell file: 'objective' is missing; delete it")
+    for name in ("objective", "fit_objective"):
+        if name not in cell:
+            raise ValueError(f"{path} is not a cell file: {name!r} is missing; delete it")
 
 
 def number(value: Any) -> float:
@@ -238,7 +246,7 @@ def _cell(cell: Mapping[str, Any], family: Family, check: Convergence) -> Cell:
         config=config,
         metrics={field.name: number(cell["metrics"].get(field.name)) for field in fields(Metrics)},
         objective=number(cell["objective"]),
-        objective_half=number(cell.get("objective_half")),
+        fit_objective=number(cell["fit_objective"]),
         units={name: _vector(values) for name, values in (cell.get("units") or {}).items()},
         histogram={
             "edges": _vector(histogram.get("edges")),
@@ -255,7 +263,9 @@ def _cell(cell: Mapping[str, Any], family: Family, check: Convergence) -> Cell:
 def _families(cells: Iterable[Mapping[str, Any]]) -> list[Family]:
     """The family of each cell, in order of appearance."""
     cells = list(cells)
-    varying = _varying([cell["config"] for cell in cells], [(cell["block"], cell["config"]["latent"]) for cell in cells])
+    varying = _varying(
+        [cell["config"] for cell in cells], [(cell["block"], cell["config"]["latent"]) for cell in cells]
+    )
     keys = []
     for cell in cells:
         config = cell["config"]
@@ -264,9 +274,7 @@ def _families(cells: Iterable[Mapping[str, Any]]) -> list[Family]:
     order = list(dict.fromkeys(keys))
     labels = _labels(order)
     recipes = {key: cell["config"].get("recipe") for key, cell in zip(keys, cells)}
-    families = {
-        key: Family(i, key[0], key[1], labels[i], recipes[key] == PUBLISHED) for i, key in enumerate(order)
-    }
+    families = {key: Family(i, key[0], key[1], labels[i], recipes[key] == PUBLISHED) for i, key in enumerate(order)}
     return [families[key] for key in keys]
 
 

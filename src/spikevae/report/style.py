@@ -34,7 +34,7 @@ AXES = {
         Axis("bits_per_spike", "Bits per spike", log=True),
         Axis("joules", "Energy (J per stimulus)", log=True),
         Axis("distortion", "Distortion (nats per stimulus)"),
-        Axis("objective", "Objective on test data (nats per stimulus)"),
+        Axis("fit_objective", "Objective (nats per stimulus)"),
         Axis("spikes", "Spikes per stimulus", log=True),
     )
 }

@@ -1,41 +1,57 @@
 "use strict";
 (() => {
   const charts = JSON.parse(document.getElementById("charts").textContent);
-  const options = { responsive: true, displaylogo: false, displayModeBar: "hover", modeBarButtonsToRemove: ["lasso2d", "select2d", "autoScale2d"] };
-  const boxes = (kind) => [...document.querySelectorAll(`input[data-${kind}]`)];
+  const options = { responsive: true, displaylogo: false, displayModeBar: false };
+  const keys = (kind) => [...document.querySelectorAll(`.key button[data-${kind}]`)];
+  const hidden = { family: new Set(), size: new Set() };
   const drawn = new Set();
 
-  // Shown: null meta means "for every choice". Grey legend entries stay with their family.
-  const chosen = () => ({
-    family: new Set(boxes("family").filter((b) => b.checked).map((b) => Number(b.dataset.family))),
-    size: new Set(boxes("size").filter((b) => b.checked).map((b) => Number(b.dataset.size))),
-  });
-  const visible = (traces) => {
-    const { family, size } = chosen();
-    const fits = (set, value) => value === null || value === undefined || set.has(value);
-    return traces.map((t) => !t.meta || (fits(family, t.meta.family) && fits(size, t.meta.size)));
+  // A trace without a family or size in its meta is shown for every choice; a panel with nothing left is taken away.
+  const visible = (traces) => traces.map((t) => !t.meta || (!hidden.family.has(t.meta.family) && !hidden.size.has(t.meta.size)));
+  const apply = (id) => {
+    const shown = visible(charts[id].data);
+    const tied = charts[id].data.some((t) => t.meta);
+    const any = charts[id].data.some((t, i) => t.meta && shown[i]);
+    const panel = document.getElementById(id).closest(".panel");
+    const on = !panel.classList.toggle("off", tied && !any);
+    Plotly.restyle(id, { visible: shown });
+    if (on) Plotly.Plots.resize(id);
   };
-  const apply = (id) => Plotly.restyle(id, { visible: visible(charts[id].data) });
+  const refresh = () => {
+    for (const kind of ["family", "size"]) {
+      for (const button of keys(kind)) button.setAttribute("aria-pressed", String(!hidden[kind].has(Number(button.dataset[kind]))));
+    }
+    drawn.forEach(apply);
+  };
 
   const queue = Object.keys(charts);
   const next = () => {
     const id = queue.shift();
     if (!id) { document.documentElement.dataset.drawn = "true"; return; }
-    const spec = charts[id];
-    const shown = visible(spec.data);
-    Plotly.newPlot(id, spec.data.map((t, i) => ({ ...t, visible: shown[i] })), spec.layout, options).then(() => {
+    Plotly.newPlot(id, charts[id].data, charts[id].layout, options).then(() => {
       drawn.add(id);
+      if (hidden.family.size + hidden.size.size) apply(id);
       setTimeout(next);
     });
   };
   next();
 
-  document.getElementById("controls").addEventListener("change", () => drawn.forEach(apply));
-  document.getElementById("all").addEventListener("click", () => {
-    [...boxes("family"), ...boxes("size")].forEach((b) => { b.checked = true; });
-    drawn.forEach(apply);
-  });
-  if (window.innerWidth < 700) document.querySelector("#controls details").open = false;
+  for (const kind of ["family", "size"]) {
+    for (const button of keys(kind)) {
+      button.addEventListener("click", () => {
+        const value = Number(button.dataset[kind]);
+        if (!hidden[kind].delete(value)) hidden[kind].add(value);
+        refresh();
+      });
+    }
+  }
+  for (const button of document.querySelectorAll(".key .all")) {
+    button.addEventListener("click", () => {
+      hidden.family.clear();
+      hidden.size.clear();
+      refresh();
+    });
+  }
 
   const table = document.getElementById("table");
   const body = table.tBodies[0];
