@@ -16,8 +16,9 @@ from spikevae.config import FitConfig
 from spikevae.metrics.fields import Metrics
 from spikevae.models import AmortisedVAE, save_model
 from spikevae.report import build_report, headline
-from spikevae.report.answer import findings, shown, sides
+from spikevae.report.answer import findings, sides
 from spikevae.report.reading import read_run
+from spikevae.report.words import shown
 
 BETAS = (0.01, 0.1, 1.0, 8.0)
 SIDE = 6
@@ -250,7 +251,7 @@ def test_headline_numbers_equal_independent_ones(run):
         slopes.append(stats.linregress(np.log10(BETAS), zeros).slope)
     low, high = stats.t.interval(0.95, 2, loc=np.mean(slopes), scale=stats.sem(slopes))
     expected = f"fraction of zeros +{shown(np.mean(slopes))} (+{shown(low)} to +{shown(high)})"
-    lead = [line for line in headline(run) if line.startswith("Best of starts, Poisson, own")]
+    lead = [line for line in headline(run) if line.startswith("Best of starts: Poisson (own)")]
     assert len(lead) == 1 and expected in lead[0]
     assert "95% t interval over 3 seeds" in lead[0]
     r2 = [np.mean([chosen[seed, beta]["metrics"]["r2"] for seed in (0, 1, 2)]) for beta in (0.01, 8.0)]
@@ -263,6 +264,7 @@ def test_claim_counts_sizes_and_sides(run, page):
     assert [line.split(",")[0] for line in claims] == ["Published recipe", "Best of starts"]
     assert all("holds for means over seeds at all 2 latent sizes" in line for line in claims)
     assert sum("rectified Gaussian control" in line for line in lines) == 2
+    assert sum("fits behind this" in line for line in lines) == 2
     assert any("not a sample of natural images" in line for line in lines)
     for line in claims:
         assert line in page.words
@@ -324,7 +326,7 @@ def test_spike_prices_are_families_with_a_three_way_view(tmp_path):
     configs = [c for price in (0.0, 0.1) for c in grid(("poisson",), sizes=(8,), seeds=(0, 1), spike_price=price)]
     folder = write_run(tmp_path / "price", [("own", configs)], models=False)
     loaded = read_run(folder)
-    assert [f.label for f in loaded.families] == ["Poisson, spike price 0.0", "Poisson, spike price 0.1"]
+    assert [f.label for f in loaded.families] == ["Poisson (spike price 0.0)", "Poisson (spike price 0.1)"]
     parsed = Page(build_report(folder).read_text(encoding="utf-8"))
     assert "chart-three-way" in parsed.ids and (folder / "figures" / "spike_price.svg").is_file()
 
@@ -345,7 +347,7 @@ def test_diverged_fits_are_left_out_of_trends(tmp_path):
     path.write_text(json.dumps(cell))
     loaded = read_run(folder)
     assert len(loaded.best) == len(loaded.cells) - 1 and loaded.cells[0].check.flag == "not converged"
-    assert findings(loaded.best)[0].n_points == 7
+    assert len(findings(loaded.best)[0].cells) == 7
     assert any("(1 diverged)" in line for line in headline(folder))
     Page(build_report(folder).read_text(encoding="utf-8"))
 

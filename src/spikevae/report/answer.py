@@ -2,15 +2,18 @@
 
 import math
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
 
+from ..config import FitConfig
 from ..metrics.convergence import FLAGS
 from ..metrics.trend import Monotonicity, Slope, monotonicity, slope_per_decade
-from .reading import Cell, Family, Run
+from .families import PUBLISHED, Family
+from .reading import Cell, Run
+from .words import exact, p_text, plural, power, shown, signed, span
 
 
 @dataclass(frozen=True)
@@ -60,9 +63,13 @@ class Finding:
     betas: tuple[float, float]
     seeds: tuple[int, ...]
     trends: dict[str, Trend]
-    n_points: int
-    n_converged: int
-    """Of the fits behind this finding, those flagged converged."""
+    cells: tuple[Cell, ...]
+    """The fits behind it."""
+
+    @property
+    def n_converged(self) -> int:
+        """Of these, the ones flagged converged."""
+        return sum(cell.check.flag == "converged" for cell in self.cells)
 
 
 def findings(cells: Iterable[Cell]) -> list[Finding]:
@@ -84,8 +91,7 @@ def findings(cells: Iterable[Cell]) -> list[Finding]:
                 betas=betas,
                 seeds=tuple(sorted({c.seed for c in group})),
                 trends={q.name: _trend(group, q, betas) for q in QUANTITIES},
-                n_points=len(group),
-                n_converged=sum(c.check.flag == "converged" for c in group),
+                cells=tuple(group),
             )
         )
     return found
@@ -114,46 +120,6 @@ def _mean(values: Iterable[float]) -> float:
     return float(np.mean(finite)) if finite else math.nan
 
 
-# Words ---------------------------------------------------------------------------------------------------------------
-
-
-def shown(value: float, digits: int = 3) -> str:
-    """A number for reading: `digits` significant digits, a true minus sign, "-" where undefined.
-
-    Examples
-    --------
-    >>> shown(-0.012345), shown(1234.5), shown(2e-10), shown(float("nan"))
-    ('−0.0123', '1230', '2×10⁻¹⁰', '-')
-    """
-    if not math.isfinite(value):
-        return "-"
-    if value == 0:
-        return "0"
-    exponent = int(f"{value:.{digits - 1}e}".partition("e")[2])  # of the rounded number: 99.96 is 100
-    if -4 <= exponent < 6:
-        rounded = round(value, digits - 1 - exponent)
-        text = f"{rounded:.{max(0, digits - 1 - exponent)}f}"
-    else:
-        mantissa, _, power = f"{value:.{digits - 1}e}".partition("e")
-        if "." in mantissa:
-            mantissa = mantissa.rstrip("0").rstrip(".")
-        text = f"{mantissa}×10{str(int(power)).translate(SUPERSCRIPT)}"
-    return text.replace("-", "−")
-
-
-def exact(value: float) -> str:
-    """A setting for reading, without padding: `0.01`, `8`, `−5`."""
-    return f"{value:.6g}".replace("-", "−")
-
-
-SUPERSCRIPT = str.maketrans("0123456789-", "⁰¹²³⁴⁵⁶⁷⁸⁹⁻")
-
-
-def signed(value: float) -> str:
-    """A number with its sign."""
-    return ("+" if value > 0 else "") + shown(value)
-
-
 def slope_text(trend: Trend) -> str:
     """The slope alone: `+0.081` or `×0.43`."""
     if not trend.defined:
@@ -167,19 +133,8 @@ def interval_text(trend: Trend) -> str:
     if not math.isfinite(low):
         return ""
     if trend.quantity.factor:
-        return f"×{shown(_power(low))} to ×{shown(_power(high))}"
+        return f"×{shown(power(low))} to ×{shown(power(high))}"
     return f"{signed(low)} to {signed(high)}"
-
-
-def _power(exponent: float) -> float:
-    return 10 ** min(max(exponent, -300.0), 300.0)
-
-
-def p_text(p: float) -> str:
-    """A p value to one significant digit, never below .001."""
-    if not math.isfinite(p):
-        return "no test"
-    return "p < 0.001" if p < 0.001 else f"p = {shown(p, 2)}"
 
 
 def verdict(trend: Trend) -> str:
@@ -254,11 +209,6 @@ def family_sentence(found: Sequence[Finding]) -> str:
     )
 
 
-def plural(count: int, word: str) -> str:
-    """The word with an s unless there is one."""
-    return word if count == 1 else f"{word}s"
-
-
 @dataclass(frozen=True)
 class Side:
     """One side of the comparison of the published recipe with converged fits."""
@@ -278,7 +228,8 @@ def sides(run: Run) -> list[Side]:
     low = [cell for cell in run.low if not cell.family.published]
     both: list[Side] = []
     if published:
-        both.append(Side("Published recipe", "settings of arXiv 2602.13421, silent start", tuple(findings(published))))
+        why = f"settings of arXiv 2602.13421{departures(published)}"
+        both.append(Side("Published recipe", why, tuple(findings(published))))
     elif run.has_starts:
         start = min(cell.start for cell in low)
         title = "Lowest start only"
@@ -290,10 +241,34 @@ def sides(run: Run) -> list[Side]:
     return both
 
 
+def starts_of(finding: Finding) -> list[float]:
+    """The starts of its fits, increasing."""
+    return sorted({cell.start for cell in finding.cells})
+
+
+def departures(cells: Iterable[Cell]) -> str:
+    """In which settings fits that carry the published recipe's name depart from it."""
+    found: dict[str, list[str]] = {}
+    for cell in cells:
+        recipe = FitConfig.from_recipe(PUBLISHED, latent=cell.family.law).model_dump(mode="json")
+        for name, value in recipe.items():
+            given = cell.config.get(name)
+            if name not in FREE and given is not None and given != value:
+                instead = f"{recipe['epochs']} epochs" if name == "steps" else value
+                text = f"{name.replace('_', ' ')} {given} for {instead}"
+                found.setdefault(name, [])
+                found[name] += [text] * (text not in found[name])
+    return ", but " + ", ".join(text for texts in found.values() for text in texts) if found else ""
+
+
+FREE = ("latent", "n_latents", "beta", "seed")
+"""Settings that the published grid itself varies."""
+
+
 def family_sentences(side: Side) -> list[str]:
     """One sentence a family of this side."""
     families = dict.fromkeys(f.family for f in side.findings)
-    return [f"{side.title}, {family_sentence([f for f in side.findings if f.family == one])}" for one in families]
+    return [f"{side.title}: {family_sentence([f for f in side.findings if f.family == one])}" for one in families]
 
 
 def claim(side: Side) -> str | None:
@@ -333,14 +308,33 @@ def control_claim(side: Side) -> str | None:
         f"{span((t.last for t in zeros), plus=False)} and the mean firing rate by "
         f"{span((_ratio(f.trends['firing_rate']) for f in found), times=True)}, while R² changes by "
         f"{span(f.trends['r2'].monotone.change for f in found)} to end at "
-        f"{span((f.trends['r2'].last for f in found), plus=False)}. A collapsed rectified Gaussian code has exactly half "
-        "its entries at zero whatever β is."
+        f"{span((f.trends['r2'].last for f in found), plus=False)}. A collapsed rectified Gaussian code has exactly "
+        "half its entries at zero whatever β is."
     )
 
 
 def claims(side: Side) -> list[str]:
     """What this side says of the paper's claim."""
-    return [line for line in (claim(side), control_claim(side)) if line]
+    return [line for line in (claim(side), control_claim(side), basis(side)) if line]
+
+
+def basis(side: Side) -> str:
+    """What the fits behind this side are worth: how many converged, and where the best start changes with beta."""
+    cells = [cell for finding in side.findings for cell in finding.cells]
+    flags = Counter(cell.check.flag for cell in cells)
+    counts = ", ".join(f"{flags[flag]} {flag}" for flag in FLAGS if flags[flag])
+    text = f"{side.title} ({side.explanation}): of the {len(cells)} {plural(len(cells), 'fit')} behind this, {counts}."
+    switches = [f for f in side.findings if len({cell.start for cell in f.cells}) > 1]
+    if switches:
+        first = switches[0]
+        betas = {start: sorted({c.beta for c in first.cells if c.start == start}) for start in starts_of(first)}
+        where = ", ".join(f"{exact(start)} at β = {', '.join(map(exact, at))}" for start, at in betas.items())
+        text += (
+            f" The best start changes with β at {len(switches)} of {len(side.findings)} combinations of family and "
+            "latent size, so that part of a trend may be a change of start "
+            f"({first.family.label}, K = {first.n_latents}: log firing rate {where})."
+        )
+    return text
 
 
 def _places(found: Sequence[Finding]) -> str:
@@ -356,16 +350,6 @@ def _range(found: Sequence[Finding]) -> str:
 
 def _ratio(trend: Trend) -> float:
     return trend.last / trend.first if trend.first else math.nan
-
-
-def span(values: Iterable[float], *, times: bool = False, plus: bool = True) -> str:
-    """Lowest and highest of some numbers in words."""
-    finite = [v for v in values if math.isfinite(v)]
-    if not finite:
-        return "-"
-    form: Callable[[float], str] = (lambda v: f"×{shown(v)}") if times else signed if plus else shown
-    low, high = form(min(finite)), form(max(finite))
-    return low if low == high else f"{low} to {high}"
 
 
 def convergence_sentence(run: Run) -> str:

@@ -9,10 +9,23 @@ from typing import Any
 
 import numpy as np
 
-from .answer import exact, shown
-from .curves import Curve, HeatMap, curves, heat_map, histogram, several_prices, start_pairs
-from .reading import Cell, Family, Run, escaped
-from .style import AXES, BETA_COLOURS, GREY, GRID, INK, Axis, dash, log_ticks, marker, size_colours, size_widths
+from .curves import Curve, HeatMap, curves, heat_map, several_prices, start_pairs
+from .families import Family
+from .reading import Run, escaped
+from .style import (
+    AXES,
+    GREY,
+    GRID,
+    INK,
+    Axis,
+    dash,
+    log_ticks,
+    marker,
+    size_colours,
+    size_widths,
+    worth_a_log,
+)
+from .words import exact, shown
 
 Chart = dict[str, Any]
 """``{"data": traces, "layout": layout}``"""
@@ -31,7 +44,7 @@ def plain(values: Iterable[float]) -> list[float | None]:
 def axis(what: Axis, values: np.ndarray | None = None, **more: Any) -> dict[str, Any]:
     """Layout of an axis; on a logarithmic one, ticks at powers of ten if the values span enough of them."""
     layout: dict[str, Any] = {"title": title(what.label), "automargin": True, **more}
-    if what.log:
+    if what.log and (values is None or worth_a_log(values)):
         layout |= log_axis(values)
     return BASE_AXIS | layout
 
@@ -217,12 +230,13 @@ def heat(run: Run, family: Family, metric: str) -> Chart | None:
 
 
 def _heat_text(heat: HeatMap) -> list[list[str]]:
-    return [[tight(v) for v in row] for row in heat.values]
+    return [[tight(v, heat.metric) for v in row] for row in heat.values]
 
 
-def tight(value: float) -> str:
-    """Two digits in little space: `.93`."""
-    return shown(value, 2).replace("0.", ".", 1) if abs(value) < 1 else shown(value, 2)
+def tight(value: float, metric: str) -> str:
+    """A number in little space: `.93`; two decimals, or two significant digits on logarithmic scales."""
+    text = shown(value, 2) if AXES[metric].log or not math.isfinite(value) else f"{value + 0.0:.2f}".replace("-", "−")
+    return text.replace("0.", ".", 1) if abs(value) < 1 else text
 
 
 def _heat_hover(heat: HeatMap) -> list[list[str]]:
@@ -234,56 +248,6 @@ def _heat_hover(heat: HeatMap) -> list[list[str]]:
         ]
         for size, row, flags in zip(heat.sizes, heat.values, heat.flags)
     ]
-
-
-def beta_names(cells: Sequence[Cell]) -> list[tuple[Cell, str, str]]:
-    """Each shown fit of one family with a colour and a name for its beta."""
-    colours = BETA_COLOURS if len(cells) > 2 else (BETA_COLOURS[0], BETA_COLOURS[2])
-    return [(cell, colour, f"β = {exact(cell.beta)}") for cell, colour in zip(cells, colours)]
-
-
-def shown_of(run: Run, family: Family) -> list[Cell]:
-    """The few fits of a family that are shown one by one."""
-    return [cell for cell in run.shown if cell.family == family]
-
-
-SYMBOLS = ("circle", "square", "diamond")
-
-
-def prior_posterior(run: Run, family: Family) -> Chart | None:
-    """Each unit's prior rate and its mean posterior rate, on equal logarithmic axes."""
-    traces, every = [], []
-    for (cell, colour, name), symbol in zip(beta_names(shown_of(run, family)), SYMBOLS):
-        prior, rate = cell.units.get("prior_firing_rate", np.empty(0)), cell.units.get("firing_rate", np.empty(0))
-        if len(prior) != len(rate):
-            continue
-        keep = np.isfinite(prior) & np.isfinite(rate) & (prior > 0) & (rate > 0)
-        if not keep.any():
-            continue
-        x, y = rate[keep][:MAX_UNITS_SHOWN], prior[keep][:MAX_UNITS_SHOWN]
-        every += [x, y]
-        traces.append(
-            {
-                "type": "scatter",
-                "mode": "markers",
-                "x": plain(x),
-                "y": plain(y),
-                "name": name,
-                "marker": {"color": colour, "symbol": symbol, "size": 6, "opacity": 0.65},
-                "hovertemplate": "posterior mean %{x}<br>prior %{y}<extra>" + name + "</extra>",
-                "meta": {"family": family.index, "size": None},
-            }
-        )
-    if not traces:
-        return None
-    values = np.concatenate(every)
-    ends = [float(values.min()) / 1.5, float(values.max()) * 1.5]
-    identity = {"type": "scatter", "mode": "lines", "x": ends, "y": ends, "name": "equal", "hoverinfo": "skip"}
-    identity["line"] = {"color": GREY, "width": 1, "dash": "dash"}
-    identity["meta"] = {"family": family.index, "size": None}
-    x_axis = axis(Axis("", "Mean posterior firing rate of the unit", log=True), values)
-    y_axis = axis(Axis("", "Prior firing rate of the unit", log=True), values)
-    return {"data": [identity, *traces], "layout": layout(x_axis, y_axis)}
 
 
 def starts(run: Run, metric: str) -> Chart | None:
@@ -300,7 +264,8 @@ def starts(run: Run, metric: str) -> Chart | None:
             symbol = marker(family)
             hover = [
                 f"<b>{escaped(family.label)}</b><br>K = {size}, β = {exact(a.beta)}, seed {a.seed}<br>start "
-                f"{exact(a.start)}: {shown(a[metric], 4)}<br>start {exact(b.start)}: {shown(b[metric], 4)}<br>{a.check.flag}"
+                f"{exact(a.start)}: {shown(a[metric], 4)}<br>start {exact(b.start)}: {shown(b[metric], 4)}"
+                f"<br>{a.check.flag}"
                 for a, b in own
             ]
             traces.append(
@@ -318,7 +283,14 @@ def starts(run: Run, metric: str) -> Chart | None:
             )
     values = np.array([c[metric] for pair in pairs for c in pair])
     ends = [float(values.min()), float(values.max())]
-    identity = {"type": "scatter", "mode": "lines", "x": ends, "y": ends, "hoverinfo": "skip", "showlegend": False}
+    identity: dict[str, Any] = {
+        "type": "scatter",
+        "mode": "lines",
+        "x": ends,
+        "y": ends,
+        "hoverinfo": "skip",
+        "showlegend": False,
+    }
     identity["line"] = {"color": GREY, "width": 1, "dash": "dash"}
     short = {"fit_objective": "Objective", "firing_rate": "Mean firing rate"}[metric]
     x_axis = axis(Axis(metric, f"{short}, lowest start", what.log), values)
@@ -346,7 +318,8 @@ def three_way(run: Run) -> Chart | None:
                 "x": plain(c["bits"] for c in own),
                 "y": plain(c["distortion"] for c in own),
                 "text": [
-                    f"<b>{escaped(c.family.label)}</b><br>K = {c.n_latents}, β = {exact(c.beta)}<br>bits {shown(c['bits'])}"
+                    f"<b>{escaped(c.family.label)}</b><br>K = {c.n_latents}, β = {exact(c.beta)}"
+                    f"<br>bits {shown(c['bits'])}"
                     f"<br>distortion {shown(c['distortion'])}<br>spikes {shown(c['spikes'])}<br>R² {shown(c['r2'])}"
                     for c in own
                 ],
@@ -373,91 +346,3 @@ def three_way(run: Run) -> Chart | None:
             }
         )
     return {"data": traces, "layout": layout(axis(AXES["bits"]), axis(AXES["distortion"]))}
-
-
-def code_histogram(run: Run, family: Family) -> Chart | None:
-    """Law of the sampled codes of all units: probability per unit of code, the share at zero as a star."""
-    traces: list[dict[str, Any]] = []
-    for cell, colour, name in beta_names(shown_of(run, family)):
-        centres, density, zero = histogram(cell)
-        meta = {"family": family.index, "size": None}
-        keep = density > 0
-        group = {"legendgroup": name, "meta": meta}
-        line = {"color": colour, "shape": "hvh"}
-        traces.append(
-            {
-                "type": "scatter",
-                "mode": "lines+markers",
-                "x": plain(centres[keep]),
-                "y": plain(density[keep]),
-                "name": name,
-            }
-            | {"line": line, "marker": {"size": 4}, "hovertemplate": "code %{x}<br>%{y}<extra>" + name + "</extra>"}
-            | group
-        )
-        traces.append(
-            {"type": "scatter", "mode": "markers", "x": [0], "y": plain([zero]), "name": f"zeros, {name}"}
-            | {"marker": {"symbol": "star", "size": 11, "color": colour}, "showlegend": False}
-            | {"hovertemplate": f"share of zeros {shown(zero)}<extra>{name}</extra>"}
-            | group
-        )
-    if not traces:
-        return None
-    y = axis(Axis("", "Share of codes (per unit of code)", log=True))
-    x = axis(Axis("", "Code (spikes)" if family.has_rate else "Code"))
-    return {"data": traces, "layout": layout(x, y)}
-
-
-STEP_DASHES = ("solid", "dot", "dash", "dashdot")
-
-
-def training(run: Run, family: Family) -> Chart | None:
-    """Training objective against the step: a colour for each beta, a line style for each start."""
-    traces: list[dict[str, Any]] = []
-    used: list[float] = []
-    for cell, colour, name in beta_names(shown_of(run, family)):
-        first = True
-        for start, step, value in training_curves(run, cell):
-            used += [start.start] * (start.start not in used)
-            style = STEP_DASHES[used.index(start.start) % len(STEP_DASHES)]
-            traces.append(
-                {"type": "scatter", "mode": "lines", "x": plain(step), "y": plain(value), "name": name}
-                | {"line": {"color": colour, "dash": style, "width": 2}, "legendgroup": name, "showlegend": first}
-                | {"meta": {"family": family.index, "size": None}}
-                | {"hovertemplate": f"step %{{x}}<br>%{{y}}<extra>{name}, start {exact(start.start)}</extra>"}
-            )
-            first = False
-    if not traces:
-        return None
-    for i, value in enumerate(used):
-        line = {"color": GREY, "dash": STEP_DASHES[i % len(STEP_DASHES)], "width": 2}
-        entry = {
-            "type": "scatter",
-            "mode": "lines",
-            "x": [None],
-            "y": [None],
-            "name": f"start {exact(value)}",
-            "line": line,
-        }
-        traces.append(entry | {"meta": {"family": family.index, "size": None}})
-    values = np.array([v for t in traces for v in t["y"] if v is not None])
-    log = bool((values > 0).all())
-    y = axis(Axis("", "Training objective (nats/stimulus)", log), values)
-    return {"data": traces, "layout": layout(axis(Axis("", "Optimiser step")), y)}
-
-
-def training_curves(run: Run, cell: Cell) -> list[tuple[Cell, np.ndarray, np.ndarray]]:
-    """Every start of a cell with its steps and training objectives, thinned."""
-    found = []
-    for start in starts_of(run, cell):
-        step, value = start.history.get("step"), start.history.get("objective")
-        if step is not None and value is not None and len(step) == len(value) and np.isfinite(value).any():
-            chosen = np.unique(np.linspace(0, len(step) - 1, MAX_CURVE_POINTS).round().astype(int))
-            found.append((start, step[chosen], value[chosen]))
-    return found
-
-
-def starts_of(run: Run, cell: Cell) -> list[Cell]:
-    """Every fit that differs from a cell only in start or budget, lowest start first."""
-    same = [other for other in run.cells if other.check.group == cell.check.group]
-    return sorted(same, key=lambda other: (other.start, other.budget))

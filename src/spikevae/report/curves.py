@@ -6,7 +6,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from .reading import Cell, Family, Run
+from .families import Family
+from .reading import Cell, Run
 
 
 @dataclass(frozen=True)

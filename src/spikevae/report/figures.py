@@ -9,10 +9,11 @@ from typing import Any
 
 import numpy as np
 
-from .answer import exact, shown
-from .charts import HEAT_METRICS, MAX_UNITS_SHOWN, beta_names, shown_of, training_curves
+from .charts import HEAT_METRICS, MAX_UNITS_SHOWN, tight
 from .curves import curves, heat_map, histogram, several_prices, start_pairs
-from .reading import Family, Run
+from .families import Family
+from .fit_charts import beta_names, shown_of, training_curves
+from .reading import Run
 from .style import (
     AXES,
     DASHES,
@@ -25,10 +26,12 @@ from .style import (
     marker,
     size_colours,
     size_widths,
+    worth_a_log,
 )
+from .words import exact
 
 PNG_DPI = 110
-SETTINGS = {
+SETTINGS: Any = {
     "font.size": 9,
     "axes.edgecolor": GREY,
     "axes.labelcolor": INK,
@@ -103,7 +106,8 @@ def _label(axes: Any, x: str, y: str, *, log_x: bool = False, log_y: bool = Fals
 
     for which, name, log in (("x", x, log_x), ("y", y, log_y)):
         getattr(axes, f"set_{which}label")(AXES[name].label if name in AXES else name)
-        if log:
+        drawn = getattr(axes.dataLim, f"interval{which}")
+        if log and worth_a_log(np.array([getattr(axes.dataLim, f"minpos{which}"), drawn[1]])):
             getattr(axes, f"set_{which}scale")("log")
             low, high = getattr(axes, f"get_{which}lim")()
             ticks = log_ticks(np.array([low, high]))
@@ -230,17 +234,19 @@ def heat_figure(run: Run, folder: Path) -> Static:
                 ax.set_yticks(range(len(m.sizes)), [str(k) for k in m.sizes])
                 ax.set(xlabel="β", ylabel="K")
                 ax.grid(False)
-                _write_values(ax, m.values, norm)
+                _write_values(ax, m.values, norm, metric)
                 figure.colorbar(image, ax=ax, pad=0.03)
         return write(figure, folder, "heat_maps", "Fraction of zeros, mean firing rate and R² over β and latent size")
 
 
-def _write_values(ax: Any, values: np.ndarray, norm: Any) -> None:
+def _write_values(ax: Any, values: np.ndarray, norm: Any, metric: str) -> None:
     """Print each value in its cell, dark on pale and pale on dark."""
     for i, j in np.argwhere(np.isfinite(values)):
         scaled = norm(values[i, j])
         pale = not np.ma.is_masked(scaled) and float(scaled) < 0.6
-        ax.text(j, i, shown(values[i, j], 2), ha="center", va="center", fontsize=6, color="white" if pale else "black")
+        ax.text(
+            j, i, tight(values[i, j], metric), ha="center", va="center", fontsize=6, color="white" if pale else "black"
+        )
 
 
 def _family_panels(
@@ -330,11 +336,11 @@ def price_figure(run: Run, folder: Path) -> Static | None:
             own = [c for c in cells if c.spike_price == price]
             dots = ax.scatter(
                 [c["bits"] for c in own], [c["distortion"] for c in own], c=[c["spikes"] for c in own], norm=norm,
-                marker=MARKERS[i % len(MARKERS)][1], edgecolor=INK, linewidth=0.4, label=f"{exact(price)} nats per spike",
+                marker=MARKERS[i % len(MARKERS)][1], edgecolor=INK, linewidth=0.4, label=f"{exact(price)} nats",
             )  # fmt: skip
         _label(ax, "bits", "distortion")
         figure.colorbar(dots, ax=ax, label="Spikes per stimulus")
-        ax.legend(fontsize=7, title="Spike price")
+        ax.legend(fontsize=7, title="Price of a spike")
         return write(figure, folder, "spike_price", "Distortion, bits and spikes at several spike prices")
 
 
@@ -370,8 +376,8 @@ def _draw_training(run: Run, family: Family, ax: Any) -> bool:
             style = DASHES[used.index(start.start) % len(DASHES)][1]
             ax.plot(step, value, color=colour, linestyle=style, linewidth=1.3, label=label)
             label, positive = "_", positive and bool(np.nanmin(value) > 0)
-    for i, start in enumerate(used):
-        ax.plot([], [], color=GREY, linestyle=DASHES[i % len(DASHES)][1], label=f"start {exact(start)}")
+    for i, began in enumerate(used):
+        ax.plot([], [], color=GREY, linestyle=DASHES[i % len(DASHES)][1], label=f"start {exact(began)}")
     _label(ax, "Optimiser step", "Training objective (nats/stimulus)", log_y=bool(used) and positive)
     return bool(used)
 

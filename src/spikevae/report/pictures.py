@@ -11,8 +11,8 @@ import torch
 
 from ..models import AmortisedVAE, load_model
 from ..sweep.store import RunFolder
-from .answer import exact, shown
 from .reading import Cell, Run
+from .words import exact, shown
 
 MAX_ATOMS = 256
 """Units shown of a dictionary."""
@@ -110,6 +110,13 @@ def mosaic(rows: np.ndarray, shape: tuple[int, int, int], columns: int, limit: f
     return handle.getvalue(), sheet.shape[1]
 
 
+def full_rows(n: int) -> int:
+    """Columns of a mosaic about twice as wide as tall, with a full last row if n has a fitting divisor."""
+    wish = min(16.0, math.sqrt(2 * n))
+    fitting = [c for c in range(1, 21) if n % c == 0 and 0.6 * wish <= c <= 1.7 * wish]
+    return min(fitting, key=lambda c: abs(c - wish)) if fitting else max(1, math.ceil(wish))
+
+
 def _dictionary(model: AmortisedVAE, cell: Cell, shape: tuple[int, int, int], name: str) -> Picture:
     """Decoder columns, most used first: by mean posterior firing rate, or by KL for signed codes."""
     assert model.dictionary is not None
@@ -119,7 +126,7 @@ def _dictionary(model: AmortisedVAE, cell: Cell, shape: tuple[int, int, int], na
         use, word = cell.units.get("kl", np.empty(0)), "KL"
     order = np.argsort(-use, kind="stable") if len(use) == len(atoms) else np.arange(len(atoms))
     chosen = atoms[order[:MAX_ATOMS]]
-    columns = max(1, min(16, math.ceil(math.sqrt(2 * len(chosen)))))
+    columns = full_rows(len(chosen))
     png, width = mosaic(chosen, shape, columns, None)
     some = f"the {len(chosen)} most used of " if len(chosen) < len(atoms) else "all "
     title = f"{cell.family.label}, K = {cell.n_latents}, β = {exact(cell.beta)}"

@@ -1,9 +1,8 @@
 """A run folder as the report sees it: cells sorted into families, each with its convergence flag."""
 
 import html
-import json
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from functools import cached_property
 from pathlib import Path
@@ -15,36 +14,10 @@ from ..distributions import LAWS
 from ..metrics.convergence import Convergence
 from ..metrics.fields import Metrics
 from ..sweep.store import RunFolder, flags, read_json
+from .families import Family, families_of
 
 MAX_EXAMPLE_VALUES = 1 << 22
 MAX_HISTORY = 100_000
-AXES = ("n_latents", "beta", "seed", "start", "steps", "epochs")
-"""Settings that the figures and the trends run over; any other setting that varies makes another family."""
-PUBLISHED = "paper"
-"""The recipe that reproduces the published configuration."""
-
-
-@dataclass(frozen=True)
-class Family:
-    """Cells that differ only in latent size, beta, seed, start and budget: one law under one recipe."""
-
-    index: int
-    law: str
-    block: str
-    label: str
-    """The law and whatever sets this family apart from the others of the run."""
-    published: bool
-    """Whether its cells were trained with the published recipe."""
-
-    @property
-    def law_label(self) -> str:
-        """The law's word in figures."""
-        return LAWS[self.law].label
-
-    @property
-    def has_rate(self) -> bool:
-        """Whether a firing rate is defined for its codes."""
-        return LAWS[self.law].has_rate
 
 
 @dataclass(frozen=True)
@@ -193,7 +166,7 @@ def read_run(path: str | Path) -> Run:
         for cell in raw
     ]
     checks = flags(rows)
-    families = _families(raw)
+    families = families_of(raw)
     cells = tuple(_cell(c, families[i], check) for i, (c, check) in enumerate(zip(raw, checks)))
     data_path = folder.path / "data.json"
     data = read_json(data_path) if data_path.is_file() else {}
@@ -258,53 +231,6 @@ def _cell(cell: Mapping[str, Any], family: Family, check: Convergence) -> Cell:
         seconds=number(cell.get("seconds")),
         check=check,
     )
-
-
-def _families(cells: Iterable[Mapping[str, Any]]) -> list[Family]:
-    """The family of each cell, in order of appearance."""
-    cells = list(cells)
-    varying = _varying(
-        [cell["config"] for cell in cells], [(cell["block"], cell["config"]["latent"]) for cell in cells]
-    )
-    keys = []
-    for cell in cells:
-        config = cell["config"]
-        extra = tuple((name, json.dumps(config.get(name))) for name in varying)
-        keys.append((config["latent"], cell["block"], extra))
-    order = list(dict.fromkeys(keys))
-    labels = _labels(order)
-    recipes = {key: cell["config"].get("recipe") for key, cell in zip(keys, cells)}
-    families = {key: Family(i, key[0], key[1], labels[i], recipes[key] == PUBLISHED) for i, key in enumerate(order)}
-    return [families[key] for key in keys]
-
-
-def _varying(configs: list[Mapping[str, Any]], parts: list[tuple[str, str]]) -> list[str]:
-    """Settings other than :data:`AXES` that take several values at one place of the grid of one law and block."""
-    names = [name for name in dict.fromkeys(k for config in configs for k in config) if name not in AXES]
-    found = []
-    for name in names:
-        seen: dict[Any, set[str]] = {}
-        for config, part in zip(configs, parts):
-            place = (part, config["n_latents"], config["beta"])
-            seen.setdefault(place, set()).add(json.dumps(config.get(name)))
-        if any(len(values) > 1 for values in seen.values()):
-            found.append(name)
-    return sorted(found, key=lambda name: (name != "recipe", name != "spike_price"))
-
-
-def _labels(keys: list[tuple[str, str, tuple[tuple[str, str], ...]]]) -> list[str]:
-    """Shortest labels that keep families apart: the law, then the block, then one varying setting after another."""
-    parts = [[LAWS[law].label] for law, _, _ in keys]
-    if len({block for _, block, _ in keys}) > 1:
-        for part, (_, block, _) in zip(parts, keys):
-            part.append(block)
-    for position in range(len(keys[0][2])):
-        if len({tuple(part) for part in parts}) == len(parts):
-            break
-        for part, (_, _, extra) in zip(parts, keys):
-            name, value = extra[position]
-            part.append(f"{name.replace('_', ' ')} {json.loads(value)}")
-    return [", ".join(part) for part in parts]
 
 
 def escaped(text: str) -> str:

@@ -3,10 +3,12 @@ each family."""
 
 import math
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
-from .reading import Family, Run
+from .families import Family
+from .reading import Run
 
 INK, GREY, GRID = "#1b1f24", "#59636e", "#d8dee4"
 BETA_COLOURS = ("#0072B2", "#E69F00", "#D55E00")  # Okabe-Ito: lowest beta, near 1, highest
@@ -41,6 +43,13 @@ AXES = {
 
 
 NARROW_DECADES = 1.3
+LINEAR_RATIO = 2.5
+
+
+def worth_a_log(values: np.ndarray) -> bool:
+    """Whether positive values span enough for a logarithmic axis."""
+    finite = values[np.isfinite(values)]
+    return bool(len(finite)) and finite.min() > 0 and finite.max() > LINEAR_RATIO * finite.min()
 
 
 def log_ticks(values: np.ndarray) -> list[float] | None:
@@ -70,7 +79,7 @@ def size_widths(run: Run) -> dict[int, float]:
     return {k: 1.3 + 1.7 * i / max(1, n - 1) for i, k in enumerate(run.sizes)}
 
 
-def dash(family: Family, static: bool = False) -> object:
+def dash(family: Family, static: bool = False) -> Any:
     """Line style of a family."""
     return DASHES[family.index % len(DASHES)][static]
 

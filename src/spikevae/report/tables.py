@@ -6,9 +6,10 @@ from dataclasses import dataclass, fields
 from typing import Any
 
 from ..metrics.fields import Metrics
-from .answer import Side, Trend, exact, interval_text, sentence, shown, slope_text, verdict
+from .answer import Side, Trend, interval_text, sentence, slope_text, verdict
 from .curves import several_prices
 from .reading import Cell, Run
+from .words import exact, shown
 
 
 def ends(trend: Trend) -> str:
@@ -60,7 +61,7 @@ def slope_tables(side: Side) -> list[dict[str, Any]]:
                     {"slope": slope_text(t), "interval": interval_text(t), "ends": ends(t), "verdict": verdict(t)}
                     for t in f.trends.values()
                 ],
-                "converged": f"{f.n_converged} of {f.n_points}",
+                "converged": f"{f.n_converged} of {len(f.cells)}",
             }
             for f in found
         ]
@@ -142,5 +143,3 @@ def columns(run: Run) -> list[Column]:
 
 def _or_nan(value: float | None) -> float:
     return math.nan if value is None else value
-
-

@@ -1,0 +1,86 @@
+"""Which fits of a run belong together: one law under one recipe."""
+
+import json
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from ..distributions import LAWS
+
+AXES = ("n_latents", "beta", "seed", "start", "steps", "epochs")
+"""Settings that the figures and the trends run over; any other setting that varies makes another family."""
+PUBLISHED = "paper"
+"""The recipe that reproduces the published configuration."""
+
+
+@dataclass(frozen=True)
+class Family:
+    """Cells that differ only in latent size, beta, seed, start and budget: one law under one recipe."""
+
+    index: int
+    law: str
+    block: str
+    label: str
+    """The law and whatever sets this family apart from the others of the run."""
+    published: bool
+    """Whether its cells were trained with the published recipe."""
+
+    @property
+    def law_label(self) -> str:
+        """The law's word in figures."""
+        return LAWS[self.law].label
+
+    @property
+    def has_rate(self) -> bool:
+        """Whether a firing rate is defined for its codes."""
+        return LAWS[self.law].has_rate
+
+
+def families_of(cells: Iterable[Mapping[str, Any]]) -> list[Family]:
+    """The family of each cell, in order of appearance."""
+    cells = list(cells)
+    varying = _varying(
+        [cell["config"] for cell in cells], [(cell["block"], cell["config"]["latent"]) for cell in cells]
+    )
+    keys = []
+    for cell in cells:
+        config = cell["config"]
+        extra = tuple((name, json.dumps(config.get(name))) for name in varying)
+        keys.append((config["latent"], cell["block"], extra))
+    order = list(dict.fromkeys(keys))
+    labels = _labels(order)
+    recipes = {key: cell["config"].get("recipe") for key, cell in zip(keys, cells)}
+    families = {key: Family(i, key[0], key[1], labels[i], recipes[key] == PUBLISHED) for i, key in enumerate(order)}
+    return [families[key] for key in keys]
+
+
+def _varying(configs: list[Mapping[str, Any]], parts: list[tuple[str, str]]) -> list[str]:
+    """Settings other than :data:`AXES` that take several values at one place of the grid of one law and block."""
+    names = [name for name in dict.fromkeys(k for config in configs for k in config) if name not in AXES]
+    found = []
+    for name in names:
+        seen: dict[Any, set[str]] = {}
+        for config, part in zip(configs, parts):
+            place = (part, config["n_latents"], config["beta"])
+            seen.setdefault(place, set()).add(json.dumps(config.get(name)))
+        if any(len(values) > 1 for values in seen.values()):
+            found.append(name)
+    return sorted(found, key=lambda name: (name != "recipe", name != "spike_price"))
+
+
+def _labels(keys: list[tuple[str, str, tuple[tuple[str, str], ...]]]) -> list[str]:
+    """Shortest labels that keep families apart: the law, then the block, then one varying setting after another."""
+    parts: list[list[str]] = [[] for _ in keys]
+
+    def distinct() -> bool:
+        return len({(key[0], *part) for key, part in zip(keys, parts)}) == len(keys)
+
+    if len({block for _, block, _ in keys}) > 1:
+        for part, (_, block, _) in zip(parts, keys):
+            part.append(block)
+    for position in range(len(keys[0][2])):
+        if not distinct():
+            for part, (_, _, extra) in zip(parts, keys):
+                name, value = extra[position]
+                part.append(f"{name.replace('_', ' ')} {json.loads(value)}")
+    return [LAWS[key[0]].label + (f" ({', '.join(part)})" if part else "") for key, part in zip(keys, parts)]
