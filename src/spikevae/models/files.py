@@ -30,7 +30,7 @@ def save_model(
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    scratch = path.with_name(path.name + ".tmp")
+    scratch = path.with_name(f"{path.name}.{os.getpid()}.tmp")
     metadata = {
         "format": FORMAT,
         "shape": json.dumps(model.shape),

@@ -64,18 +64,14 @@ def edited(
     if seed:
         data["seed"] = data["seed"] + seed
     blocks = [_edited_block(block, recipe, values, seed) for block in sweep.blocks]
-    return SweepConfig.from_mapping(
-        {"name": sweep.name, "data": data, "blocks": blocks}, where="edited sweep"
-    )
+    return SweepConfig.from_mapping({"name": sweep.name, "data": data, "blocks": blocks}, where="edited sweep")
 
 
 def _edited_block(block: Block, recipe: str | None, values: Mapping[str, Any], seed: int) -> dict[str, Any]:
     fit, grid = dict(block.fit), {key: list(axis) for key, axis in block.grid.items()}
     if recipe is not None:
         fit = {
-            key: value
-            for key, value in fit.items()
-            if key in ("latent", "n_latents", "beta", "spike_price", "seed")
+            key: value for key, value in fit.items() if key in ("latent", "n_latents", "beta", "spike_price", "seed")
         }
         grid.pop("start", None)
         grid.pop("recipe", None)

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from ..config import Block, FitConfig, SweepConfig
 from ..training.stack import stack_bytes, stack_key
 
-MAX_FITS = 32  # beyond this a larger stack no longer saves time on a CPU: the products dominate
+MAX_FITS = 16  # beyond this a larger stack saves no time on a CPU: the products dominate, and caches overflow
 MEMORY_BYTES = 2 << 30
 
 
@@ -54,6 +54,7 @@ def plan_stacks(cells: Sequence[Cell], n_train: int, shape: tuple[int, ...]) -> 
         fits = MAX_FITS
         while fits > 1 and stack_bytes(config, shape, fits) > MEMORY_BYTES:
             fits //= 2
+        members.sort(key=lambda cell: cell.config.seed)  # fits of one seed share their batches
         n_stacks = -(-len(members) // fits)
         size = -(-len(members) // n_stacks)
         for first in range(0, len(members), size):

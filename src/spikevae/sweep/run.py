@@ -1,26 +1,24 @@
-"""Run a sweep into a run folder: train the stacks that are not done yet, evaluate, store."""
+"""Run a sweep into a run folder: train the stacks that are not done yet, rebuild the table."""
 
+import os
+import tempfile
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
 
 import numpy as np
-import torch
 
-from ..config import FitConfig, SweepConfig
+from ..config import SweepConfig
 from ..data import PatchSet, load_config
-from ..evaluate import Evaluation, evaluate
-from ..models.files import save_model
 from ..progress import Report, show_progress
-from ..training import Stack, train
-from ..training.stack import DIVERGED, MODEL_FIELDS, FitResult
-from .grid import Cell, StackPlan, cells_of, plan_stacks
-from .store import RunFolder, read_json, write_json
+from .executors.local import run_stacks
+from .grid import Cell, cells_of, plan_stacks
+from .stacks import Stimuli, evenly_spaced, train_stack
+from .store import RunFolder, write_json
 
 N_EXAMPLES = 16
-N_SEEN = 5000  # training stimuli by which convergence is judged
 
 
 @dataclass(frozen=True)
@@ -87,6 +85,7 @@ class Sweep:
         out: str | Path,
         *,
         device: str = "cpu",
+        n_jobs: int | None = None,
         progress: bool | Report = False,
     ) -> SweepResult:
         """Train every cell that the folder does not hold yet.
@@ -97,6 +96,9 @@ class Sweep:
             The run folder; made if absent, continued if it holds this very sweep.
         device
             Torch device of the stacks.
+        n_jobs
+            Worker processes on the CPU; None: one a core. Results do not depend on it, save for rounding between one
+            (this process, with torch's own threads) and several (a thread each).
         progress
             True shows a bar on standard error; a function is called with (done, total, text).
 
@@ -113,30 +115,43 @@ class Sweep:
         todo = [cell for cell in self.cells if not folder.is_done(cell)]
         if todo:
             with show_progress(self.config.name, enabled=progress is True) as shown:
-                self._train(folder, device, progress if callable(progress) else shown)
+                self._train(folder, device, n_jobs or os.cpu_count() or 1, progress if callable(progress) else shown)
         folder.write_table()
         seconds = time.monotonic() - began
         folder.log("done", trained=len(todo), seconds=seconds)
         return SweepResult(folder.path, len(self.cells), len(todo), seconds)
 
-    def _train(self, folder: RunFolder, device: str, report: Report) -> None:
+    def _train(self, folder: RunFolder, device: str, n_jobs: int, report: Report) -> None:
         report(0, 1, "loading data")
         data = load_config(self.config.data)
         store_examples(folder, data)
         plans = plan_stacks(self.cells, len(data.train), data.shape)
+        pending = [plan for plan in plans if not all(folder.is_done(cell) for cell in plan.cells)]
+        pending.sort(key=lambda plan: -plan.work)  # the longest first, so that the workers end together
         total = sum(plan.work for plan in plans)
-        folder.log("start", cells=len(self.cells), stacks=len(plans), device=device, data=data.info)
-        done = 0.0
+        done = total - sum(plan.work for plan in pending)
+        folder.log("start", cells=len(self.cells), stacks=len(pending), device=device, workers=n_jobs)
 
         def advance(work: float, text: str) -> None:
             nonlocal done
             done += work
             report(min(done, total), total, text)
 
-        pending = [plan for plan in plans if not all(folder.is_done(cell) for cell in plan.cells)]
-        advance(total - sum(plan.work for plan in pending), "continuing")
-        for plan in pending:
-            train_stack(plan, data, folder, device, advance)
+        advance(0.0, "starting")
+        stimuli = Stimuli.of(data)
+        if device == "cpu" and n_jobs > 1 and len(pending) > 1:
+
+            def hear(message: dict[str, Any]) -> None:
+                advance(message.pop("work"), message.pop("text"))
+                if "done" in message:
+                    folder.log("stack", id=message.pop("done"), **message)
+
+            with tempfile.TemporaryDirectory(prefix="spikevae-") as scratch:
+                shared = stimuli.save(Path(scratch))
+                run_stacks([p.id for p in pending], folder.path, shared, n_workers=n_jobs, on_message=hear)
+        else:
+            for plan in pending:
+                folder.log("stack", id=plan.id, **train_stack(plan, stimuli, folder, device, advance))
 
 
 def store_examples(folder: RunFolder, data: PatchSet) -> None:
@@ -144,84 +159,3 @@ def store_examples(folder: RunFolder, data: PatchSet) -> None:
     np.save(folder.path / "examples.npy", evenly_spaced(data.test, N_EXAMPLES).numpy())
     sizes = {"train": len(data.train), "test": len(data.test), "shape": list(data.shape), "name": data.name}
     write_json(folder.path / "data.json", {**sizes, "info": data.info, "description": data.describe()})
-
-
-def train_stack(
-    plan: StackPlan, data: PatchSet, folder: RunFolder, device: str, advance: Callable[[float, str], None]
-) -> None:
-    """Train one stack from its checkpoint if there is one, then store each of its cells."""
-    began = time.monotonic()
-    config = plan.cells[0].config
-    stack = Stack(
-        [cell.config for cell in plan.cells], torch.from_numpy(data.train), data.shape, device=device
-    )
-    test, seen = torch.from_numpy(data.test), evenly_spaced(data.train, N_SEEN)
-    text = f"{config.latent} K={config.n_latents}, {len(stack)} fits"
-    advance(0.0, text)
-    half_path, checkpoint = folder.half_path(plan.id), folder.checkpoint_path(plan.id)
-
-    def fit_objectives(stack: Stack) -> list[float]:
-        return [fit_objective(stack.result(i), c, seen) for i, c in enumerate(stack.configs)]
-
-    train(
-        stack,
-        checkpoint_path=checkpoint,
-        at_half=lambda stack: write_json(half_path, fit_objectives(stack)),
-        on_steps=lambda steps: advance(plan.work * steps / stack.n_steps, text),
-    )
-    halves = read_json(half_path) if half_path.exists() else [None] * len(stack)
-    seconds = time.monotonic() - began
-    for index, (cell, half, last) in enumerate(zip(plan.cells, halves, fit_objectives(stack), strict=True)):
-        if folder.is_done(cell):
-            continue
-        result, config = stack.result(index), cell.config
-        evaluation = evaluate(
-            result.model, test, beta=config.beta, spike_price=config.spike_price, seed=config.seed
-        )
-        given = {name: getattr(config, name) for name in MODEL_FIELDS}
-        save_model(result.model, folder.model_path(cell.id), given, {"fit": config.model_dump(mode="json")})
-        content = cell_result(stack, result, evaluation)
-        content |= {"fit_objective": last, "fit_objective_half": half, "seconds": seconds / len(stack)}
-        folder.write_cell(cell, content)
-    for path in (checkpoint, half_path):
-        path.unlink(missing_ok=True)
-    folder.log(
-        "stack",
-        id=plan.id,
-        fits=len(stack),
-        steps=stack.step_number,
-        seconds=seconds,
-        latent=config.latent,
-        n_latents=config.n_latents,
-    )
-
-
-def evenly_spaced(x: np.ndarray, count: int) -> torch.Tensor:
-    """At most `count` rows, evenly spread over the array."""
-    return torch.from_numpy(x[np.linspace(0, len(x) - 1, min(count, len(x))).round().astype(int)])
-
-
-@torch.inference_mode()
-def fit_objective(result: FitResult, config: FitConfig, seen: torch.Tensor) -> float:
-    """The objective that the fit minimises, on training stimuli and at temperature 0.
-
-    Convergence is judged by it: the objective on held-out stimuli also moves when a fit merely overfits.
-    """
-    if config.has_exact_objective:
-        return float(result.model(seen, config.beta, config.spike_price, exact=True).total)
-    return evaluate(
-        result.model, seen, beta=config.beta, spike_price=config.spike_price, seed=config.seed
-    ).objective
-
-
-def cell_result(stack: Stack, result: FitResult, evaluation: Evaluation) -> dict[str, Any]:
-    """What a cell file says of the fit."""
-    return {
-        "metrics": evaluation.metrics.to_dict(),
-        "objective": evaluation.objective,
-        "units": evaluation.units,
-        "code_histogram": evaluation.code_histogram,
-        "history": result.history,
-        "diverged": result.status == DIVERGED,
-        "steps_done": result.frozen_at if result.frozen_at is not None else stack.step_number,
-    }

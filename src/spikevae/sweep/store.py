@@ -39,7 +39,7 @@ def jsonable(value: Any) -> Any:
 def write_json(path: Path, value: Any) -> None:
     """Write a file that is either the old one or the whole new one, whatever happens."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    scratch = path.with_name(path.name + ".tmp")
+    scratch = path.with_name(f"{path.name}.{os.getpid()}.tmp")
     with open(scratch, "w", encoding="utf-8") as handle:
         json.dump(jsonable(value), handle, allow_nan=False)
         handle.flush()
@@ -105,9 +105,7 @@ class RunFolder:
                 )
             return
         if self.path.exists() and any(self.path.iterdir()):
-            raise ValueError(
-                f"{self.path} is not empty and holds no sweep (no config.json); choose another folder"
-            )
+            raise ValueError(f"{self.path} is not empty and holds no sweep (no config.json); choose another folder")
         versions = {name: version(name) for name in PACKAGES}
         versions["python"] = platform.python_version()
         cells = [{"id": c.id, "block": c.block} for c in cells_of(sweep)]
@@ -157,10 +155,7 @@ class RunFolder:
                 {
                     "id": cell["id"],
                     "block": cell["block"],
-                    **{
-                        k: str(v) if isinstance(v, list) or k == "noise_variance" else v
-                        for k, v in config.items()
-                    },
+                    **{k: str(v) if isinstance(v, list) or k == "noise_variance" else v for k, v in config.items()},
                     **cell["metrics"],
                     "objective": cell["objective"],
                     "fit_objective": cell["fit_objective"],
@@ -183,10 +178,7 @@ class RunFolder:
 
         path = self.path / "cells.parquet"
         scratch = path.with_name("cells.parquet.tmp")
-        rows = [
-            {k: float("nan") if v is None and k not in TEXT else v for k, v in row.items()}
-            for row in self.rows()
-        ]
+        rows = [{k: float("nan") if v is None and k not in TEXT else v for k, v in row.items()} for row in self.rows()]
         if not rows:
             raise ValueError(f"{self.path} has no finished cell yet")
         pq.write_table(pa.Table.from_pylist(rows), scratch)
@@ -202,10 +194,7 @@ class RunFolder:
 
 def flags(rows: Sequence[Mapping[str, Any]]) -> list[Convergence]:
     """Convergence of the cells of these rows, judged by the objective that the fits minimise."""
-    judged = [
-        {**row, "objective": row["fit_objective"], "objective_half": row["fit_objective_half"]}
-        for row in rows
-    ]
+    judged = [{**row, "objective": row["fit_objective"], "objective_half": row["fit_objective_half"]} for row in rows]
     return flag_groups(judged, settings=FitConfig.model_fields)
 
 

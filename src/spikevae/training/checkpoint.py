@@ -26,7 +26,7 @@ def _fingerprint(stack: Stack) -> str:
 def save(stack: Stack, path: Path) -> None:
     """Write the state of a stack; a crash leaves either the old file or the new one."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    scratch = path.with_suffix(".tmp")
+    scratch = path.with_name(f"{path.name}.{os.getpid()}.tmp")
     save_file(stack.state(), scratch, metadata={"format": FORMAT, "fits": _fingerprint(stack)})
     with open(scratch, "rb") as handle:
         os.fsync(handle.fileno())

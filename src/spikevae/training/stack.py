@@ -132,6 +132,10 @@ class Stack:
         self.beta = self._vector([config.beta for config in configs])
         self.spike_price = self._vector([config.spike_price for config in configs])
 
+        # Fits of one seed see one batch: it is gathered once, and their encoders become one wide product.
+        seeds = [config.seed for config in configs]
+        self.seeds = seeds[:1] if len(set(seeds)) == 1 else seeds
+
         n = len(configs)
         self.step_number = 0
         self.status = torch.zeros(n, dtype=torch.int64, device=self.device)
@@ -159,15 +163,16 @@ class Stack:
         return self.step_number >= self.n_steps or bool((self.status != RUNNING).all())
 
     def _batch(self) -> Tensor:
-        """(F, B, D): each fit's own batch of this step, from its own permutation of this epoch."""
+        """Each fit's batch of this step, from its own permutation of this epoch: (F, B, D), or (B, D) for equal seeds."""
         epoch, place = divmod(self.step_number, self.batches_per_epoch)
         if self._orders is None or self._orders[0] != epoch:
             orders = [
-                torch.randperm(len(self.train), generator=schedules.generator(config.seed, "order", epoch))
-                for config in self.configs
+                torch.randperm(len(self.train), generator=schedules.generator(seed, "order", epoch))
+                for seed in self.seeds
             ]
             self._orders = (epoch, torch.stack(orders).to(self.device))
-        return self.train[self._orders[1][:, place * self.batch_size : (place + 1) * self.batch_size]]
+        chosen = self._orders[1][:, place * self.batch_size : (place + 1) * self.batch_size]
+        return self.train[chosen[0]] if len(self.seeds) == 1 else self.train[chosen]
 
     def _objective(self, beta: Tensor) -> tuple[Tensor, ...]:
         """The free energy of each fit on its batch; every part has a leading fit axis."""
@@ -192,7 +197,9 @@ class Stack:
             }
             return functional_call(self.template, (params, buffers), (x, beta, price), options)
 
-        return vmap(one_fit)(self.params, self.buffers, self._batch(), beta, self.spike_price)
+        x = self._batch()
+        in_dims = (0, 0, 0 if x.dim() == 3 else None, 0, 0)
+        return vmap(one_fit, in_dims)(self.params, self.buffers, x, beta, self.spike_price)
 
     def step(self) -> None:
         """One optimiser step of every running fit."""

@@ -1,0 +1,116 @@
+"""Worker processes on this machine, one thread each.
+
+Small matrix products do not keep several threads busy, and threads that wait for each other are slow on a busy machine;
+processes that share nothing are neither. A worker is told a stack's id on its standard input and answers with lines of
+JSON on its standard output. When its parent dies the next line cannot be written, and the worker ends too. One thread
+also makes results independent of the number of cores.
+"""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from queue import Queue
+from typing import Any
+
+END_SECONDS = 60.0  # how long an interrupted worker may take to write its checkpoint
+
+
+def run_stacks(
+    stack_ids: Sequence[str],
+    run: Path,
+    data: Path,
+    *,
+    n_workers: int,
+    on_message: Callable[[dict[str, Any]], None],
+) -> None:
+    """Train the named stacks of a run folder.
+
+    Parameters
+    ----------
+    stack_ids
+        Of the run's plan, in order of training.
+    run, data
+        The run folder, and the file of stimuli that the workers map into memory.
+    n_workers
+        Processes.
+    on_message
+        Called with each line that a worker writes: {"work": ..., "text": ...} or {"done": stack id, ...}.
+
+    Raises
+    ------
+    RuntimeError
+        With the worker's error.
+    KeyboardInterrupt
+        After the workers have written their checkpoints.
+    """
+    messages: Queue[tuple[int, dict[str, Any] | None]] = Queue()
+    workers = [_start(run, data, number, messages) for number in range(min(n_workers, len(stack_ids)))]
+    waiting: Iterator[str] = iter(stack_ids)
+    alive = len(workers)
+    try:
+        for worker in workers:
+            _give(worker, next(waiting, None))
+        while alive:
+            number, message = messages.get()
+            if message is None:
+                alive -= 1
+                if workers[number].wait() != 0:
+                    raise RuntimeError(f"a worker process ended with exit code {workers[number].returncode}")
+            elif "error" in message:
+                raise RuntimeError(message["error"])
+            else:
+                finished = "done" in message
+                on_message(message)
+                if finished:
+                    _give(workers[number], next(waiting, None))
+    except BaseException:
+        _stop(workers)
+        raise
+
+
+def _start(
+    run: Path, data: Path, number: int, messages: "Queue[tuple[int, dict[str, Any] | None]]"
+) -> "subprocess.Popen[str]":
+    threads = dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"), "1")
+    worker = subprocess.Popen(
+        [sys.executable, "-m", "spikevae.sweep.worker", str(run), str(data)],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+        env={**os.environ, **threads},
+        start_new_session=True,  # a Ctrl-C reaches the parent alone, which passes it on once
+    )
+
+    def listen() -> None:
+        assert worker.stdout is not None
+        for line in worker.stdout:
+            messages.put((number, json.loads(line)))
+        messages.put((number, None))
+
+    threading.Thread(target=listen, daemon=True).start()
+    return worker
+
+
+def _give(worker: "subprocess.Popen[str]", stack_id: str | None) -> None:
+    assert worker.stdin is not None
+    if stack_id is None:
+        worker.stdin.close()
+    else:
+        worker.stdin.write(stack_id + "\n")
+        worker.stdin.flush()
+
+
+def _stop(workers: "Sequence[subprocess.Popen[str]]") -> None:
+    for worker in workers:
+        if worker.poll() is None:
+            worker.send_signal(signal.SIGINT)
+    for worker in workers:
+        try:
+            worker.wait(END_SECONDS)
+        except subprocess.TimeoutExpired:
+            worker.kill()
