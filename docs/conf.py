@@ -32,9 +32,9 @@ html_static_path = ["_static"]
 html_css_files = ["tables.css"]
 html_math_renderer = "mathml"
 
+default_role = "code"  # single backticks in docstrings
 autodoc_member_order = "bysource"
 autodoc_typehints = "signature"
 autodoc_default_options = {"members": True, "show-inheritance": True}
 napoleon_google_docstring = False
 napoleon_use_rtype = False
-napoleon_use_ivar = True

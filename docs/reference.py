@@ -56,11 +56,11 @@ def table(head: Sequence[str], rows: Iterable[Sequence[Any]]) -> str:
 
 
 def metrics_table() -> str:
-    rows = [
-        (f"`{f.name}`", f.metadata["unit"], f.metadata["direction"], f.metadata["description"], f.metadata["source"])
-        for f in fields(Metrics)
-    ]
-    return table(("metric", "unit", "better", "what it is", "source"), rows)
+    rows = []
+    for f in fields(Metrics):
+        m = f.metadata
+        rows.append((f"`{f.name}`", m["description"], m["unit"], m["direction"], m["source"]))
+    return table(("metric", "what it is", "unit", "better", "source"), rows)
 
 
 def laws_text() -> str:

@@ -1,0 +1,46 @@
+"""Examples and the Python in README and documentation run as they stand."""
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+EXAMPLES = sorted((ROOT / "examples").glob("*.py"))
+PAGES = ("README.md", "docs/getting_started.md")
+FENCE = re.compile(r"^```python\n(.*?)^```", re.MULTILINE | re.DOTALL)
+
+
+def run_python(code: list[str], folder: Path) -> str:
+    environment = {**os.environ, "MPLBACKEND": "Agg", "OMP_NUM_THREADS": "1"}
+    done = subprocess.run(
+        [sys.executable, *code], cwd=folder, env=environment, capture_output=True, text=True, timeout=300
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("path", EXAMPLES, ids=lambda path: path.stem)
+def test_example_runs(path: Path, tmp_path: Path) -> None:
+    out = run_python([str(path)], tmp_path)
+    figure = tmp_path / out.splitlines()[-1].removeprefix("Figure: ")
+    assert figure.read_bytes().startswith(b"\x89PNG")
+
+
+def test_the_paper_comparison_is_short_and_complete(tmp_path: Path) -> None:
+    source = (ROOT / "examples" / "paper_comparison.py").read_text()
+    code = [line for line in source.splitlines() if line.strip() and not line.lstrip().startswith("#")]
+    assert len(code) < 40
+    assert all(word in source for word in ("fraction_zeros", "firing_rate", "r2", "rectified_gaussian", "beta"))
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_python_of_the_page_runs(page: str, tmp_path: Path) -> None:
+    blocks = FENCE.findall((ROOT / page).read_text(encoding="utf-8"))
+    assert blocks, f"{page} has no Python"
+    run_python(["-c", "\n".join(blocks)], tmp_path)
+    assert any(tmp_path.iterdir())  # the example saves its model
