@@ -46,9 +46,9 @@ def build_report(run_dir: str | Path, *, progress: Callable[[float, float, str],
     advance("reading cells")
     run = read_run(run_dir)
     folder = run.path / "figures"
-    statics = write_figures(run, folder, advance)
     advance("dictionaries and reconstructions")
     dictionaries, strips = pictures(run, folder)
+    statics = write_figures(run, folder, advance)
     text = render(run, statics, dictionaries, strips, advance)
     page = run.path / "report.html"
     scratch = page.with_name("report.html.tmp")

@@ -149,8 +149,9 @@ def verdict(trend: Trend) -> str:
     low, high = m.violation_at
     way = "falls" if m.direction == "up" else "rises"
     share = f"{100 * m.violation_share:.0f} % of its range, " if math.isfinite(m.violation_share) else ""
+    seeds = f"{m.violating_seeds} of {m.n_seeds} {plural(m.n_seeds, 'seed')}"
     return (
-        f"not monotone: {way} by {shown(m.violation)} ({share}{m.violating_seeds} of {m.n_seeds} seeds) from "
+        f"not monotone: {way} by {shown(m.violation)} ({share}{seeds}) from "
         f"β = {exact(low)} to {exact(high)}; τ = {shown(m.tau, 2)}, {p_text(m.p_value)}"
     )
 
@@ -281,7 +282,8 @@ def claim(side: Side) -> str | None:
     both = sum(z.holds and r.holds for z, r in zip(zeros, rates))
     places = _places(found)
     if both == len(found):
-        word = f"holds for means over seeds at {'all ' if both > 1 else ''}{places}"
+        where = "both " + places.removeprefix("2 ") if both == 2 else "all " * (both > 2) + places
+        word = f"holds for means over seeds at {where}"
     else:
         word = (
             f"holds for means over seeds at {both} of {places} (zeros alone at {sum(z.holds for z in zeros)}, mean "
@@ -289,8 +291,7 @@ def claim(side: Side) -> str | None:
         )
     return (
         f"{side.title}, Poisson: “raising β monotonically raises sparsity and lowers mean firing” {word}. "
-        f"{_range(found)} "
-        f"the fraction of zeros changes by {span(z.change for z in zeros)} and the mean firing rate by "
+        f"{_range(found)} the fraction of zeros changes by {span(z.change for z in zeros)} and the mean firing rate by "
         f"{span((_ratio(f.trends['firing_rate']) for f in found), times=True)}, while R² changes by "
         f"{span(f.trends['r2'].monotone.change for f in found)}."
     )

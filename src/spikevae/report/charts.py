@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from .curves import Curve, HeatMap, curves, heat_map, several_prices, start_pairs
+from .curves import Curve, HeatMap, banded, curves, heat_map, several_prices, start_pairs
 from .families import Family
 from .reading import Run, escaped
 from .style import (
@@ -146,7 +146,7 @@ def against_beta(run: Run, metric: str) -> Chart:
                     "width": 3,
                 }
             }
-        if metric == "joules":
+        if metric == "joules" and banded(run, curve):
             traces.append(_band(run, curve))
         traces.append(_line(run, curve, curve.beta, mean, _hover(curve, tuple(dict.fromkeys(beside))), **bars))
     values = np.concatenate(everything) if everything else None
@@ -235,7 +235,11 @@ def _heat_text(heat: HeatMap) -> list[list[str]]:
 
 def tight(value: float, metric: str) -> str:
     """A number in little space: `.93`; two decimals, or two significant digits on logarithmic scales."""
-    text = shown(value, 2) if AXES[metric].log or not math.isfinite(value) else f"{value + 0.0:.2f}".replace("-", "−")
+    text = (
+        shown(value, 2)
+        if AXES[metric].log or not math.isfinite(value)
+        else f"{round(value, 2) + 0.0:.2f}".replace("-", "−")
+    )
     return text.replace("0.", ".", 1) if abs(value) < 1 else text
 
 

@@ -66,6 +66,11 @@ def curves(cells: Iterable[Cell]) -> list[Curve]:
     ]
 
 
+def banded(run: Run, curve: Curve) -> bool:
+    """Whether a curve carries the band of spike prices: one a family, as the factors are the same at every size."""
+    return curve.n_latents == max(c.n_latents for c in run.cells if c.family == curve.family)
+
+
 @dataclass(frozen=True)
 class HeatMap:
     """One metric of one family over beta and latent size, mean over seeds of the best starts."""

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from .charts import HEAT_METRICS, MAX_UNITS_SHOWN, tight
-from .curves import curves, heat_map, histogram, several_prices, start_pairs
+from .curves import banded, curves, heat_map, histogram, several_prices, start_pairs
 from .families import Family
 from .fit_charts import beta_names, shown_of, training_curves
 from .reading import Run
@@ -117,6 +117,11 @@ def _label(axes: Any, x: str, y: str, *, log_x: bool = False, log_y: bool = Fals
                 getattr(axes, f"{which}axis").set_minor_formatter(NullFormatter())
 
 
+def literal(text: str) -> str:
+    """Text from a file, without Matplotlib reading mathematics into its dollar signs."""
+    return text.replace("$", r"\$")
+
+
 def _positive(values: np.ndarray, log: bool) -> np.ndarray:
     return np.where(values > 0, values, np.nan) if log else values
 
@@ -135,7 +140,7 @@ def _keys(run: Run, figure: Any, *, lines: bool = True) -> None:
 
     families = [
         Line2D([], [], color=GREY, linestyle=dash(f, static=True) if lines else "", marker=marker(f, static=True),
-               markersize=5, label=f.label)
+               markersize=5, label=literal(f.label))
         for f in run.families
     ]  # fmt: skip
     colours, widths = size_colours(run), size_widths(run)
@@ -169,7 +174,7 @@ def _against_beta(run: Run, axes: Any, metric: str) -> None:
                 curve.beta[here], mean[here], marker(curve.family, static=True), color=colour, markerfacecolor=face,
                 markersize=4,
             )  # fmt: skip
-        if metric == "joules":
+        if metric == "joules" and banded(run, curve):
             low, high = _positive(curve.mean("joules_low"), True), curve.mean("joules_high")
             axes.fill_between(curve.beta, low, high, color=colour, alpha=0.10, linewidth=0)
     _label(axes, "β", metric, log_x=True, log_y=log)
@@ -225,7 +230,7 @@ def heat_figure(run: Run, folder: Path) -> Static:
                 norm = LogNorm(low, max(high, low * 1.001)) if log else Normalize(low, max(high, low + 1e-9))
             for row, m in enumerate(maps):
                 ax = axes[row, column]
-                ax.set_title(f"{m.family.label}: {AXES[metric].label.split(' (')[0]}", fontsize=8)
+                ax.set_title(f"{literal(m.family.label)}: {AXES[metric].label.split(' (')[0]}", fontsize=8)
                 if not len(values) or not np.isfinite(m.values).any():
                     ax.set_axis_off()
                     continue
@@ -259,7 +264,7 @@ def _family_panels(
         for ax, family in zip(axes[0], families):
             if draw(run, family, ax):
                 drawn += 1
-                ax.set_title(family.label, fontsize=9)
+                ax.set_title(literal(family.label), fontsize=9)
                 ax.legend(fontsize=7)
             else:
                 ax.set_axis_off()

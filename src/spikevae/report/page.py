@@ -47,10 +47,7 @@ def render(
         title=run.title,
         facts=facts(run),
         warning=demo_warning(run),
-        cards=[
-            {"title": s.title, "explanation": s.explanation, "claims": claims(s), "families": family_sentences(s)}
-            for s in both
-        ],
+        cards=[{"title": s.title, "claims": claims(s), "families": family_sentences(s)} for s in both],
         convergence=convergence_sentence(run),
         sides=both,
         side_rows=side_rows(both),

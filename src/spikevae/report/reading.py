@@ -134,7 +134,9 @@ class Run:
                 raise ValueError(f"shape {values.shape}")
             return np.array(values, dtype=np.float32)
         except (ValueError, OSError, EOFError) as error:
-            raise ValueError(f"{path} is not a small float matrix: {error}; delete it or run the sweep again") from None
+            raise ValueError(
+                f"{path} is not a small float matrix: {error}; delete it and run the sweep again"
+            ) from None
 
 
 MAX_SHOWN_FAMILIES = 6
@@ -180,19 +182,22 @@ def read_run(path: str | Path) -> Run:
     )
 
 
+REMEDY = "delete it and run the sweep again"
+
+
 def _check(cell: Mapping[str, Any], path: Path) -> None:
     """Refuse a cell file that lacks what every figure needs."""
     for name, kind in (("config", dict), ("metrics", dict), ("block", str)):
         if not isinstance(cell.get(name), kind):
-            raise ValueError(f"{path} is not a cell file: {name!r} is missing or of another type; delete it")
+            raise ValueError(f"{path} is not a cell file: {name!r} is missing or of another type; {REMEDY}")
     for name in ("latent", "n_latents", "beta", "seed", "start"):
         if name not in cell["config"]:
-            raise ValueError(f"{path} is not a cell file: its config has no {name!r}; delete it")
+            raise ValueError(f"{path} is not a cell file: its config has no {name!r}; {REMEDY}")
     if cell["config"]["latent"] not in LAWS:
         raise ValueError(f"{path}: unknown law {cell['config']['latent']!r}; known: {', '.join(LAWS)}")
     for name in ("objective", "fit_objective"):
         if name not in cell:
-            raise ValueError(f"{path} is not a cell file: {name!r} is missing; delete it")
+            raise ValueError(f"{path} is not a cell file: {name!r} is missing; {REMEDY}")
 
 
 def number(value: Any) -> float:

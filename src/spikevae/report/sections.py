@@ -120,8 +120,8 @@ PLANS = (
         "cost",
         "Cost",
         "Information and its price against β",
-        "Coding rate, bits per spike and modelled energy against β; bands of the energy run from the low to the high "
-        "price of a spike. {points}",
+        "Coding rate, bits per spike and modelled energy at the central price against β; the band, drawn for the "
+        "largest K of each family, runs from the low to the high price of a spike. {points}",
         "cost",
     ),
     _Plan(
