@@ -2,7 +2,7 @@
 # # Does beta act on the cost of the code?
 #
 # The comparison of "Metabolic cost of information processing in Poisson variational autoencoders" (arXiv 2602.13421) on
-# bundled photographs, small enough for a coffee break: the Poisson code against a rectified Gaussian one, over beta, from a
+# bundled photographs, in small: the Poisson code against a rectified Gaussian one, over beta, from a
 # nearly silent and from a busy start. Runs as a script, or cell by cell in an editor that knows `# %%`.
 
 # %%

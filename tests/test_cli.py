@@ -21,19 +21,19 @@ name = "tiny"
 patch = 8
 n = 400
 [fit]
-n_latents = 4
 steps = {steps}
 batch_size = 50
 cycles = 1
 [grid]
 latent = ["poisson", "rectified_gaussian"]
 beta = [0.5, 2.0]
+n_latents = {n_latents}
 """
 
 
-def tiny(folder: Path, steps: int = 20) -> Path:
+def tiny(folder: Path, steps: int = 20, n_latents: tuple[int, ...] = (4,)) -> Path:
     path = folder / f"tiny{steps}.toml"
-    path.write_text(TINY.format(steps=steps))
+    path.write_text(TINY.format(steps=steps, n_latents=list(n_latents)))
     return path
 
 
@@ -210,6 +210,9 @@ def test_python_m_is_the_same_program() -> None:
 # Stopping and continuing ---------------------------------------------------------------------------------------------
 
 
+N_CELLS = 12  # two laws, two betas, three sizes; a stack holds the two betas
+
+
 def sweep_program(grid: Path, out: Path) -> list[str]:
     options = ["--out", str(out), "--no-report", "--json", "--device", "cpu"]
     return [sys.executable, "-m", "spikevae", "sweep", str(grid), *options]
@@ -232,16 +235,16 @@ def table(run: Path) -> list[dict[str, str]]:
 def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A run that was never stopped."""
     folder = tmp_path_factory.mktemp("whole")
-    run_sweep(tiny(folder, steps=400), folder / "run")
+    run_sweep(tiny(folder, steps=400, n_latents=(4, 5, 6)), folder / "run")
     return folder / "run"
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("stop", [signal.SIGINT, signal.SIGKILL], ids=lambda s: s.name)
 def test_a_stopped_sweep_continues(stop: signal.Signals, tmp_path: Path, whole: Path) -> None:
-    """Stopped while the second of two stacks trains: exit code 130 on Ctrl-C, the first stack is kept, and the table
+    """Stopped when the first of six stacks are done: exit code 130 on Ctrl-C, what is finished is kept, and the table
     of the continued run is that of one that was never stopped."""
-    grid, out = tiny(tmp_path, steps=400), tmp_path / "stopped"
+    grid, out = tiny(tmp_path, steps=400, n_latents=(4, 5, 6)), tmp_path / "stopped"
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     stopped = subprocess.Popen(sweep_program(grid, out), stderr=subprocess.PIPE, text=True, env=environment)
     deadline = time.monotonic() + 120
@@ -252,13 +255,14 @@ def test_a_stopped_sweep_continues(stop: signal.Signals, tmp_path: Path, whole: 
     stopped.send_signal(stop)
     _, error = stopped.communicate(timeout=60)
     kept = {path.name: path.stat().st_mtime_ns for path in out.glob("cells/*.json")}
-    assert len(kept) == 2, "the sweep was too fast to be stopped half-way"
+    assert len(kept) < N_CELLS, "the sweep was too fast to be stopped half-way"
     if stop == signal.SIGINT:
         assert stopped.returncode == INTERRUPTED
         assert "the same command continues" in error and "Traceback" not in error
         assert list(out.glob("checkpoints/*.safetensors"))
 
-    assert run_sweep(grid, out)["trained"] == 2
+    trained = run_sweep(grid, out)["trained"]
+    assert 0 < trained <= N_CELLS - len(kept)  # workers of a killed run may still have stored what they had
     assert kept.items() <= {path.name: path.stat().st_mtime_ns for path in out.glob("cells/*.json")}.items()
     assert not list(out.glob("checkpoints/*"))
     assert table(out) == table(whole)
