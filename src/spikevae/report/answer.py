@@ -13,7 +13,7 @@ from ..metrics.convergence import FLAGS
 from ..metrics.trend import Monotonicity, Slope, monotonicity, slope_per_decade
 from .families import PUBLISHED, Family
 from .reading import Cell, Run
-from .words import exact, p_text, plural, power, shown, signed, span
+from .words import exact, p_text, percent, plural, power, shown, signed, span
 
 
 @dataclass(frozen=True)
@@ -148,7 +148,7 @@ def verdict(trend: Trend) -> str:
         return f"flat in places, never against the trend (τ = {shown(m.tau, 2)}, {p_text(m.p_value)})"
     low, high = m.violation_at
     way = "falls" if m.direction == "up" else "rises"
-    share = f"{100 * m.violation_share:.0f} % of its range, " if math.isfinite(m.violation_share) else ""
+    share = f"{percent(m.violation_share)} of its range, " if math.isfinite(m.violation_share) else ""
     seeds = f"{m.violating_seeds} of {m.n_seeds} {plural(m.n_seeds, 'seed')}"
     return (
         f"not monotone: {way} by {shown(m.violation)} ({share}{seeds}) from "
@@ -199,15 +199,23 @@ def family_sentence(found: Sequence[Finding]) -> str:
             count = sum(t.monotone.holds for t in trends)
             word = "rising" if q.direction == "up" else "falling"
             at = f" at K = {top.n_latents}" if len(found) > 1 else ""
+            reversal = "" if count == len(trends) else f"; largest reversal {largest_reversal(trends)}"
             parts.append(
                 f"{q.label} {slope_text(last)}{interval}{at}, {word} at every step of β at {count} of "
-                f"{len(trends)} {plural(len(trends), 'latent size')}"
+                f"{len(trends)} {plural(len(trends), 'latent size')} (τ = {shown(last.monotone.tau, 2)}, "
+                f"{p_text(last.monotone.p_value)}{reversal})"
             )
     r2 = top.trends["r2"]
     return (
         f"{name}, per tenfold β from {exact(top.betas[0])} to {exact(top.betas[1])}, {r2.slope.describe}: "
         f"{'; '.join(parts)}. R² meanwhile goes from {shown(r2.first)} to {shown(r2.last)}{rate_words(top)}."
     )
+
+
+def largest_reversal(trends: Sequence[Trend]) -> str:
+    """How far the worst of some trends turns back, as a share of its range."""
+    shares = [t.monotone.violation_share for t in trends if math.isfinite(t.monotone.violation_share)]
+    return f"{percent(max(shares))} of the range" if shares else "none, but flat in places"
 
 
 @dataclass(frozen=True)
@@ -286,8 +294,9 @@ def claim(side: Side) -> str | None:
         word = f"holds for means over seeds at {where}"
     else:
         word = (
-            f"holds for means over seeds at {both} of {places} (zeros alone at {sum(z.holds for z in zeros)}, mean "
-            f"firing rate alone at {sum(r.holds for r in rates)})"
+            f"holds for means over seeds at {both} of {places} (zeros alone at {sum(z.holds for z in zeros)}, largest "
+            f"reversal {largest_reversal([f.trends['fraction_zeros'] for f in found])}; mean firing rate alone at "
+            f"{sum(r.holds for r in rates)}, {largest_reversal([f.trends['firing_rate'] for f in found])})"
         )
     return (
         f"{side.title}, Poisson: “raising β monotonically raises sparsity and lowers mean firing” {word}. "

@@ -9,7 +9,7 @@ from ..metrics.fields import Metrics
 from .answer import Side, Trend, interval_text, sentence, slope_text, verdict
 from .curves import several_prices
 from .reading import Cell, Run
-from .words import exact, shown
+from .words import exact, percent, shown
 
 
 def ends(trend: Trend) -> str:
@@ -24,7 +24,7 @@ def short_verdict(trend: Trend) -> str:
         return ""
     if m.holds:
         return "monotone"
-    share = f" ({100 * m.violation_share:.0f} % of range)" if math.isfinite(m.violation_share) else ""
+    share = f" ({percent(m.violation_share)} of range)" if math.isfinite(m.violation_share) else ""
     return f"turns back by {shown(m.violation, 2)}{share}" if m.violation else "flat in places"
 
 
@@ -95,11 +95,13 @@ class Column:
         return {"text": text, "number": f"{value:.6g}" if math.isfinite(value) else ""}
 
 
+OBJECTIVE = "own β and price, nats per stimulus"
+
+
 def columns(run: Run) -> list[Column]:
     """What the table of every fit shows."""
     units = {f.name: f.metadata["unit"] for f in fields(Metrics)}
     names = {
-        "free_energy": "free energy (β = 1)",
         "r2": "R²",
         "fraction_zeros": "zeros",
         "firing_rate": "firing rate",
@@ -111,6 +113,7 @@ def columns(run: Run) -> list[Column]:
         "lifetime_sparseness": "lifetime sparseness",
         "active_units": "active units",
         "dead_units": "dead units",
+        "free_energy": "free energy (β = 1)",
     }
     head = [
         Column("family", lambda c: c.family.label),
@@ -119,11 +122,8 @@ def columns(run: Run) -> list[Column]:
         Column("seed", lambda c: c.seed, digits=None),
         Column("start", lambda c: c.start, "log firing rate at the start", None),
         Column("convergence", lambda c: c.check.flag + (" (diverged)" if c.diverged else "")),
-        Column("best of starts", lambda c: "best" if c.check.is_best else ""),
-        Column("objective", lambda c: c.objective, "held-out stimuli, own β and price, nats per stimulus", 4),
-        Column(
-            "objective, training", lambda c: c.fit_objective, "training stimuli, own β and price, nats per stimulus", 4
-        ),
+        Column("best start", lambda c: "best" if c.check.is_best else ""),
+        Column("objective", lambda c: c.objective, f"held-out stimuli, {OBJECTIVE}", 4),
     ]
     if several_prices(run):
         head.insert(3, Column("spike price", lambda c: c.spike_price, "nats per spike", None))
@@ -132,6 +132,7 @@ def columns(run: Run) -> list[Column]:
         for name, label in names.items()
     ]
     tail = [
+        Column("objective, training", lambda c: c.fit_objective, f"training stimuli, {OBJECTIVE}", 4),
         Column("change with budget", lambda c: _or_nan(c.check.budget_change), "relative change of the objective", 2),
         Column("gap between starts", lambda c: _or_nan(c.check.start_gap), "relative difference in objective", 2),
         Column("budget", lambda c: c.budget, "optimiser steps or epochs", None),

@@ -52,6 +52,11 @@ def p_text(p: float) -> str:
     return "p < 0.001" if p < 0.001 else f"p = {shown(p, 2)}"
 
 
+def percent(share: float) -> str:
+    """A share as a whole percentage; what rounds to nothing is under 1 %."""
+    return "under 1 %" if 0 < share < 0.01 else f"{100 * share:.0f} %"
+
+
 def plural(count: int, word: str) -> str:
     """The word with an s unless there is one."""
     return word if count == 1 else f"{word}s"
