@@ -29,6 +29,7 @@ LAYERS = {
     "config": 3,
     "training": 4,
     "estimator": 5,
+    "_worker": 7,
     "single": 6,
     "sweep": 6,
     "bench": 6,

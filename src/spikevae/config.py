@@ -299,16 +299,12 @@ class SweepConfig(FrozenConfig):
         labels = [block.label for block in self.blocks]
         if len(set(labels)) < len(labels):
             raise ValueError(f"block labels must differ, given {labels}")
-        seen: dict[str, str] = {}
         for block in self.blocks:
-            for cell in block.cells():
-                other = seen.setdefault(cell.cell_id(self.data), block.label)
-                if other != block.label:
-                    raise ValueError(f"blocks {other!r} and {block.label!r} hold the same cell; keep one")
+            block.cells()
         return self
 
     def cells(self) -> list[tuple[Block, FitConfig]]:
-        """Every cell once, with its block, in the order of the file."""
+        """Every cell once, with the first block that holds it, in the order of the file."""
         unique: dict[str, tuple[Block, FitConfig]] = {}
         for block in self.blocks:
             for cell in block.cells():

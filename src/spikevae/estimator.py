@@ -283,6 +283,11 @@ class SpikeVAE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator)
         given = {name: getattr(self.config_, name) for name in MODEL_FIELDS}
         save_model(self.model_, path, given, extra)
 
+    def __sklearn_tags__(self) -> Any:
+        tags = super().__sklearn_tags__()
+        tags.transformer_tags.preserves_dtype = ["float32"]  # codes are float32 whatever the stimuli are
+        return tags
+
     def __sklearn_is_fitted__(self) -> bool:
         return hasattr(self, "model_")
 

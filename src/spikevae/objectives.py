@@ -26,7 +26,7 @@ class FreeEnergy(NamedTuple):
     spikes: Tensor
     """Expected spikes per stimulus, all units together; 0 where the law has no firing rate."""
     moments: Tensor
-    """(n_moments, K): batch means of the statistics that fix the optimal prior."""
+    """(n_moments, K): batch means of the statistics that fix the optimal prior; zero unless it follows them."""
 
 
 class _SquaredError(torch.autograd.Function):

@@ -17,8 +17,8 @@ from .gaussian import Gaussian, gaussian_kl, gaussian_moments, gaussian_prior_fr
 _SQRT_2PI = math.sqrt(2 * math.pi)
 
 
-_LEVELS = 12
-"""Levels of the continued fraction of Mills' ratio: exp(-2 u sqrt(2 * 12)) is what they leave, 2e-11 at u = 2.5."""
+_FAR = {torch.float32: (3.5, 9), torch.float64: (6.0, 40)}
+"""Where the continued fraction of Mills' ratio takes over, and its levels: it is exact to rounding from there on."""
 
 
 def _tails(u: Tensor, density: Tensor) -> tuple[Tensor, Tensor, Tensor]:
@@ -28,15 +28,16 @@ def _tails(u: Tensor, density: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     Phi(-u) = phi(u) / (u + c_1), c_n = n / (u + c_(n+1)), both differences become products: t = Phi(-u) c_1, and
     Phi(-u) - t u = Phi(-u) c_2 / (u + c_2).
     """
-    c2 = u.clone()  # any positive start will do
-    for level in range(_LEVELS, 1, -1):
+    border, levels = _FAR[u.dtype]
+    c2 = 0.5 * (torch.sqrt(u * u + 4.0 * (levels + 1)) - u)  # what c_n = n / (u + c_n) would give
+    for level in range(levels, 1, -1):
         c2.add_(u).reciprocal_().mul_(level)
     c1 = 1 / (u + c2)
     far = density / (u + c1)
     far_tail = far * c1
     near = 0.5 * torch.special.erfc(u * math.sqrt(0.5))
     near_tail = density - u * near
-    is_far = u > (2.5 if u.dtype == torch.float32 else 6.0)
+    is_far = u > border
     beyond, tail = torch.where(is_far, far, near), torch.where(is_far, far_tail, near_tail)
     spread = torch.where(is_far, far * c2 / (u + c2), near - u * near_tail) - tail * tail
     return beyond, tail, spread

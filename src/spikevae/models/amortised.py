@@ -170,4 +170,6 @@ class AmortisedVAE(nn.Module):
             distortion = self.distortion(x, relaxed.rsample(generator=generator)).mean()
         spikes = q.mean.sum(-1).mean() if self.law.has_rate else torch.zeros_like(kl)
         total = distortion + beta * kl + spike_price * spikes
-        return FreeEnergy(total, distortion, kl, spikes, q.moments().detach().mean(-2))
+        follows = self.prior_mode == "closed_form"
+        moments = q.moments().detach().mean(-2) if follows else torch.zeros_like(kl)
+        return FreeEnergy(total, distortion, kl, spikes, moments)

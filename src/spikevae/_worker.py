@@ -1,25 +1,27 @@
-"""`python -m spikevae.sweep.worker RUN DATA`: train the stacks whose ids arrive on standard input.
+"""`python -m spikevae._worker RUN DATA`: train the stacks whose ids arrive on standard input.
 
 Not for people: :mod:`spikevae.sweep.executors.local` starts it. Answers are lines of JSON on standard output.
 """
 
 import json
+import os
+import signal
 import sys
 import time
 from pathlib import Path
 from typing import Any
-
-from ..training import Interrupted
-from .grid import cells_of, plan_stacks
-from .stacks import Stimuli, train_stack
-from .store import RunFolder
 
 INTERRUPTED = 130
 MESSAGE_SECONDS = 0.5
 
 
 def main(run: str, data: str) -> int:
-    """Train until standard input closes."""
+    """Train until standard input closes; the exit code."""
+    # Slow imports come after the handler is set: whoever stops early, stops quietly.
+    from .sweep.grid import cells_of, plan_stacks
+    from .sweep.stacks import Stimuli, train_stack
+    from .sweep.store import RunFolder
+
     try:
         folder, stimuli = RunFolder(run), Stimuli.load(Path(data))
         cells = cells_of(folder.sweep())
@@ -34,11 +36,11 @@ def main(run: str, data: str) -> int:
                     say(work=owed, text=text)
                     owed, last = 0.0, time.monotonic()
 
+            signal.signal(signal.SIGINT, signal.default_int_handler)
             facts = train_stack(plan, stimuli, folder, "cpu", advance)
+            signal.signal(signal.SIGINT, leave)
             say(done=plan.id, work=owed, **facts)
-    except (Interrupted, KeyboardInterrupt):
-        return INTERRUPTED
-    except BrokenPipeError:  # the parent is gone
+    except (KeyboardInterrupt, BrokenPipeError):  # interrupted, or nobody listens any more
         return INTERRUPTED
     except Exception as error:  # the parent shows it
         say(error=f"{type(error).__name__}: {error}")
@@ -51,5 +53,11 @@ def say(**message: Any) -> None:
     print(json.dumps(message), flush=True)
 
 
+def leave(*_: Any) -> None:
+    """End at once: nothing is being trained, so nothing is lost."""
+    os._exit(INTERRUPTED)
+
+
 if __name__ == "__main__":
-    sys.exit(main(*sys.argv[1:]))
+    signal.signal(signal.SIGINT, leave)
+    os._exit(main(*sys.argv[1:]))  # all is written and flushed: skip what libraries do at exit

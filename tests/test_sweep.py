@@ -1,0 +1,229 @@
+"""Sweeps: grids, stacks, run folders that continue, and refuse what does not belong to them."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+
+from spikevae.config import Block, FitConfig, SweepConfig
+from spikevae.models import load_model
+from spikevae.sweep import RunFolder, Sweep
+from spikevae.sweep.edit import edited
+from spikevae.sweep.grid import MAX_FITS, cells_of, plan_stacks
+
+DATA = {"source": "synthetic", "n": 300, "patch": 8}
+
+
+def tiny(**given):
+    grid = {"latent": ["poisson", "rectified_gaussian"], "beta": [0.5, 2.0], "start": [-1.0, 0.5]}
+    return Sweep.from_grid(grid, **{"fit": {"steps": 20, "n_latents": 4, "batch_size": 50}, "data": DATA, **given})
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("run") / "a"
+    return tiny().run(folder, n_jobs=1)
+
+
+def test_every_cell_is_there_once(run):
+    folder = RunFolder(run.path)
+    assert run.n_cells == run.n_trained == 8
+    table = pq.read_table(folder.path / "cells.parquet")
+    assert table.num_rows == 8 and len(set(table["id"].to_pylist())) == 8
+    assert set(table["convergence"].to_pylist()) <= {"converged", "not converged", "rate not identified"}
+    for cell in folder.read_cells():
+        model, extra = load_model(folder.model_path(cell["id"]))
+        assert extra["fit"] == cell["config"] and model.n_latents == 4
+    assert np.load(folder.path / "examples.npy").shape == (16, 64)
+
+
+def test_second_run_trains_nothing(run):
+    before = {p: p.stat().st_mtime_ns for p in (run.path / "cells").iterdir()}
+    again = tiny().run(run.path, n_jobs=1)
+    assert again.n_trained == 0
+    assert {p: p.stat().st_mtime_ns for p in (run.path / "cells").iterdir()} == before
+
+
+def test_a_changed_grid_is_refused_with_the_difference(run):
+    with pytest.raises(ValueError, match=r"blocks\[0\]\.fit\.steps: 20 -> 30"):
+        tiny(fit={"steps": 30, "n_latents": 4, "batch_size": 50}).run(run.path)
+    assert RunFolder(run.path).sweep().blocks[0].fit["steps"] == 20
+
+
+def test_other_folders_are_left_alone(tmp_path):
+    (tmp_path / "thesis.txt").write_text("mine")
+    with pytest.raises(ValueError, match=r"not empty and holds no sweep"):
+        tiny().run(tmp_path)
+    assert [p.name for p in tmp_path.iterdir()] == ["thesis.txt"]
+
+
+def test_a_lost_cell_is_made_again_to_the_bit(run, tmp_path):
+    """The plan of stacks depends on the grid alone, so even one missing cell comes back as it was."""
+    fresh = tiny().run(tmp_path / "b", n_jobs=1)
+    path = next((fresh.path / "cells").iterdir())
+    first = json.loads(path.read_text())
+    path.unlink()
+    assert tiny().run(fresh.path, n_jobs=1).n_trained == 1
+    second = json.loads(path.read_text())
+    first.pop("seconds"), second.pop("seconds")
+    assert first == second
+
+
+@pytest.mark.slow
+def test_killed_and_continued_gives_the_same_table(tmp_path):
+    """SIGKILL to the program half-way; its workers end by themselves; the second call finishes the job."""
+    grid = {"beta": [0.5, 1.0], "n_latents": [4, 5, 6, 7], "seed": [0, 1]}
+    sweep = Sweep.from_grid(grid, fit={"steps": 400, "batch_size": 50}, data=DATA)
+    (tmp_path / "s.toml").write_text(
+        '[data]\nsource = "synthetic"\nn = 300\npatch = 8\n[fit]\nsteps = 400\nbatch_size = 50\n[grid]\n'
+        "beta = [0.5, 1.0]\nn_latents = [4, 5, 6, 7]\nseed = [0, 1]\n"
+    )
+    command = [sys.executable, "-m", "spikevae", "sweep", str(tmp_path / "s.toml"), "--no-report", "--out"]
+    killed = subprocess.Popen([*command, str(tmp_path / "killed")], stderr=subprocess.DEVNULL)
+    deadline = time.monotonic() + 120
+    while not list((tmp_path / "killed").glob("cells/*.json")):
+        assert time.monotonic() < deadline and killed.poll() is None
+        time.sleep(0.05)
+    os.kill(killed.pid, signal.SIGKILL)
+    killed.wait()
+    done = len(list((tmp_path / "killed").glob("cells/*.json")))
+    assert done < 16
+    time.sleep(2)  # the workers notice that nobody listens
+    subprocess.run([*command, str(tmp_path / "killed")], check=True, capture_output=True)
+    whole = sweep.run(tmp_path / "whole", n_jobs=2)
+    one, two = (pq.read_table(folder / "cells.parquet") for folder in (tmp_path / "killed", whole.path))
+    assert one.equals(two)
+
+
+def test_workers_and_this_process_agree(run, tmp_path):
+    """To rounding: the workers have one thread, this process torch's own number."""
+    other = tiny().run(tmp_path / "w", n_jobs=2)
+    ours, theirs = (pq.read_table(r.path / "cells.parquet").to_pylist() for r in (run, other))
+    for a, b in zip(ours, theirs, strict=True):
+        assert a["id"] == b["id"]
+        assert a["objective"] == pytest.approx(b["objective"], rel=1e-3)
+
+
+def test_a_worker_error_reaches_the_user(tmp_path, monkeypatch):
+    sweep = tiny()
+    sweep.check(tmp_path / "e")
+    (tmp_path / "e" / "checkpoints").mkdir()
+    plan = plan_stacks(sweep.cells, 300, (1, 8, 8))[0]
+    RunFolder(tmp_path / "e").checkpoint_path(plan.id).write_bytes(b"rubbish")
+    with pytest.raises(RuntimeError, match=r"safetensors is damaged.*delete it"):
+        sweep.run(tmp_path / "e", n_jobs=2)
+
+
+def test_progress_counts_up_to_the_total(tmp_path):
+    seen = []
+    tiny().run(tmp_path / "p", n_jobs=1, progress=lambda done, total, text: seen.append((done, total)))
+    assert seen[-1][0] == pytest.approx(seen[-1][1]) and all(a[0] <= b[0] for a, b in zip(seen, seen[1:]))
+
+
+def test_grid_is_the_product_and_the_recipe_comes_first():
+    cells = Block(fit={"steps": 10}, grid={"beta": [1.0, 2.0], "n_latents": [3, 4]}).cells()
+    assert [(c.beta, c.n_latents) for c in cells] == [(1, 3), (1, 4), (2, 3), (2, 4)]
+    paper = Block(fit={"recipe": "paper"}, grid={"latent": ["poisson", "rectified_gaussian"]}).cells()
+    assert [c.prior for c in paper] == ["learned", "fixed"]
+
+
+def test_paper_preset_is_the_published_grid_and_configuration():
+    """arXiv 2602.13421, its public logs: 8 beta x 11 K x 2 laws, 3,000 epochs of about 107 steps."""
+    sweep = Sweep.preset("paper")
+    assert len(sweep.cells) == 176
+    config = sweep.cells[0].config
+    published = {
+        "encoder": "linear", "decoder": "linear", "encoder_bias": False, "decoder_bias": False, "optimizer": "adamax",
+        "learning_rate": 0.005, "learning_rate_end": 1e-5, "epochs": 3000, "batch_size": 1000, "grad_clip": 500.0,
+        "beta_anneal": 0.5, "temperature_start": 1.0, "temperature": 0.05, "temperature_anneal": 0.5, "start": -5.0,
+        "start_spread": 1.0, "init_scale": 0.05, "seed": 0, "clamp": 5.3, "indicator": "sigmoid",
+        "estimator": "monte_carlo", "prior": "learned", "cycles": 1, "encoder_lr_factor": 1.0, "bias_lr_factor": 1.0,
+    }  # fmt: skip
+    assert {name: getattr(config, name) for name in published} == published
+    assert config.warmup == pytest.approx(5 / 3000) and config.n_steps(107_520) == 3000 * 107
+
+
+def test_demo_preset_asks_the_papers_question():
+    cells = Sweep.preset("demo").cells
+    ours = [c.config for c in cells if c.block == "default"]
+    assert {c.latent for c in ours} == {"poisson", "rectified_gaussian"}
+    assert {c.beta for c in ours} == {0.01, 0.1, 0.5, 1.0, 1.5, 2.0, 4.0, 8.0}
+    assert {c.n_latents for c in ours} >= {32, 64, 128}
+    assert len({c.seed for c in ours}) >= 2 and len({c.start for c in ours}) == 2
+    assert any(c.config.recipe == "paper" for c in cells)
+
+
+def test_plan_keeps_seeds_together_and_covers_every_cell():
+    sweep = Sweep.preset("demo")
+    plans = plan_stacks(sweep.cells, 40_000, (1, 12, 12))
+    assert sorted(c.id for p in plans for c in p.cells) == sorted(c.id for c in sweep.cells)
+    assert max(len(p.cells) for p in plans) <= MAX_FITS
+    ours = [p for p in plans if p.cells[0].block == "default"]
+    assert all(len({c.config.seed for c in p.cells}) == 1 for p in ours)
+
+
+def test_cell_ids_tell_cells_apart_and_recognise_equals():
+    sweep = SweepConfig.from_mapping({"data": DATA, "fit": {"steps": 10}, "grid": {"beta": [1, 1.0, 2.0]}})
+    assert len(cells_of(sweep)) == 2
+    other = sweep.model_copy(update={"data": sweep.data.model_copy(update={"seed": 1})})
+    assert not {c.id for c in cells_of(sweep)} & {c.id for c in cells_of(other)}
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("[grid]\nbetas = [1]", "Did you mean 'beta'"),
+        ("[grid]\nbeta = []", "no values"),
+        ("[fit]\nbeta = 1\n[grid]\nbeta = [2]", "both fit and grid"),
+        ("[grid]\nlatent = ['poison']", "poisson"),
+        ("[grid]\nbeta = ['much']", "beta"),
+        ("[data]\nsource = 'bundled'\npatchsize = 3\n[grid]\nbeta = [1]", "patch"),
+        ("[gird]\nbeta = [1]", "Did you mean|unknown key 'gird'"),
+        ("name = ", "not valid TOML"),
+        ("name = 'x'", "needs at least one"),
+        ("[[blocks]]\nlabel = 'a'\n[[blocks]]\nlabel = 'a'", "labels must differ"),
+    ],
+)
+def test_bad_sweep_files_are_refused_in_words(tmp_path, text, message):
+    path = tmp_path / "s.toml"
+    path.write_text(text)
+    with pytest.raises(ValueError, match=message):
+        Sweep.from_toml(path)
+
+
+def test_edits_from_the_command_line():
+    demo = SweepConfig.preset("demo")
+    new = edited(demo, settings=["n_latents=[8]", "steps=10", "data.n=100"], seed=7)
+    cells = [c for _, c in new.cells()]
+    assert {c.n_latents for c in cells} == {8} and {c.steps for c in cells} == {10} and new.data.n == 100
+    assert {c.seed for c in cells} == {7, 8} and new.data.seed == 7
+    paper = [c for _, c in edited(demo, recipe="paper", settings=["latent=poisson"]).cells()]
+    assert {c.recipe for c in paper} == {"paper"} and {c.epochs for c in paper} == {3000}
+    with pytest.raises(ValueError, match="Did you mean 'beta'"):
+        edited(demo, settings=["bta=1"])
+    with pytest.raises(ValueError, match="KEY=VALUE"):
+        edited(demo, settings=["beta"])
+
+
+def test_config_round_trips_and_is_frozen():
+    config = FitConfig.from_recipe("default", hidden=(3, 4), noise_variance="learned")
+    assert FitConfig.model_validate_json(config.model_dump_json()) == config
+    with pytest.raises(Exception, match="frozen"):
+        config.beta = 2.0
+
+
+def test_a_folder_that_is_no_run_is_said_to_be_none(tmp_path):
+    with pytest.raises(FileNotFoundError, match="not a run folder"):
+        RunFolder(tmp_path).read_config()
+    (tmp_path / "config.json").write_text("{}")
+    with pytest.raises(ValueError, match=r"config\.json is not a 'spikevae run 1' file"):
+        RunFolder(tmp_path).read_config()
+    (tmp_path / "config.json").write_text("{")
+    with pytest.raises(ValueError, match=r"config\.json is not valid JSON"):
+        RunFolder(tmp_path).read_config()
