@@ -288,9 +288,7 @@ def test_shapes_and_types(shape, dtype):
 
 def test_silence():
     """Not one arrival over all cells."""
-    z, slope = value_and_slope(
-        torch.full((9,), -40.0), temperature=0.5, indicator="cubic", generator=seeded(0)
-    )
+    z, slope = value_and_slope(torch.full((9,), -40.0), temperature=0.5, indicator="cubic", generator=seeded(0))
     assert (z == 0).all() and (slope == 0).all()
 
 

@@ -61,11 +61,7 @@ def test_the_rate_may_differ_by_five_per_cent(rate, expected):
 def test_half_the_budget_is_compared_with_the_whole():
     (steady,) = flag_groups([row(100.0, half=100.9)])
     (falling,) = flag_groups([row(100.0, half=102.0)])
-    assert (
-        steady.flag == "converged"
-        and steady.budget_change == pytest.approx(0.009)
-        and steady.start_gap is None
-    )
+    assert steady.flag == "converged" and steady.budget_change == pytest.approx(0.009) and steady.start_gap is None
     assert falling.flag == "not converged" and falling.budget_change == pytest.approx(0.02)
 
 
@@ -115,9 +111,7 @@ def test_other_settings_part_groups_and_results_do_not():
 def test_named_settings_alone_make_the_group():
     rows = [{**row(100.0), "novel_metric": 1}, {**row(100.1, start=-5.0), "novel_metric": 2}]
     assert flags(*rows) == ["not checked"] * 2
-    assert [f.flag for f in flag_groups(rows, settings=("beta", "seed", "start", "steps"))] == [
-        "converged"
-    ] * 2
+    assert [f.flag for f in flag_groups(rows, settings=("beta", "seed", "start", "steps"))] == ["converged"] * 2
 
 
 def test_an_objective_of_zero_and_missing_fields():

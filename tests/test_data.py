@@ -104,9 +104,7 @@ def test_statistics_come_from_training_images_only(bundled):
     config = DataConfig()
     images = read_images(config)
     prepared = PreparedImages(images, Recipe.resolve(config, True), None)
-    pixels = np.concatenate([prepared[i].ravel() for i in np.flatnonzero(~images.own_test)]).astype(
-        np.float64
-    )
+    pixels = np.concatenate([prepared[i].ravel() for i in np.flatnonzero(~images.own_test)]).astype(np.float64)
     assert bundled.info["pixel_mean"] == pytest.approx(pixels.mean(), abs=1e-9)
     assert bundled.info["pixel_std"] == pytest.approx(pixels.std(), rel=1e-9)
 
@@ -130,9 +128,7 @@ def test_grid_patches_do_not_overlap():
     x = (prepared[0][0] - patches.info["pixel_mean"]) / patches.info["pixel_std"]
     tiles = x[:496, :496].reshape(31, 16, 31, 16).swapaxes(1, 2).reshape(-1, 256)  # camera.png
     found = patches.train[patches.train_group == 0]
-    assert {row.round(3).tobytes() for row in found} <= {
-        row.astype(np.float32).round(3).tobytes() for row in tiles
-    }
+    assert {row.round(3).tobytes() for row in found} <= {row.astype(np.float32).round(3).tobytes() for row in tiles}
 
 
 def test_rgb_leaves_greyscale_scenes_out():
@@ -142,9 +138,7 @@ def test_rgb_leaves_greyscale_scenes_out():
 
 
 def test_options_change_the_preparation():
-    raw = load(
-        "bundled", n=500, whiten=False, normalise_contrast=False, zscore="none", crop=0, min_contrast=0.0
-    )
+    raw = load("bundled", n=500, whiten=False, normalise_contrast=False, zscore="none", crop=0, min_contrast=0.0)
     assert raw.train.min() >= -0.1 and raw.train.max() <= 1.1  # Lanczos overshoots a little
     assert raw.info["steps"] == ["pixels as they are"]
     each = load("bundled", n=500, zscore="image")
@@ -158,9 +152,7 @@ def test_a_given_fraction_replaces_the_own_split():
 
 
 def test_too_many_patches_are_refused_with_the_number_there_is():
-    with pytest.raises(
-        ValueError, match=r"9,000,000 patches asked for, but 7 image\(s\) hold 1,2\d\d,\d\d\d places"
-    ):
+    with pytest.raises(ValueError, match=r"9,000,000 patches asked for, but 7 image\(s\) hold 1,2\d\d,\d\d\d places"):
         load("bundled", n=9_000_000)
     with pytest.raises(ValueError, match="hold 0 places"):
         load("bundled", patch=600, n=10)
@@ -196,9 +188,7 @@ def test_global_random_state_is_untouched():
 
 def test_import_brings_no_heavy_library():
     heavy = ("matplotlib", "PIL", "pooch", "requests", "sklearn", "skimage", "plotly")
-    code = (
-        f"import sys, spikevae.data._config, spikevae.data; print([m for m in {heavy} if m in sys.modules])"
-    )
+    code = f"import sys, spikevae.data._config, spikevae.data; print([m for m in {heavy} if m in sys.modules])"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
 
@@ -262,15 +252,10 @@ def picture(side=96, colour=False, seed=0):
 
 def bomb_png(width, height):
     """A PNG of a few bytes whose header declares width x height pixels."""
-    chunk = lambda kind, data: (
-        struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
-    )
+    chunk = lambda kind, data: struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
     header = struct.pack(">IIBBBBB", width, height, 8, 0, 0, 0, 0)
     return (
-        b"\x89PNG\r\n\x1a\n"
-        + chunk(b"IHDR", header)
-        + chunk(b"IDAT", zlib.compress(b"\0" * 99))
-        + chunk(b"IEND", b"")
+        b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(b"\0" * 99)) + chunk(b"IEND", b"")
     )
 
 
@@ -538,9 +523,7 @@ def test_local_mnist_by_file_without_labels(tmp_path):
     digits(tmp_path, "t10k", 10)
     (tmp_path / "t10k-labels-idx1-ubyte.gz").unlink()
     patches = load(f"fashion_mnist:{tmp_path / 't10k-images-idx3-ubyte.gz'}")
-    assert (
-        patches.train_labels is None and len(patches.train) == 8 and "not the official" in patches.describe()
-    )
+    assert patches.train_labels is None and len(patches.train) == 8 and "not the official" in patches.describe()
 
 
 def test_mnist_errors(tmp_path):
@@ -620,9 +603,7 @@ def test_download_falls_back_to_the_next_mirror_and_is_cached(served_digits, tmp
 def test_wrong_checksum_is_refused_and_leaves_no_file(served_digits, tmp_path):
     root = served_digits[0]
     write_idx(root / "train-labels-idx1-ubyte.gz", np.zeros(12, np.uint8))  # not the bytes of the known hash
-    with pytest.raises(
-        ConnectionError, match=r"(?s)train-.*does not match the known hash.*Put the file into"
-    ):
+    with pytest.raises(ConnectionError, match=r"(?s)train-.*does not match the known hash.*Put the file into"):
         load("mnist")
     assert not list((tmp_path / "cache" / "mnist").glob("train-labels*"))
 

@@ -75,9 +75,7 @@ def test_synaptic_operations_equal_those_performed():
                 multiplied += z > 1
                 passed += z == 1
     m = len(counts)
-    ops = synaptic_operations(
-        counts.sum(1).mean(), (counts > 0).sum(1).mean(), (counts == 1).sum(1).mean(), fan_out
-    )
+    ops = synaptic_operations(counts.sum(1).mean(), (counts > 0).sum(1).mean(), (counts == 1).sum(1).mean(), fan_out)
     assert ops.events == pytest.approx(added / m)
     assert ops.macs == pytest.approx(multiplied / m)
     assert ops.acs == pytest.approx(passed / m)

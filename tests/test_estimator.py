@@ -11,6 +11,7 @@ from sklearn.utils.estimator_checks import parametrize_with_checks
 
 from spikevae.estimator import SpikeVAE, load_model
 
+
 @parametrize_with_checks([SpikeVAE(n_latents=3, steps=6, batch_size=16, random_state=0)])
 def test_scikit_learn_checks(estimator, check):
     check(estimator)
@@ -82,7 +83,7 @@ def test_bad_input_is_refused_in_words(X, bad, message):
 
 
 def test_wrong_width_is_refused(fitted, X):
-    with pytest.raises(ValueError, match="16 features|15 features"):
+    with pytest.raises(ValueError, match=r"16 features|15 features"):
         fitted.transform(X[:, :15])
     with pytest.raises(ValueError, match=r"expected \(n, 6\)"):
         fitted.inverse_transform(np.zeros((2, 5)))

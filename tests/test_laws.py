@@ -52,9 +52,7 @@ class Rectified:
         shift = max(a, 0.0)  # peak of the integrand's exponent
         f = lambda u: u**order * math.exp(a * u - u * u / 2 - (a * shift - shift**2 / 2))
         top = shift + (40 if a > -1 else 60 / -a)
-        integral = integrate.quad(
-            f, 0, top, points=[shift] if shift else None, epsabs=0, epsrel=1e-12, limit=200
-        )[0]
+        integral = integrate.quad(f, 0, top, points=[shift] if shift else None, epsabs=0, epsrel=1e-12, limit=200)[0]
         factor = math.exp((a * shift - shift**2 / 2) - a * a / 2) / math.sqrt(2 * math.pi)
         return self.scale**order * factor * integral
 
@@ -148,9 +146,7 @@ def test_samples_have_the_law(case):
         seen = np.bincount(np.minimum(z.astype(int), top), minlength=top + 1)
         expected = n * np.append(twin.pmf(np.arange(top)), twin.sf(top - 1))
         keep = expected > 5  # too rare counts are judged together
-        seen, expected = (
-            np.append(v[keep], v[~keep].sum()) if (~keep).any() else v for v in (seen, expected)
-        )
+        seen, expected = (np.append(v[keep], v[~keep].sum()) if (~keep).any() else v for v in (seen, expected))
         assert stats.chisquare(seen, expected).pvalue > 1e-4
     elif ours.has_rate:
         assert (z >= 0).all()
@@ -293,9 +289,7 @@ def test_poisson_divergence_by_enumeration(rate, prior_rate):
 @pytest.mark.parametrize("p", [(0.0, 0.0), (0.8, 0.5)])
 def test_gaussian_divergence_by_quadrature(q, p):
     a, b = stats.norm(q[0], math.exp(q[1])), stats.norm(p[0], math.exp(p[1]))
-    expected = integrate.quad(
-        lambda z: a.pdf(z) * (a.logpdf(z) - b.logpdf(z)), -25, 25, points=[q[0]], epsabs=1e-12
-    )[0]
+    expected = integrate.quad(lambda z: a.pdf(z) * (a.logpdf(z) - b.logpdf(z)), -25, 25, points=[q[0]], epsabs=1e-12)[0]
     ours = kl_divergence(Gaussian(T(q[0]), T(q[1])), Gaussian(T(p[0]), T(p[1])))
     assert ours.item() == pytest.approx(expected, abs=1e-9)
 
@@ -375,9 +369,7 @@ def test_extreme_poisson_divergences_are_finite_and_right():
 
 
 def test_out_of_range_rates_pass_through_sampling():
-    sample = Poisson(torch.tensor([math.nan, 200.0, 80.0, -200.0]), validate_args=False).sample(
-        generator=seeded(0)
-    )
+    sample = Poisson(torch.tensor([math.nan, 200.0, 80.0, -200.0]), validate_args=False).sample(generator=seeded(0))
     assert sample[0].isnan() and sample[1].isinf() and sample[2].isfinite() and sample[3] == 0
 
 
@@ -464,9 +456,7 @@ def test_prior_from_moments_is_optimal(law):
         value = kl_divergence(q, law(*parameters)).mean()
         return value.item(), [g.item() for g in torch.autograd.grad(value, parameters)]
 
-    found = optimize.minimize(
-        mean_divergence, [0.5] * len(law.prior_params), jac=True, options={"gtol": 1e-9}
-    )
+    found = optimize.minimize(mean_divergence, [0.5] * len(law.prior_params), jac=True, options={"gtol": 1e-9})
     np.testing.assert_allclose([best[key].item() for key in law.prior_params], found.x, atol=1e-7)
 
 

@@ -33,7 +33,6 @@ LAYERS = {
     "single": 6,
     "sweep": 6,
     "bench": 6,
-    "report": 7,
     "reporting": 7,
     "cli": 8,
     "__main__": 9,
@@ -122,7 +121,7 @@ def test_help_is_light(arguments: list[str]) -> None:
 
 def test_computing_needs_no_plotting() -> None:
     """Everything below the command line, without the libraries that only figures need."""
-    below = sorted(name for name in MODULES if name and LAYERS[name.split(".")[0]] < LAYERS["report"])
+    below = sorted(name for name in MODULES if name and LAYERS[name.split(".")[0]] < LAYERS["reporting"])
     loaded = modules_after("\n".join(f"import {PACKAGE}.{name}" for name in below))
     assert not loaded.intersection({"matplotlib", "plotly", "pyarrow", "skimage"})
 

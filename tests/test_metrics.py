@@ -190,9 +190,7 @@ def test_inputs_are_checked():
 def clusters(n, n_classes, n_features, spread, seed):
     generator = rng(seed)
     labels = np.arange(n) % n_classes
-    return 10 * np.eye(n_classes, n_features)[labels] + spread * generator.normal(
-        size=(n, n_features)
-    ), labels
+    return 10 * np.eye(n_classes, n_features)[labels] + spread * generator.normal(size=(n, n_features)), labels
 
 
 def test_knn():
@@ -201,9 +199,7 @@ def test_knn():
     score = lambda **k: sm.knn_accuracy(x, labels, y, labels_y, **{"n_labels": (200,), "rng": rng()} | k)
     assert score() == {200: 1.0} == score(rng=rng(5))
     noise = rng(9).normal(size=(600, 10))
-    chance = sm.knn_accuracy(
-        noise, labels, noise[:400], rng(1).permutation(labels_y), n_labels=(600,), rng=rng()
-    )
+    chance = sm.knn_accuracy(noise, labels, noise[:400], rng(1).permutation(labels_y), n_labels=(600,), rng=rng())
     assert abs(chance[600] - 0.1) < 4.5 * math.sqrt(0.09 / 400)
     # The votes of all are the majority class, whoever is nearest.
     assert score(n_labels=(5,), k=5)[5] <= 0.2
@@ -237,9 +233,7 @@ def test_shattering_of_ten_classes_and_of_noise():
     noise = rng(1).normal(size=(600, 3))
     labels = np.arange(600) % 4
     # 3 splits of 300 test stimuli: SE below sqrt(.25 / 300)
-    assert (
-        abs(sm.shattering_dimensionality(noise[:300], labels[:300], noise[300:], labels[300:]) - 0.5) < 0.13
-    )
+    assert abs(sm.shattering_dimensionality(noise[:300], labels[:300], noise[300:], labels[300:]) - 0.5) < 0.13
     with pytest.raises(ValueError, match="even number of classes"):
         sm.shattering_dimensionality(noise, np.arange(600) % 3, noise, np.arange(600) % 3)
 
@@ -296,9 +290,7 @@ def test_gabor_fits_tell_gabors_from_noise_and_survive_anything():
     noise = rng(2).normal(size=(4, 256))
     assert sm.fit_gabors(elements + 0.05 * noise, (16, 16)).r2.min() > 0.8
     assert sm.fit_gabors(noise, (16, 16)).r2.max() < 0.3
-    odd = np.array(
-        [np.zeros(256), np.eye(256)[0], np.ones(256), np.arange(256) * 1e20, np.eye(256)[77] * 1e-20]
-    )
+    odd = np.array([np.zeros(256), np.eye(256)[0], np.ones(256), np.arange(256) * 1e20, np.eye(256)[77] * 1e-20])
     fits = sm.fit_gabors(odd, (16, 16))
     assert np.isnan(fits.r2[0]) and (fits.r2[1:] > 0.5).all()
     sm.fit_gabors(rng(3).normal(size=(50, 30)) ** 3, (5, 6))  # heavy tails drive widths to their bounds

@@ -33,9 +33,7 @@ def test_shapes_and_gradients(kind, shape):
     x, z = torch.randn(3, d, generator=seeded()), torch.rand(2, 3, 6, generator=seeded())
     assert encoder(x).shape == (3, 12)
     assert decoder(z).shape == (2, 3, d)
-    torch.testing.assert_close(
-        decoder(z)[1, 2], decoder(z[1, 2]), atol=1e-5, rtol=1e-4
-    )  # no leak across lanes
+    torch.testing.assert_close(decoder(z)[1, 2], decoder(z[1, 2]), atol=1e-5, rtol=1e-4)  # no leak across lanes
     torch.testing.assert_close(encoder(x)[1:2], encoder(x[1:2]), atol=1e-5, rtol=1e-4)
     (encoder(x).square().sum() + decoder(z).square().sum()).backward()
     for net in (encoder, decoder):
@@ -111,9 +109,7 @@ def test_bias_is_of_the_last_layer(kind, bias):
 def test_macs_by_hand():
     g = seeded()
     assert dense_macs(build_encoder("linear", (1, 16, 16), 32, generator=g), 256) == 256 * 32
-    assert (
-        dense_macs(build_encoder("mlp", (10,), 3, hidden=(7, 5), generator=g), 10) == 10 * 7 + 7 * 5 + 5 * 3
-    )
+    assert dense_macs(build_encoder("mlp", (10,), 3, hidden=(7, 5), generator=g), 10) == 10 * 7 + 7 * 5 + 5 * 3
     # (2, 5, 6) input: stem at 5x6, cell of 8 channels, stride two to 3x3, cell of 16, head.
     cell = lambda c, n: 2 * 9 * c * c * n + 2 * c * (c // 8)
     down = 9 * 2 * 8 * 30 + cell(8, 30) + 9 * 8 * 16 * 9 + cell(16, 9)

@@ -74,9 +74,7 @@ def test_whitened_photographs_are_flat(bundled):
     stay within 3.5 dB of their mean (-3.1 to 2.2), and after every step within 3 dB (-2.8 to 1.6)."""
     steps = lambda x: preprocess.crop_border(preprocess.normalise_contrast(preprocess.whiten(x)), 4)
     _, raw = band_decibel([preprocess.power_spectrum(x) for x in bundled.values()], 0.08, 0.32)
-    _, whitened = band_decibel(
-        [preprocess.power_spectrum(preprocess.whiten(x)) for x in bundled.values()], 0.08, 0.32
-    )
+    _, whitened = band_decibel([preprocess.power_spectrum(preprocess.whiten(x)) for x in bundled.values()], 0.08, 0.32)
     _, done = band_decibel([preprocess.power_spectrum(steps(x)) for x in bundled.values()], 0.08, 0.32)
     assert np.ptp(raw) > 12
     assert np.abs(whitened).max() < 3.5

@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import time
+from itertools import pairwise
 
 import numpy as np
 import pyarrow.parquet as pq
@@ -123,7 +124,7 @@ def test_a_worker_error_reaches_the_user(tmp_path, monkeypatch):
 def test_progress_counts_up_to_the_total(tmp_path):
     seen = []
     tiny().run(tmp_path / "p", n_jobs=1, progress=lambda done, total, text: seen.append((done, total)))
-    assert seen[-1][0] == pytest.approx(seen[-1][1]) and all(a[0] <= b[0] for a, b in zip(seen, seen[1:]))
+    assert seen[-1][0] == pytest.approx(seen[-1][1]) and all(a[0] <= b[0] for a, b in pairwise(seen))
 
 
 def test_grid_is_the_product_and_the_recipe_comes_first():

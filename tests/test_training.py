@@ -41,8 +41,7 @@ VARIANTS = {
 def test_each_fit_of_a_stack_is_the_fit_alone(stimuli, variant):
     """In float64, where rounding is 1e-16 a step, 40 steps leave 1e-9 of relative difference."""
     configs = [
-        fit(**variant, beta=b, seed=i, start=c)
-        for i, (b, c) in enumerate([(0.1, -2.0), (1.0, 0.5), (4.0, 0.5)])
+        fit(**variant, beta=b, seed=i, start=c) for i, (b, c) in enumerate([(0.1, -2.0), (1.0, 0.5), (4.0, 0.5)])
     ]
     together = Stack(configs, stimuli.double(), SHAPE, window=5)
     train(together)
@@ -50,9 +49,7 @@ def test_each_fit_of_a_stack_is_the_fit_alone(stimuli, variant):
         alone = Stack([config], stimuli.double(), SHAPE, window=5)
         train(alone)
         ours, theirs = together.result(index), alone.result(0)
-        torch.testing.assert_close(
-            ours.history["objective"], theirs.history["objective"], rtol=1e-9, atol=1e-9
-        )
+        torch.testing.assert_close(ours.history["objective"], theirs.history["objective"], rtol=1e-9, atol=1e-9)
         for name, value in theirs.model.state_dict().items():
             torch.testing.assert_close(ours.model.state_dict()[name], value, rtol=1e-7, atol=1e-9, msg=name)
 
@@ -208,9 +205,7 @@ def test_exact_and_sampled_objectives_agree(stimuli):
         x = stimuli[:50]
         exact = model(x, 1.0, 0.0, exact=True).distortion.item()
         g = torch.Generator().manual_seed(1)
-        draws = [
-            model(x, 1.0, 0.0, exact=False, temperature=0.02, generator=g).distortion for _ in range(2000)
-        ]
+        draws = [model(x, 1.0, 0.0, exact=False, temperature=0.02, generator=g).distortion for _ in range(2000)]
         draws = torch.stack(draws).detach()
         error = float(draws.std() / math.sqrt(len(draws)))
         assert abs(float(draws.mean()) - exact) < 4 * error + 0.006 * exact, latent
@@ -222,9 +217,7 @@ def test_spike_price_is_paid_a_spike(stimuli):
         free, paid = (model(stimuli, 1.0, price, exact=True) for price in (0.0, 0.3))
     assert float(paid.total - free.total) == pytest.approx(0.3 * float(free.spikes), rel=1e-5)
     with torch.no_grad():
-        assert float(free.spikes) == pytest.approx(
-            float(model.posterior(stimuli).mean.sum(1).mean()), rel=1e-5
-        )
+        assert float(free.spikes) == pytest.approx(float(model.posterior(stimuli).mean.sum(1).mean()), rel=1e-5)
 
 
 def test_noise_variance_scales_the_distortion(stimuli):

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from .estimator import SpikeVAE as SpikeVAE
     from .estimator import load_model as load_model
     from .evaluate import Metrics as Metrics
-    from .report import build_report as report
+    from .reporting import build_report as report  # noqa: F401 - the public name
     from .sweep import RunFolder as RunFolder
     from .sweep import Sweep as Sweep
 
@@ -26,7 +26,7 @@ _HOME = {
     "SpikeVAE": ("estimator", "SpikeVAE"),
     "load_model": ("estimator", "load_model"),
     "Metrics": ("evaluate", "Metrics"),
-    "report": ("report", "build_report"),
+    "report": ("reporting", "build_report"),
     "RunFolder": ("sweep", "RunFolder"),
     "Sweep": ("sweep", "Sweep"),
     "data": ("data", None),

@@ -60,17 +60,13 @@ def compare_stacks(device: str, seed: int) -> tuple[list[dict[str, Any]], str]:
     train = torch.randn(STIMULI, PIXELS, generator=torch.Generator().manual_seed(seed))
     rows = []
     for n_latents in WIDTHS:
-        configs = [
-            FitConfig.from_recipe("default", n_latents=n_latents, beta=beta, seed=seed) for beta in BETAS
-        ]
+        configs = [FitConfig.from_recipe("default", n_latents=n_latents, beta=beta, seed=seed) for beta in BETAS]
         times: dict[str, list[float]] = {"stacked": [], "alone": [], "products": []}
         for _ in range(REPEATS):
             times["stacked"].append(_seconds_per_fit_step([Stack(configs, train, (PIXELS,), device=device)]))
             alone = [Stack([config], train, (PIXELS,), device=device) for config in configs]
             times["alone"].append(_seconds_per_fit_step(alone))
-            times["products"].append(
-                _seconds_of_products(len(configs), configs[0].batch_size, n_latents, device)
-            )
+            times["products"].append(_seconds_of_products(len(configs), configs[0].batch_size, n_latents, device))
         medians = {f"{name}_ms": 1e3 * statistics.median(values) for name, values in times.items()}
         rows.append(
             {
@@ -80,7 +76,8 @@ def compare_stacks(device: str, seed: int) -> tuple[list[dict[str, Any]], str]:
             }
         )
     lines = [
-        f"milliseconds a fit-step on {device}, {torch.get_num_threads()} threads: {len(BETAS)} fits, batch 250, 256 pixels",
+        f"milliseconds a fit-step on {device}, {torch.get_num_threads()} threads: {len(BETAS)} fits, batch 250, "
+        "256 pixels",
         f"{'K':>5} {'stacked':>9} {'alone':>9} {'ratio':>6} {'products only':>14}",
     ]
     for row in rows:

@@ -137,7 +137,7 @@ def sweep(
 def make_report(folder: Path) -> tuple[Path, list[str]]:
     """Write the report of a run; its path and headline sentences."""
     from .progress import show_progress
-    from .report import build_report, headline
+    from .reporting import build_report, headline
 
     with show_progress("report") as progress:
         page = build_report(folder, progress=progress)
@@ -216,9 +216,7 @@ def evaluate(
     model: Path,
     /,
     *,
-    data: Annotated[
-        str | None, Parameter(help="Data source; by default what the model was trained on.")
-    ] = None,
+    data: Annotated[str | None, Parameter(help="Data source; by default what the model was trained on.")] = None,
     patch: int | None = None,
     n: int | None = None,
     seed: int | None = None,

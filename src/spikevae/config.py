@@ -153,9 +153,7 @@ class FitConfig(FrozenConfig):
                 f"{self.likelihood!r}; use estimator='auto'"
             )
         if self.spike_price > 0 and not law.has_rate:
-            raise ValueError(
-                f"spike_price needs a latent with a firing rate; {self.latent!r} codes are signed"
-            )
+            raise ValueError(f"spike_price needs a latent with a firing rate; {self.latent!r} codes are signed")
         if self.cycles == 2 and self.steps is not None and self.steps % 2:
             raise ValueError(f"cycles=2 needs an even number of steps, given {self.steps}")
         return self
@@ -207,9 +205,7 @@ class FitConfig(FrozenConfig):
 
     def cell_id(self, data: DataConfig) -> str:
         """Twelve hexadecimal digits that stand for this fit on these data."""
-        text = json.dumps(
-            {"fit": self.model_dump(mode="json"), "data": data.model_dump(mode="json")}, sort_keys=True
-        )
+        text = json.dumps({"fit": self.model_dump(mode="json"), "data": data.model_dump(mode="json")}, sort_keys=True)
         return hashlib.sha256(text.encode()).hexdigest()[:12]
 
 
@@ -335,13 +331,9 @@ class SweepConfig(FrozenConfig):
         """
         path = Path(path)
         if not path.is_file():
-            raise FileNotFoundError(
-                f"no sweep file at {path}; presets are named with --preset ({', '.join(PRESETS)})"
-            )
+            raise FileNotFoundError(f"no sweep file at {path}; presets are named with --preset ({', '.join(PRESETS)})")
         if path.stat().st_size > MAX_CONFIG_BYTES:
-            raise ValueError(
-                f"{path} has {path.stat().st_size} bytes; a sweep file has at most {MAX_CONFIG_BYTES}"
-            )
+            raise ValueError(f"{path} has {path.stat().st_size} bytes; a sweep file has at most {MAX_CONFIG_BYTES}")
         try:
             values = tomllib.loads(path.read_text(encoding="utf-8"))
         except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:

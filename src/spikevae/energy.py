@@ -24,9 +24,7 @@ class Constant:
 
     def __post_init__(self) -> None:
         if not (math.isfinite(self.value) and self.value > 0):
-            raise ValueError(
-                f"a price of {self.value} {self.unit} is not possible; give a finite positive number"
-            )
+            raise ValueError(f"a price of {self.value} {self.unit} is not possible; give a finite positive number")
 
 
 @dataclass(frozen=True)
@@ -59,9 +57,7 @@ class Prices:
 
 
 def _joules_per_atp(kilojoules_per_mole: float, citation: str) -> Constant:
-    return Constant(
-        kilojoules_per_mole * 1e3 / AVOGADRO, "J per ATP", f"{kilojoules_per_mole:g} kJ/mol, {citation}"
-    )
+    return Constant(kilojoules_per_mole * 1e3 / AVOGADRO, "J per ATP", f"{kilojoules_per_mole:g} kJ/mol, {citation}")
 
 
 _HYDROLYSIS = "physiological free energy of ATP hydrolysis, range 44-60 kJ/mol (BioNumbers; eQuilibrator)"
@@ -95,9 +91,7 @@ PRICES = Prices(
         ),
         _joules_per_atp(60.0, _HYDROLYSIS),
     ),
-    joules_per_mac=Constant(
-        4.6e-12, "J per multiply-accumulate", f"3.7 pJ multiply + 0.9 pJ add, {_HOROWITZ}"
-    ),
+    joules_per_mac=Constant(4.6e-12, "J per multiply-accumulate", f"3.7 pJ multiply + 0.9 pJ add, {_HOROWITZ}"),
     joules_per_ac=Constant(0.9e-12, "J per accumulate", f"0.9 pJ add, {_HOROWITZ}"),
 )
 """Default prices. Low and high pair the extremes of both factors, so they bound the product."""

@@ -88,6 +88,8 @@ class SpikeVAE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator)
     ((200, 8), (8, 16))
     """
 
+    shape_: tuple[int, ...]
+
     def __init__(
         self,
         latent: str = "poisson",
@@ -197,9 +199,7 @@ class SpikeVAE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator)
         stimuli = self._check(X, reset=True)
         if config.likelihood == "bernoulli" and (stimuli.min() < 0 or stimuli.max() > 1):
             low, high = float(stimuli.min()), float(stimuli.max())
-            raise ValueError(
-                f"likelihood='bernoulli' needs pixels in [0, 1]; X spans [{low:.3g}, {high:.3g}]"
-            )
+            raise ValueError(f"likelihood='bernoulli' needs pixels in [0, 1]; X spans [{low:.3g}, {high:.3g}]")
         stack = Stack([config], stimuli, self._image_shape(config), device=resolve_device(self.device))
         with show_progress(f"SpikeVAE {config.latent}", enabled=self.verbose) as report:
             done = 0
@@ -278,7 +278,7 @@ class SpikeVAE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator)
         extra = {
             "fit": self.config_.model_dump(mode="json"),
             "shape": self.shape_,
-            "history": {name: values for name, values in self.history_.items()},
+            "history": self.history_,
         }
         given = {name: getattr(self.config_, name) for name in MODEL_FIELDS}
         save_model(self.model_, path, given, extra)

@@ -58,9 +58,7 @@ class _Histogram:
     def _choose(self, nonzero: Tensor) -> np.ndarray:
         if not len(nonzero):
             return np.array([0.5, 1.5])
-        low, high = (
-            nonzero.kthvalue(min(len(nonzero), 1 + int(q * len(nonzero)))).values.item() for q in BULK
-        )
+        low, high = (nonzero.kthvalue(min(len(nonzero), 1 + int(q * len(nonzero)))).values.item() for q in BULK)
         if self.law.is_count:
             width = math.ceil(high / N_BINS)
             return 0.5 + width * np.arange(math.ceil(high / width) + 1.0)
@@ -79,9 +77,7 @@ class _Sums:
     def __init__(self, model: AmortisedVAE) -> None:
         self.law = model.law
         self.n_stimuli, self.n_bad, self.ones = 0, 0, 0
-        self.units: dict[str, Tensor | float] = dict.fromkeys(
-            ("kl", "mean", "code", "square", "nonzero"), 0.0
-        )
+        self.units: dict[str, Tensor | float] = dict.fromkeys(("kl", "mean", "code", "square", "nonzero"), 0.0)
         self.stimuli: dict[str, list[Tensor]] = {}
         self.histogram = _Histogram(model.law)
 
@@ -191,8 +187,7 @@ def evaluate(
     stimuli = x if isinstance(x, Tensor) else torch.tensor(np.asarray(x))
     if stimuli.ndim != 2 or stimuli.shape[1] != model.n_features or not len(stimuli):
         raise ValueError(
-            f"stimuli have shape {tuple(stimuli.shape)}; expected (m, {model.n_features}), "
-            "with one or more rows"
+            f"stimuli have shape {tuple(stimuli.shape)}; expected (m, {model.n_features}), with one or more rows"
         )
     if not stimuli.isfinite().all():
         raise ValueError("stimuli hold NaN or infinite values; drop or fill these rows first")
@@ -215,12 +210,8 @@ def evaluate(
         )
     has_rate = model.law.has_rate
     rates = {
-        "prior_firing_rate": prior.mean.double().cpu().numpy()
-        if has_rate
-        else np.full(model.n_latents, np.nan),
-        "firing_rate": sums.per_unit("mean") / sums.n_stimuli
-        if has_rate
-        else np.full(model.n_latents, np.nan),
+        "prior_firing_rate": prior.mean.double().cpu().numpy() if has_rate else np.full(model.n_latents, np.nan),
+        "firing_rate": sums.per_unit("mean") / sums.n_stimuli if has_rate else np.full(model.n_latents, np.nan),
     }
     metrics = _metrics(model, sums, rates, static, prices)
     price = spike_price * metrics.spikes if has_rate else 0.0
@@ -248,9 +239,7 @@ def _metrics(
     if law.has_rate:  # cancelling signs make all three artefacts
         unit_sums = sums.per_unit("code"), sums.per_unit("square")
         lifetime = float(sparseness_of_sums(*unit_sums, m).mean())
-        population = float(
-            sparseness_of_sums(sums.per_stimulus("code"), sums.per_stimulus("square"), n_units).mean()
-        )
+        population = float(sparseness_of_sums(sums.per_stimulus("code"), sums.per_stimulus("square"), n_units).mean())
         factors = fano_of_sums(*unit_sums, m)
         fano = float(np.nanmean(factors)) if np.isfinite(factors).any() else math.nan
 
@@ -258,9 +247,7 @@ def _metrics(
     fan_out = model.decoder.fan_out
     assert isinstance(fan_out, int)
     synops = synaptic_operations(counts, nonzero, sums.ones / m, fan_out)
-    dense = (
-        static["encoder_macs"] + static["decoder_macs"] - n_units * fan_out
-    )  # all that no code entry gates
+    dense = static["encoder_macs"] + static["decoder_macs"] - n_units * fan_out  # all that no code entry gates
     if law.is_count:
         joules_of_hardware = hardware_joules(dense, synops.events, prices)
     else:

@@ -35,9 +35,7 @@ def _init(layer: nn.Linear | nn.Conv2d, std: float, generator: torch.Generator) 
             layer.bias.zero_()
 
 
-def _linear(
-    n_in: int, n_out: int, generator: torch.Generator, *, gain: float, bias: bool = True
-) -> nn.Linear:
+def _linear(n_in: int, n_out: int, generator: torch.Generator, *, gain: float, bias: bool = True) -> nn.Linear:
     layer = skip_init(nn.Linear, n_in, n_out, bias=bias)
     _init(layer, gain / math.sqrt(n_in), generator)
     return layer
@@ -55,9 +53,7 @@ class LinearNetwork(nn.Module):
     As a decoder its columns are the dictionary, one element a latent unit.
     """
 
-    def __init__(
-        self, n_in: int, n_out: int, bias: bool, init_scale: float, generator: torch.Generator
-    ) -> None:
+    def __init__(self, n_in: int, n_out: int, bias: bool, init_scale: float, generator: torch.Generator) -> None:
         super().__init__()
         self.fan_out = n_out  # synapses that one input unit drives directly
         self.head = skip_init(nn.Linear, n_in, n_out, bias=bias)
@@ -75,9 +71,7 @@ class LinearNetwork(nn.Module):
 class MLP(nn.Module):
     """Hidden layers with SiLU, then a linear head: (..., n_in) -> (..., n_out)."""
 
-    def __init__(
-        self, n_in: int, n_out: int, hidden: Sequence[int], bias: bool, generator: torch.Generator
-    ) -> None:
+    def __init__(self, n_in: int, n_out: int, hidden: Sequence[int], bias: bool, generator: torch.Generator) -> None:
         super().__init__()
         self.fan_out = hidden[0]  # synapses that one input unit drives directly
         widths = [n_in, *hidden]
@@ -142,9 +136,7 @@ class ConvEncoder(nn.Module):
         height, width = _sizes(*in_shape[1:], len(hidden))[-1]
         self.stem = _conv3(in_shape[0], hidden[0], generator, gain=1.0)
         self.cells = nn.ModuleList(ResidualCell(c, generator) for c in hidden)
-        self.down = nn.ModuleList(
-            _conv3(a, b, generator, gain=SILU_GAIN, stride=2) for a, b in pairwise(hidden)
-        )
+        self.down = nn.ModuleList(_conv3(a, b, generator, gain=SILU_GAIN, stride=2) for a, b in pairwise(hidden))
         self.head = _linear(hidden[-1] * height * width, n_out, generator, gain=SILU_GAIN, bias=bias)
 
     def forward(self, x: Tensor) -> Tensor:

@@ -46,7 +46,7 @@ def prepare(
         Saying what to mend.
     """
     config = FitConfig.from_recipe(recipe, **settings)
-    arguments = {"source": source, "seed": seed, "patch": patch, "n": n}
+    arguments: dict[str, Any] = {"source": source, "seed": seed, "patch": patch, "n": n}
     arguments = {key: value for key, value in arguments.items() if value is not None}
     return Job(config, load(**arguments), arguments, resolve_device(device))
 
@@ -82,9 +82,7 @@ def train_to_file(job: Job, out: Path) -> None:
     save_model(result.model, out, given, extra)
 
 
-def load_for(
-    path: Path, source: str | None, *, patch: int | None, n: int | None, seed: int | None
-) -> PatchSet:
+def load_for(path: Path, source: str | None, *, patch: int | None, n: int | None, seed: int | None) -> PatchSet:
     """The data set to evaluate a saved model on: the one named, or the one it was trained on.
 
     Raises
@@ -98,9 +96,7 @@ def load_for(
         arguments = {"source": source, "seed": arguments.get("seed", 0)}
         if (len(model.shape) == 3 and "folder" in source) or source.startswith(("bundled", "van_hateren")):
             arguments["patch"] = model.shape[-1]
-    arguments |= {
-        key: value for key, value in {"patch": patch, "n": n, "seed": seed}.items() if value is not None
-    }
+    arguments |= {key: value for key, value in {"patch": patch, "n": n, "seed": seed}.items() if value is not None}
     if "source" not in arguments:
         raise ValueError(f"{path} does not say what it was trained on; name the data with --data")
     data = load(**arguments)

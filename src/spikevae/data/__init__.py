@@ -29,19 +29,13 @@ class Source:
 
 
 SOURCES: dict[str, Source] = {
-    "bundled": Source(
-        read_bundled, "bundled", "photographs inside scikit-image and scikit-learn; no download"
-    ),
+    "bundled": Source(read_bundled, "bundled", "photographs inside scikit-image and scikit-learn; no download"),
     "folder": Source(read_folder, "folder:PATH", "photographs on disk, of any size"),
     "array": Source(read_array, "array:FILE.npy|.npz", "rows, greyscale or colour images in an array file"),
     "mnist": Source(read_digits, "mnist[:PATH|URL]", "handwritten digits, 28 x 28, with labels"),
-    "fashion_mnist": Source(
-        read_digits, "fashion_mnist[:PATH|URL]", "pictures of clothes, 28 x 28, with labels"
-    ),
+    "fashion_mnist": Source(read_digits, "fashion_mnist[:PATH|URL]", "pictures of clothes, 28 x 28, with labels"),
     "cifar10": Source(read_cifar, "cifar10[:PATH|URL]", "patches of 32 x 32 photographs, with labels"),
-    "van_hateren": Source(
-        read_van_hateren, "van_hateren:DIR", "calibrated natural images, .iml or .imc files"
-    ),
+    "van_hateren": Source(read_van_hateren, "van_hateren:DIR", "calibrated natural images, .iml or .imc files"),
     "synthetic": Source(read_synthetic, "synthetic", "Poisson counts times a known dictionary, plus noise"),
 }
 

@@ -34,15 +34,11 @@ def build(config: DataConfig, images: Images) -> PatchSet:
     parts, info = make(config, recipe, images, is_test)
     for part in ("train", "test"):
         group = parts[f"{part}_group"]
-        parts[f"{part}_labels"] = (
-            None if images.labels is None else np.asarray(images.labels, np.int64)[group]
-        )
+        parts[f"{part}_labels"] = None if images.labels is None else np.asarray(images.labels, np.int64)[group]
         names = [name for name, held_out in zip(images.names, is_test) if held_out == (part == "test")]
         info[f"{part}_images"] = names if images.photographs and len(names) <= MAX_NAMES else []
         info[f"n_{part}_images"] = len(names)
-    return PatchSet(
-        name=config.source, info=_record(config, recipe, images) | info, truth=images.truth, **parts
-    )
+    return PatchSet(name=config.source, info=_record(config, recipe, images) | info, truth=images.truth, **parts)
 
 
 def split(images: Images, test_fraction: float | None) -> np.ndarray:
@@ -70,9 +66,7 @@ def _cut(
     prepared = PreparedImages(images, recipe, config.downsample)
     mean, std = prepared.moments(np.flatnonzero(~is_test))
     if not std > 0:
-        raise ValueError(
-            f"source {config.source!r}: the training images are constant, so no patch has contrast"
-        )
+        raise ValueError(f"source {config.source!r}: the training images are constant, so no patch has contrast")
     threshold = recipe.min_contrast * std  # in the units of the prepared images, before the z-score
     n = config.n or N_PATCHES
     parts: dict[str, Any] = {"shape": (prepared.channels, recipe.patch, recipe.patch)}
@@ -80,9 +74,7 @@ def _cut(
     for k, (part, size) in enumerate({"train": n, "test": config.n_test or max(1, n // 4)}.items()):
         index = np.flatnonzero(is_test == (part == "test"))
         rng = np.random.default_rng([config.seed, k])
-        x, parts[f"{part}_group"], counts = draw_patches(
-            prepared, index, size, threshold, config.patches, rng
-        )
+        x, parts[f"{part}_group"], counts = draw_patches(prepared, index, size, threshold, config.patches, rng)
         parts[part] = preprocess.zscore(x, mean, std) if recipe.zscore == "train" else x
         info[f"{part}_counts"] = counts
         info["contrast"].append(
@@ -129,17 +121,13 @@ def _whole(
         mine = is_test == (part == "test")
         index = np.flatnonzero(mine & kept)
         if not 0 < (size or 1) <= len(index):
-            raise ValueError(
-                f"{size or 1:,} {part} stimuli asked for, but source {config.source!r} has {len(index):,}"
-            )
+            raise ValueError(f"{size or 1:,} {part} stimuli asked for, but source {config.source!r} has {len(index):,}")
         if size is not None:
             index = np.random.default_rng([config.seed, k]).choice(index, size=size, replace=False)
         parts[part], parts[f"{part}_group"] = x[index], index.astype(np.int64)
         info[f"{part}_counts"] = {"stimuli": int(mine.sum()), "admissible": int((mine & kept).sum())}
         if not kept[mine].all():
-            info["contrast"].append(
-                f"{part}: {int((mine & ~kept).sum()):,} stimuli without contrast are left out"
-            )
+            info["contrast"].append(f"{part}: {int((mine & ~kept).sum()):,} stimuli without contrast are left out")
     return parts, info
 
 
@@ -147,14 +135,10 @@ def _record(config: DataConfig, recipe: Recipe, images: Images) -> dict[str, Any
     """What the record says about source and preparation: plain values only."""
     steps = []
     if recipe.whiten:
-        steps.append(
-            f"whitened, R(f) = f exp(-(f / {preprocess.CUTOFF})^{preprocess.ORDER:g}), mirrored borders"
-        )
+        steps.append(f"whitened, R(f) = f exp(-(f / {preprocess.CUTOFF})^{preprocess.ORDER:g}), mirrored borders")
     if recipe.normalise_contrast:
         size, std = preprocess.CONTRAST_SIZE, preprocess.CONTRAST_STD
-        steps.append(
-            f"local contrast normalised, Gaussian window of {size} pixels, standard deviation {std:g} pixels"
-        )
+        steps.append(f"local contrast normalised, Gaussian window of {size} pixels, standard deviation {std:g} pixels")
     if recipe.crop:
         steps.append(f"border of {recipe.crop} pixels left out")
     if recipe.zscore != "none":

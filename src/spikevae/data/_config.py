@@ -109,7 +109,5 @@ class DataConfig(BaseModel):
     @model_validator(mode="after")
     def _options_have_a_use(self) -> Self:
         if self.synthetic is not None and self.word != "synthetic":
-            raise ValueError(
-                f"the options 'synthetic' are for source = 'synthetic', not {self.source!r}: remove them"
-            )
+            raise ValueError(f"the options 'synthetic' are for source = 'synthetic', not {self.source!r}: remove them")
         return self

@@ -43,7 +43,5 @@ def fetch(name: str, known_hash: str, mirrors: Sequence[str], folder: str) -> Pa
         except (requests.RequestException, OSError, ValueError) as error:  # ValueError: the hash is wrong
             failures.append(f"  {url}: {error}")
     raise ConnectionError(
-        f"{name} could not be downloaded:\n"
-        + "\n".join(failures)
-        + f"\nPut the file into {place} or give its folder."
+        f"{name} could not be downloaded:\n" + "\n".join(failures) + f"\nPut the file into {place} or give its folder."
     )

@@ -46,9 +46,7 @@ class PatchSet:
         for part in ("train", "test"):
             x, group = getattr(self, part), getattr(self, f"{part}_group")
             if x.ndim != 2 or x.shape[1] != d:
-                raise ValueError(
-                    f"PatchSet.{part} has shape {x.shape}; with shape={self.shape} it must be (n, {d})"
-                )
+                raise ValueError(f"PatchSet.{part} has shape {x.shape}; with shape={self.shape} it must be (n, {d})")
             if len(group) != len(x):
                 raise ValueError(f"PatchSet.{part}_group has {len(group)} entries for {len(x)} stimuli")
 
@@ -56,9 +54,7 @@ class PatchSet:
         """A readable account of the set: sizes, split, preprocessing, contrast, licence and citation."""
         info, lines = self.info, []
         size = " x ".join(str(s) for s in self.shape)
-        lines.append(
-            f"{self.name}: {len(self.train):,} training and {len(self.test):,} test stimuli of {size}"
-        )
+        lines.append(f"{self.name}: {len(self.train):,} training and {len(self.test):,} test stimuli of {size}")
         for part in ("train", "test"):
             images = info.get(f"{part}_images", [])
             if images:

@@ -38,9 +38,7 @@ def read_bundled(config: DataConfig) -> Images:
         Where an installed package does not hold the file.
     """
     if config.path is not None:
-        raise ValueError(
-            f"source {config.source!r}: 'bundled' takes no path; for own images use 'folder:PATH'"
-        )
+        raise ValueError(f"source {config.source!r}: 'bundled' takes no path; for own images use 'folder:PATH'")
     images, kept = [], []
     skipped: dict[str, str] = {}
     for scene in SCENES:

@@ -84,9 +84,7 @@ def _from_archive(path: Path) -> dict[str, np.ndarray]:
 def _check_size(what: object, size: int) -> None:
     """A batch holds whole records, and no more than the official ones."""
     if size % RECORD or not 0 < size <= MAX_RECORDS * RECORD:
-        raise ValueError(
-            f"{what}: {size:,} bytes; 1 to {MAX_RECORDS:,} records of {RECORD:,} bytes are allowed"
-        )
+        raise ValueError(f"{what}: {size:,} bytes; 1 to {MAX_RECORDS:,} records of {RECORD:,} bytes are allowed")
 
 
 def _records(data: bytes) -> np.ndarray:

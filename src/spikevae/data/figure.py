@@ -129,9 +129,7 @@ def _draw_patches(axes: "Axes", patches: PatchSet, side: int = 8) -> None:
     sheet = np.ones((side * (height + 1) - 1, side * (width + 1) - 1, channels))
     for k in range(count):
         top, left = (k // side) * (height + 1), (k % side) * (width + 1)
-        sheet[top : top + height, left : left + width] = (
-            np.moveaxis(shown[k] - centre, 0, -1) / (2 * reach) + 0.5
-        )
+        sheet[top : top + height, left : left + width] = np.moveaxis(shown[k] - centre, 0, -1) / (2 * reach) + 0.5
     sheet = np.clip(sheet[..., 0] if channels == 1 else sheet, 0, 1)
     axes.imshow(sheet, cmap="gray", vmin=0, vmax=1, interpolation="nearest")
     axes.set_title(f"{count} training patches of {height} × {width} pixels", fontsize=10)

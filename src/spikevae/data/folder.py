@@ -83,9 +83,7 @@ def read_folder(config: DataConfig) -> Images:
     kept: dict[int, np.ndarray] = {}
     skipped: dict[str, str] = {}
     values = 0
-    for path in sorted(
-        p for p in root.rglob("*") if p.suffix.lower() in SUFFIXES and not p.name.startswith(".")
-    ):
+    for path in sorted(p for p in root.rglob("*") if p.suffix.lower() in SUFFIXES and not p.name.startswith(".")):
         name = path.relative_to(root).as_posix()
         try:
             bad = is_lossy(path)

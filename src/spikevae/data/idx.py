@@ -85,9 +85,7 @@ def read_idx(path: Path) -> np.ndarray:
             size = math.prod(shape) * dtype.itemsize
             if size > MAX_BYTES:
                 raise ValueError(f"declares {size:,} bytes, more than {MAX_BYTES:,}")
-            body = stream.read(
-                size + 1
-            )  # one more than declared shows trailing bytes without reading them all
+            body = stream.read(size + 1)  # one more than declared shows trailing bytes without reading them all
     except (EOFError, zlib.error, gzip.BadGzipFile) as error:
         raise ValueError(f"{path}: damaged or cut off gzip file ({error})") from error
     except ValueError as error:
@@ -115,10 +113,7 @@ def read_digits(config: DataConfig) -> Images:
     if config.path is None or config.path.startswith(("http://", "https://")):
         mirrors = (config.path,) if config.path else known.mirrors
         files = {name: fetch(name, f"md5:{md5}", mirrors, config.word) for name, md5 in known.md5.items()}
-        parts = [
-            (files[f"{p}-images-idx3-ubyte.gz"], files[f"{p}-labels-idx1-ubyte.gz"])
-            for p in ("train", "t10k")
-        ]
+        parts = [(files[f"{p}-images-idx3-ubyte.gz"], files[f"{p}-labels-idx1-ubyte.gz"]) for p in ("train", "t10k")]
         own_split = True
     else:
         parts, own_split = _local(Path(config.path).expanduser(), config.word)
@@ -149,9 +144,7 @@ def _local(path: Path, word: str) -> tuple[list[tuple[Path, Path | None]], bool]
             if found is not None:
                 parts.append((found, _beside(found)))
     if not parts:
-        raise ValueError(
-            f"source '{word}': {path} is no idx file and holds no train- or t10k-images-idx3-ubyte[.gz]"
-        )
+        raise ValueError(f"source '{word}': {path} is no idx file and holds no train- or t10k-images-idx3-ubyte[.gz]")
     return parts, len(parts) == 2
 
 
@@ -169,7 +162,5 @@ def _part(images: Path, labels: Path | None) -> tuple[np.ndarray, np.ndarray | N
         raise ValueError(f"{images}: holds {x.dtype} of shape {x.shape}; 8-bit images (n, H, W) are needed")
     y = None if labels is None else read_idx(labels)
     if y is not None and y.shape != (len(x),):
-        raise ValueError(
-            f"{labels}: holds labels of shape {y.shape} for the {len(x)} images of {images.name}"
-        )
+        raise ValueError(f"{labels}: holds labels of shape {y.shape} for the {len(x)} images of {images.name}")
     return x.astype(np.float32) / 255, y

@@ -41,9 +41,7 @@ def downsample(image: np.ndarray, factor: int) -> np.ndarray:
 
     height, width = image.shape[0] // factor, image.shape[1] // factor
     if min(height, width) < 1:
-        raise ValueError(
-            f"an image of {image.shape[0]} x {image.shape[1]} cannot be made {factor} times smaller"
-        )
+        raise ValueError(f"an image of {image.shape[0]} x {image.shape[1]} cannot be made {factor} times smaller")
     whole = np.ascontiguousarray(image[: height * factor, : width * factor], dtype=np.float32)
     return np.asarray(Image.fromarray(whole).resize((width, height), Image.Resampling.LANCZOS))
 
@@ -134,9 +132,7 @@ def crop_border(image: np.ndarray, width: int) -> np.ndarray:
     """Leave out `width` pixels at each border."""
     if min(image.shape) <= 2 * width:
         height, length = image.shape
-        raise ValueError(
-            f"an image of {height} x {length} has nothing left without {width} pixels at each side"
-        )
+        raise ValueError(f"an image of {height} x {length} has nothing left without {width} pixels at each side")
     return image[width : image.shape[0] - width, width : image.shape[1] - width]
 
 

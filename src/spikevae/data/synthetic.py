@@ -15,9 +15,7 @@ def read_synthetic(config: DataConfig) -> Images:
     stimulus, `codes` (n + m, K) counts; row i of the set's training stimuli has code `codes[train_group[i]]`.
     """
     if config.path is not None:
-        raise ValueError(
-            f"source {config.source!r}: 'synthetic' takes no path; its options are the field 'synthetic'"
-        )
+        raise ValueError(f"source {config.source!r}: 'synthetic' takes no path; its options are the field 'synthetic'")
     options = config.synthetic or SyntheticConfig()
     side = config.patch or SIDE
     n = config.n or N_TRAIN
@@ -49,9 +47,7 @@ def gabor_dictionary(units: int, side: int, rng: np.random.Generator) -> np.ndar
         width = 0.5 / frequency  # one period spans two standard deviations
         along = (x - cx) * np.cos(angle) + (y - cy) * np.sin(angle)
         across = (y - cy) * np.cos(angle) - (x - cx) * np.sin(angle)
-        atom = np.exp(-(along**2 + across**2) / (2 * width**2)) * np.cos(
-            2 * np.pi * frequency * along + phase
-        )
+        atom = np.exp(-(along**2 + across**2) / (2 * width**2)) * np.cos(2 * np.pi * frequency * along + phase)
         atom -= atom.mean()
         atoms[k] = atom.ravel() / np.linalg.norm(atom)
     return atoms

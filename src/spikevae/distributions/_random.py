@@ -69,17 +69,13 @@ class _Draw(torch.autograd.Function):
         ctx.mark_non_differentiable(*output)
 
     @staticmethod
-    def vmap(
-        info: Any, in_dims: tuple[Any, ...], sampler: Sampler, like: Tensor, generator: Generator
-    ) -> Any:
+    def vmap(info: Any, in_dims: tuple[Any, ...], sampler: Sampler, like: Tensor, generator: Generator) -> Any:
         like = like.movedim(in_dims[1], 0)
         if not isinstance(generator, GeneratorStack):
             draws = _Draw.apply(sampler, like, generator)
             return draws, (0,) * len(draws)
         if len(generator) != info.batch_size:
-            raise ValueError(
-                f"got {len(generator)} generators for {info.batch_size} lanes: give one generator a lane"
-            )
+            raise ValueError(f"got {len(generator)} generators for {info.batch_size} lanes: give one generator a lane")
         lanes = [_Draw.apply(sampler, lane, alone) for lane, alone in zip(like.unbind(0), generator)]
         draws = tuple(torch.stack(column) for column in zip(*lanes))
         return draws, (0,) * len(draws)

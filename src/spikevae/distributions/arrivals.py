@@ -257,15 +257,12 @@ class _Pathwise(torch.autograd.Function):
     @staticmethod
     def vmap(info: Any, in_dims: tuple[int | None, ...], *tensors: Tensor) -> tuple[Tensor, int]:
         lanes = [
-            x.expand(info.batch_size, *x.shape) if d is None else x.movedim(d, 0)
-            for x, d in zip(tensors, in_dims)
+            x.expand(info.batch_size, *x.shape) if d is None else x.movedim(d, 0) for x, d in zip(tensors, in_dims)
         ]
         return _Pathwise.apply(*lanes), 0
 
 
-def relaxed_counts(
-    log_rate: Tensor, *, temperature: float, indicator: str = "cubic", generator: Generator
-) -> Tensor:
+def relaxed_counts(log_rate: Tensor, *, temperature: float, indicator: str = "cubic", generator: Generator) -> Tensor:
     r"""Draw relaxed Poisson counts with a pathwise gradient.
 
     .. math:: z = \sum_m s\big((1 - t_m)/\tau\big), \qquad
@@ -318,9 +315,7 @@ def relaxed_counts(
     return counts
 
 
-def counts_at(
-    log_rate: Tensor, unit_arrivals: Tensor, *, temperature: float, indicator: str = "cubic"
-) -> Tensor:
+def counts_at(log_rate: Tensor, unit_arrivals: Tensor, *, temperature: float, indicator: str = "cubic") -> Tensor:
     """Relaxed counts for given arrivals of a unit-rate process: a deterministic function of the log-rate.
 
     Arrivals of rate lambda are those of rate 1 divided by lambda. Value and gradient come from the same

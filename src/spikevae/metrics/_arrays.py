@@ -28,7 +28,5 @@ def same_shape(a: Array, b: Array, names: tuple[str, str]) -> tuple[np.ndarray, 
     """Both as float64 matrices, or an error if their shapes differ."""
     first, second = matrix(a, names[0]), matrix(b, names[1])
     if first.shape != second.shape:
-        raise ValueError(
-            f"{names[0]} has shape {first.shape} but {names[1]} {second.shape}; they must be equal"
-        )
+        raise ValueError(f"{names[0]} has shape {first.shape} but {names[1]} {second.shape}; they must be equal")
     return first, second

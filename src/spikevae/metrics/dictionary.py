@@ -86,13 +86,9 @@ def fit_gabors(dictionary: Array, shape: tuple[int, ...], *, n_starts: int = 3) 
         raise ValueError(f"shape {tuple(shape)} has {shape[0]} channels; fit one channel at a time")
     height, width = shape[-2:] if len(shape) in (2, 3) else (0, 0)
     if height * width != elements.shape[1]:
-        raise ValueError(
-            f"shape {tuple(shape)} does not fit {elements.shape[1]} pixels; give (H, W) or (1, H, W)"
-        )
+        raise ValueError(f"shape {tuple(shape)} does not fit {elements.shape[1]} pixels; give (H, W) or (1, H, W)")
     if elements.shape[1] < N_PARAMETERS:
-        raise ValueError(
-            f"elements of {elements.shape[1]} pixels cannot fix the {N_PARAMETERS} Gabor parameters"
-        )
+        raise ValueError(f"elements of {elements.shape[1]} pixels cannot fix the {N_PARAMETERS} Gabor parameters")
     rows = [_fit_one(e.reshape(height, width), n_starts) for e in elements]
     return GaborFits(*np.array(rows, dtype=np.float64).T)
 

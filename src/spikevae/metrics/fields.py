@@ -16,9 +16,7 @@ MODELLED = "modelled: constants of spikevae.energy"
 
 
 def _number(unit: str, direction: Direction, source: str, description: str) -> Any:
-    return field(
-        metadata={"unit": unit, "direction": direction, "source": source, "description": description}
-    )
+    return field(metadata={"unit": unit, "direction": direction, "source": source, "description": description})
 
 
 @dataclass(frozen=True)
@@ -77,9 +75,7 @@ class Metrics:
     firing_rate: float = _number(
         "spikes per unit per stimulus", "lower", COST, "posterior mean, averaged over stimuli and units"
     )
-    prior_firing_rate: float = _number(
-        "spikes per unit per stimulus", "lower", COST, "prior mean, averaged over units"
-    )
+    prior_firing_rate: float = _number("spikes per unit per stimulus", "lower", COST, "prior mean, averaged over units")
     prior_posterior_gap: float = _number(
         "1",
         "lower",
@@ -94,9 +90,7 @@ class Metrics:
     atp_high: float = _number("ATP per stimulus", "lower", MODELLED, "spikes at the high price")
     joules_low: float = _number("J per stimulus", "lower", MODELLED, "energy of atp_low at the low J per ATP")
     joules: float = _number("J per stimulus", "lower", MODELLED, "energy of atp at the central J per ATP")
-    joules_high: float = _number(
-        "J per stimulus", "lower", MODELLED, "energy of atp_high at the high J per ATP"
-    )
+    joules_high: float = _number("J per stimulus", "lower", MODELLED, "energy of atp_high at the high J per ATP")
     encoder_macs: float = _number(
         "multiply-accumulates per stimulus", "lower", NEUROBENCH, "of the dense encoder, all weights counted"
     )
@@ -124,9 +118,7 @@ class Metrics:
         MODELLED,
         "dense encoder, decoder driven by spikes one by one (graded codes: by non-zero units)",
     )
-    active_units: float = _number(
-        "units", "higher", PVAE, "units with a mean kl above 0.01 nats per stimulus"
-    )
+    active_units: float = _number("units", "higher", PVAE, "units with a mean kl above 0.01 nats per stimulus")
     fano: float = _number(
         "1",
         "neither",

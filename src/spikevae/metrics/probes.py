@@ -11,9 +11,7 @@ from ._arrays import Array, matrix
 def _labelled(x: Array, labels: Array, name: str) -> tuple[np.ndarray, np.ndarray]:
     x, labels = matrix(x, name), np.asarray(labels)
     if labels.shape != (len(x),):
-        raise ValueError(
-            f"{name} has {len(x)} rows but labels of shape {labels.shape}; give one label per row"
-        )
+        raise ValueError(f"{name} has {len(x)} rows but labels of shape {labels.shape}; give one label per row")
     return x, labels
 
 

@@ -82,17 +82,13 @@ def _columns(beta: ArrayLike, value: ArrayLike, seed: ArrayLike) -> tuple[np.nda
     b, v = np.asarray(beta, dtype=np.float64), np.asarray(value, dtype=np.float64)
     s = np.asarray(seed)
     if not (b.ndim == 1 and b.shape == v.shape == s.shape):
-        raise ValueError(
-            f"beta, value and seed have shapes {b.shape}, {v.shape} and {s.shape}; give equal vectors"
-        )
+        raise ValueError(f"beta, value and seed have shapes {b.shape}, {v.shape} and {s.shape}; give equal vectors")
     if not np.all(b > 0):
         raise ValueError(f"beta must be positive for a logarithm, given {b[~(b > 0)][:3].tolist()}")
     pairs = Counter(zip(b.tolist(), s.tolist()))
     twice = [pair for pair, count in pairs.items() if count > 1]
     if twice:
-        raise ValueError(
-            f"beta {twice[0][0]} with seed {twice[0][1]} is given twice; choose one fit for each pair"
-        )
+        raise ValueError(f"beta {twice[0][0]} with seed {twice[0][1]} is given twice; choose one fit for each pair")
     keep = np.isfinite(v)
     return b[keep], v[keep], s[keep]
 
@@ -146,9 +142,7 @@ def _least_squares(x: np.ndarray, y: np.ndarray) -> float:
     return float(centred @ (y - y.mean()) / (centred @ centred))
 
 
-def monotonicity(
-    beta: ArrayLike, value: ArrayLike, seed: ArrayLike, direction: Literal["up", "down"]
-) -> Monotonicity:
+def monotonicity(beta: ArrayLike, value: ArrayLike, seed: ArrayLike, direction: Literal["up", "down"]) -> Monotonicity:
     """Test for a trend with beta, and measure how far the means over seeds are from monotone.
 
     The test counts, within each seed, pairs of betas in increasing and in decreasing order of the quantity

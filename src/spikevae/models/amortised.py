@@ -84,10 +84,9 @@ class AmortisedVAE(nn.Module):
             generator=generator,
         )
         if encoder_bias:
+            bias = self.encoder.get_parameter("head.bias")
             with torch.no_grad():
-                self.encoder.head.bias.copy_(
-                    self.law.initial_raw(n_latents, start, residual=prior != "closed_form")
-                )
+                bias.copy_(self.law.initial_raw(n_latents, start, residual=prior != "closed_form"))
         values = self.law.initial_prior(n_latents, start, start_spread, generator)
         for name, value in values.items():
             if prior == "learned":

@@ -78,6 +78,4 @@ def _check_sizes(shape: tuple[int, ...], given: dict[str, Any]) -> None:
     widths = [math.prod(shape), int(given["n_latents"]), *(given.get("hidden") or ())]
     two_largest = sorted(widths)[-2:]
     if min(shape, default=0) < 1 or min(widths) < 1 or math.prod(two_largest) > MAX_WEIGHTS:
-        raise ValueError(
-            f"sizes out of range: shape {shape}, n_latents {given['n_latents']}, {given.get('hidden')}"
-        )
+        raise ValueError(f"sizes out of range: shape {shape}, n_latents {given['n_latents']}, {given.get('hidden')}")

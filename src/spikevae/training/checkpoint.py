@@ -47,9 +47,7 @@ def load(stack: Stack, path: Path) -> None:
             if metadata.get("format") != FORMAT:
                 raise ValueError(f"{path} is not a {FORMAT!r} file; delete it to train from the start")
             if metadata.get("fits") != _fingerprint(stack):
-                raise ValueError(
-                    f"{path} belongs to other fits or other data; delete it to train from the start"
-                )
+                raise ValueError(f"{path} belongs to other fits or other data; delete it to train from the start")
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
     except SafetensorError as error:
         raise ValueError(f"{path} is damaged ({error}); delete it to train from the start") from None

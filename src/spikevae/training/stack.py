@@ -121,14 +121,14 @@ class Stack:
         self.window = window or max(1, min(50, self.n_steps // 40))
 
         models = [build_model(config, shape).to(self.device, train.dtype) for config in configs]
-        params, buffers = stack_module_state(models)  # type: ignore[arg-type]
+        params, buffers = stack_module_state(models)
         self.params: dict[str, Tensor] = {k: v.detach().requires_grad_() for k, v in params.items()}
         self.buffers: dict[str, Tensor] = {k: v.detach().clone() for k, v in buffers.items()}
         self.template = copy.deepcopy(models[0]).to("meta")
         kind = {"adam": torch.optim.Adam, "adamax": torch.optim.Adamax}[self.config.optimizer]
         options = {"fused": True} if self.config.optimizer == "adam" else {"foreach": True}
         groups = [{"params": [p], "factor": self._lr_factor(name)} for name, p in self.params.items()]
-        self.optimizer = kind(groups, lr=self.config.learning_rate, **options)  # type: ignore[arg-type]
+        self.optimizer = kind(groups, lr=self.config.learning_rate, **options)
         self.beta = self._vector([config.beta for config in configs])
         self.spike_price = self._vector([config.spike_price for config in configs])
 
@@ -163,7 +163,7 @@ class Stack:
         return self.step_number >= self.n_steps or bool((self.status != RUNNING).all())
 
     def _batch(self) -> Tensor:
-        """Each fit's batch of this step, from its own permutation of this epoch: (F, B, D), or (B, D) for equal seeds."""
+        """Each fit's batch of this step, from its own shuffle of this epoch: (F, B, D), or (B, D) for one seed."""
         epoch, place = divmod(self.step_number, self.batches_per_epoch)
         if self._orders is None or self._orders[0] != epoch:
             orders = [
@@ -182,13 +182,9 @@ class Stack:
         )
         generators = None
         if not config.exact:
-            generators = GeneratorStack(
-                [schedules.generator(c.seed, "noise", step, self.device) for c in self.configs]
-            )
+            generators = GeneratorStack([schedules.generator(c.seed, "noise", step, self.device) for c in self.configs])
 
-        def one_fit(
-            params: dict, buffers: dict, x: Tensor, beta: Tensor, price: Tensor
-        ) -> tuple[Tensor, ...]:
+        def one_fit(params: dict, buffers: dict, x: Tensor, beta: Tensor, price: Tensor) -> tuple[Tensor, ...]:
             options = {
                 "exact": config.exact,
                 "temperature": temperature,
@@ -271,9 +267,7 @@ class Stack:
         self.sums.zero_()
         if self.config.patience is not None:
             objective = means[:, 0]
-            better = objective < self.best - self.config.stop_tolerance * self.best.abs().nan_to_num(
-                posinf=0.0
-            )
+            better = objective < self.best - self.config.stop_tolerance * self.best.abs().nan_to_num(posinf=0.0)
             self.best = torch.where(better, objective, self.best)
             self.stale = torch.where(better, 0, self.stale + 1)
             self._freeze((self.status == RUNNING) & (self.stale >= self.config.patience), SETTLED)
@@ -284,9 +278,7 @@ class Stack:
         state = {**self.params, **self.buffers}
         model.load_state_dict({name: value[index].detach().cpu() for name, value in state.items()})
         frozen = int(self.frozen_at[index])
-        history: dict[str, list[float]] = {
-            "step": [float(self.window * (i + 1)) for i in range(len(self.windows))]
-        }
+        history: dict[str, list[float]] = {"step": [float(self.window * (i + 1)) for i in range(len(self.windows))]}
         for column, name in enumerate(("objective", "distortion", "kl", "spikes")):
             history[name] = [float(window[index, column]) for window in self.windows]
         return FitResult(model.eval(), int(self.status[index]), frozen if frozen >= 0 else None, history)
@@ -319,17 +311,14 @@ class Stack:
         for name, value in own.items():
             if name != "ledger/windows" and (name not in tensors or tensors[name].shape != value.shape):
                 found = tuple(tensors[name].shape) if name in tensors else "nothing"
-                raise ValueError(
-                    f"checkpoint does not fit: {name} should be {tuple(value.shape)}, found {found}"
-                )
+                raise ValueError(f"checkpoint does not fit: {name} should be {tuple(value.shape)}, found {found}")
         for name, p in self.params.items():
             p.copy_(tensors[f"param/{name}"])
             prefix = f"optimizer/{name}/"
             moments = {k.removeprefix(prefix): v.clone() for k, v in tensors.items() if k.startswith(prefix)}
             if moments:
                 self.optimizer.state[p] = {
-                    k: v if k == "step" and self.device.type == "cpu" else v.to(self.device)
-                    for k, v in moments.items()
+                    k: v if k == "step" and self.device.type == "cpu" else v.to(self.device) for k, v in moments.items()
                 }
         for name, buffer in self.buffers.items():
             buffer.copy_(tensors[f"buffer/{name}"])

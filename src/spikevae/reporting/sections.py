@@ -185,7 +185,7 @@ PLANS = (
 
 
 def _sparsity(run: Run) -> list[ChartView]:
-    return [view for metric in ("fraction_zeros", "firing_rate", "r2") for view in _beta(run, metric)]
+    return [view for metric in ("fraction_zeros", "firing_rate", "r2_pooled") for view in _beta(run, metric)]
 
 
 def _cost(run: Run) -> list[ChartView]:

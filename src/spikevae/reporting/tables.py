@@ -46,7 +46,7 @@ def side_rows(both: Sequence[Side]) -> list[dict[str, Any]]:
     return [{**row, "law": " | ".join(dict.fromkeys(row["names"]))} for _, row in ordered]
 
 
-SIDE_COLUMNS = {"fraction_zeros": "fraction of zeros", "firing_rate": "mean firing rate", "r2": "R²"}
+SIDE_COLUMNS = {"fraction_zeros": "fraction of zeros", "firing_rate": "mean firing rate", "r2_pooled": "R²"}
 
 
 def slope_tables(side: Side) -> list[dict[str, Any]]:
@@ -68,7 +68,7 @@ def slope_tables(side: Side) -> list[dict[str, Any]]:
         tables.append(
             {
                 "label": family.label,
-                "interval": found[-1].trends["r2"].slope.describe,
+                "interval": found[-1].trends["r2_pooled"].slope.describe,
                 "rows": rows,
                 "sentences": [sentence(f) for f in found],
             }
@@ -102,7 +102,8 @@ def columns(run: Run) -> list[Column]:
     """What the table of every fit shows."""
     units = {f.name: f.metadata["unit"] for f in fields(Metrics)}
     names = {
-        "r2": "R²",
+        "r2_pooled": "R²",
+        "r2": "R² per stimulus",
         "fraction_zeros": "zeros",
         "firing_rate": "firing rate",
         "prior_firing_rate": "prior rate",

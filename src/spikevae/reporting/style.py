@@ -31,7 +31,7 @@ AXES = {
     for axis in (
         Axis("fraction_zeros", "Fraction of zeros"),
         Axis("firing_rate", "Mean firing rate (spikes/unit/stimulus)", log=True),
-        Axis("r2", "R² (mean over stimuli)"),
+        Axis("r2_pooled", "R² (pooled over stimuli)"),
         Axis("bits", "Coding rate (bits per stimulus)"),
         Axis("bits_per_spike", "Bits per spike", log=True),
         Axis("joules", "Energy (J per stimulus)", log=True),

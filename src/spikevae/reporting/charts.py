@@ -30,7 +30,7 @@ from .words import exact, shown
 Chart = dict[str, Any]
 """``{"data": traces, "layout": layout}``"""
 
-HEAT_METRICS = ("fraction_zeros", "firing_rate", "r2")
+HEAT_METRICS = ("fraction_zeros", "firing_rate", "r2_pooled")
 MAX_HEAT_TEXT = 120
 MAX_UNITS_SHOWN = 1024
 MAX_CURVE_POINTS = 200
@@ -128,7 +128,7 @@ def _hover(curve: Curve, metrics: Sequence[str]) -> list[str]:
 def against_beta(run: Run, metric: str) -> Chart:
     """A metric against beta: mean over seeds, bars from the lowest to the highest seed."""
     what, traces, everything = AXES[metric], [], []
-    beside = {"fraction_zeros": ("fraction_zeros", "r2", "firing_rate")}.get(metric, (metric, "r2"))
+    beside = {"fraction_zeros": ("fraction_zeros", "r2_pooled", "firing_rate")}.get(metric, (metric, "r2_pooled"))
     for curve in curves(run.best):
         mean, low, high = curve.mean(metric), curve.low(metric), curve.high(metric)
         if not np.isfinite(mean).any():
@@ -181,7 +181,7 @@ def frontier(run: Run, x_metric: str, y_metric: str) -> Chart:
         if not (np.isfinite(x) & np.isfinite(y)).any():
             continue
         xs.append(x)
-        hover = _hover(curve, (x_metric, y_metric, "r2", "fraction_zeros", "firing_rate"))
+        hover = _hover(curve, (x_metric, y_metric, "r2_pooled", "fraction_zeros", "firing_rate"))
         traces.append(_line(run, curve, x, y, hover))
     x_axis = axis(AXES[x_metric], np.concatenate(xs) if xs else None)
     return {"data": traces, "layout": layout(x_axis, axis(AXES[y_metric]))}
@@ -324,7 +324,8 @@ def three_way(run: Run) -> Chart | None:
                 "text": [
                     f"<b>{escaped(c.family.label)}</b><br>K = {c.n_latents}, β = {exact(c.beta)}"
                     f"<br>bits {shown(c['bits'])}"
-                    f"<br>distortion {shown(c['distortion'])}<br>spikes {shown(c['spikes'])}<br>R² {shown(c['r2'])}"
+                    f"<br>distortion {shown(c['distortion'])}<br>spikes {shown(c['spikes'])}"
+                    f"<br>R² {shown(c['r2_pooled'])}"
                     for c in own
                 ],
                 "hoverinfo": "text",

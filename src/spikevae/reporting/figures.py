@@ -183,7 +183,7 @@ def _against_beta(run: Run, axes: Any, metric: str) -> None:
 def beta_figure(run: Run, folder: Path) -> Static:
     """Fraction of zeros with firing rate and R2 beside it, against beta."""
     with canvas(1, 3, key_rows=_key_rows(run)) as (figure, axes):
-        for ax, metric in zip(axes[0], ("fraction_zeros", "firing_rate", "r2")):
+        for ax, metric in zip(axes[0], ("fraction_zeros", "firing_rate", "r2_pooled")):
             _against_beta(run, ax, metric)
         _keys(run, figure)
         return write(figure, folder, "sparsity", "Fraction of zeros, mean firing rate and R² against β")

@@ -32,7 +32,7 @@ QUANTITIES = (
     Quantity("fraction_zeros", "fraction of zeros", "up", factor=False),
     Quantity("firing_rate", "mean firing rate", "down", factor=True),
     Quantity("bits", "bits per stimulus", "down", factor=False),
-    Quantity("r2", "R²", "down", factor=False),
+    Quantity("r2_pooled", "R²", "down", factor=False),
 )
 
 
@@ -160,10 +160,10 @@ def sentence(finding: Finding) -> str:
     """One family at one latent size: every slope with its interval, and what R2 did meanwhile."""
     parts = []
     for trend in finding.trends.values():
-        if trend.defined and trend.quantity.name != "r2":
+        if trend.defined and trend.quantity.name != "r2_pooled":
             interval = f" ({interval_text(trend)})" if interval_text(trend) else ""
             parts.append(f"{trend.quantity.label} {slope_text(trend)}{interval}, {verdict(trend)}")
-    r2 = finding.trends["r2"]
+    r2 = finding.trends["r2_pooled"]
     if not r2.defined:
         return f"K = {finding.n_latents}: one β only, so no trend; R² = {shown(r2.first)}."
     low, high = finding.betas
@@ -188,7 +188,7 @@ def family_sentence(found: Sequence[Finding]) -> str:
     top = found[-1]
     name = top.family.label
     sizes = "K = " + ", ".join(str(f.n_latents) for f in found)
-    if not top.trends["r2"].defined:
+    if not top.trends["r2_pooled"].defined:
         return f"{name}, {sizes}: one β only, so no trend."
     parts = []
     for q in QUANTITIES[:3]:
@@ -205,7 +205,7 @@ def family_sentence(found: Sequence[Finding]) -> str:
                 f"{len(trends)} {plural(len(trends), 'latent size')} (τ = {shown(last.monotone.tau, 2)}, "
                 f"{p_text(last.monotone.p_value)}{reversal})"
             )
-    r2 = top.trends["r2"]
+    r2 = top.trends["r2_pooled"]
     return (
         f"{name}, per tenfold β from {exact(top.betas[0])} to {exact(top.betas[1])}, {r2.slope.describe}: "
         f"{'; '.join(parts)}. R² meanwhile goes from {shown(r2.first)} to {shown(r2.last)}{rate_words(top)}."
@@ -302,13 +302,13 @@ def claim(side: Side) -> str | None:
         f"{side.title}, Poisson: “raising β monotonically raises sparsity and lowers mean firing” {word}. "
         f"{_range(found)} the fraction of zeros changes by {span(z.change for z in zeros)} and the mean firing rate by "
         f"{span((_ratio(f.trends['firing_rate']) for f in found), times=True)}, while R² changes by "
-        f"{span(f.trends['r2'].monotone.change for f in found)}."
+        f"{span(f.trends['r2_pooled'].monotone.change for f in found)}."
     )
 
 
 def control_claim(side: Side) -> str | None:
     """What the rectified Gaussian control did on this side."""
-    found = [f for f in side.findings if f.family.law == "rectified_gaussian" and f.trends["r2"].defined]
+    found = [f for f in side.findings if f.family.law == "rectified_gaussian" and f.trends["r2_pooled"].defined]
     if not found:
         return None
     zeros = [f.trends["fraction_zeros"] for f in found]
@@ -317,8 +317,9 @@ def control_claim(side: Side) -> str | None:
         f"zeros changes by {span(t.monotone.change for t in zeros)} to end at "
         f"{span((t.last for t in zeros), plus=False)} and the mean firing rate by "
         f"{span((_ratio(f.trends['firing_rate']) for f in found), times=True)}, while R² changes by "
-        f"{span(f.trends['r2'].monotone.change for f in found)} to end at "
-        f"{span((f.trends['r2'].last for f in found), plus=False)}. A collapsed rectified Gaussian code has exactly "
+        f"{span(f.trends['r2_pooled'].monotone.change for f in found)} to end at "
+        f"{span((f.trends['r2_pooled'].last for f in found), plus=False)}. A collapsed rectified Gaussian code has "
+        "exactly "
         "half its entries at zero whatever β is."
     )
 

@@ -143,7 +143,7 @@ def _reconstruction(
     png, width = mosaic(pixels, shape, len(x), limit)
     title = f"{cell.family.label}, K = {cell.n_latents}, β = {exact(cell.beta)}"
     rate = f", firing rate {shown(cell['firing_rate'])}" if cell.family.has_rate else ""
-    numbers = f"R² {shown(cell['r2'])}, zeros {shown(cell['fraction_zeros'])}{rate}"
+    numbers = f"R² {shown(cell['r2_pooled'])}, zeros {shown(cell['fraction_zeros'])}{rate}"
     return Picture(name, png, f"{title} ({numbers})", f"Reconstructions by {title}", width)
 
 
