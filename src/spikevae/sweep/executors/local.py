@@ -92,7 +92,6 @@ def run_stacks(
 def _start(
     run: Path, data: Path, number: int, messages: "Queue[tuple[int, dict[str, Any] | None]]"
 ) -> "subprocess.Popen[str]":
-    threads = dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"), "1")
     worker = subprocess.Popen(
         [sys.executable, "-m", "spikevae._worker", str(run), str(data)],
         stdin=subprocess.PIPE,
