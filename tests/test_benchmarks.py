@@ -23,9 +23,9 @@ def test_sampler_benchmark(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_bench_writes_only_what_it_is_asked_for(tmp_path: Path) -> None:
-    code = "import runpy, sys; sys.argv = ['run.py', *sys.argv[1:]]; sys.path.insert(0, {folder!r}); import sampler, stacks\n"
+    code = "import runpy, sys; sys.path.insert(0, {folder!r}); import sampler, stacks\n"
     code += "sampler.compare = stacks.compare = lambda: ([], 'a table')\n"
-    code += "runpy.run_path({file!r}, run_name='__main__')"
+    code += "sys.argv[0] = 'run.py'; runpy.run_path({file!r}, run_name='__main__')"
     code = code.format(folder=str(BENCHMARKS), file=str(BENCHMARKS / "run.py"))
 
     def run(*arguments: str) -> subprocess.CompletedProcess[str]:

@@ -1,0 +1,33 @@
+"""What the timings were taken on."""
+
+import os
+import platform
+from pathlib import Path
+
+import torch
+
+import spikevae
+
+
+def machine() -> dict[str, str | int | float]:
+    """Processor, cores, threads, load and versions."""
+    return {
+        "processor": processor(),
+        "cores": os.cpu_count() or 0,
+        "threads": torch.get_num_threads(),
+        "load": round(os.getloadavg()[0], 2) if hasattr(os, "getloadavg") else float("nan"),
+        "system": f"{platform.system()} {platform.machine()}",
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        "spikevae": spikevae.__version__,
+    }
+
+
+def processor() -> str:
+    """Name of the processor, where the system tells."""
+    info = Path("/proc/cpuinfo")
+    if info.is_file():
+        for line in info.read_text().splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    return platform.processor() or "unknown"

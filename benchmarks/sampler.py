@@ -1,0 +1,127 @@
+"""Relaxed Poisson counts with their gradient: by arrivals, against the published dense construction.
+
+Both run in one process by turns on the same log-rates, Normal(-3, 1), forward and backward; times are medians. Peak
+memory is what a call adds to the resident memory of a process that does nothing else.
+"""
+
+import json
+import os
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from itertools import product
+from pathlib import Path
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from spikevae.distributions import relaxed_counts
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
+from dense_reference import dense_counts  # the published construction, written out for the tests
+
+SAMPLERS: dict[str, Callable[..., Tensor]] = {"arrivals": relaxed_counts, "dense": dense_counts}
+WIDTHS, BATCHES, TEMPERATURES, INDICATORS = (128, 512), (250, 1000), (1.0, 0.05), ("sigmoid", "cubic")
+REPEATS = 5
+STATUS = Path("/proc/self/status")
+
+
+class Case(NamedTuple):
+    n_latents: int
+    batch: int
+    temperature: float
+    indicator: str
+
+
+def log_rates(case: Case) -> Tensor:
+    """(batch, K) log-rates of a sparse code."""
+    noise = torch.randn(case.batch, case.n_latents, generator=torch.Generator().manual_seed(0))
+    return (noise - 3).requires_grad_()
+
+
+def draw(sampler: str, case: Case, log_rate: Tensor, generator: torch.Generator) -> None:
+    """One sample of every cell and its gradient."""
+    log_rate.grad = None
+    options = {"temperature": case.temperature, "indicator": case.indicator, "generator": generator}
+    SAMPLERS[sampler](log_rate, **options).sum().backward()
+
+
+def milliseconds(case: Case, repeats: int) -> dict[str, float]:
+    """Median time of a draw, the samplers by turns; the first round is not counted."""
+    log_rate, generator = log_rates(case), torch.Generator().manual_seed(1)
+    times: dict[str, list[float]] = {name: [] for name in SAMPLERS}
+    for _ in range(repeats + 1):
+        for name, taken in times.items():
+            began = time.perf_counter()
+            draw(name, case, log_rate, generator)
+            taken.append(1e3 * (time.perf_counter() - began))
+    return {name: statistics.median(taken[1:]) for name, taken in times.items()}
+
+
+def resident(key: str) -> float:
+    """VmRSS (now) or VmHWM (highest) of this process in MiB."""
+    line = next(line for line in STATUS.read_text().splitlines() if line.startswith(key))
+    return int(line.split()[1]) / 1024
+
+
+def peak_here(sampler: str, case: Case) -> float:
+    """MiB that a draw adds at its peak to this process. Linux only."""
+    log_rate, generator = log_rates(case), torch.Generator().manual_seed(1)
+    tiny = Case(8, 8, case.temperature, case.indicator)
+    draw(sampler, tiny, log_rates(tiny), generator)  # whatever is loaded on first use
+    log_rate.grad = torch.zeros_like(log_rate)
+    Path("/proc/self/clear_refs").write_text("5")  # forget the highest resident memory so far
+    before = resident("VmRSS")
+    draw(sampler, case, log_rate, generator)
+    return resident("VmHWM") - before
+
+
+def peaks(cases: list[Case]) -> dict[str, list[float | None]]:
+    """Peak memory of each case, measured in a child process that gives freed memory back at once."""
+    if not STATUS.is_file():
+        return {name: [None] * len(cases) for name in SAMPLERS}
+    environment = {**os.environ, "MALLOC_MMAP_THRESHOLD_": "65536", "MALLOC_TRIM_THRESHOLD_": "65536"}
+    done = subprocess.run(
+        [sys.executable, __file__, json.dumps(cases)], env=environment, capture_output=True, text=True, check=True
+    )
+    return json.loads(done.stdout)
+
+
+def compare(
+    widths: tuple[int, ...] = WIDTHS, batches: tuple[int, ...] = BATCHES, repeats: int = REPEATS
+) -> tuple[list[dict[str, float | int | str | None]], str]:
+    """Rows and a table of all cases."""
+    cases = [Case(*values) for values in product(widths, batches, TEMPERATURES, INDICATORS)]
+    memory = peaks(cases)
+    rows: list[dict[str, float | int | str | None]] = []
+    lines = [
+        "relaxed Poisson counts, forward and backward, log-rates Normal(-3, 1): milliseconds, peak MiB",
+        f"{'K':>5}{'batch':>7}{'tau':>6} {'indicator':<10}{'arrivals':>10}{'dense':>10}{'ratio':>8}"
+        f"{'arrivals':>11}{'dense':>9}{'ratio':>8}",
+    ]
+    for i, case in enumerate(cases):
+        taken = milliseconds(case, repeats)
+        mine, theirs = memory["arrivals"][i], memory["dense"][i]
+        more = None if mine is None or theirs is None else theirs / max(mine, 1.0)
+        rows.append(
+            case._asdict()
+            | {f"{name}_ms": value for name, value in taken.items()}
+            | {"speedup": taken["dense"] / taken["arrivals"]}
+            | {"arrivals_mib": mine, "dense_mib": theirs}
+        )
+        shown = "".join(
+            f"{'-' if v is None else format(v, '.1f'):>{w}}" for v, w in ((mine, 11), (theirs, 9), (more, 8))
+        )
+        lines.append(
+            f"{case.n_latents:>5}{case.batch:>7}{case.temperature:>6} {case.indicator:<10}"
+            f"{taken['arrivals']:>10.2f}{taken['dense']:>10.2f}{taken['dense'] / taken['arrivals']:>8.1f}{shown}"
+        )
+    return rows, "\n".join(lines)
+
+
+if __name__ == "__main__":  # the child process of `peaks`
+    asked = [Case(*values) for values in json.loads(sys.argv[1])]
+    print(json.dumps({name: [peak_here(name, case) for case in asked] for name in SAMPLERS}))

@@ -1,0 +1,10 @@
+"""A stack of fits against the same fits one after another, and against the bare matrix products."""
+
+from typing import Any
+
+from spikevae.bench import compare_stacks
+
+
+def compare(device: str = "cpu") -> tuple[list[dict[str, Any]], str]:
+    """Rows and a table; the same as `spikevae bench`."""
+    return compare_stacks(device, seed=0)
