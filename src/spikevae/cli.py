@@ -8,7 +8,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from cyclopts import App, CycloptsError, Parameter
+from cyclopts import App, CycloptsError, Parameter, validators
 from rich.console import Console
 
 DONE, FAILED, USAGE, INTERRUPTED = 0, 1, 2, 130
@@ -77,6 +77,7 @@ def sweep(
     set_: Annotated[list[str] | None, Parameter(name="--set", negative=())] = None,
     seed: int = 0,
     device: Device = "auto",
+    jobs: Annotated[int | None, Parameter(validator=validators.Number(gte=1))] = None,
     report: bool = True,
     json: Json = False,
 ) -> None:
@@ -102,6 +103,8 @@ def sweep(
         KEY=VALUE in place of what the sweep says; VALUE in TOML, a list makes it part of the grid; data.KEY for data.
     seed
         Added to every cell's seed and to the seed of the data.
+    jobs
+        Worker processes on the CPU; by default one a core.
     report
         Write the report at the end.
     """
@@ -119,7 +122,7 @@ def sweep(
         where = resolve_device(device)
         job = Sweep(chosen)
         job.check(folder)
-    result = job.run(folder, device=where, progress=True)
+    result = job.run(folder, device=where, n_jobs=jobs, progress=True)
     facts: dict[str, Any] = {
         "run": str(result.path),
         "cells": result.n_cells,

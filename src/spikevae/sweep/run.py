@@ -109,6 +109,8 @@ class Sweep:
         spikevae.training.Interrupted
             On Ctrl-C; the same call continues.
         """
+        if n_jobs is not None and n_jobs < 1:
+            raise ValueError(f"n_jobs is {n_jobs}; give 1 or more, or None for one a core")
         began = time.monotonic()
         folder = RunFolder(out)
         folder.begin(self.config)
