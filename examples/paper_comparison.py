@@ -32,7 +32,7 @@ cells = pq.read_table(folder / "cells.parquet").to_pylist()
 # Sparsity never without fidelity and firing rate beside it: a collapsed rectified Gaussian has half its code at zero.
 
 # %%
-COLUMNS = ("fraction_zeros", "firing_rate", "r2", "bits")
+COLUMNS = ("fraction_zeros", "firing_rate", "r2_pooled", "bits")
 print(f"{'latent':<20}{'start':>6}{'beta':>6}" + "".join(f"{name:>16}" for name in COLUMNS) + "  convergence")
 for c in sorted(cells, key=lambda c: (c["latent"], c["start"], c["beta"])):
     numbers = "".join(f"{c[name]:>16.3f}" for name in COLUMNS)
