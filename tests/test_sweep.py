@@ -99,7 +99,8 @@ def test_killed_and_continued_gives_the_same_table(tmp_path):
     subprocess.run([*command, str(tmp_path / "killed")], check=True, capture_output=True)
     whole = sweep.run(tmp_path / "whole", n_jobs=2)
     one, two = (pq.read_table(folder / "cells.parquet") for folder in (tmp_path / "killed", whole.path))
-    assert one.equals(two)
+    assert one.schema.equals(two.schema)
+    assert repr(one.to_pylist()) == repr(two.to_pylist())  # NaN equals NaN here
 
 
 def test_workers_and_this_process_agree(run, tmp_path):
