@@ -1,6 +1,7 @@
 """The command line: `spikevae VERB`. Torch is imported only by the verbs that compute."""
 
 import json
+import os
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -363,6 +364,8 @@ def bench(*, seed: int = 0, device: Device = "auto", json: Json = False) -> None
 
 def main(arguments: list[str] | None = None) -> int:
     """Run the program; returns the exit code."""
+    # Threads that wait for each other by spinning make a step ten times slower as soon as a core is busy otherwise.
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     errors = Console(stderr=True, highlight=False, soft_wrap=True)
     try:
         app(arguments, exit_on_error=False, print_error=True)
