@@ -252,7 +252,7 @@ def sides(run: Run) -> list[Side]:
 
 
 def shortfall(published: Iterable[Cell], own: Iterable[Cell]) -> str:
-    """How far the published recipe's objectives lie above ours where both were fitted: how short of the optimum they are.
+    """How far the published recipe's objectives lie above ours where both were fitted: how short of the optimum it is.
 
     Both models have the same free energy; ours adds a bias to the encoder, which can only lower it.
     """
