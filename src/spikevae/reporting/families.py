@@ -82,5 +82,6 @@ def _labels(keys: list[tuple[str, str, tuple[tuple[str, str], ...]]]) -> list[st
         if not distinct():
             for part, (_, _, extra) in zip(parts, keys):
                 name, value = extra[position]
-                part.append(f"{name.replace('_', ' ')} {json.loads(value)}")
+                if (name, json.loads(value)) != ("spike_price", 0.0):  # what is free goes without saying
+                    part.append(f"{name.replace('_', ' ')} {json.loads(value)}")
     return [LAWS[key[0]].label + (f" ({', '.join(part)})" if part else "") for key, part in zip(keys, parts)]
