@@ -1,7 +1,7 @@
 """Rectified Gaussian code: non-negative and silent half the time, but blind to its own firing rate."""
 
 import math
-from typing import Any, ClassVar, Self, final
+from typing import Any, ClassVar, final
 
 import torch
 from torch import Tensor
@@ -10,9 +10,9 @@ from torch.distributions import constraints, register_kl
 from torch.distributions.utils import lazy_property
 from torch.nn import functional as F
 
-from ._law import Law, softclamp_symmetric, split_blocks
+from ._location_scale import LocationScale, gaussian_kl
 from ._random import Generator, standard_normal
-from .gaussian import Gaussian, gaussian_kl, gaussian_moments, gaussian_prior_from_moments
+from .gaussian import Gaussian
 
 _SQRT_2PI = math.sqrt(2 * math.pi)
 
@@ -116,7 +116,7 @@ def _loc_of_rate(rate: float) -> float:
 
 
 @final
-class RectifiedGaussian(Law):
+class RectifiedGaussian(LocationScale):
     r"""Gaussian passed through a rectifier: a mass at zero and a density above it.
 
     .. math:: z = \max(y, 0), \quad y \sim \mathcal N(\mu, \sigma^2), \qquad \sigma = e^{\text{log_scale}}
@@ -147,56 +147,16 @@ class RectifiedGaussian(Law):
 
     name: ClassVar[str] = "rectified_gaussian"
     label: ClassVar[str] = "Rectified Gaussian"
-    n_params: ClassVar[int] = 2
-    is_count: ClassVar[bool] = False
     has_rate: ClassVar[bool] = True
-    prior_params: ClassVar[tuple[str, ...]] = ("loc", "log_scale")
     formula: ClassVar[str] = "z = max(y, 0), y ~ N(loc, exp(log_scale)^2)"
     citation: ClassVar[str] = "Vafaii and Yates (2026), arXiv 2602.13421"
-    arg_constraints: ClassVar[dict[str, Any]] = {"loc": constraints.real, "log_scale": constraints.real}
     support: ClassVar[Any] = constraints.nonnegative
-    has_rsample: ClassVar[bool] = True  # type: ignore[misc]
-
-    loc: Tensor
-    log_scale: Tensor
-
-    def __init__(self, loc: Tensor, log_scale: Tensor, validate_args: bool | None = None) -> None:
-        super().__init__(loc, log_scale, validate_args=validate_args)
-
-    @classmethod
-    def initial_prior(
-        cls, n_units: int, log_rate: float, spread: float, generator: torch.Generator
-    ) -> dict[str, Tensor]:
-        """N(0, 1) before the rectifier for every unit, whatever the firing rate asked for."""
-        return {key: torch.zeros(n_units, device=generator.device) for key in cls.prior_params}
-
-    @classmethod
-    def from_encoder(cls, raw: Tensor, prior: Self | None, *, clamp: float | None = None) -> Self:
-        """Posterior from outputs (..., 2K): K means, then K log-scales, bounded to +-clamp if given."""
-        loc, log_scale = split_blocks(raw, cls.n_params)
-        if clamp is not None:
-            log_scale = softclamp_symmetric(log_scale, clamp)
-        return cls(loc, log_scale, validate_args=False)
 
     @classmethod
     def initial_raw(cls, n_units: int, log_rate: float, residual: bool) -> Tensor:
         """The mean that solves E[max(N(mean, 1), 0)] = exp(log_rate), and log-scales of zero."""
         loc = torch.full((n_units,), _loc_of_rate(math.exp(log_rate)))
         return torch.cat([loc, torch.zeros(n_units)])
-
-    def moments(self) -> Tensor:
-        """Mean and second moment before the rectifier, shape (2, *batch_shape)."""
-        return gaussian_moments(self.loc, self.log_scale)
-
-    @classmethod
-    def prior_from_moments(cls, moments: Tensor) -> dict[str, Tensor]:
-        """Match the mean and the second moment before the rectifier, shape (2, K)."""
-        return gaussian_prior_from_moments(moments)
-
-    @property
-    def scale(self) -> Tensor:
-        """Standard deviation before the rectifier."""
-        return self.log_scale.exp()
 
     def _standard_loc(self) -> Tensor:
         """Mean over standard deviation before the rectifier, in float64."""
@@ -240,10 +200,6 @@ class RectifiedGaussian(Law):
         """Codes without gradient, shape `sample_shape + batch_shape`."""
         with torch.no_grad():
             return self.rsample(sample_shape, generator=generator)
-
-    def relaxed(self, *, temperature: float, indicator: str) -> Self:
-        """The law itself: its samples are differentiable at every temperature."""
-        return self
 
 
 @register_kl(RectifiedGaussian, RectifiedGaussian)
