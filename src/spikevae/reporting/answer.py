@@ -10,7 +10,7 @@ from typing import Literal
 import numpy as np
 
 from ..config import FitConfig
-from ..metrics.convergence import FLAGS
+from ..metrics.convergence import FIRING_RATE_TOLERANCE, FLAGS, OBJECTIVE_TOLERANCE
 from ..metrics.trend import Monotonicity, Slope, monotonicity, slope_per_decade
 from .families import PUBLISHED, Family
 from .reading import Cell, Run
@@ -397,6 +397,22 @@ def convergence_sentence(run: Run) -> str:
         f"{f' ({diverged} diverged)' if diverged else ''}; of the {len(run.best)} best of their starts, "
         f"{best['converged']} converged."
         f"{f' {unfinished} of the planned fits are not done yet.' if unfinished > 0 else ''}"
+        f"{_unidentified(run)}"
+    )
+
+
+def _unidentified(run: Run) -> str:
+    """How far firing rates lie apart where objectives agree."""
+    rates: dict[int, list[float]] = {}
+    for cell in run.cells:
+        if cell.check.flag in ("rate not identified", "converged"):
+            rates.setdefault(cell.check.group, []).append(cell["firing_rate"])
+    ratios = [max(group) / min(group) for group in rates.values() if len(group) > 1 and min(group) > 0]
+    if not ratios or max(ratios) < 1 + FIRING_RATE_TOLERANCE:
+        return ""
+    return (
+        f" Where starts agree in objective to {percent(OBJECTIVE_TOLERANCE)}, their mean firing rates lie up to "
+        f"×{shown(max(ratios))} apart: there the objective does not say how many spikes the code has."
     )
 
 
