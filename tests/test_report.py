@@ -339,7 +339,7 @@ def test_spike_prices_are_families_with_a_three_way_view(tmp_path):
     configs = [c for price in (0.0, 0.1) for c in grid(("poisson",), sizes=(8,), seeds=(0, 1), spike_price=price)]
     folder = write_run(tmp_path / "price", [("own", configs)], models=False)
     loaded = read_run(folder)
-    assert [f.label for f in loaded.families] == ["Poisson (spike price 0.0)", "Poisson (spike price 0.1)"]
+    assert [f.label for f in loaded.families] == ["Poisson", "Poisson (spike price 0.1)"]
     parsed = Page(build_report(folder).read_text(encoding="utf-8"))
     assert "chart-three-way" in parsed.ids and (folder / "figures" / "spike_price.svg").is_file()
 
