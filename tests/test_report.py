@@ -18,7 +18,7 @@ from spikevae.models import AmortisedVAE, save_model
 from spikevae.reporting import build_report, headline
 from spikevae.reporting.answer import findings, sides
 from spikevae.reporting.reading import read_run
-from spikevae.reporting.words import shown
+from spikevae.reporting.words import shown, signed, span
 
 BETAS = (0.01, 0.1, 1.0, 8.0)
 SIDE = 6
@@ -408,3 +408,33 @@ def test_a_folder_that_is_no_run_is_named(tmp_path, damage):
 )
 def test_numbers_for_reading(value, text):
     assert shown(value) == text
+
+
+def test_the_published_recipe_is_told_how_far_above_ours_its_objective_lies(run):
+    """Computed again from the cell files: same law, K, beta and seed; ours from the better start."""
+    cells = [json.loads(path.read_text()) for path in (run / "cells").glob("*.json")]
+    ours: dict[tuple, float] = {}
+    for cell in cells:
+        c = cell["config"]
+        place = (c["latent"], c["n_latents"], c["beta"], c["seed"])
+        if c["recipe"] != "paper":
+            ours[place] = min(cell["fit_objective"], ours.get(place, math.inf))
+    gaps = []
+    for cell in cells:
+        c = cell["config"]
+        if c["recipe"] == "paper" and c["latent"] == "poisson":
+            gaps.append(100 * (cell["fit_objective"] / ours[c["latent"], c["n_latents"], c["beta"], c["seed"]] - 1))
+    text = next(line for line in headline(run) if "objective beside the best of our starts" in line)
+    assert f"poisson {span(gaps)} %, median {signed(float(np.median(gaps)))} %" in text
+
+
+def test_unidentified_firing_rates_are_told_as_a_factor(tmp_path):
+    """Two starts of one objective and firing rates a factor of 40 apart."""
+    folder = write_run(tmp_path / "flat", [("own", grid(("poisson",), sizes=(8,), seeds=(0,)))], models=False)
+    for path in (folder / "cells").glob("*.json"):
+        cell = json.loads(path.read_text())
+        cell["fit_objective"] = cell["fit_objective_half"] = 100.0
+        cell["metrics"]["firing_rate"] = 0.02 if cell["config"]["start"] < 0 else 0.8
+        path.write_text(json.dumps(cell))
+    line = next(line for line in headline(folder) if line.startswith("Of "))
+    assert "rate not identified" in line and "lie up to ×40.0 apart" in line
