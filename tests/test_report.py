@@ -438,3 +438,21 @@ def test_unidentified_firing_rates_are_told_as_a_factor(tmp_path):
         path.write_text(json.dumps(cell))
     line = next(line for line in headline(folder) if line.startswith("Of "))
     assert "rate not identified" in line and "lie up to ×40.0 apart" in line
+
+
+def test_trends_from_one_start_alone_are_counted(run):
+    """Counted again from the cell files: means over seeds, zeros of the Poisson code, each size and start."""
+    zeros: dict[tuple, dict[float, list[float]]] = {}
+    for path in (run / "cells").glob("*.json"):
+        cell = json.loads(path.read_text())
+        c = cell["config"]
+        if c["latent"] == "poisson" and c["recipe"] != "paper":
+            at = zeros.setdefault((c["start"], c["n_latents"]), {}).setdefault(c["beta"], [])
+            at.append(cell["metrics"]["fraction_zeros"])
+    rising = {
+        place: bool((np.diff([np.mean(values[beta]) for beta in sorted(values)]) > 0).all())
+        for place, values in zeros.items()
+    }
+    low, high = (sum(holds for (start, _), holds in rising.items() if start == s) for s in (-5.0, 0.5))
+    text = next(line for line in headline(run) if "from one start alone" in line)
+    assert f"−5 in {low} of 2 cases" in text and f"0.5 in {high} of 2 cases" in text

@@ -21,8 +21,6 @@ from .training import Stack, train
 from .training.schedules import generator
 from .training.stack import DIVERGED, MODEL_FIELDS
 
-DEFAULT_STEPS = 2000
-
 
 class SpikeVAE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
     """Variational autoencoder with a spike-count (or control) code, scikit-learn style.
@@ -42,7 +40,7 @@ class SpikeVAE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator)
     recipe : str
         "default" or "paper" (arXiv 2602.13421, field by field): the values of everything not given.
     steps : int or None
-        Optimiser steps; None: 2,000 (the published 3,000 epochs for recipe "paper").
+        Optimiser steps; None: the recipe's (3,000; the published 3,000 epochs for "paper").
     batch_size, start, encoder, decoder, prior, likelihood, noise_variance, learning_rate
         As the fields of :class:`spikevae.config.FitConfig`; None: the recipe's value.
     options : dict or None
@@ -144,8 +142,6 @@ class SpikeVAE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator)
             "learning_rate",
         ]
         given = {name: getattr(self, name) for name in optional if getattr(self, name) is not None}
-        if self.recipe == "default" and "epochs" not in (self.options or {}):
-            given.setdefault("steps", DEFAULT_STEPS)
         for name in self.options or {}:
             if name in self.get_params(deep=False):
                 raise ValueError(f"options holds {name!r}, which is a parameter of its own; set it there")

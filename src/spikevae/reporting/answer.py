@@ -226,6 +226,8 @@ class Side:
     title: str
     explanation: str
     findings: tuple[Finding, ...]
+    by_start: tuple[tuple[Finding, ...], ...] = ()
+    """The same fits from the lowest start alone and from the highest alone, where there are several."""
 
 
 def sides(run: Run) -> list[Side]:
@@ -247,7 +249,9 @@ def sides(run: Run) -> list[Side]:
         both.append(Side(title, why, tuple(findings(low))))
     if own:
         why = "of each fit's starts the one with the lowest objective" if run.has_starts else "one start each"
-        both.append(Side("Best of starts" if run.has_starts else "Default recipe", why, tuple(findings(own))))
+        title = "Best of starts" if run.has_starts else "Default recipe"
+        ends = (low, [cell for cell in run.high if not cell.family.published]) if run.has_starts else ()
+        both.append(Side(title, why, tuple(findings(own)), tuple(tuple(findings(end)) for end in ends)))
     return both
 
 
@@ -334,6 +338,9 @@ def control_claim(side: Side) -> str | None:
     if not found:
         return None
     zeros = [f.trends["fraction_zeros"] for f in found]
+    biases = {cell.config.get("encoder_bias") for f in found for cell in f.cells}
+    unbiased = ", and so, nearly, has one of a bias-free encoder, as here, on stimuli symmetric about zero"
+    unbiased = unbiased if biases == {False} else ""
     return (
         f"{side.title}, rectified Gaussian control (“remains unchanged”): {_range(found).lower()} the fraction of "
         f"zeros changes by {span(t.monotone.change for t in zeros)} to end at "
@@ -341,14 +348,29 @@ def control_claim(side: Side) -> str | None:
         f"{span((_ratio(f.trends['firing_rate']) for f in found), times=True)}, while R² changes by "
         f"{span(f.trends['r2_pooled'].monotone.change for f in found)} to end at "
         f"{span((f.trends['r2_pooled'].last for f in found), plus=False)}. A collapsed rectified Gaussian code has "
-        "exactly "
-        "half its entries at zero whatever β is."
+        f"exactly half its entries at zero whatever β is{unbiased}."
     )
+
+
+def start_claim(side: Side) -> str | None:
+    """Whether the Poisson code's zeros follow beta from either start alone, without a change of start on the way."""
+    parts = []
+    for found in side.by_start:
+        zeros = [f.trends["fraction_zeros"] for f in found if f.family.law == "poisson"]
+        zeros = [trend for trend in zeros if trend.defined]
+        if zeros:
+            count = sum(trend.monotone.holds for trend in zeros)
+            reversal = "" if count == len(zeros) else f" (largest reversal {largest_reversal(zeros)})"
+            starts = ", ".join(exact(start) for start in sorted({cell.start for f in found for cell in f.cells}))
+            parts.append(f"from log firing rate {starts} in {count} of {len(zeros)} {plural(len(zeros), 'case')}{reversal}")
+    if len(parts) < 2:
+        return None
+    return f"Poisson from one start alone: zeros rise at every step of β {' and '.join(parts)}."
 
 
 def claims(side: Side) -> list[str]:
     """What this side says of the paper's claim."""
-    return [line for line in (claim(side), control_claim(side), basis(side)) if line]
+    return [line for line in (claim(side), start_claim(side), control_claim(side), basis(side)) if line]
 
 
 def basis(side: Side) -> str:
