@@ -362,7 +362,8 @@ def start_claim(side: Side) -> str | None:
             count = sum(trend.monotone.holds for trend in zeros)
             reversal = "" if count == len(zeros) else f" (largest reversal {largest_reversal(zeros)})"
             starts = ", ".join(exact(start) for start in sorted({cell.start for f in found for cell in f.cells}))
-            parts.append(f"from log firing rate {starts} in {count} of {len(zeros)} {plural(len(zeros), 'case')}{reversal}")
+            cases = f"{count} of {len(zeros)} {plural(len(zeros), 'case')}"
+            parts.append(f"from log firing rate {starts} in {cases}{reversal}")
     if len(parts) < 2:
         return None
     return f"Poisson from one start alone: zeros rise at every step of β {' and '.join(parts)}."
