@@ -456,3 +456,15 @@ def test_trends_from_one_start_alone_are_counted(run):
     low, high = (sum(holds for (start, _), holds in rising.items() if start == s) for s in (-5.0, 0.5))
     text = next(line for line in headline(run) if "from one start alone" in line)
     assert f"−5 in {low} of 2 cases" in text and f"0.5 in {high} of 2 cases" in text
+
+
+def test_the_seed_changes_the_sampled_reconstructions_alone(tmp_path):
+    folder = write_run(tmp_path / "seeds", [("own", grid(("poisson",), sizes=(8,), seeds=(0,)))])
+    pictures = []
+    for seed in (0, 0, 1):
+        build_report(folder, seed=seed)
+        figures = folder / "figures"
+        pictures.append({p.name: p.read_bytes() for p in figures.glob("*.png") if "_0_beta" in p.name})
+    assert pictures[0] == pictures[1]
+    changed = {name.split("_")[0] for name in pictures[0] if pictures[0][name] != pictures[2][name]}
+    assert changed == {"reconstruction"}

@@ -14,6 +14,8 @@ import pytest
 
 from spikevae.config import Block, FitConfig, SweepConfig
 from spikevae.models import load_model
+from spikevae.reporting import build_report
+from spikevae.single import evaluate_file, load_for
 from spikevae.sweep import RunFolder, Sweep
 from spikevae.sweep.edit import edited
 from spikevae.sweep.grid import MAX_FITS, cells_of, plan_stacks
@@ -229,3 +231,35 @@ def test_a_folder_that_is_no_run_is_said_to_be_none(tmp_path):
     (tmp_path / "config.json").write_text("{")
     with pytest.raises(ValueError, match=r"config\.json is not valid JSON"):
         RunFolder(tmp_path).read_config()
+
+
+def test_a_diverged_cell_is_stored_flagged_and_reported(tmp_path):
+    """beta = 3e38 overflows float32: that cell has no numbers, its neighbours have theirs, and the page is written."""
+    fit = {"steps": 20, "n_latents": 4, "batch_size": 50}
+    run = Sweep.from_grid({"beta": [0.5, 1.0, 3e38], "start": [-1.0, 0.5]}, fit=fit, data=DATA)
+    folder = RunFolder(run.run(tmp_path / "d", n_jobs=1).path)
+    rows = pq.read_table(folder.path / "cells.parquet").to_pylist()
+    bad = [row for row in rows if row["beta"] > 1e30]
+    assert all(row["diverged"] and row["convergence"] == "not converged" for row in bad) and len(bad) == 2
+    good = [row for row in rows if row["beta"] < 1e30]
+    assert all(np.isfinite(row["free_energy"]) and not row["diverged"] for row in good) and len(good) == 4
+    assert "(2 diverged)" in build_report(folder.path).read_text(encoding="utf-8")
+
+
+def test_a_model_of_a_sweep_knows_its_data(run):
+    """Evaluated on the held-out stimuli of its own sweep, it gives the sweep's own numbers."""
+    folder = RunFolder(run.path)
+    cell = folder.read_cells()[0]
+    path = folder.model_path(cell["id"])
+    metrics = evaluate_file(path, load_for(path, None, patch=None, n=None, seed=None)).metrics
+    assert metrics.free_energy == pytest.approx(cell["metrics"]["free_energy"], rel=1e-6)
+
+
+def test_a_damaged_cell_file_is_named(tmp_path):
+    run = tiny().run(tmp_path / "x", n_jobs=1)
+    path = sorted((run.path / "cells").iterdir())[0]
+    cell = json.loads(path.read_text())
+    del cell["fit_objective"]
+    path.write_text(json.dumps(cell))
+    with pytest.raises(ValueError, match=rf"{path.name} is not a cell file; delete it"):
+        RunFolder(run.path).rows()

@@ -25,7 +25,7 @@ app = App(
 )
 
 Device = Annotated[
-    Literal["auto", "cpu", "cuda"], Parameter(help="Where to compute; auto takes a GPU if there is one.")
+    Literal["auto", "cpu", "cuda"], Parameter(help="Where to compute, if the verb computes; auto takes a GPU.")
 ]
 Json = Annotated[bool, Parameter(name="--json", negative=(), help="Print one JSON object instead of text.")]
 Data = Annotated[
@@ -138,13 +138,13 @@ def sweep(
     emit(json, facts, text)
 
 
-def make_report(folder: Path) -> tuple[Path, list[str]]:
+def make_report(folder: Path, seed: int = 0) -> tuple[Path, list[str]]:
     """Write the report of a run; its path and headline sentences."""
     from .progress import show_progress
     from .reporting import build_report, headline
 
     with show_progress("report") as progress:
-        page = build_report(folder, progress=progress)
+        page = build_report(folder, seed=seed, progress=progress)
     return page, headline(folder)
 
 
@@ -268,13 +268,13 @@ def report_(run: Path, /, *, seed: int = 0, device: Device = "auto", json: Json 
     run
         A folder that `spikevae sweep` made; it may be unfinished.
     seed
-        Seed of the codes sampled for the pictures.
+        Added to the seeds of the codes sampled for the pictures.
     """
     with checking_input():
         from .sweep import RunFolder
 
         RunFolder(run).read_config()
-    page, sentences = make_report(run)
+    page, sentences = make_report(run, seed)
     emit(json, {"report": str(page), "answer": sentences}, "\n".join([*sentences, "", f"Report: {page}"]))
 
 
@@ -328,6 +328,11 @@ def models(*, seed: int = 0, device: Device = "auto", json: Json = False) -> Non
     """List the laws of the latent code.
 
     Example: `spikevae models --json`
+
+    Parameters
+    ----------
+    seed
+        Taken by every verb; nothing here is random.
     """
     from .distributions import LAWS
 
@@ -364,7 +369,7 @@ def bench(*, seed: int = 0, device: Device = "auto", json: Json = False) -> None
 
 def main(arguments: list[str] | None = None) -> int:
     """Run the program; returns the exit code."""
-    # Threads that wait for each other by spinning make a step ten times slower as soon as a core is busy otherwise.
+    # Threads that wait for each other by spinning slow a step down many times over as soon as a core is busy otherwise.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     errors = Console(stderr=True, highlight=False, soft_wrap=True)
     try:

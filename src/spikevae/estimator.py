@@ -19,7 +19,7 @@ from .models.files import save_model
 from .progress import show_progress
 from .training import Stack, train
 from .training.schedules import generator
-from .training.stack import DIVERGED, MODEL_FIELDS
+from .training.stack import DIVERGED, model_arguments
 
 
 class SpikeVAE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
@@ -276,8 +276,7 @@ class SpikeVAE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator)
             "shape": self.shape_,
             "history": self.history_,
         }
-        given = {name: getattr(self.config_, name) for name in MODEL_FIELDS}
-        save_model(self.model_, path, given, extra)
+        save_model(self.model_, path, model_arguments(self.config_), extra)
 
     def __sklearn_tags__(self) -> Any:
         tags = super().__sklearn_tags__()

@@ -14,7 +14,7 @@ from .models.files import load_model as read_model
 from .models.files import save_model
 from .progress import show_progress
 from .training import Stack, train
-from .training.stack import DIVERGED, MODEL_FIELDS
+from .training.stack import DIVERGED, model_arguments
 
 
 @dataclass(frozen=True)
@@ -71,15 +71,15 @@ def train_to_file(job: Job, out: Path) -> None:
 
         train(stack, checkpoint_path=checkpoint, on_steps=advance)
     result = stack.result(0)
-    checkpoint.unlink(missing_ok=True)
     if result.status == DIVERGED:
+        checkpoint.unlink(missing_ok=True)
         raise RuntimeError(
             f"training diverged at step {result.frozen_at} of {stack.n_steps}; nothing was saved. "
             "Lower learning_rate or set clamp, with --set"
         )
-    given = {name: getattr(job.config, name) for name in MODEL_FIELDS}
     extra = {"fit": job.config.model_dump(mode="json"), "data": job.source, "history": result.history}
-    save_model(result.model, out, given, extra)
+    save_model(result.model, out, model_arguments(job.config), extra)
+    checkpoint.unlink(missing_ok=True)
 
 
 def load_for(path: Path, source: str | None, *, patch: int | None, n: int | None, seed: int | None) -> PatchSet:
@@ -92,10 +92,8 @@ def load_for(path: Path, source: str | None, *, patch: int | None, n: int | None
     """
     model, extra = read_model(path)
     arguments: dict[str, Any] = dict(extra.get("data") or {})
-    if source is not None and source != arguments.get("source"):
-        arguments = {"source": source, "seed": arguments.get("seed", 0)}
-        if (len(model.shape) == 3 and "folder" in source) or source.startswith(("bundled", "van_hateren")):
-            arguments["patch"] = model.shape[-1]
+    if source is not None:
+        arguments["source"] = source
     arguments |= {key: value for key, value in {"patch": patch, "n": n, "seed": seed}.items() if value is not None}
     if "source" not in arguments:
         raise ValueError(f"{path} does not say what it was trained on; name the data with --data")

@@ -10,13 +10,17 @@ from pathlib import Path
 N_STEPS = 14  # what `progress` is told of: reading, nine figures, pictures, charts, page, done
 
 
-def build_report(run_dir: str | Path, *, progress: Callable[[float, float, str], None] | None = None) -> Path:
+def build_report(
+    run_dir: str | Path, *, seed: int = 0, progress: Callable[[float, float, str], None] | None = None
+) -> Path:
     """Write ``report.html`` and ``figures/*.png|svg`` into a run folder.
 
     Parameters
     ----------
     run_dir
         Folder of a sweep with at least one finished cell.
+    seed
+        Added to the seeds of the codes sampled for the pictures of reconstructions.
     progress
         Called with (done, total, what is being done now).
 
@@ -47,7 +51,7 @@ def build_report(run_dir: str | Path, *, progress: Callable[[float, float, str],
     run = read_run(run_dir)
     folder = run.path / "figures"
     advance("dictionaries and reconstructions")
-    dictionaries, strips = pictures(run, folder)
+    dictionaries, strips = pictures(run, folder, seed)
     statics = write_figures(run, folder, advance)
     text = render(run, statics, dictionaries, strips, advance)
     page = run.path / "report.html"

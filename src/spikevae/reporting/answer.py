@@ -308,7 +308,7 @@ def family_sentences(side: Side) -> list[str]:
 
 def claim(side: Side) -> str | None:
     """Whether the paper's sentence about the Poisson code holds on this side, at how many sizes, and what R2 did."""
-    found = [f for f in side.findings if f.family.law == "poisson" and f.trends["firing_rate"].defined]
+    found = [f for f in side.findings if f.family.is_count and f.trends["firing_rate"].defined]
     if not found:
         return None
     zeros = [f.trends["fraction_zeros"].monotone for f in found]
@@ -325,7 +325,7 @@ def claim(side: Side) -> str | None:
             f"{sum(r.holds for r in rates)}, {largest_reversal([f.trends['firing_rate'] for f in found])})"
         )
     return (
-        f"{side.title}, Poisson: “raising β monotonically raises sparsity and lowers mean firing” {word}. "
+        f"{side.title}, {_laws(found)}: “raising β monotonically raises sparsity and lowers mean firing” {word}. "
         f"{_range(found)} the fraction of zeros changes by {span(z.change for z in zeros)} and the mean firing rate by "
         f"{span((_ratio(f.trends['firing_rate']) for f in found), times=True)}, while R² changes by "
         f"{span(f.trends['r2_pooled'].monotone.change for f in found)}."
@@ -334,31 +334,34 @@ def claim(side: Side) -> str | None:
 
 def control_claim(side: Side) -> str | None:
     """What the rectified Gaussian control did on this side."""
-    found = [f for f in side.findings if f.family.law == "rectified_gaussian" and f.trends["r2_pooled"].defined]
+    found = [f for f in side.findings if f.family.is_control and f.trends["r2_pooled"].defined]
     if not found:
         return None
     zeros = [f.trends["fraction_zeros"] for f in found]
     biases = {cell.config.get("encoder_bias") for f in found for cell in f.cells}
+    silent = found[0].family.silent_share
     unbiased = ", and so, nearly, has one of a bias-free encoder, as here, on stimuli symmetric about zero"
     unbiased = unbiased if biases == {False} else ""
     return (
-        f"{side.title}, rectified Gaussian control (“remains unchanged”): {_range(found).lower()} the fraction of "
+        f"{side.title}, {_laws(found)[0].lower() + _laws(found)[1:]} control (“remains unchanged”): {_range(found).lower()} the fraction of "
         f"zeros changes by {span(t.monotone.change for t in zeros)} to end at "
         f"{span((t.last for t in zeros), plus=False)} and the mean firing rate by "
         f"{span((_ratio(f.trends['firing_rate']) for f in found), times=True)}, while R² changes by "
         f"{span(f.trends['r2_pooled'].monotone.change for f in found)} to end at "
-        f"{span((f.trends['r2_pooled'].last for f in found), plus=False)}. A collapsed rectified Gaussian code has "
-        f"exactly half its entries at zero whatever β is{unbiased}."
+        f"{span((f.trends['r2_pooled'].last for f in found), plus=False)}. A collapsed code of this law has "
+        f"{'exactly half' if silent == 0.5 else percent(silent) + ' of'} its entries at zero whatever β is{unbiased}."
     )
 
 
 def start_claim(side: Side) -> str | None:
     """Whether the Poisson code's zeros follow beta from either start alone, without a change of start on the way."""
     parts = []
+    laws = ""
     for found in side.by_start:
-        zeros = [f.trends["fraction_zeros"] for f in found if f.family.law == "poisson"]
+        zeros = [f.trends["fraction_zeros"] for f in found if f.family.is_count]
         zeros = [trend for trend in zeros if trend.defined]
         if zeros:
+            laws = _laws([f for f in found if f.family.is_count])
             count = sum(trend.monotone.holds for trend in zeros)
             reversal = "" if count == len(zeros) else f" (largest reversal {largest_reversal(zeros)})"
             starts = ", ".join(exact(start) for start in sorted({cell.start for f in found for cell in f.cells}))
@@ -366,7 +369,7 @@ def start_claim(side: Side) -> str | None:
             parts.append(f"from log firing rate {starts} in {cases}{reversal}")
     if len(parts) < 2:
         return None
-    return f"Poisson from one start alone: zeros rise at every step of β {' and '.join(parts)}."
+    return f"{laws} from one start alone: zeros rise at every step of β {' and '.join(parts)}."
 
 
 def claims(side: Side) -> list[str]:
@@ -391,6 +394,11 @@ def basis(side: Side) -> str:
             f"({first.family.label}, K = {first.n_latents}: log firing rate {where})."
         )
     return text
+
+
+def _laws(found: Sequence[Finding]) -> str:
+    """The laws of some findings in the words of figures."""
+    return " and ".join(dict.fromkeys(f.family.law_label for f in found))
 
 
 def _places(found: Sequence[Finding]) -> str:

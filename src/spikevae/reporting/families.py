@@ -5,6 +5,8 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+import torch
+
 from ..distributions import LAWS
 
 AXES = ("n_latents", "beta", "seed", "start", "steps", "epochs")
@@ -29,6 +31,23 @@ class Family:
     def law_label(self) -> str:
         """The law's word in figures."""
         return LAWS[self.law].label
+
+    @property
+    def is_count(self) -> bool:
+        """Whether its codes are spike counts."""
+        return LAWS[self.law].is_count
+
+    @property
+    def is_control(self) -> bool:
+        """Whether it controls for non-negativity alone: codes with a firing rate that are no counts."""
+        return self.has_rate and not self.is_count
+
+    @property
+    def silent_share(self) -> float:
+        """Share of zeros of a collapsed code, which follows the law's standard prior."""
+        law = LAWS[self.law]
+        prior = law.from_prior(law.initial_prior(1, 0.0, 0.0, torch.Generator()))
+        return float(prior.zero_probability)
 
     @property
     def has_rate(self) -> bool:

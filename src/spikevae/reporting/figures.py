@@ -63,8 +63,8 @@ def canvas(
 ) -> Iterator[tuple[Any, np.ndarray]]:
     """A figure and its (rows, columns) axes with the report's look; no global state is left behind.
 
-    Margins are fixed in inches (labels and titles have known sizes), which draws three times faster than a layout
-    engine that measures every label. `key_rows` lines are kept free for a legend below the axes.
+    Margins are fixed in inches (labels and titles have known sizes), which draws faster than a layout engine that
+    measures every label. `key_rows` lines are kept free for a legend below the axes.
     """
     from matplotlib import rc_context
     from matplotlib.figure import Figure

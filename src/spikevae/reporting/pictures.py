@@ -39,10 +39,11 @@ class Picture:
         return "data:image/png;base64," + base64.b64encode(self.png).decode()
 
 
-def pictures(run: Run, folder: Path) -> tuple[list[Picture], list[Picture]]:
+def pictures(run: Run, folder: Path, seed: int) -> tuple[list[Picture], list[Picture]]:
     """Dictionaries and reconstructions of the fits shown one by one, also written as PNG and SVG files.
 
-    Fits without a stored model, and stimuli that are no images, are left out.
+    `seed` is added to those of the sampled codes. Fits without a stored model, and stimuli that are no images, are
+    left out.
     """
     examples = run.examples()
     dictionaries: list[Picture] = []
@@ -64,7 +65,7 @@ def pictures(run: Run, folder: Path) -> tuple[list[Picture], list[Picture]]:
             if not strips:
                 png, width = mosaic(chosen, shape, len(chosen), limit)
                 strips.append(Picture("original", png, "Test stimuli", f"{len(chosen)} test stimuli", width))
-            strips.append(_reconstruction(model, cell, shape, chosen, limit, name))
+            strips.append(_reconstruction(model, cell, shape, chosen, limit, name, seed))
     for kind, group in (("dictionary", dictionaries), ("reconstruction", strips)):
         for picture in group:
             _write(folder / f"{kind}_{picture.name}", picture)
@@ -134,10 +135,10 @@ def _dictionary(model: AmortisedVAE, cell: Cell, shape: tuple[int, int, int], na
 
 
 def _reconstruction(
-    model: AmortisedVAE, cell: Cell, shape: tuple[int, int, int], x: np.ndarray, limit: float, name: str
+    model: AmortisedVAE, cell: Cell, shape: tuple[int, int, int], x: np.ndarray, limit: float, name: str, seed: int
 ) -> Picture:
     """Stimuli decoded from one sampled code each, on the grey scale of the stimuli."""
-    generator = torch.Generator().manual_seed(cell.seed)
+    generator = torch.Generator().manual_seed(cell.seed + seed)
     with torch.inference_mode():
         pixels = model.decode(model.posterior(torch.from_numpy(x)).sample(generator=generator)).numpy()
     png, width = mosaic(pixels, shape, len(x), limit)

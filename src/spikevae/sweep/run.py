@@ -12,6 +12,7 @@ import numpy as np
 
 from ..config import SweepConfig
 from ..data import PatchSet, load_config
+from ..estimator import resolve_device
 from ..progress import Report, show_progress
 from .executors.local import run_stacks
 from .grid import Cell, cells_of, plan_stacks
@@ -95,7 +96,7 @@ class Sweep:
         out
             The run folder; made if absent, continued if it holds this very sweep.
         device
-            Torch device of the stacks.
+            Torch device of the stacks; "auto" takes a GPU if there is one.
         n_jobs
             Worker processes on the CPU; None: one a core. Results do not depend on it, save for rounding between one
             (this process, with torch's own threads) and several (a thread each).
@@ -111,6 +112,7 @@ class Sweep:
         """
         if n_jobs is not None and n_jobs < 1:
             raise ValueError(f"n_jobs is {n_jobs}; give 1 or more, or None for one a core")
+        device = resolve_device(device)
         began = time.monotonic()
         folder = RunFolder(out)
         folder.begin(self.config)

@@ -14,7 +14,7 @@ from ..data import PatchSet
 from ..evaluate import Evaluation, evaluate
 from ..models.files import save_model
 from ..training import Stack, train
-from ..training.stack import DIVERGED, MODEL_FIELDS, FitResult
+from ..training.stack import DIVERGED, FitResult, model_arguments
 from .grid import StackPlan
 from .store import RunFolder, read_json, write_json
 
@@ -73,13 +73,14 @@ def train_stack(
     )
     halves = read_json(half_path) if half_path.exists() else [None] * len(stack)
     seconds = time.monotonic() - began
+    source = folder.sweep().data.model_dump(mode="json")
     for index, (cell, half, last) in enumerate(zip(plan.cells, halves, fit_objectives(stack), strict=True)):
         if folder.is_done(cell):
             continue
         result, config = stack.result(index), cell.config
         evaluation = evaluate(result.model, test, beta=config.beta, spike_price=config.spike_price, seed=config.seed)
-        given = {name: getattr(config, name) for name in MODEL_FIELDS}
-        save_model(result.model, folder.model_path(cell.id), given, {"fit": config.model_dump(mode="json")})
+        extra = {"fit": config.model_dump(mode="json"), "data": source}
+        save_model(result.model, folder.model_path(cell.id), model_arguments(config), extra)
         content = cell_result(stack, result, evaluation)
         content |= {"fit_objective": last, "fit_objective_half": half, "seconds": seconds / len(stack)}
         folder.write_cell(cell, content)

@@ -140,7 +140,7 @@ class RunFolder:
             path = self.cell_path(str(entry["id"]))
             if path.exists():
                 cell = read_json(path)
-                if not isinstance(cell, dict) or cell.get("id") != entry["id"] or "metrics" not in cell:
+                if not isinstance(cell, dict) or cell.get("id") != entry["id"] or not set(cell) >= CELL_KEYS:
                     raise ValueError(f"{path} is not a cell file; delete it to have it trained again")
                 cells.append(cell)
         return cells
@@ -198,6 +198,9 @@ def flags(rows: Sequence[Mapping[str, Any]]) -> list[Convergence]:
     return flag_groups(judged, settings=FitConfig.model_fields)
 
 
+CELL_KEYS = {
+    "id", "block", "config", "metrics", "objective", "fit_objective", "fit_objective_half", "diverged", "steps_done",
+}  # fmt: skip
 TEXT = ("id", "block", "convergence")
 
 

@@ -17,7 +17,7 @@ SAVE_EVERY_SECONDS = 20.0
 
 
 class Interrupted(KeyboardInterrupt):
-    """Training was stopped by the user; the checkpoint that it names continues it."""
+    """Training was stopped by the user; the same call with the same checkpoint continues it."""
 
 
 @contextmanager

@@ -10,6 +10,7 @@ import copy
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -43,10 +44,14 @@ MODEL_FIELDS = [
 RUNNING, DIVERGED, SETTLED = 0, 1, 2
 
 
+def model_arguments(config: FitConfig) -> dict[str, Any]:
+    """What :class:`AmortisedVAE` is built with, save shape and generator."""
+    return {name: getattr(config, name) for name in MODEL_FIELDS}
+
+
 def build_model(config: FitConfig, shape: tuple[int, ...]) -> AmortisedVAE:
     """A fresh model with the weights that this configuration starts from."""
-    given = {name: getattr(config, name) for name in MODEL_FIELDS}
-    return AmortisedVAE(shape, generator=schedules.generator(config.seed, "weights"), **given)
+    return AmortisedVAE(shape, generator=schedules.generator(config.seed, "weights"), **model_arguments(config))
 
 
 def stack_key(config: FitConfig) -> str:

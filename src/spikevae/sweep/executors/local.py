@@ -19,7 +19,7 @@ from queue import Queue
 from typing import Any
 
 # A step makes and drops arrays of megabytes. By default glibc asks the kernel for each and gives it back, and the page
-# faults cost a seventh of the time; kept, they are used again.
+# faults cost a good part of the time; kept, they are used again.
 WORKER_ENVIRONMENT = {
     **dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"), "1"),
     "MALLOC_MMAP_THRESHOLD_": str(32 << 20),
