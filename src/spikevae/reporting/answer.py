@@ -339,11 +339,13 @@ def control_claim(side: Side) -> str | None:
         return None
     zeros = [f.trends["fraction_zeros"] for f in found]
     biases = {cell.config.get("encoder_bias") for f in found for cell in f.cells}
+    name = _laws(found)
+    name = name[0].lower() + name[1:]
     silent = found[0].family.silent_share
     unbiased = ", and so, nearly, has one of a bias-free encoder, as here, on stimuli symmetric about zero"
     unbiased = unbiased if biases == {False} else ""
     return (
-        f"{side.title}, {_laws(found)[0].lower() + _laws(found)[1:]} control (“remains unchanged”): {_range(found).lower()} the fraction of "
+        f"{side.title}, {name} control (“remains unchanged”): {_range(found).lower()} the fraction of "
         f"zeros changes by {span(t.monotone.change for t in zeros)} to end at "
         f"{span((t.last for t in zeros), plus=False)} and the mean firing rate by "
         f"{span((_ratio(f.trends['firing_rate']) for f in found), times=True)}, while R² changes by "
