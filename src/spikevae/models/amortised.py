@@ -5,13 +5,19 @@ from typing import Literal
 
 import torch
 from torch import Tensor, nn
-from torch.distributions import kl_divergence
 
 from ..distributions import get_law
 from ..distributions._law import Law
 from ..distributions._random import Generator
 from ..networks import build_decoder, build_encoder
-from ..objectives import FreeEnergy, bernoulli_distortion, expected_squared_error, gaussian_distortion, squared_error
+from ..objectives import (
+    FreeEnergy,
+    bernoulli_distortion,
+    expected_squared_error,
+    gaussian_distortion,
+    mean_squared_error,
+    squared_error,
+)
 
 
 class AmortisedVAE(nn.Module):
@@ -134,6 +140,16 @@ class AmortisedVAE(nn.Module):
         error = expected_squared_error(x, self.decoder(q.mean), q.variance, self.dictionary)
         return gaussian_distortion(error, self.n_features, self.log_noise_variance)
 
+    def _mean_distortion(self, x: Tensor, code: Tensor, variance: Tensor | None = None) -> Tensor:
+        """() mean over stimuli of the distortion of a code, or of independent codes with this mean and (K,) variance."""
+        if self.dictionary is None or self.likelihood != "gaussian":
+            assert variance is None, "the configuration allows exact only where there is a closed form"
+            return self.distortion(x, code).mean()
+        error = mean_squared_error(x, code, self.dictionary, self.decoder.get_submodule("head").bias)
+        if variance is not None:
+            error = error + variance @ self.dictionary.square().sum(-1)
+        return gaussian_distortion(error, self.n_features, self.log_noise_variance)
+
     def forward(
         self,
         x: Tensor,
@@ -157,18 +173,18 @@ class AmortisedVAE(nn.Module):
             Expected distortion in closed form; otherwise from one relaxed sample at `temperature` with `indicator`,
             drawn from `generator`.
         """
-        q = self.posterior(x)
-        kl = kl_divergence(q, self.prior()).sum(-1).mean()
+        coded = self.law.encode(
+            self.encoder(x), self.prior(), residual=self.prior_mode != "closed_form", clamp=self.clamp
+        )
+        q = coded.posterior
         if exact:
-            expected = self.expected_distortion(x, q)
-            assert expected is not None, "the configuration allows exact only where there is a closed form"
-            distortion = expected.mean()
+            distortion = self._mean_distortion(x, q.mean, coded.variance)
         else:
             relaxed = q.relaxed(temperature=temperature, indicator=indicator)
             assert generator is not None, "a Monte Carlo objective needs a generator"
-            distortion = self.distortion(x, relaxed.rsample(generator=generator)).mean()
-        spikes = q.mean.sum(-1).mean() if self.law.has_rate else torch.zeros_like(kl)
-        total = distortion + beta * kl + spike_price * spikes
+            distortion = self._mean_distortion(x, relaxed.rsample(generator=generator))
+        spikes = coded.mean.sum(-1) if self.law.has_rate else torch.zeros_like(coded.kl)
+        total = distortion + beta * coded.kl + spike_price * spikes
         follows = self.prior_mode == "closed_form"
-        moments = q.moments().detach().mean(-2) if follows else torch.zeros_like(kl)
-        return FreeEnergy(total, distortion, kl, spikes, moments)
+        moments = q.moments().detach().mean(-2) if follows else torch.zeros_like(coded.kl)
+        return FreeEnergy(total, distortion, coded.kl, spikes, moments)
