@@ -27,6 +27,10 @@ class FreeEnergy(NamedTuple):
     """Expected spikes per stimulus, all units together; 0 where the law has no firing rate."""
     moments: Tensor
     """(n_moments, K): batch means of the statistics that fix the optimal prior; zero unless it follows them."""
+    code: Tensor
+    """(B, K) mean code, without gradient."""
+    variance: Tensor
+    """(K,) batch mean of the code's variance, without gradient."""
 
 
 class _SquaredError(torch.autograd.Function):

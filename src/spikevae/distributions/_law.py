@@ -125,6 +125,15 @@ class Law(Distribution, ABC):
     def initial_raw(cls, n_units: int, log_rate: float, residual: bool) -> Tensor:
         """Encoder bias, shape (n_params * n_units,), at which every unit's firing rate is exp(log_rate)."""
 
+    @classmethod
+    def signal_gain(cls, log_rate: float) -> float | None:
+        """Encoder output that moves the mean by one standard deviation of the code, for small signals.
+
+        None (the default) where a signal of s standard deviations does not cost s^2 / 2 nats in that limit, or where
+        the limit is not the law's natural regime.
+        """
+        return None
+
     @abstractmethod
     def moments(self) -> Tensor:
         """Statistics, shape (n_moments, *batch_shape), whose mean over stimuli fixes the optimal prior."""

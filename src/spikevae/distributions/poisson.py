@@ -243,6 +243,11 @@ class Poisson(Law):
         """Zeros on top of a prior (which holds the firing rate itself), else the log-rate."""
         return torch.full((n_units,), 0.0 if residual else log_rate)
 
+    @classmethod
+    def signal_gain(cls, log_rate: float) -> float | None:
+        """1 / sqrt(rate): a log-rate moved by d moves the mean by d rate, d sqrt(rate) standard deviations."""
+        return math.exp(-0.5 * log_rate)
+
     def moments(self) -> Tensor:
         """Firing rate, shape (1, *batch_shape)."""
         return self.rate.unsqueeze(0)

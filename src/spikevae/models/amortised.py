@@ -187,4 +187,6 @@ class AmortisedVAE(nn.Module):
         total = distortion + beta * coded.kl + spike_price * spikes
         follows = self.prior_mode == "closed_form"
         moments = q.moments().detach().mean(-2) if follows else torch.zeros_like(coded.kl)
-        return FreeEnergy(total, distortion, coded.kl, spikes, moments)
+        return FreeEnergy(
+            total, distortion, coded.kl, spikes, moments, q.mean.detach(), coded.variance.detach()
+        )
