@@ -30,11 +30,12 @@ class Spectrum(NamedTuple):
     @classmethod
     def of(cls, x: Tensor) -> "Spectrum":
         """Of stimuli (n, D)."""
+        scale = x.abs().max().clamp_min(torch.finfo(x.dtype).tiny)
         moment = torch.zeros(x.shape[1], x.shape[1], dtype=torch.float64, device=x.device)
-        for part in x.split(10_000):
+        for part in (x / scale).split(10_000):
             moment += (part.mT @ part).double()
         values, vectors = torch.linalg.eigh(moment / len(x))
-        return cls(values.flip(0).clamp_min(0), vectors.flip(1))
+        return cls(values.flip(0).clamp_min(0) * scale.double().square(), vectors.flip(1))
 
 
 def linear_limit(eigenvalues: Tensor, beta: float, n_latents: int, noise_variance: float = 0.5) -> Tensor:
@@ -75,16 +76,16 @@ def linear_limit(eigenvalues: Tensor, beta: float, n_latents: int, noise_varianc
 def limit_encoder(spectrum: Spectrum, beta: float, n_latents: int, generator: torch.Generator) -> Tensor:
     """(K, D) weights w of the best linear code, in standard deviations of the code: signals are x @ w.T.
 
-    The optimum is a subspace: the directions worth coding are spread over all units by a random rotation, as far as
-    there are that many units.
+    The optimum is a subspace: the directions worth coding are spread over all units by a random rotation. One that
+    leaves the sum over units alone, so that a decoder without bias can cancel what the units add at rest.
     """
     values = spectrum.values.clamp_min(1e-12)
-    k = max(1, min(n_latents, int((values > beta / 2).sum())))
+    k = max(1, min(n_latents - 1, int((values > beta / 2).sum())))
     values, vectors = values[:k], spectrum.vectors[:, :k]
     product = 1 - (beta / (2 * values)).sqrt().clamp_max(0.99)
     gain = (product / (beta * values / 2).sqrt().clamp_min(1e-6)).sqrt()
     normal = torch.randn(n_latents, k, generator=generator, dtype=torch.float64)
-    rotation = torch.linalg.qr(normal).Q.to(values.device)
+    rotation = torch.linalg.qr(normal - normal.mean(0) if n_latents > 1 else normal).Q.to(values.device)
     return (rotation * gain) @ vectors.mT
 
 
