@@ -180,7 +180,7 @@ class Stack:
                 beta=config.beta,
                 spike_price=config.spike_price,
                 lowest=config.start,
-                generator=schedules.generator(config.seed, "weights"),
+                generator=schedules.generator(config.seed, "rotation", round(100 * config.start)),
             )
 
     def _vector(self, values: list[float]) -> Tensor:
