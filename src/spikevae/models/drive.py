@@ -110,7 +110,7 @@ class NetworkDrive:
 
     def look(self, code: Tensor) -> Look:
         code = code.expand(len(self.x), -1)
-        output, backward = torch.func.vjp(self.decoder, code)
+        output, backward, *_ = torch.func.vjp(self.decoder, code)
         if self.log_noise_variance is None:
             error = self.x - torch.sigmoid(output)
         else:

@@ -5,8 +5,8 @@ The free energy of one stimulus as a function of the posterior's parameters thet
 .. math:: F(\theta) = D(m(\theta), v(\theta)) + \beta\,\mathrm{KL}(q_\theta \| q_{ref})
 
 where the expected distortion D depends on the means m and the variances v of the code alone (linear decoder, Gaussian
-pixels). With ``push`` :math:`= -\partial D/\partial m` and ``width`` :math:`= \partial D/\partial v`, dividing minus the
-gradient of F by the Fisher information of the law leaves, for the counts, no factor that depends on the rate:
+pixels). With ``push`` :math:`= -\partial D/\partial m` and ``width`` :math:`= \partial D/\partial v`, dividing minus
+the gradient of F by the Fisher information of the law leaves, for the counts, no factor that depends on the rate:
 
 ================== =========================================== ==================================================
 law                drift, minus the natural gradient of D      leak, minus the natural gradient of the divergence
@@ -50,7 +50,7 @@ class Flow(ABC):
 
     def posterior(self, params: Params) -> Law:
         """The law with these parameters."""
-        return self.law(*params, validate_args=False)  # type: ignore[call-arg]
+        return self.law(*params, validate_args=False)
 
     def params(self, law: Law) -> Params:
         """Parameters of a law."""

@@ -71,6 +71,9 @@ class IterativeVAE(LatentModel):
     """
 
     inference: ClassVar[str] = "iterative"
+    beta: Tensor
+    spike_price: Tensor
+    log_step_size: Tensor
 
     def __init__(
         self,
@@ -204,7 +207,7 @@ class IterativeVAE(LatentModel):
     def _drive(self, x: Tensor, *, reused: bool) -> Drive:
         if not self.is_linear:
             return NetworkDrive(x, self.decoder, None if self.likelihood == "bernoulli" else self.log_noise_variance)
-        bias = self.decoder.head.bias
+        bias = getattr(self.decoder.head, "bias", None)
         assert self.dictionary is not None
         return LinearDrive.of(x if bias is None else x - bias, self.dictionary, self.log_noise_variance, reused=reused)
 
