@@ -9,10 +9,11 @@ for all others it is the pixels' error sent back through the decoder.
 """
 
 from collections.abc import Callable
-from typing import NamedTuple, Protocol, Self
+from typing import Any, NamedTuple, Protocol, Self
 
 import torch
 from torch import Tensor
+from torch.autograd.function import once_differentiable
 
 from ..objectives import bernoulli_distortion, gaussian_distortion, squared_error
 
@@ -61,12 +62,12 @@ class LinearDrive(NamedTuple):
         """Prepare stimuli (B, D), the decoder's bias taken off, for a dictionary (K, D).
 
         With `reused`, :meth:`look` will be called many times: lateral weights (K, K) are formed where they make a call
-        cheaper, which they do for K < 2 D, and once K multiply-accumulates a stimulus pay for them.
+        cheaper, which they do for K <= 2 D, and once K multiply-accumulates a stimulus pay for them.
         """
         n_units, n_pixels = dictionary.shape[-2:]
         scale = torch.exp(-0.5 * log_noise_variance)
         scaled, scaled_x = dictionary * scale, x * scale
-        lateral = scaled @ scaled.mT if reused and n_units < 2 * n_pixels else None
+        lateral = scaled @ scaled.mT if reused and n_units <= 2 * n_pixels else None
         width = 0.5 * scaled.square().sum(-1)
         at_silence = gaussian_distortion(x.square().sum(-1), n_pixels, log_noise_variance)
         return cls(scaled_x @ scaled.mT, scaled_x, scaled, lateral, width, at_silence)
@@ -75,6 +76,13 @@ class LinearDrive(NamedTuple):
         if self.lateral is not None:
             return Look(code, self.feedforward - code @ self.lateral)
         return Look(code, (self.scaled_x - code @ self.scaled) @ self.scaled.mT)
+
+    def look_known(self, code: Tensor, push: Tensor) -> Look:
+        """:meth:`look` where the value of the push has been computed already: only its gradient is left to find."""
+        if self.lateral is None or not torch.is_grad_enabled():
+            return self.look(code) if torch.is_grad_enabled() else Look(code, push)
+        known: Tensor = _KnownPush.apply(self.feedforward, code, self.lateral, push)
+        return Look(code, known)
 
     def distortion(self, look: Look) -> Tensor:
         return self.at_silence - 0.5 * (look.code * (self.feedforward + look.push)).sum(-1)
@@ -90,6 +98,32 @@ class LinearDrive(NamedTuple):
             scaled_x=self.scaled_x[chosen],
             at_silence=self.at_silence[chosen],
         )
+
+
+class _KnownPush(torch.autograd.Function):
+    """feedforward - code @ lateral, whose value is given, for symmetric lateral weights."""
+
+    @staticmethod
+    def forward(feedforward: Tensor, code: Tensor, lateral: Tensor, value: Tensor) -> Tensor:
+        return value.view_as(value)
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Tensor, ...], output: Tensor) -> None:
+        ctx.save_for_backward(inputs[1], inputs[2])
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor, Tensor, None]:
+        code, lateral = ctx.saved_tensors
+        back = -grad
+        return grad, back @ lateral, code.mT @ back, None
+
+    @staticmethod
+    def vmap(info: Any, in_dims: tuple[int | None, ...], *given: Tensor) -> tuple[Tensor, int]:
+        lanes = [
+            g.expand(info.batch_size, *g.shape) if d is None else g.movedim(d, 0) for g, d in zip(given, in_dims)
+        ]
+        return _KnownPush.apply(*lanes), 0
 
 
 class NetworkDrive:

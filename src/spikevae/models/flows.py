@@ -56,9 +56,9 @@ class Flow(ABC):
         """Parameters of a law."""
         return tuple(getattr(law, name) for name in self.law.prior_params)
 
-    def divergence(self, params: Params, reference: Params) -> Tensor:
-        """KL in nats, elementwise."""
-        return kl_divergence(self.posterior(params), self.posterior(reference))
+    @abstractmethod
+    def divergence(self, law: Law, params: Params, reference: Params) -> Tensor:
+        """(B,) KL in nats, all units together, as cheaply as can be; `law` is that of `params`."""
 
     @abstractmethod
     def drift(self, params: Params, push: Tensor, width: Tensor) -> Params:
@@ -97,6 +97,15 @@ class _CountFlow(Flow):
     def decay(self, params: Params, reference: Params) -> tuple[Tensor | float, ...]:
         return (1.0,)
 
+    @abstractmethod
+    def log_partition(self, law: Law) -> Tensor:
+        """A(u), whose derivative is the mean."""
+
+    def divergence(self, law: Law, params: Params, reference: Params) -> Tensor:
+        """The Bregman divergence of A: m (u - u_ref) - A(u) + A(u_ref)."""
+        over = torch.addcmul(-self.log_partition(law), law.mean, params[0] - reference[0])
+        return over.sum(-1) + self.log_partition(self.posterior(reference)).sum(-1)
+
     def fisher(self, params: Params) -> Params:
         return (self.posterior(params).variance,)
 
@@ -116,6 +125,9 @@ class PoissonFlow(_CountFlow):
     def drift(self, params: Params, push: Tensor, width: Tensor) -> Params:
         return (push - width,)
 
+    def log_partition(self, law: Law) -> Tensor:
+        return law.mean
+
 
 @final
 class BernoulliFlow(_CountFlow):
@@ -126,6 +138,9 @@ class BernoulliFlow(_CountFlow):
     def drift(self, params: Params, push: Tensor, width: Tensor) -> Params:
         return (torch.addcmul(push, width, torch.tanh(0.5 * params[0])),)  # 1 - 2 r = -tanh(u / 2)
 
+    def log_partition(self, law: Law) -> Tensor:
+        return -law.zero_probability.log()
+
 
 class _LocationScaleFlow(Flow):
     """Laws made of N(mu, s^2), with parameters mu and log s and the Gaussian's Fisher, 1 / s^2 and 2; abstract."""
@@ -133,6 +148,9 @@ class _LocationScaleFlow(Flow):
     def leak(self, params: Params, reference: Params) -> Params:
         ratio = torch.expm1(2 * (params[1] - reference[1]))
         return (ratio + 1) * (reference[0] - params[0]), -0.5 * ratio
+
+    def divergence(self, law: Law, params: Params, reference: Params) -> Tensor:
+        return kl_divergence(law, self.posterior(reference)).sum(-1)
 
     def decay(self, params: Params, reference: Params) -> tuple[Tensor | float, ...]:
         ratio = torch.exp(2 * (params[1] - reference[1]))

@@ -12,7 +12,7 @@ from ..distributions._random import Generator
 from ..networks import dense_macs
 from ..objectives import FreeEnergy
 from ._model import LatentModel
-from .descent import Costs, Rule, advance, guarded_size
+from .descent import Costs, Guarded, Rule, advance, guard
 from .drive import Drive, LinearDrive, Look, NetworkDrive
 from .flows import Params, get_flow
 
@@ -228,14 +228,25 @@ class IterativeVAE(LatentModel):
         beta, price = as_tensor
         return Costs(beta, price if self.law.has_rate else None)
 
-    def _move(self, params: Params, reference: Params, drive: Drive, look: Look, width: Tensor, costs: Costs) -> Params:
-        size = self.log_step_size.exp()
+    def _move(
+        self,
+        params: Params,
+        reference: Params,
+        drive: Drive,
+        look: Look,
+        width: Tensor,
+        costs: Costs,
+        energy: Tensor | None,
+    ) -> tuple[Params, Guarded | None]:
+        """One step; what is known of its end if it was guarded."""
+        size, guarded = self.log_step_size.exp(), None
         if self.guard:
             assert isinstance(drive, LinearDrive)
             with torch.no_grad():
-                scale = guarded_size(self.rule, params, reference, drive, look, costs, size) / size
+                guarded = guard(self.rule, params, reference, drive, look, costs, size, energy)
+                scale = guarded.size / size
             size = size * scale
-        return advance(self.rule, params, reference, look, width, costs, size, sampled=self.sampled)
+        return advance(self.rule, params, reference, look, width, costs, size, sampled=self.sampled), guarded
 
     def _look_on(self, state: State, drive: Drive, generator: Generator | None) -> State:
         """`inner_steps` steps from a state, spikes being drawn as whole numbers."""
@@ -244,10 +255,12 @@ class IterativeVAE(LatentModel):
         params, emitted = state
         reference = params if self.reference == "previous" else self._start()
         width, costs = self._width(drive), self._costs(self.beta, self.spike_price)
+        known: Guarded | None = None
         for _ in range(self.inner_steps):
             law = self.flow.posterior(params)
             emitted = law.sample(generator=generator) if self.sampled and generator is not None else law.mean
-            params = self._move(params, reference, drive, drive.look(emitted), width, costs)
+            look = drive.look(emitted) if known is None else Look(emitted, known.push)
+            params, known = self._move(params, reference, drive, look, width, costs, known and known.energy)
         return State(params, emitted)
 
     # Training ---------------------------------------------------------------------------------------------
@@ -272,7 +285,9 @@ class IterativeVAE(LatentModel):
         drive, costs = self._drive(x, reused=True), self._costs(beta, spike_price)
         width, prior = self._width(drive), self._start()
 
-        def look(law: Law) -> Look:
+        def look(law: Law, known: Guarded | None = None) -> Look:
+            if known is not None and isinstance(drive, LinearDrive):
+                return drive.look_known(law.mean, known.push)
             if not self.sampled:
                 return drive.look(law.mean)
             assert generator is not None, "sampled dynamics need a generator"
@@ -281,16 +296,19 @@ class IterativeVAE(LatentModel):
 
         params: Params = prior
         seen = look(self.flow.posterior(params))
+        known: Guarded | None = None
         parts: list[tuple[Tensor, ...]] = []
         for step in range(self.inference_steps):
             if self.backprop_steps is not None and step and step % self.backprop_steps == 0:
                 params = tuple(p.detach() for p in params)
                 seen = look(self.flow.posterior(params))
-            reference = params if self.reference == "previous" else prior
+            reference = prior
+            if self.reference == "previous":
+                reference, known = params, None
             for _ in range(self.inner_steps):
-                params = self._move(params, reference, drive, seen, width, costs)
+                params, known = self._move(params, reference, drive, seen, width, costs, known and known.energy)
                 law = self.flow.posterior(params)
-                seen = look(law)
+                seen = look(law, known)
             if self.loss_steps == "all" or step == self.inference_steps - 1:
                 parts.append(self._parts(x, drive, law, reference, seen, exact, temperature, indicator, generator))
         distortion, kl, spikes, moments = (torch.stack(column).mean(0) for column in zip(*parts))
