@@ -120,9 +120,7 @@ class _KnownPush(torch.autograd.Function):
 
     @staticmethod
     def vmap(info: Any, in_dims: tuple[int | None, ...], *given: Tensor) -> tuple[Tensor, int]:
-        lanes = [
-            g.expand(info.batch_size, *g.shape) if d is None else g.movedim(d, 0) for g, d in zip(given, in_dims)
-        ]
+        lanes = [g.expand(info.batch_size, *g.shape) if d is None else g.movedim(d, 0) for g, d in zip(given, in_dims)]
         return _KnownPush.apply(*lanes), 0
 
 
