@@ -486,11 +486,13 @@ def test_iterative_inference_beats_an_encoder_on_the_same_free_energy(stimuli):
     """Same budget, data and costs: a linear encoder leaves a gap that inference closes."""
     results = {}
     for inference in ("amortised", "iterative"):
-        given = {"inference": inference, "steps": 150, "n_latents": 8, "batch_size": 50}
+        given = {"inference": inference, "steps": 100, "n_latents": 8, "batch_size": 50, "learning_rate": 0.03}
+        if inference == "iterative":
+            given["inference_steps"] = 5
         stack = Stack([FitConfig.from_recipe("default", **given)], stimuli, SHAPE)
         train(stack)
         results[inference] = evaluate(stack.result(0).model, stimuli).metrics.free_energy
-    assert results["iterative"] < 0.97 * results["amortised"]
+    assert results["iterative"] < 0.9 * results["amortised"]
 
 
 def test_estimator_takes_iterative_inference(stimuli):

@@ -125,6 +125,10 @@ class FitConfig(FrozenConfig):
     kl_form: Literal["correct", "published"] = "correct"
     """Divergence in training: the correct one, or, for comparison only, that of the published code, which has the
     posterior's firing rate in place of the prior's before it (iterative Poisson only)."""
+    learning: Literal["backpropagation", "natural_gradient"] = "backpropagation"
+    """How iterative models with a linear decoder learn: by gradients through the steps, or without back-propagation,
+    decoder, noise and prior flowing along their natural gradients (needs optimizer='sgd'; a learning rate of 0.1 moves
+    a tenth of the way that the flow goes in unit time)."""
 
     likelihood: Literal["gaussian", "bernoulli"] = "gaussian"
     """Law of a pixel given the code."""
@@ -149,8 +153,9 @@ class FitConfig(FrozenConfig):
     """Number of passes over the training set; either this or `steps`."""
     batch_size: int = Field(250, ge=1)
     """Stimuli per optimiser step (the whole training set where that is smaller)."""
-    optimizer: Literal["adam", "adamax"] = "adam"
-    """torch.optim class; moments .9 and .999, epsilon 1e-8, no weight decay."""
+    optimizer: Literal["adam", "adamax", "sgd"] = "adam"
+    """torch.optim class; moments .9 and .999, epsilon 1e-8, no weight decay; sgd: none, for learning by natural
+    gradient."""
     learning_rate: float = Field(0.005, gt=0)
     """Peak learning rate."""
     encoder_lr_factor: float = Field(0.3, gt=0)
@@ -199,6 +204,8 @@ class FitConfig(FrozenConfig):
             changed = [
                 name for name in ITERATIVE_FIELDS if getattr(self, name) != type(self).model_fields[name].default
             ]
+            if self.optimizer == "sgd":
+                changed.append("optimizer='sgd'")
             if changed:
                 raise ValueError(f"{', '.join(changed)} need inference='iterative', given {self.inference!r}")
             return self
@@ -214,6 +221,15 @@ class FitConfig(FrozenConfig):
             raise ValueError(
                 f"self_inhibition={self.self_inhibition!r} needs dynamics='sampled' and a latent of counts: elsewhere "
                 "the exact term is part of the gradient. Use self_inhibition='auto'"
+            )
+        if (self.learning == "natural_gradient") != (self.optimizer == "sgd"):
+            raise ValueError(
+                f"learning={self.learning!r} does not go with optimizer={self.optimizer!r}: natural gradients are for "
+                "'sgd', and 'sgd' is for them"
+            )
+        if self.learning == "natural_gradient" and not (self.has_exact_objective and self.estimator != "monte_carlo"):
+            raise ValueError(
+                "learning='natural_gradient' needs decoder='linear', likelihood='gaussian' and the exact objective"
             )
         if self.kl_form == "published" and self.latent != "poisson":
             raise ValueError(f"kl_form='published' is a form of the Poisson divergence; latent is {self.latent!r}")
@@ -302,6 +318,7 @@ ITERATIVE_FIELDS = (
     "self_inhibition",
     "loss_steps",
     "kl_form",
+    "learning",
 )
 
 # "*" holds for every law, a law's own name for that law. "paper" is the configuration of the published sweep

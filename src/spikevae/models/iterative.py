@@ -1,5 +1,6 @@
 """A posterior found by inference that goes step by step: a recurrent spiking network instead of an encoder."""
 
+from operator import attrgetter
 from typing import ClassVar, Literal, NamedTuple, final
 
 import torch
@@ -15,12 +16,16 @@ from ._model import LatentModel
 from .descent import Costs, Guarded, Rule, advance, guard
 from .drive import Drive, LinearDrive, Look, NetworkDrive
 from .flows import Params, get_flow
+from .natural import Moments, flowed_decoder, moments_of, relaxed, residual_variance, second_moment
 
 MAX_STEPS = 100_000
 """Most inference steps of a model; a file that asks for more is refused."""
 
 BIAS_START = -3.0
 """Published start of the log of the learned self-inhibition."""
+
+FLOW_TIME = 1.0
+"""Time for which natural gradients are followed in a training step; the learning rate scales the whole step."""
 
 
 class State(NamedTuple):
@@ -108,6 +113,7 @@ class IterativeVAE(LatentModel):
         self_inhibition: Literal["auto", "exact", "learned", "none"] = "auto",
         loss_steps: Literal["all", "last"] = "all",
         kl_form: Literal["correct", "published"] = "correct",
+        learning: Literal["backpropagation", "natural_gradient"] = "backpropagation",
     ):
         super().__init__(shape, latent, n_latents, clamp)
         for name, value in {"inference_steps": inference_steps, "evaluation_steps": evaluation_steps}.items():
@@ -125,14 +131,14 @@ class IterativeVAE(LatentModel):
             noise_variance=noise_variance,
             generator=generator,
         )
-        self.flow = get_flow(latent)
+        self.flow, self.learns_noise = get_flow(latent), noise_variance == "learned"
         self.is_linear = likelihood == "gaussian" and self.dictionary is not None
         self.sampled = dynamics == "sampled" or (dynamics == "auto" and not self.is_linear)
         self.guard = guard and not self.sampled
         self.rule = Rule(self.flow, integrator, clamp)
         self.inference_steps, self.evaluation_steps, self.inner_steps = inference_steps, evaluation_steps, inner_steps
         self.backprop_steps, self.reference = backprop_steps, reference
-        self.loss_steps, self.kl_form, self.beta_inner = loss_steps, kl_form, beta_inner
+        self.loss_steps, self.kl_form, self.beta_inner, self.learning = loss_steps, kl_form, beta_inner, learning
         if self_inhibition == "auto":
             self_inhibition = "exact" if self.is_linear or not self.flow.is_natural else "learned"
         self.self_inhibition = self_inhibition
@@ -141,7 +147,7 @@ class IterativeVAE(LatentModel):
         self.register_buffer("beta", torch.tensor(float(beta)))
         self.register_buffer("spike_price", torch.tensor(float(spike_price)))
         log_size = torch.tensor(step_size).log()
-        if learn_step_size:
+        if learn_step_size and learning == "backpropagation":
             self.log_step_size = nn.Parameter(log_size)
         else:
             self.register_buffer("log_step_size", log_size)
@@ -248,13 +254,13 @@ class IterativeVAE(LatentModel):
             size = size * scale
         return advance(self.rule, params, reference, look, width, costs, size, sampled=self.sampled), guarded
 
-    def _look_on(self, state: State, drive: Drive, generator: Generator | None) -> State:
+    def _look_on(self, state: State, drive: Drive, generator: Generator | None, costs: Costs | None = None) -> State:
         """`inner_steps` steps from a state, spikes being drawn as whole numbers."""
         if self.sampled and generator is None:
             raise ValueError("sampled dynamics draw spikes: pass generator=torch.Generator(device).manual_seed(seed)")
         params, emitted = state
         reference = params if self.reference == "previous" else self._start()
-        width, costs = self._width(drive), self._costs(self.beta, self.spike_price)
+        width, costs = self._width(drive), costs or self._costs(self.beta, self.spike_price)
         known: Guarded | None = None
         for _ in range(self.inner_steps):
             law = self.flow.posterior(params)
@@ -282,6 +288,8 @@ class IterativeVAE(LatentModel):
         `temperature` with `indicator` from `generator`, so that gradients flow through them; see
         :meth:`LatentModel.forward` for the rest.
         """
+        if self.learning == "natural_gradient":
+            return self._natural(x, beta, spike_price, generator)
         drive, costs = self._drive(x, reused=True), self._costs(beta, spike_price)
         width, prior = self._width(drive), self._start()
 
@@ -315,6 +323,50 @@ class IterativeVAE(LatentModel):
         total = distortion + beta * kl + spike_price * spikes
         return FreeEnergy(total, distortion, kl, spikes, moments)
 
+    def _natural(
+        self, x: Tensor, beta: Tensor | float, spike_price: Tensor | float, generator: Generator | None
+    ) -> FreeEnergy:
+        """Free energy after the last step, whose gradient is the way back from the flow's end (`FLOW_TIME` on).
+
+        Nothing is propagated back: gradient descent at learning rate one lands where the natural-gradient flow does.
+        """
+        with torch.no_grad():
+            drive, state = self._drive(x, reused=True), self.init_state(len(x))
+            costs = self._costs(beta, spike_price)
+            for _ in range(self.inference_steps):
+                state = self._look_on(state, drive, generator, costs)
+            law, prior = self.law_of(state), self.prior()
+            assert isinstance(drive, LinearDrive), "the configuration allows natural gradients of linear decoders only"
+            seen = drive.look(law.mean)
+            parts = self._parts(x, drive, law, self._start(), seen, True, 1.0, "cubic", None)
+            ends = self._flow_ends(x, law, prior)
+        distortion, kl, spikes, moments = parts
+        total = distortion + beta * kl + spike_price * spikes
+        for name, end in ends.items():
+            total = total + pull(attrgetter(name)(self), end)
+        return FreeEnergy(total, distortion, kl, spikes, moments)
+
+    def _flow_ends(self, x: Tensor, law: Law, prior: Law) -> dict[str, Tensor]:
+        """Where each parameter that learns stands after `FLOW_TIME` of its natural-gradient flow, by name."""
+        head = self.decoder.head
+        bias, dictionary = getattr(head, "bias", None), self.dictionary
+        assert dictionary is not None
+        found = moments_of(x, law, bias=bias is not None)
+        metric = second_moment(prior.mean.unsqueeze(0), prior.variance.unsqueeze(0), bias=bias is not None)
+        weights = dictionary if bias is None else torch.cat([dictionary, bias.unsqueeze(0)])
+        found = Moments(*(torch.nan_to_num(part) for part in found))  # one fit's NaN must not stop its neighbours
+        end = flowed_decoder(weights, found, torch.nan_to_num(metric), FLOW_TIME)
+        ends = {"decoder.head.weight": end[: self.n_latents].mT}
+        if bias is not None:
+            ends["decoder.head.bias"] = end[-1]
+        if self.learns_noise:
+            variance = relaxed(self.log_noise_variance.exp(), residual_variance(weights, found), FLOW_TIME)
+            ends["log_noise_variance"] = variance.clamp_min(torch.finfo(variance.dtype).tiny).log()
+        if self.prior_mode == "learned":
+            moments = relaxed(prior.moments(), law.moments().mean(-2), FLOW_TIME)
+            ends |= {f"prior_{name}": value for name, value in self.law.prior_from_moments(moments).items()}
+        return ends
+
     def _parts(
         self,
         x: Tensor,
@@ -346,3 +398,9 @@ class IterativeVAE(LatentModel):
         follows = self.prior_mode == "closed_form"
         moments = law.moments().detach().mean(-2) if follows else torch.zeros_like(kl)
         return distortion.mean(), kl, spikes, moments
+
+
+def pull(value: Tensor, end: Tensor) -> Tensor:
+    """Zero, with the gradient `value - end`."""
+    gap = (value - end).detach()
+    return (gap * (value - value.detach())).sum()

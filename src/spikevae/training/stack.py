@@ -135,7 +135,7 @@ class Stack:
         self.params: dict[str, Tensor] = {k: v.detach().requires_grad_() for k, v in params.items()}
         self.buffers: dict[str, Tensor] = {k: v.detach().clone() for k, v in buffers.items()}
         self.template = copy.deepcopy(models[0]).to("meta")
-        kind = {"adam": torch.optim.Adam, "adamax": torch.optim.Adamax}[self.config.optimizer]
+        kind = {"adam": torch.optim.Adam, "adamax": torch.optim.Adamax, "sgd": torch.optim.SGD}[self.config.optimizer]
         options = {"fused": True} if self.config.optimizer == "adam" else {"foreach": True}
         groups = [{"params": [p], "factor": self._lr_factor(name)} for name, p in self.params.items()]
         self.optimizer = kind(groups, lr=self.config.learning_rate, **options)
@@ -268,7 +268,7 @@ class Stack:
         self.frozen_at[which] = self.step_number
         for p in self.params.values():
             state = self.optimizer.state.get(p)
-            if state:
+            if state and "exp_avg" in state:
                 state["exp_avg"][which] = 0.0
 
     def _close_window(self) -> None:
