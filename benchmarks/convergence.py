@@ -1,9 +1,9 @@
 """Time to quality: the default recipe against the published one, on held-out images. About 25 minutes on two cores.
 
-Traces the held-out free energy (objective at the fit's own beta, exact) of both recipes against wall time. The published
-recipe is traced with the arrivals sampler, which is equal in law, and its time is then counted at the measured time of a
-step with the published dense sampler. Its annealing is compressed into the steps traced here, which favours it: in its
-own budget of 3000 epochs beta reaches its value only half-way.
+Traces the held-out free energy (objective at the fit's own beta, exact) of both recipes against wall time. The
+published recipe is traced with the arrivals sampler, which is equal in law, and its time is then counted at the
+measured time of a step with the published dense sampler. Its annealing is compressed into the steps traced here, which
+favours it: in its own budget of 3000 epochs beta reaches its value only half-way.
 
 A fit is there when its held-out free energy is within 1 % of the best that any of the recipes below reached.
 """

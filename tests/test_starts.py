@@ -143,7 +143,9 @@ def test_signal_gain_moves_the_mean_by_one_standard_deviation():
         moved = (near.mean[1] - near.mean[0]) / near.variance[0].sqrt()
         assert float(moved) == pytest.approx(small, rel=1e-5)
         near = Poisson(torch.tensor([log_rate, log_rate + 1e-3 * gain], dtype=torch.float64))
-        assert float(kl_divergence(Poisson(near.log_rate[1]), Poisson(near.log_rate[0]))) == pytest.approx(0.5e-6, rel=0.01)
+        assert float(kl_divergence(Poisson(near.log_rate[1]), Poisson(near.log_rate[0]))) == pytest.approx(
+            0.5e-6, rel=0.01
+        )
 
 
 def test_training_from_the_limit_ends_below_it():

@@ -15,7 +15,7 @@ from .metrics.coding import active_units, bits, bits_per_spike, fano_of_sums, pr
 from .metrics.fields import Metrics as Metrics
 from .metrics.reconstruction import r2_of_sums, r2_pooled_of_sums
 from .metrics.sparsity import sparseness_of_sums
-from .models.amortised import AmortisedVAE
+from .models._model import LatentModel
 from .networks import dense_macs
 
 N_BINS = 64
@@ -74,16 +74,16 @@ class _Histogram:
 class _Sums:
     """Running sums over batches: nothing of size stimuli x units is kept."""
 
-    def __init__(self, model: AmortisedVAE) -> None:
+    def __init__(self, model: LatentModel) -> None:
         self.law = model.law
         self.n_stimuli, self.n_bad, self.ones = 0, 0, 0
         self.units: dict[str, Tensor | float] = dict.fromkeys(("kl", "mean", "code", "square", "nonzero"), 0.0)
         self.stimuli: dict[str, list[Tensor]] = {}
         self.histogram = _Histogram(model.law)
 
-    def add(self, model: AmortisedVAE, prior: Law, x: Tensor, generator: torch.Generator) -> None:
+    def add(self, model: LatentModel, prior: Law, x: Tensor, generator: torch.Generator) -> None:
         """Account for a batch (B, D). One with a value that is not finite is only counted as bad."""
-        q = model.posterior(x)
+        q = model.posterior(x, generator=generator)
         kl, mean = kl_divergence(q, prior), q.mean  # (B, K)
         if self._bad(kl, mean):
             return
@@ -136,7 +136,7 @@ class _Sums:
 
 @torch.inference_mode()
 def evaluate(
-    model: AmortisedVAE,
+    model: LatentModel,
     x: Any,
     *,
     beta: float = 1.0,
@@ -178,6 +178,7 @@ def evaluate(
 
     Examples
     --------
+    >>> from spikevae.models.amortised import AmortisedVAE
     >>> model = AmortisedVAE((4,), latent="poisson", n_latents=3, generator=torch.Generator().manual_seed(0))
     >>> result = evaluate(model, torch.ones(8, 4), beta=2.0)
     >>> m = result.metrics
@@ -197,7 +198,7 @@ def evaluate(
     for batch in stimuli.split(batch_size):
         sums.add(model, prior, batch.to(weight), generator)
     static = {
-        "encoder_macs": float(dense_macs(model.encoder, model.n_features)),
+        "encoder_macs": float(model.inference_macs()),
         "decoder_macs": float(dense_macs(model.decoder, model.n_latents)),
     }
     if sums.n_bad:
@@ -225,7 +226,7 @@ def evaluate(
 
 
 def _metrics(
-    model: AmortisedVAE, sums: _Sums, rates: dict[str, np.ndarray], static: dict[str, float], prices: Prices
+    model: LatentModel, sums: _Sums, rates: dict[str, np.ndarray], static: dict[str, float], prices: Prices
 ) -> Metrics:
     m, n_units, law = sums.n_stimuli, model.n_latents, model.law
     kl = sums.per_unit("kl") / m

@@ -28,9 +28,9 @@ class FreeEnergy(NamedTuple):
     moments: Tensor
     """(n_moments, K): batch means of the statistics that fix the optimal prior; zero unless it follows them."""
     code: Tensor
-    """(B, K) mean code, without gradient."""
+    """(B, K) mean code, without gradient; zero from models whose decoder is never solved."""
     variance: Tensor
-    """(K,) batch mean of the code's variance, without gradient."""
+    """(K,) batch mean of the code's variance, without gradient; zero likewise."""
 
 
 class _SquaredError(torch.autograd.Function):

@@ -8,12 +8,13 @@ from ._random import Generator as Generator
 from ._random import GeneratorStack as GeneratorStack
 from .arrivals import INDICATORS as INDICATORS
 from .arrivals import relaxed_counts as relaxed_counts
+from .bernoulli import Bernoulli as Bernoulli
 from .gaussian import Gaussian as Gaussian
 from .poisson import Poisson as Poisson
 from .rectified_gaussian import RectifiedGaussian as RectifiedGaussian
 from .relaxations import RelaxedPoisson as RelaxedPoisson
 
-LAWS: dict[str, type[Law]] = {law.name: law for law in (Poisson, Gaussian, RectifiedGaussian)}
+LAWS: dict[str, type[Law]] = {law.name: law for law in (Poisson, Gaussian, RectifiedGaussian, Bernoulli)}
 """Every law by its word in configurations."""
 
 

@@ -3,6 +3,7 @@
 import json
 import math
 import os
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -10,14 +11,18 @@ import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
+from ._model import LatentModel
 from .amortised import AmortisedVAE
+from .iterative import IterativeVAE
 
+MODELS: dict[str, Callable[..., LatentModel]] = {model.inference: model for model in (AmortisedVAE, IterativeVAE)}
+"""Every model by the word for its inference in configurations."""
 FORMAT = "spikevae model 1"
 MAX_WEIGHTS = 1 << 28  # of one layer: a gigabyte in float32
 
 
 def save_model(
-    model: AmortisedVAE, path: str | Path, given: dict[str, Any], extra: dict[str, Any] | None = None
+    model: LatentModel, path: str | Path, given: dict[str, Any], extra: dict[str, Any] | None = None
 ) -> None:
     """Write a model.
 
@@ -33,6 +38,7 @@ def save_model(
     scratch = path.with_name(f"{path.name}.{os.getpid()}.tmp")
     metadata = {
         "format": FORMAT,
+        "inference": model.inference,
         "shape": json.dumps(model.shape),
         "given": json.dumps(given),
         "extra": json.dumps(extra or {}),
@@ -42,7 +48,7 @@ def save_model(
     os.replace(scratch, path)
 
 
-def load_model(path: str | Path) -> tuple[AmortisedVAE, dict[str, Any]]:
+def load_model(path: str | Path) -> tuple[LatentModel, dict[str, Any]]:
     """Read a model and what was kept beside it.
 
     Raises
@@ -64,7 +70,10 @@ def load_model(path: str | Path) -> tuple[AmortisedVAE, dict[str, Any]]:
         if not isinstance(given, dict) or not isinstance(extra, dict):
             raise ValueError("its configuration is not a table")
         _check_sizes(shape, given)
-        model = AmortisedVAE(shape, generator=torch.Generator(), **given)
+        inference = metadata.get("inference", AmortisedVAE.inference)
+        if inference not in MODELS:
+            raise ValueError(f"its inference is {inference!r}; this version knows {', '.join(MODELS)}")
+        model = MODELS[inference](shape, generator=torch.Generator(), **given)
         model.load_state_dict(tensors)
     except (SafetensorError, json.JSONDecodeError, KeyError, TypeError, RuntimeError) as error:
         raise ValueError(f"{path} is not a readable model file: {error}") from None

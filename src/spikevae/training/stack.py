@@ -16,9 +16,11 @@ import torch
 from torch import Tensor
 from torch.func import functional_call, stack_module_state, vmap
 
-from ..config import FitConfig
+from ..config import ITERATIVE_FIELDS, FitConfig
 from ..distributions._random import GeneratorStack
+from ..models._model import LatentModel
 from ..models.amortised import AmortisedVAE
+from ..models.files import MODELS
 from ..networks import DEFAULT_HIDDEN
 from ..objectives import FreeEnergy
 from . import schedules
@@ -34,8 +36,6 @@ MODEL_FIELDS = [
     "n_latents",
     "start",
     "start_spread",
-    "encoder",
-    "encoder_bias",
     "decoder",
     "decoder_bias",
     "hidden",
@@ -45,17 +45,23 @@ MODEL_FIELDS = [
     "likelihood",
     "noise_variance",
 ]
+OWN_FIELDS = {
+    "amortised": ["encoder", "encoder_bias"],
+    "iterative": ["beta", "spike_price", *ITERATIVE_FIELDS],
+}
 RUNNING, DIVERGED, SETTLED = 0, 1, 2
 
 
 def model_arguments(config: FitConfig) -> dict[str, Any]:
-    """What :class:`AmortisedVAE` is built with, save shape and generator."""
-    return {name: getattr(config, name) for name in MODEL_FIELDS}
+    """What the model is built with, save shape and generator."""
+    return {name: getattr(config, name) for name in [*MODEL_FIELDS, *OWN_FIELDS[config.inference]]}
 
 
-def build_model(config: FitConfig, shape: tuple[int, ...]) -> AmortisedVAE:
+def build_model(config: FitConfig, shape: tuple[int, ...]) -> LatentModel:
     """A fresh model with the weights that this configuration starts from."""
-    return AmortisedVAE(shape, generator=schedules.generator(config.seed, "weights"), **model_arguments(config))
+    return MODELS[config.inference](
+        shape, generator=schedules.generator(config.seed, "weights"), **model_arguments(config)
+    )
 
 
 def stack_key(config: FitConfig) -> str:
@@ -76,8 +82,8 @@ def stack_bytes(config: FitConfig, shape: tuple[int, ...], n_fits: int) -> int:
         channels = config.hidden or DEFAULT_HIDDEN["conv"]
         widest = max(config.n_latents, channels[0] * math.prod(shape[-2:]))
     solved = config.n_latents * (config.n_latents + math.prod(shape)) if config.solves_decoder else 0
-    live = solved + config.batch_size * (LIVE_TENSORS * widest + LIVE_OUTPUTS * math.prod(shape))
-    return 4 * n_fits * (4 * n_parameters + live)
+    live = config.batch_size * config.steps_in_graph * (LIVE_TENSORS * widest + LIVE_OUTPUTS * math.prod(shape))
+    return 4 * n_fits * (4 * n_parameters + solved + live)
 
 
 LIVE_TENSORS, LIVE_OUTPUTS = 16, 5
@@ -87,7 +93,7 @@ LIVE_TENSORS, LIVE_OUTPUTS = 16, 5
 class FitResult:
     """One fit taken out of a stack."""
 
-    model: AmortisedVAE
+    model: LatentModel
     """With its current parameters, on the CPU."""
     status: int
     """RUNNING, DIVERGED or SETTLED."""
@@ -136,7 +142,7 @@ class Stack:
         self.params: dict[str, Tensor] = {k: v.detach().requires_grad_() for k, v in params.items()}
         self.buffers: dict[str, Tensor] = {k: v.detach().clone() for k, v in buffers.items()}
         self.template = copy.deepcopy(models[0]).to("meta")
-        kind = {"adam": torch.optim.Adam, "adamax": torch.optim.Adamax}[self.config.optimizer]
+        kind = {"adam": torch.optim.Adam, "adamax": torch.optim.Adamax, "sgd": torch.optim.SGD}[self.config.optimizer]
         options = {"fused": True} if self.config.optimizer == "adam" else {"foreach": True}
         if self.config.solves_decoder:
             self.params[DICTIONARY].requires_grad_(False)
@@ -166,13 +172,14 @@ class Stack:
         self.second = self.train.new_zeros(n, k, k)
         self.cross = self.train.new_zeros(n, k, self.train.shape[1])
 
-    def _start_at_limit(self, models: list[AmortisedVAE]) -> None:
+    def _start_at_limit(self, models: list[LatentModel]) -> None:
         """Give the fits that ask for it the weights of the limit of small signals."""
         chosen = [(model, config) for model, config in zip(models, self.configs) if config.starts_at_limit]
         if not chosen:
             return
         spectrum = Spectrum.of(self.train)
         for model, config in chosen:
+            assert isinstance(model, AmortisedVAE)
             start_at_linear_limit(
                 model,
                 spectrum,
@@ -213,7 +220,7 @@ class Stack:
             step, self.n_steps, config.temperature_anneal, config.temperature_start, config.temperature
         )
         generators = None
-        if not config.exact:
+        if config.draws:
             generators = GeneratorStack([schedules.generator(c.seed, "noise", step, self.device) for c in self.configs])
 
         def one_fit(params: dict, buffers: dict, x: Tensor, beta: Tensor, price: Tensor) -> FreeEnergy:
@@ -315,7 +322,7 @@ class Stack:
         self.frozen_at = torch.where(which, self.step_number, self.frozen_at)
         for p in self.params.values():
             state = self.optimizer.state.get(p)
-            if state:
+            if state and "exp_avg" in state:
                 along = (-1,) + (1,) * (p.dim() - 1)
                 state["exp_avg"].masked_fill_(which.view(along), 0.0)
 

@@ -137,8 +137,8 @@ def start_at_linear_limit(
     ----------
     For Gaussian codes this is the optimum of the linear VAE, probabilistic PCA: Lucas et al. (2019), arXiv 1911.02469.
     """
-    noise = 0.5 * float(torch.exp(model.log_noise_variance)) / 0.5
-    signal = limit_encoder(spectrum, 2 * noise * beta, model.n_latents, generator).to(stimuli)
+    variance = float(torch.exp(model.log_noise_variance))
+    signal = limit_encoder(spectrum, 2 * variance * beta, model.n_latents, generator).to(stimuli)
     fit, judge = stimuli[:N_FIT], stimuli[N_FIT : N_FIT + N_JUDGE]
     if len(judge) < N_JUDGE:
         judge = fit
@@ -163,17 +163,18 @@ def _set_weights(model: AmortisedVAE, signal: Tensor, log_rate: float, stimuli: 
     residual = model.prior_mode != "closed_form"
     gain = model.law.signal_gain(log_rate)
     assert gain is not None, "the configuration allows this start only for laws that have the limit"
-    head = model.encoder.get_submodule("head")
-    head.weight.zero_()
-    head.weight[: model.n_latents] = gain * signal
-    head.bias.copy_(model.law.initial_raw(model.n_latents, log_rate, residual=residual))
+    weight = model.encoder.get_parameter("head.weight")
+    weight.zero_()
+    weight[: model.n_latents] = gain * signal
+    model.encoder.get_parameter("head.bias").copy_(model.law.initial_raw(model.n_latents, log_rate, residual=residual))
     if residual and model.law.has_rate:
         for name, value in model.law.initial_prior(model.n_latents, log_rate, 0.0, torch.Generator()).items():
             getattr(model, f"prior_{name}").copy_(value)
     q = model.posterior(stimuli)
     if not residual:
-        model.prior_moments.copy_(q.moments().mean(-2))
-        for name, value in model.law.prior_from_moments(model.prior_moments).items():
-            getattr(model, f"prior_{name}").copy_(value)
+        moments = q.moments().mean(-2)
+        model.get_buffer("prior_moments").copy_(moments)
+        for name, value in model.law.prior_from_moments(moments).items():
+            model.get_buffer(f"prior_{name}").copy_(value)
     second = q.mean.mT @ q.mean / len(stimuli) + torch.diag(q.variance.mean(0))
-    model.decoder.get_submodule("head").weight.copy_(solve_decoder(second, q.mean.mT @ stimuli / len(stimuli)).mT)
+    model.decoder.get_parameter("head.weight").copy_(solve_decoder(second, q.mean.mT @ stimuli / len(stimuli)).mT)
