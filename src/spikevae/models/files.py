@@ -10,14 +10,19 @@ import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
+from ._model import LatentModel
 from .amortised import AmortisedVAE
+from .coded import Coder
+from .sparse_model import SparseCoding
 
 FORMAT = "spikevae model 1"
+KINDS: dict[str, Any] = {"amortised": AmortisedVAE, "sparse_coding": SparseCoding}
+"""Every class of models in files, by its word there; a file without one holds an amortised model."""
 MAX_WEIGHTS = 1 << 28  # of one layer: a gigabyte in float32
 
 
 def save_model(
-    model: AmortisedVAE, path: str | Path, given: dict[str, Any], extra: dict[str, Any] | None = None
+    model: LatentModel | Coder, path: str | Path, given: dict[str, Any], extra: dict[str, Any] | None = None
 ) -> None:
     """Write a model.
 
@@ -33,6 +38,7 @@ def save_model(
     scratch = path.with_name(f"{path.name}.{os.getpid()}.tmp")
     metadata = {
         "format": FORMAT,
+        "kind": next(word for word, kind in KINDS.items() if type(model) is kind),
         "shape": json.dumps(model.shape),
         "given": json.dumps(given),
         "extra": json.dumps(extra or {}),
@@ -42,8 +48,8 @@ def save_model(
     os.replace(scratch, path)
 
 
-def load_model(path: str | Path) -> tuple[AmortisedVAE, dict[str, Any]]:
-    """Read a model and what was kept beside it.
+def load_model(path: str | Path) -> tuple[Any, dict[str, Any]]:
+    """Read a model, of one of the classes of `KINDS`, and what was kept beside it.
 
     Raises
     ------
@@ -64,8 +70,11 @@ def load_model(path: str | Path) -> tuple[AmortisedVAE, dict[str, Any]]:
         if not isinstance(given, dict) or not isinstance(extra, dict):
             raise ValueError("its configuration is not a table")
         _check_sizes(shape, given)
-        model = AmortisedVAE(shape, generator=torch.Generator(), **given)
-        model.load_state_dict(tensors)
+        kind = metadata.get("kind", "amortised")
+        if kind not in KINDS:
+            raise ValueError(f"it holds a model of kind {kind!r}, unknown here; known are {', '.join(KINDS)}")
+        model = KINDS[kind](shape, generator=torch.Generator(), **given)
+        model.to(next(iter(tensors.values())).dtype).load_state_dict(tensors)
     except (SafetensorError, json.JSONDecodeError, KeyError, TypeError, RuntimeError) as error:
         raise ValueError(f"{path} is not a readable model file: {error}") from None
     except ValueError as error:
