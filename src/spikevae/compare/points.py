@@ -27,6 +27,8 @@ MATCH_TOLERANCE = 0.003
 """Difference in the fraction of zeros, or in R2, at which two codes count as equal."""
 MATCH_TRIALS = 6
 """Most further prices tried to match a number."""
+BELOW = 5.0
+"""Factor by which the scan goes on below its lowest price, at most twice, where the number is to be found there."""
 LEVEL, RESAMPLES = 0.95, 1000
 """Coverage of the bootstrap intervals, and resamples they are made of."""
 FEWEST_IMAGES = 10
@@ -286,8 +288,11 @@ class _Job:
             if min(abs(value - target) for value in tried.values()) <= MATCH_TOLERANCE:
                 break
             price = crossing({**tried, scan.silent: ends[metric]}, target)
-            if price is None or price in tried:
-                break
+            if price is None:  # beyond the scan: below its lowest price, if anywhere
+                price = min(tried) / BELOW
+                nearest = min(tried, key=lambda p: abs(tried[p] - target))
+                if nearest != min(tried) or price < 0.99 * scan.prices[0] / BELOW**2:
+                    break
             trials.append(at(price))
             tried[price] = getattr(trials[-1].metrics, metric)
         best = min([*points, *trials], key=lambda p: abs(getattr(p.metrics, metric) - target))
