@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from spikevae.cli import DONE, USAGE, main
-from spikevae.compare import RECODINGS, compare, read_models, table, write
+from spikevae.compare import RECODINGS, compare, read_models, sentences, table, write
 from spikevae.compare.points import BELOW, MATCH_TOLERANCE, crossing, intervals
 from spikevae.compare.recodings import DEFAULT, OWN, SHARES, Effort, sparse_scan
 from spikevae.data import load
@@ -180,6 +180,22 @@ def test_intervals_cover_the_truth_and_respect_images():
     assert intervals(alike, image, 10, 0)["fraction_zeros"] == (0.7, 0.7)
 
 
+def test_where_the_gap_lies(folder, data):
+    """Against a sparse coder: the share that inference makes up, worked out from the points."""
+    models = read_models([folder / "poisson.spikevae", folder / "sparse.spikevae"])
+    result = compare(models, data, inferences=[OWN, "fista"], n_prices=6, n_stimuli=120)
+    (sentence,) = sentences(result)
+    own = result.of("poisson", OWN)[0].metrics
+    other = next(p for p in result.of("poisson", "fista") if p.role == "matched").metrics
+    line = sorted((p.metrics.fraction_zeros, p.metrics.r2_pooled) for p in result.of("sparse", "fista"))
+    best = np.interp(own.fraction_zeros, *zip(*line))
+    share = (other.r2_pooled - own.r2_pooled) / (best - own.r2_pooled)
+    assert f"{share:.0%} of the gap" in sentence and f"{own.r2_pooled:.3f} as trained" in sentence
+    assert sentence in table(result)
+    alone = compare(models[:1], data, inferences=[OWN, "fista"], n_prices=2, n_stimuli=40)
+    assert sentences(alone) == []
+
+
 def test_table_and_files(comparison, tmp_path):
     text = table(comparison)
     own = comparison.of("poisson", OWN)[0]
@@ -203,6 +219,10 @@ def test_models_by_path_and_by_id(folder):
     (one,) = read_models([run / everything[0].name])
     assert one.path == everything[0].path
     assert len(read_models([run, one.path])) == 2  # once each
+    copy = folder / "other" / f"{one.name}.safetensors"
+    copy.parent.mkdir()
+    copy.write_bytes(one.path.read_bytes())
+    assert [both.name for both in read_models([one.path, copy])] == [str(one.path), str(copy)]
 
 
 @pytest.mark.parametrize(

@@ -310,7 +310,7 @@ def compare(
     """
     with checking_input():
         from .compare import compare as compare_models
-        from .compare import read_models, recodings, table, write
+        from .compare import read_models, recodings, sentences, table, write
         from .progress import show_progress
         from .single import load_for
 
@@ -331,7 +331,8 @@ def compare(
             )
     paths = {name: str(path) for name, path in write(result, out).items()}
     rows = [point.to_dict() for point in result.points if point.role != "scan"]
-    emit(json, {"files": paths, "points": rows}, f"{table(result)}\n\nFigure: {paths['png']}")
+    facts = {"files": paths, "points": rows, "answer": sentences(result)}
+    emit(json, facts, f"{table(result)}\n\nFigure: {paths['png']}")
 
 
 @app.command(name="report")

@@ -1,5 +1,6 @@
 """`spikevae compare`: this dictionary, that inference. Saved models are coded again by other inferences."""
 
+from .output import sentences as sentences
 from .output import table as table
 from .output import write as write
 from .points import Comparison as Comparison

@@ -3,11 +3,13 @@
 import json
 import math
 from collections.abc import Sequence
+from itertools import product
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from ..models.sparse_model import SparseCoding
 from .points import LEVEL, MATCHED, Comparison, Point
 from .recodings import OWN, RECODINGS
 
@@ -102,7 +104,38 @@ def table(comparison: Comparison) -> str:
         lines += _aligned([list(HEAD), *(_cells(comparison, p) for p in chosen)])
         if own is not None and math.isfinite(own.metrics.bits):
             lines.append(f"as trained, mean instead of sampled codes: R2 {own.metrics.r2_pooled_mean_code:.3f}")
-    return "\n".join(lines)
+    found = sentences(comparison)
+    return "\n".join([*lines, *(["", *found] if found else [])])
+
+
+def sentences(comparison: Comparison) -> list[str]:
+    """Where the gap between a model and a sparse coder lies, one sentence a pair: in inference or in the dictionary.
+
+    Both at the model's own fraction of zeros; the sparse coder's R2 there is read off its scan. Empty without a sparse
+    coder among the models, or where its inference was not asked for.
+    """
+    found = []
+    coders = [one for one in comparison.models if isinstance(one.model, SparseCoding)]
+    for reference, one in product(coders, comparison.models):
+        inference = reference.model.inference
+        own = next((p for p in comparison.of(one.name, OWN)), None)
+        other = next((p for p in comparison.of(one.name, inference) if p.role == "matched"), None)
+        line = comparison.of(reference.name, inference)
+        scan: list[tuple[float, float]] = sorted((p.metrics.fraction_zeros, p.metrics.r2_pooled) for p in line)
+        if one in coders or own is None or other is None or comparison.match != "zeros":
+            continue
+        zeros, trained, recoded = own.metrics.fraction_zeros, own.metrics.r2_pooled, other.metrics.r2_pooled
+        if not scan or not scan[0][0] <= zeros <= scan[-1][0]:
+            continue
+        best = float(np.interp(zeros, [x for x, _ in scan], [y for _, y in scan]))
+        text = (
+            f"At {zeros:.0%} zeros {one.label} has R2 {trained:.3f} as trained, {recoded:.3f} when {inference} codes "
+            f"with its dictionary; {reference.label} has {best:.3f}."
+        )
+        if best > trained:
+            text += f" Inference makes {(recoded - trained) / (best - trained):.0%} of the gap up."
+        found.append(text)
+    return found
 
 
 def _aligned(rows: Sequence[Sequence[str]]) -> list[str]:

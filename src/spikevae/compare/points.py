@@ -45,7 +45,7 @@ class Trained:
     """A saved model."""
 
     name: str
-    """Its file's stem."""
+    """Its file's stem, or path where two stems are equal."""
     label: str
     """Its law, size and beta (or price) in words."""
     path: Path
@@ -120,7 +120,8 @@ def read_models(given: Sequence[str | Path]) -> list[Trained]:
             f"{len(paths)} models are more than the {MOST_MODELS} that one comparison takes; name some of them "
             f"(RUN/ID), such as {paths[0].parent.parent / paths[0].stem}"
         )
-    return [_read(path) for path in paths]
+    stems = [path.stem for path in paths]
+    return [_read(path, path.stem if stems.count(path.stem) == 1 else str(path)) for path in paths]
 
 
 def _paths(path: Path) -> list[Path]:
@@ -133,7 +134,7 @@ def _paths(path: Path) -> list[Path]:
     return [in_run if not path.exists() and in_run.is_file() else path]
 
 
-def _read(path: Path) -> Trained:
+def _read(path: Path, name: str) -> Trained:
     model, extra = load_model(path)
     fit = extra.get("fit") or extra.get("sparse_coder") or {}
     if model.dictionary is None:
@@ -150,7 +151,7 @@ def _read(path: Path) -> Trained:
     price = f"beta={fit['beta']:g}" if "beta" in fit else f"price={fit.get('sparsity_price', 0):g}"
     seed = fit.get("seed", fit.get("random_state")) or 0
     label = f"{words} K={model.n_latents} {price} seed={seed}"
-    return Trained(path.stem, label, path, model, seed if isinstance(seed, int) else 0, fit)
+    return Trained(name, label, path, model, seed if isinstance(seed, int) else 0, fit)
 
 
 def compare(
