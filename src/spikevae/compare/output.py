@@ -235,7 +235,7 @@ def _panel(axes: Any, comparison: Comparison, model: str, names: Sequence[str], 
             means = [p.metrics.r2_pooled_mean_code for p in line]
             axes.plot(x, means, look.marker, color=look.colour, markerfacecolor="none", markersize=13, zorder=5)
             continue
-        wide = max(3.6 - 0.5 * above, 1.0)  # of lines that coincide each shows
+        wide = max(2.8 - 0.4 * above, 1.0)  # of lines that coincide each shows
         axes.plot(x, y, look.marker, color=look.colour, linestyle="-", linewidth=wide, markersize=3.5 + wide, zorder=3)
         compared = [p for p in line if p.role in ("matched", "nearest")]
         axes.plot(
@@ -249,7 +249,7 @@ def _panel(axes: Any, comparison: Comparison, model: str, names: Sequence[str], 
         )
     axes.plot([1], [1], "o", color=INK, markersize=4, clip_on=False, zorder=6)
     axes.annotate("ideal", (1, 1), (-4, 4), textcoords="offset points", fontsize=8, ha="right", color=INK)
-    axes.set_xlim(-0.02, 1.005)
-    axes.set_ylim(min(-0.02, lowest - 0.03), 1.005)
+    axes.set_xlim(-0.02, 1.02)
+    axes.set_ylim(min(-0.02, lowest - 0.03), 1.02)
     axes.set_xlabel(AXES["fraction_zeros"])
     axes.set_ylabel(AXES["r2_pooled"])

@@ -309,7 +309,7 @@ def crossing(values: dict[float, float], target: float) -> float | None:
 
     Examples
     --------
-    >>> crossing({0.1: 0.2, 10.0: 0.6}, 0.4), crossing({0.1: 0.2, 10.0: 0.6}, 0.7)
+    >>> round(crossing({0.1: 0.2, 10.0: 0.6}, 0.4), 6), crossing({0.1: 0.2, 10.0: 0.6}, 0.7)
     (1.0, None)
     """
     prices = sorted(values)
