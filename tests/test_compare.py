@@ -58,7 +58,7 @@ def comparison(folder, data):
 
 
 def test_every_inference_is_in_the_table():
-    assert set(RECODINGS) == {OWN, *INFERENCES}
+    assert set(RECODINGS) == {OWN, *INFERENCES, "iterative"}
     assert len({r.colour for r in RECODINGS.values()}) == len({r.marker for r in RECODINGS.values()}) == len(RECODINGS)
 
 
@@ -178,6 +178,23 @@ def test_intervals_cover_the_truth_and_respect_images():
     by_image, one_by_one = (intervals(alike, g, 10, 0)["r2_pooled"] for g in (image, np.arange(150)))
     assert np.ptp(by_image) > 2 * np.ptp(one_by_one)
     assert intervals(alike, image, 10, 0)["fraction_zeros"] == (0.7, 0.7)
+
+
+def test_iterative_inference_keeps_the_generative_half(folder, data):
+    """Spikes again: another posterior of the same law, prior and dictionary. It beats the encoder at its objective."""
+    models = read_models([folder / "poisson.spikevae"])
+    result = compare(models, data, inferences=[OWN, "iterative"], n_prices=3, n_stimuli=60)
+    own, line = result.of("poisson", OWN)[0], result.of("poisson", "iterative")
+    assert all(p.metrics.spikes > 0 and p.metrics.joules > 0 for p in line)
+    assert line[0].metrics.kl > line[-1].metrics.kl and line[0].metrics.mse_mean_code < line[-1].metrics.mse_mean_code
+    again = RECODINGS["iterative"].build(models[0].model, 0.3, Effort())
+    assert torch.equal(again.dictionary, models[0].model.dictionary)
+    assert torch.equal(again.prior().mean, models[0].model.prior().mean)
+    x = torch.from_numpy(data.test[:60])
+    objective = [evaluate(m, x, beta=0.3).objective for m in (again, models[0].model)]
+    assert objective[0] < objective[1] and own.metrics.encoder_macs < line[0].metrics.encoder_macs
+    with pytest.raises(ValueError, match="sparse coders have neither"):
+        compare(read_models([folder / "sparse.spikevae"]), data, inferences=["iterative"], n_stimuli=20)
 
 
 def test_where_the_gap_lies(folder, data):

@@ -294,15 +294,17 @@ def test_files_say_what_they_hold(fitted, X, tmp_path):
     with pytest.raises(ValueError, match=r"vae\.spikevae.*load_model"):
         SparseCoder.load(tmp_path / "vae.spikevae")
     data = (tmp_path / "sparse.spikevae").read_bytes()
-    (tmp_path / "other.spikevae").write_bytes(data.replace(b'"kind":"sparse_coding"', b'"kind":"sparse_codinh"'))
+    (tmp_path / "other.spikevae").write_bytes(
+        data.replace(b'"inference":"sparse_coding"', b'"inference":"sparse_codinh"')
+    )
     with pytest.raises(ValueError, match=r"other\.spikevae.*sparse_codinh.*amortised"):
         SparseCoder.load(tmp_path / "other.spikevae")
     # A file without the word is of the time when all models were amortised.
     model = SpikeVAE(n_latents=3, steps=2, random_state=0).fit(X)
     save_model(model.model_, tmp_path / "m.spikevae", {"latent": "poisson", "n_latents": 3, "clamp": 5.0})
     data = (tmp_path / "m.spikevae").read_bytes()
-    assert b'"kind":"amortised"' in data
-    (tmp_path / "old.spikevae").write_bytes(data.replace(b'"kind":"amortised"', b'"kimd":"amortised"'))
+    assert b'"inference":"amortised"' in data
+    (tmp_path / "old.spikevae").write_bytes(data.replace(b'"inference":"amortised"', b'"imference":"amortised"'))
     assert load_model_file(tmp_path / "old.spikevae")[0].n_latents == 3
 
 

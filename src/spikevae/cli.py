@@ -292,7 +292,7 @@ def compare(
     n
         Number of patches.
     inference
-        own, lca-soft, lca-hard, lca-rectified, ista, fista or nonnegative; may be repeated.
+        own, lca-soft, lca-hard, lca-rectified, ista, fista, nonnegative or iterative; may be repeated.
     match
         What is made equal to the model's own: zeros or r2.
     prices

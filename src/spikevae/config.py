@@ -19,6 +19,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 
 from .data._config import DataConfig
 from .distributions import get_law
+from .models.flows import get_flow
 
 
 class FrozenConfig(BaseModel):
@@ -74,6 +75,8 @@ class FitConfig(FrozenConfig):
     start_spread: float = Field(0.0, ge=0)
     """Half-width of the uniform spread of the prior's starting log firing rate around `start`."""
 
+    inference: Literal["amortised", "iterative"] = "amortised"
+    """How a posterior is found: by an encoder, or step by step on the free energy (FOND), without one."""
     encoder: Literal["linear", "mlp", "conv"] = "linear"
     """The network that turns a stimulus into the parameters of its posterior."""
     encoder_bias: bool = True
@@ -90,6 +93,42 @@ class FitConfig(FrozenConfig):
     """Soft clamp of the encoder's output (log firing rate from above, log scale on both sides); None: none."""
     prior: Literal["learned", "closed_form", "fixed"] = "closed_form"
     """How the prior's parameters are found: by gradient, as the mean posterior statistics, or not at all."""
+
+    inference_steps: int = Field(16, ge=1, le=10_000)
+    """Steps of inference in training (iterative only)."""
+    evaluation_steps: int = Field(64, ge=1, le=10_000)
+    """Steps of inference in evaluation (iterative only)."""
+    inner_steps: int = Field(1, ge=1, le=1000)
+    """Moves of the state within a step, between which the reference stays (iterative only)."""
+    backprop_steps: int | None = Field(None, ge=1)
+    """Steps through which gradients are propagated back at a time; None: through all (iterative only)."""
+    reference: Literal["prior", "previous"] = "prior"
+    """What leak and coding rate are measured from: the prior, or the posterior of the step before, as published; KL in
+    evaluations is from the prior (iterative only)."""
+    dynamics: Literal["auto", "expected", "sampled"] = "auto"
+    """Inference by the mean code or by sampled spikes; auto takes the mean where that is exact (iterative only)."""
+    integrator: Literal["euler", "exponential"] = "exponential"
+    """Steps of the state: Euler, or with the leak integrated exactly (iterative only)."""
+    guard: bool = True
+    """Whether a step of expected dynamics is halved until it does not raise the free energy (iterative only)."""
+    step_size: float = Field(0.1, gt=0, allow_inf_nan=False)
+    """Size of a step of inference at the start of training (iterative only)."""
+    learn_step_size: bool = True
+    """Whether the step size is learned (iterative only)."""
+    beta_inner: float | None = Field(None, ge=0, allow_inf_nan=False)
+    """Weight of the leak in inference; None: that of the coding rate in the objective, `beta` (iterative only)."""
+    self_inhibition: Literal["auto", "exact", "learned", "none"] = "auto"
+    """What a unit's own variance does to it: half its squared weights over the noise variance (exact, linear decoders),
+    a learned bias, as published, or nothing; auto takes the first that applies (iterative only)."""
+    loss_steps: Literal["all", "last"] = "all"
+    """Steps whose free energy training lowers: the mean of all, or the last (iterative only)."""
+    kl_form: Literal["correct", "published"] = "correct"
+    """Divergence in training: the correct one, or, for comparison only, that of the published code, which has the
+    posterior's firing rate in place of the prior's before it (iterative Poisson only)."""
+    learning: Literal["backpropagation", "natural_gradient"] = "backpropagation"
+    """How iterative models with a linear decoder learn: by gradients through the steps, or without back-propagation,
+    decoder, noise and prior flowing along their natural gradients (needs optimizer='sgd'; a learning rate of 0.1 moves
+    a tenth of the way that the flow goes in unit time)."""
 
     likelihood: Literal["gaussian", "bernoulli"] = "gaussian"
     """Law of a pixel given the code."""
@@ -114,8 +153,9 @@ class FitConfig(FrozenConfig):
     """Number of passes over the training set; either this or `steps`."""
     batch_size: int = Field(250, ge=1)
     """Stimuli per optimiser step (the whole training set where that is smaller)."""
-    optimizer: Literal["adam", "adamax"] = "adam"
-    """torch.optim class; moments .9 and .999, epsilon 1e-8, no weight decay."""
+    optimizer: Literal["adam", "adamax", "sgd"] = "adam"
+    """torch.optim class; moments .9 and .999, epsilon 1e-8, no weight decay; sgd: none, for learning by natural
+    gradient."""
     learning_rate: float = Field(0.005, gt=0)
     """Peak learning rate."""
     encoder_lr_factor: float = Field(0.3, gt=0)
@@ -140,7 +180,7 @@ class FitConfig(FrozenConfig):
         law = get_law(self.latent)
         if (self.steps is None) == (self.epochs is None):
             raise ValueError(f"give either steps or epochs, not {'both' if self.steps else 'neither'}")
-        if self.prior == "closed_form" and not self.encoder_bias:
+        if self.inference == "amortised" and self.prior == "closed_form" and not self.encoder_bias:
             raise ValueError(
                 "prior='closed_form' needs encoder_bias=True: tied to a bias-free encoder it inflates the "
                 "firing rates. Set encoder_bias=True or prior='learned'"
@@ -157,6 +197,60 @@ class FitConfig(FrozenConfig):
         if self.cycles == 2 and self.steps is not None and self.steps % 2:
             raise ValueError(f"cycles=2 needs an even number of steps, given {self.steps}")
         return self
+
+    @model_validator(mode="after")
+    def _consistent_inference(self) -> Self:
+        if self.inference != "iterative":
+            changed = [
+                name for name in ITERATIVE_FIELDS if getattr(self, name) != type(self).model_fields[name].default
+            ]
+            if self.optimizer == "sgd":
+                changed.append("optimizer='sgd'")
+            if changed:
+                raise ValueError(f"{', '.join(changed)} need inference='iterative', given {self.inference!r}")
+            return self
+        flow = get_flow(self.latent)
+        if self.dynamics == "expected" and not self.has_exact_objective:
+            raise ValueError(
+                f"dynamics='expected' needs decoder='linear' and likelihood='gaussian', given {self.decoder!r} and "
+                f"{self.likelihood!r}; use dynamics='sampled'"
+            )
+        if self.self_inhibition == "exact" and not self.has_exact_objective:
+            raise ValueError("self_inhibition='exact' needs decoder='linear' and likelihood='gaussian'; use 'learned'")
+        if self.self_inhibition in ("learned", "none") and not (flow.is_natural and self.samples_codes):
+            raise ValueError(
+                f"self_inhibition={self.self_inhibition!r} needs dynamics='sampled' and a latent of counts: elsewhere "
+                "the exact term is part of the gradient. Use self_inhibition='auto'"
+            )
+        if (self.learning == "natural_gradient") != (self.optimizer == "sgd"):
+            raise ValueError(
+                f"learning={self.learning!r} does not go with optimizer={self.optimizer!r}: natural gradients are for "
+                "'sgd', and 'sgd' is for them"
+            )
+        if self.learning == "natural_gradient" and not (self.has_exact_objective and self.estimator != "monte_carlo"):
+            raise ValueError(
+                "learning='natural_gradient' needs decoder='linear', likelihood='gaussian' and the exact objective"
+            )
+        if self.kl_form == "published" and self.latent != "poisson":
+            raise ValueError(f"kl_form='published' is a form of the Poisson divergence; latent is {self.latent!r}")
+        if self.backprop_steps is not None and self.loss_steps == "last" and self.backprop_steps < self.inference_steps:
+            raise ValueError("backprop_steps cuts off steps that loss_steps='last' does not look at; use 'all'")
+        return self
+
+    @property
+    def samples_codes(self) -> bool:
+        """Whether iterative inference is by sampled codes."""
+        return self.dynamics == "sampled" or (self.dynamics == "auto" and not self.has_exact_objective)
+
+    @property
+    def draws(self) -> bool:
+        """Whether a training step draws random codes."""
+        return not self.exact or (self.inference == "iterative" and self.samples_codes)
+
+    @property
+    def steps_in_graph(self) -> int:
+        """Times that a training step goes through the code."""
+        return 1 if self.inference == "amortised" else self.inference_steps * self.inner_steps
 
     @property
     def has_exact_objective(self) -> bool:
@@ -208,6 +302,24 @@ class FitConfig(FrozenConfig):
         text = json.dumps({"fit": self.model_dump(mode="json"), "data": data.model_dump(mode="json")}, sort_keys=True)
         return hashlib.sha256(text.encode()).hexdigest()[:12]
 
+
+ITERATIVE_FIELDS = (
+    "inference_steps",
+    "evaluation_steps",
+    "inner_steps",
+    "backprop_steps",
+    "reference",
+    "dynamics",
+    "integrator",
+    "guard",
+    "step_size",
+    "learn_step_size",
+    "beta_inner",
+    "self_inhibition",
+    "loss_steps",
+    "kl_form",
+    "learning",
+)
 
 # "*" holds for every law, a law's own name for that law. "paper" is the configuration of the published sweep
 # (arXiv 2602.13421; its logs: 3000 epochs, 5 of warm-up, batch 1000), field by field; docs/recipes.md has the table.

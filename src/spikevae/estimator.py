@@ -13,7 +13,7 @@ from sklearn.utils.validation import check_is_fitted, validate_data
 
 from .config import FitConfig
 from .evaluate import Metrics, evaluate
-from .models.amortised import AmortisedVAE
+from .models._model import LatentModel
 from .models.coded import Coder
 from .models.files import load_model as load_model_file
 from .models.files import save_model
@@ -55,7 +55,7 @@ class SpikeVAE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator)
 
     Attributes
     ----------
-    model_ : AmortisedVAE
+    model_ : AmortisedVAE or IterativeVAE
         The trained model, on the CPU.
     components_ : ndarray (K, D)
         Dictionary; only where the decoder is linear.
@@ -212,7 +212,7 @@ class SpikeVAE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator)
             return (1, side, side)
         return self.shape_
 
-    def _adopt(self, model: AmortisedVAE) -> None:
+    def _adopt(self, model: LatentModel) -> None:
         self.model_ = model.eval().requires_grad_(False)
         if model.dictionary is not None:
             self.components_ = model.dictionary.detach().numpy().copy()
@@ -223,15 +223,16 @@ class SpikeVAE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator)
     def transform(self, X: Any) -> NDArray[np.float32]:
         """Posterior mean codes (n, K): firing rates in spikes per stimulus for counts."""
         check_is_fitted(self)
+        noise = generator(0, "evaluation")
         with torch.inference_mode():
-            return self.model_.posterior(self._check(X, reset=False)).mean.numpy()
+            return self.model_.posterior(self._check(X, reset=False), generator=noise).mean.numpy()
 
     def sample_codes(self, X: Any, *, random_state: int = 0) -> NDArray[Any]:
         """One sampled code (n, K) a stimulus: int64 counts for laws of counts, float32 otherwise."""
         check_is_fitted(self)
         noise = generator(int(random_state), "evaluation")
         with torch.inference_mode():
-            codes = self.model_.posterior(self._check(X, reset=False)).sample(generator=noise)
+            codes = self.model_.posterior(self._check(X, reset=False), generator=noise).sample(generator=noise)
         return codes.numpy().astype(np.int64) if self.model_.law.is_count else codes.numpy()
 
     def inverse_transform(self, X: Any) -> NDArray[np.float32]:

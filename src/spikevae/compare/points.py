@@ -288,7 +288,7 @@ class _Job:
         for _ in range(MATCH_TRIALS):
             if min(abs(value - target) for value in tried.values()) <= MATCH_TOLERANCE:
                 break
-            price = crossing({**tried, scan.silent: ends[metric]}, target)
+            price = crossing(tried | ({} if scan.silent is None else {scan.silent: ends[metric]}), target)
             if price is None:  # beyond the scan: below its lowest price, if anywhere
                 price = min(tried) / BELOW
                 nearest = min(tried, key=lambda p: abs(tried[p] - target))

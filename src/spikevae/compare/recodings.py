@@ -10,6 +10,7 @@ from torch import Tensor
 
 from ..models._model import LatentModel
 from ..models.coded import Coder
+from ..models.iterative import IterativeVAE
 from ..models.sparse_coding import INFERENCES
 from ..models.sparse_model import SparseCoding
 
@@ -36,8 +37,8 @@ class Scan:
 
     prices: list[float]
     """Rising."""
-    silent: float
-    """A price at which every code is silent."""
+    silent: float | None
+    """A price at which every code is silent; None where there is none."""
 
 
 @dataclass(frozen=True)
@@ -87,6 +88,46 @@ def _sparse(inference: str, colour: str, marker: str) -> Recoding:
     return Recoding(INFERENCES[inference].label, colour, marker, build, sparse_scan)
 
 
+ITERATIVE_STEPS = 100
+"""Steps of iterative inference."""
+BETAS = (0.02, 4.0)
+"""Ends of a scan over beta."""
+
+
+def _iterative(model: Any, beta: float, effort: Effort) -> LatentModel:
+    """Iterative inference with the law, the decoder, the prior and the pixel noise of a model."""
+    if not isinstance(model, LatentModel):
+        raise ValueError(
+            "iterative inference needs the law and the prior of a code, and sparse coders have neither: leave it "
+            "out, or compare models that `spikevae train` made"
+        )
+    iterative = IterativeVAE(
+        model.shape,
+        latent=model.law.name,
+        n_latents=model.n_latents,
+        generator=torch.Generator(),
+        beta=beta,
+        decoder_bias=bias_of(model) is not None,
+        clamp=model.clamp,
+        prior=model.prior_mode,
+        evaluation_steps=min(ITERATIVE_STEPS, effort.max_steps),
+    ).to(model.log_noise_variance)
+    shared, theirs = iterative.state_dict(), model.state_dict()
+    iterative.load_state_dict(
+        {name: theirs[name] if name.startswith(GENERATIVE) else value for name, value in shared.items()}
+    )
+    return iterative.eval().requires_grad_(False)
+
+
+GENERATIVE = ("decoder.", "prior_", "log_noise_variance")
+"""Weights of the generative half, which any inference shares."""
+
+
+def beta_scan(model: Any, x: Tensor, count: int) -> Scan:
+    """Values of beta, evenly spread in their logarithm."""
+    return Scan(np.geomspace(*BETAS, count).tolist(), None)
+
+
 # Colours that the colour-blind can tell apart (Okabe & Ito 2008), each with a marker of its own.
 RECODINGS: dict[str, Recoding] = {
     OWN: Recoding("as trained", "#1b1f24", "*", lambda model, price, effort: model, None),
@@ -96,6 +137,7 @@ RECODINGS: dict[str, Recoding] = {
     "ista": _sparse("ista", "#56B4E9", "v"),
     "fista": _sparse("fista", "#CC79A7", "D"),
     "nonnegative": _sparse("nonnegative", "#E69F00", "P"),
+    "iterative": Recoding("Iterative (price: beta)", "#59636e", "X", _iterative, beta_scan),
 }
 DEFAULT = (OWN, "lca-soft", "lca-hard", "lca-rectified", "fista")
 """What is compared unless asked otherwise: ISTA and the non-negative FISTA reach the codes of others, only slower or

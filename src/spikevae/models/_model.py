@@ -79,7 +79,10 @@ class LatentModel(nn.Module, ABC):
 
     def prior(self) -> Law:
         """The prior, one law per unit: batch shape (K,)."""
-        return self.law.from_prior({name: getattr(self, f"prior_{name}") for name in self.law.prior_params})
+        values = {name: getattr(self, f"prior_{name}") for name in self.law.prior_params}
+        if not torch.is_grad_enabled():  # a law caches its moments: in inference mode they must not ask for gradients
+            values = {name: value.detach() for name, value in values.items()}
+        return self.law.from_prior(values)
 
     @abstractmethod
     def posterior(self, x: Tensor, *, generator: Generator | None = None) -> Law:

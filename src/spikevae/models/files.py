@@ -3,6 +3,7 @@
 import json
 import math
 import os
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -13,11 +14,14 @@ from safetensors.torch import save_file
 from ._model import LatentModel
 from .amortised import AmortisedVAE
 from .coded import Coder
+from .iterative import IterativeVAE
 from .sparse_model import SparseCoding
 
+MODELS: dict[str, Callable[..., LatentModel]] = {model.inference: model for model in (AmortisedVAE, IterativeVAE)}
+"""Every model by the word for its inference in configurations."""
 FORMAT = "spikevae model 1"
-KINDS: dict[str, Any] = {"amortised": AmortisedVAE, "sparse_coding": SparseCoding}
-"""Every class of models in files, by its word there; a file without one holds an amortised model."""
+KINDS: dict[str, Any] = {**MODELS, "sparse_coding": SparseCoding}
+"""Every class of models by its word in files; a file without one holds an amortised model."""
 MAX_WEIGHTS = 1 << 28  # of one layer: a gigabyte in float32
 
 
@@ -38,7 +42,7 @@ def save_model(
     scratch = path.with_name(f"{path.name}.{os.getpid()}.tmp")
     metadata = {
         "format": FORMAT,
-        "kind": next(word for word, kind in KINDS.items() if type(model) is kind),
+        "inference": next(word for word, kind in KINDS.items() if kind is type(model)),
         "shape": json.dumps(model.shape),
         "given": json.dumps(given),
         "extra": json.dumps(extra or {}),
@@ -70,10 +74,10 @@ def load_model(path: str | Path) -> tuple[Any, dict[str, Any]]:
         if not isinstance(given, dict) or not isinstance(extra, dict):
             raise ValueError("its configuration is not a table")
         _check_sizes(shape, given)
-        kind = metadata.get("kind", "amortised")
-        if kind not in KINDS:
-            raise ValueError(f"it holds a model of kind {kind!r}, unknown here; known are {', '.join(KINDS)}")
-        model = KINDS[kind](shape, generator=torch.Generator(), **given)
+        inference = metadata.get("inference", AmortisedVAE.inference)
+        if inference not in KINDS:
+            raise ValueError(f"its inference is {inference!r}; this version knows {', '.join(KINDS)}")
+        model = KINDS[inference](shape, generator=torch.Generator(), **given)
         model.to(next(iter(tensors.values())).dtype).load_state_dict(tensors)
     except (SafetensorError, json.JSONDecodeError, KeyError, TypeError, RuntimeError) as error:
         raise ValueError(f"{path} is not a readable model file: {error}") from None

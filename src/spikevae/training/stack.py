@@ -16,9 +16,10 @@ import torch
 from torch import Tensor
 from torch.func import functional_call, stack_module_state, vmap
 
-from ..config import FitConfig
+from ..config import ITERATIVE_FIELDS, FitConfig
 from ..distributions._random import GeneratorStack
-from ..models.amortised import AmortisedVAE
+from ..models._model import LatentModel
+from ..models.files import MODELS
 from ..networks import DEFAULT_HIDDEN
 from . import schedules
 
@@ -30,8 +31,6 @@ MODEL_FIELDS = [
     "n_latents",
     "start",
     "start_spread",
-    "encoder",
-    "encoder_bias",
     "decoder",
     "decoder_bias",
     "hidden",
@@ -41,17 +40,23 @@ MODEL_FIELDS = [
     "likelihood",
     "noise_variance",
 ]
+OWN_FIELDS = {
+    "amortised": ["encoder", "encoder_bias"],
+    "iterative": ["beta", "spike_price", *ITERATIVE_FIELDS],
+}
 RUNNING, DIVERGED, SETTLED = 0, 1, 2
 
 
 def model_arguments(config: FitConfig) -> dict[str, Any]:
-    """What :class:`AmortisedVAE` is built with, save shape and generator."""
-    return {name: getattr(config, name) for name in MODEL_FIELDS}
+    """What the model is built with, save shape and generator."""
+    return {name: getattr(config, name) for name in [*MODEL_FIELDS, *OWN_FIELDS[config.inference]]}
 
 
-def build_model(config: FitConfig, shape: tuple[int, ...]) -> AmortisedVAE:
+def build_model(config: FitConfig, shape: tuple[int, ...]) -> LatentModel:
     """A fresh model with the weights that this configuration starts from."""
-    return AmortisedVAE(shape, generator=schedules.generator(config.seed, "weights"), **model_arguments(config))
+    return MODELS[config.inference](
+        shape, generator=schedules.generator(config.seed, "weights"), **model_arguments(config)
+    )
 
 
 def stack_key(config: FitConfig) -> str:
@@ -71,7 +76,7 @@ def stack_bytes(config: FitConfig, shape: tuple[int, ...], n_fits: int) -> int:
     if "conv" in (config.encoder, config.decoder):
         channels = config.hidden or DEFAULT_HIDDEN["conv"]
         widest = max(config.n_latents, channels[0] * math.prod(shape[-2:]))
-    live = config.batch_size * (LIVE_TENSORS * widest + LIVE_OUTPUTS * math.prod(shape))
+    live = config.batch_size * config.steps_in_graph * (LIVE_TENSORS * widest + LIVE_OUTPUTS * math.prod(shape))
     return 4 * n_fits * (4 * n_parameters + live)
 
 
@@ -82,7 +87,7 @@ LIVE_TENSORS, LIVE_OUTPUTS = 16, 5
 class FitResult:
     """One fit taken out of a stack."""
 
-    model: AmortisedVAE
+    model: LatentModel
     """With its current parameters, on the CPU."""
     status: int
     """RUNNING, DIVERGED or SETTLED."""
@@ -130,7 +135,7 @@ class Stack:
         self.params: dict[str, Tensor] = {k: v.detach().requires_grad_() for k, v in params.items()}
         self.buffers: dict[str, Tensor] = {k: v.detach().clone() for k, v in buffers.items()}
         self.template = copy.deepcopy(models[0]).to("meta")
-        kind = {"adam": torch.optim.Adam, "adamax": torch.optim.Adamax}[self.config.optimizer]
+        kind = {"adam": torch.optim.Adam, "adamax": torch.optim.Adamax, "sgd": torch.optim.SGD}[self.config.optimizer]
         options = {"fused": True} if self.config.optimizer == "adam" else {"foreach": True}
         groups = [{"params": [p], "factor": self._lr_factor(name)} for name, p in self.params.items()]
         self.optimizer = kind(groups, lr=self.config.learning_rate, **options)
@@ -186,7 +191,7 @@ class Stack:
             step, self.n_steps, config.temperature_anneal, config.temperature_start, config.temperature
         )
         generators = None
-        if not config.exact:
+        if config.draws:
             generators = GeneratorStack([schedules.generator(c.seed, "noise", step, self.device) for c in self.configs])
 
         def one_fit(params: dict, buffers: dict, x: Tensor, beta: Tensor, price: Tensor) -> tuple[Tensor, ...]:
@@ -263,7 +268,7 @@ class Stack:
         self.frozen_at[which] = self.step_number
         for p in self.params.values():
             state = self.optimizer.state.get(p)
-            if state:
+            if state and "exp_avg" in state:
                 state["exp_avg"][which] = 0.0
 
     def _close_window(self) -> None:
