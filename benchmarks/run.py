@@ -4,11 +4,12 @@ import argparse
 import json
 from pathlib import Path
 
+import iterative
 import sampler
 import stacks
 from machine import machine
 
-BENCHMARKS = {"sampler": sampler.compare, "stacks": stacks.compare}
+BENCHMARKS = {"iterative": iterative.compare, "sampler": sampler.compare, "stacks": stacks.compare}
 
 
 def main() -> None:

@@ -15,6 +15,8 @@ from spikevae.config import FitConfig
 from spikevae.distributions import Poisson
 from spikevae.estimator import SpikeVAE
 from spikevae.evaluate import evaluate
+from spikevae.inference_energy import inference_energy
+from spikevae.metrics.reconstruction import r2_pooled
 from spikevae.models import IterativeVAE, load_model, save_model
 from spikevae.models.descent import Costs, Rule, advance, free_energy, guard
 from spikevae.models.drive import LinearDrive, NetworkDrive
@@ -501,6 +503,47 @@ def test_estimator_takes_iterative_inference(stimuli):
     model.fit(x)
     np.testing.assert_array_equal(model.transform(x), model.transform(x))
     assert model.sample_codes(x).dtype == np.int64 and np.isfinite(model.score(x))
+
+
+def test_energy_of_inference_is_what_the_states_say(stimuli):
+    """Spikes, operations and R2 of each step, recomputed from the states one by one."""
+    model = build_model(
+        fit(dynamics="sampled", init_scale=0.8, inner_steps=2, start=-4.0, step_size=0.02), SHAPE
+    ).requires_grad_(False)
+    energy = inference_energy(model, stimuli, steps=10, seed=3)
+    states = list(model.trajectory(stimuli, 10, generator=seeded(3)))
+    assert len(states) == 20 == len(energy.r2)
+    spikes = [float(s.emitted.sum(1).mean()) for s in states]
+    np.testing.assert_allclose(energy.spikes, spikes, rtol=1e-6)
+    np.testing.assert_allclose(energy.operations, np.array(spikes) * 6, rtol=1e-6)  # K synapses a spike
+    np.testing.assert_allclose(energy.macs, [16 * 6] + [0] * 19)  # the stimulus comes in once
+    np.testing.assert_allclose(energy.joules, 4.6e-12 * energy.macs + 0.9e-12 * energy.operations)
+    np.testing.assert_allclose(
+        energy.r2, [r2_pooled(stimuli, model.decode(model.codes(s))) for s in states], rtol=1e-5, atol=1e-6
+    )
+    kls = [float(kl_divergence(model.law_of(s), model.prior()).sum(1).mean()) for s in states]
+    np.testing.assert_allclose(energy.kl, kls, rtol=1e-5)
+    n = int(energy.steps_to_share)
+    assert energy.r2[-1] > 0 and n == next(i for i, r2 in enumerate(energy.r2, 1) if r2 >= 0.95 * energy.r2[-1]) > 1
+    assert energy.spikes_to_share == pytest.approx(sum(spikes[:n]))
+    assert energy.operations_to_share == pytest.approx(6 * sum(spikes[:n]), rel=1e-6)
+    assert energy.joules_to_share == pytest.approx(energy.joules[:n].sum())
+
+
+def test_energy_of_graded_inference(stimuli):
+    """Expected dynamics send K graded values a step; a Gaussian code has no spikes; a network works each step."""
+    linear, signed, network = (
+        inference_energy(build_model(fit(**options), SHAPE), stimuli, steps=3, seed=0, batch_size=30)
+        for options in ({}, {"latent": "gaussian", "prior": "fixed"}, {"decoder": "mlp", "hidden": (5,), "start": -2.0})
+    )
+    assert (linear.operations == 6 * 6).all() and (linear.spikes > 0).all()
+    assert np.isnan(signed.spikes).all() and np.isnan(signed.spikes_to_share)
+    assert (network.macs == 2 * (6 * 5 + 5 * 16) - 6 * 5).all()
+    assert (network.operations < 6 * 5 * 10).all()
+    with pytest.raises(ValueError, match="expected \\(m, 16\\)"):
+        inference_energy(build_model(fit(), SHAPE), stimuli[:, :3])
+    with pytest.raises(ValueError, match="steps=0"):
+        inference_energy(build_model(fit(), SHAPE), stimuli, steps=0)
 
 
 @pytest.mark.parametrize(

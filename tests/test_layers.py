@@ -26,6 +26,7 @@ LAYERS = {
     "objectives": 1,
     "models": 2,
     "evaluate": 3,
+    "inference_energy": 3,
     "config": 3,
     "training": 4,
     "estimator": 5,

@@ -1,5 +1,6 @@
 """A posterior found by inference that goes step by step: a recurrent spiking network instead of an encoder."""
 
+from collections.abc import Iterator
 from operator import attrgetter
 from typing import ClassVar, Literal, NamedTuple, final
 
@@ -176,6 +177,14 @@ class IterativeVAE(LatentModel):
             state = self._look_on(state, drive, generator)
         return state
 
+    def trajectory(self, x: Tensor, steps: int, *, generator: Generator | None = None) -> Iterator[State]:
+        """The states of :meth:`infer` one after another, `inner_steps` a step."""
+        drive, state = self._drive(x, reused=True), self.init_state(len(x))
+        for _ in range(steps):
+            for moved in self._moves(state, drive, generator):
+                yield moved
+                state = moved
+
     def codes(self, state: State) -> Tensor:
         """(B, K) mean codes of a state: firing rates for counts."""
         return self.law_of(state).mean
@@ -254,11 +263,13 @@ class IterativeVAE(LatentModel):
             size = size * scale
         return advance(self.rule, params, reference, look, width, costs, size, sampled=self.sampled), guarded
 
-    def _look_on(self, state: State, drive: Drive, generator: Generator | None, costs: Costs | None = None) -> State:
-        """`inner_steps` steps from a state, spikes being drawn as whole numbers."""
+    def _moves(
+        self, state: State, drive: Drive, generator: Generator | None, costs: Costs | None = None
+    ) -> Iterator[State]:
+        """The `inner_steps` states that follow a state, spikes being drawn as whole numbers."""
         if self.sampled and generator is None:
             raise ValueError("sampled dynamics draw spikes: pass generator=torch.Generator(device).manual_seed(seed)")
-        params, emitted = state
+        params = state.params
         reference = params if self.reference == "previous" else self._start()
         width, costs = self._width(drive), costs or self._costs(self.beta, self.spike_price)
         known: Guarded | None = None
@@ -267,7 +278,12 @@ class IterativeVAE(LatentModel):
             emitted = law.sample(generator=generator) if self.sampled and generator is not None else law.mean
             look = drive.look(emitted) if known is None else Look(emitted, known.push)
             params, known = self._move(params, reference, drive, look, width, costs, known and known.energy)
-        return State(params, emitted)
+            yield State(params, emitted)
+
+    def _look_on(self, state: State, drive: Drive, generator: Generator | None, costs: Costs | None = None) -> State:
+        """The last of :meth:`_moves`."""
+        *_, last = self._moves(state, drive, generator, costs)
+        return last
 
     # Training ---------------------------------------------------------------------------------------------
 
