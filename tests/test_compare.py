@@ -27,7 +27,7 @@ def folder(tmp_path_factory):
     """Models that `spikevae train`, a sweep and the estimators saved."""
     path = tmp_path_factory.mktemp("models")
     for name, extra in {
-        "poisson": ["--n-latents", "48", "--beta", "0.3", "--steps", "200"],
+        "poisson": ["--n-latents", "48", "--beta", "0.3", "--steps", "200", "--set", "init='random'"],
         "gaussian": ["--latent", "gaussian", "--steps", "20", "--n-latents", "150"],
         "biased": ["--set", "decoder_bias=true", "--steps", "20", "--n-latents", "20"],
         "deep": ["--n-latents", "20", "--set", "decoder='mlp'", "--set", "hidden=[8]", "--steps", "4"],

@@ -200,4 +200,4 @@ class SparseCoding(Coder):
         error = squared_error(self.centred(x), state.code @ atoms)
         distortion = gaussian_distortion(error, self.n_features, self.log_noise_variance).mean()
         none = torch.zeros_like(cost)
-        return FreeEnergy(distortion + cost, distortion, cost, none, none)
+        return FreeEnergy(distortion + cost, distortion, cost, none, none, none, none)
