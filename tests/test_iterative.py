@@ -189,10 +189,12 @@ def test_a_known_push_has_the_gradient_of_the_push():
 # Integrators ----------------------------------------------------------------------------------------------
 
 
-def test_relative_gain_to_rounding():
+def test_relative_gain_to_rounding_with_its_slope():
     x = np.concatenate([[0.0], np.logspace(-12, 3, 200)])
     exact = np.where(x < 1e-4, 1 - x / 2 + x**2 / 6 - x**3 / 24, -np.expm1(-x) / np.where(x > 0, x, 1))
     np.testing.assert_allclose(relative_gain(torch.tensor(x)), exact, rtol=2e-13)
+    points = torch.tensor([1e-6, 1e-3, 0.3, 2.0, 40.0], dtype=torch.float64, requires_grad=True)
+    assert torch.autograd.gradcheck(relative_gain, points)
 
 
 @pytest.mark.parametrize("latent", ["poisson", "bernoulli"])
@@ -220,7 +222,7 @@ def test_integrators_are_of_first_order(latent, integrator):
     def slopes(values):
         look = drive.look(flow.posterior(values).mean)
         drift = flow.drift(values, look.push if costs.price is None else look.push - costs.price, drive.width)
-        return tuple(d + costs.beta * k for d, k in zip(drift, flow.leak(values, reference)))
+        return tuple(d + costs.beta * k for d, k in zip(drift, flow.leak(values, reference)[0]))
 
     def right(_, flat):
         values = tuple(torch.from_numpy(flat).reshape(n, B, K))

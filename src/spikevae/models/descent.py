@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from .drive import LinearDrive, Look
-from .flows import Flow, Params, euler, exponential
+from .flows import Flow, Params, exponential_gain, step
 
 HALVINGS = 20
 """Times a step is halved before its stimulus is left alone."""
@@ -59,12 +59,11 @@ def advance(
     flow = rule.flow
     push = look.push if costs.price is None else look.push - costs.price
     drift = flow.sampled_drift(params, push, width, look.code) if sampled else flow.drift(params, push, width)
-    slopes = tuple(torch.addcmul(d, k, costs.beta) for d, k in zip(drift, flow.leak(params, reference)))
-    if rule.integrator == "euler":
-        moved = euler(params, slopes, size)
-    else:
-        moved = exponential(params, slopes, size, tuple(costs.beta * d for d in flow.decay(params, reference)))
-    return flow.bounded(moved, rule.clamp)
+    leak, decay = flow.leak(params, reference)
+    slopes = tuple(torch.addcmul(d, k, costs.beta) for d, k in zip(drift, leak))
+    if rule.integrator == "exponential":
+        size = exponential_gain(size, costs.beta if decay is None else costs.beta * decay)
+    return flow.bounded(step(params, slopes, size), rule.clamp)
 
 
 def free_energy(flow: Flow, params: Params, reference: Params, drive: LinearDrive, look: Look, costs: Costs) -> Tensor:
