@@ -30,6 +30,7 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 from torch.distributions import kl_divergence
+from torch.nn.functional import softplus
 
 from ..distributions import Bernoulli, Gaussian, Poisson, RectifiedGaussian
 from ..distributions._law import Law
@@ -134,7 +135,8 @@ class BernoulliFlow(_CountFlow):
         return (torch.addcmul(push, width, torch.tanh(0.5 * params[0])),)  # 1 - 2 r = -tanh(u / 2)
 
     def log_partition(self, law: Law) -> Tensor:
-        return -law.zero_probability.log()
+        assert isinstance(law, Bernoulli)
+        return softplus(law.logit)
 
 
 class _LocationScaleFlow(Flow):
