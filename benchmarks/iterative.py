@@ -69,8 +69,8 @@ def compare(
         for name in VARIANTS
     ]
     lines = [
-        f"milliseconds a training step, {torch.get_num_threads()} threads: K = {n_latents}, batch {batch}, {steps} "
-        f"inference steps, {PIXELS} pixels; its products alone: {medians['products']:.0f}",
+        f"milliseconds a training step, {torch.get_num_threads()} threads: K = {n_latents}, batch {batch}, "
+        f"{steps} steps of inference, {PIXELS} pixels; its products alone: {medians['products']:.0f}",
         f"{'variant':<36} {'step':>7} {'ratio':>6}",
     ]
     lines += [f"{row['variant']:<36} {row['step_ms']:>7.0f} {row['ratio']:>6.2f}" for row in rows]

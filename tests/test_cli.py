@@ -14,7 +14,7 @@ import pytest
 
 from spikevae.cli import DONE, FAILED, INTERRUPTED, USAGE, main
 
-VERBS = ("sweep", "train", "evaluate", "report", "data", "bench", "models")
+VERBS = ("sweep", "train", "evaluate", "compare", "report", "data", "bench", "models")
 TINY = """
 name = "tiny"
 [data]
@@ -72,6 +72,7 @@ WRONG = {  # arguments: what the message must name
     "train --data folder:nowhere": "nowhere",
     "evaluate nothing.spikevae": "nothing.spikevae",
     "evaluate tiny20.toml": "tiny20.toml",
+    "compare nothing.spikevae": "nothing.spikevae",
     "report nowhere": "config.json",
     "data bundled --patch 1": "patch",
     "data bundeld": "'bundled'",

@@ -500,7 +500,7 @@ def test_iterative_inference_beats_an_encoder_on_the_same_free_energy(stimuli):
         stack = Stack([FitConfig.from_recipe("default", **given)], stimuli, SHAPE)
         train(stack)
         results[inference] = evaluate(stack.result(0).model, stimuli).metrics.free_energy
-    assert results["iterative"] < 0.9 * results["amortised"]
+    assert results["iterative"] < 0.95 * results["amortised"]
 
 
 def test_estimator_takes_iterative_inference(stimuli):

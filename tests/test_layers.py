@@ -32,6 +32,8 @@ LAYERS = {
     "estimator": 5,
     "_worker": 7,
     "single": 6,
+    "sparse_coder": 6,
+    "compare": 7,
     "sweep": 6,
     "bench": 6,
     "reporting": 7,

@@ -18,7 +18,7 @@ from typing import Any, Literal, Self
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from .data._config import DataConfig
-from .distributions import get_law
+from .distributions import LAWS, get_law
 from .models.flows import get_flow
 
 
@@ -70,8 +70,12 @@ class FitConfig(FrozenConfig):
     """Price of an expected spike in the objective, nats per spike."""
     seed: int = Field(0, ge=0, lt=2**31)
     """Seed of the initial weights, the order of the batches and the sampling noise."""
+    init: Literal["auto", "linear_limit", "random"] = "auto"
+    """Initial weights: `linear_limit` is the optimum for signals that are small against firing rates, for linear fits
+    of laws that have it; `random` weights; auto takes the limit where there is one."""
     start: float = Field(0.5, ge=-20, le=5)
-    """Log firing rate (spikes per unit per stimulus) at which every unit starts."""
+    """Log firing rate (spikes per unit per stimulus) at which every unit starts; for `linear_limit` the lowest one
+    considered: it starts from the lowest at which the limit nearly holds. Default: -5 for `linear_limit`, else 0.5."""
     start_spread: float = Field(0.0, ge=0)
     """Half-width of the uniform spread of the prior's starting log firing rate around `start`."""
 
@@ -153,6 +157,9 @@ class FitConfig(FrozenConfig):
     """Number of passes over the training set; either this or `steps`."""
     batch_size: int = Field(250, ge=1)
     """Stimuli per optimiser step (the whole training set where that is smaller)."""
+    decoder_update: Literal["auto", "least_squares", "gradient"] = "auto"
+    """A linear decoder by least squares from running second moments of the code, or by its gradient; auto solves it
+    where the objective is exact and inference amortised."""
     optimizer: Literal["adam", "adamax", "sgd"] = "adam"
     """torch.optim class; moments .9 and .999, epsilon 1e-8, no weight decay; sgd: none, for learning by natural
     gradient."""
@@ -161,7 +168,8 @@ class FitConfig(FrozenConfig):
     encoder_lr_factor: float = Field(0.3, gt=0)
     """Learning rate of the encoder's weights, as a multiple of `learning_rate`."""
     bias_lr_factor: float = Field(20.0, gt=0)
-    """Learning rate of the encoder's last bias, as a multiple of `learning_rate`: it alone moves whole firing rates."""
+    """Learning rate of the encoder's last bias, as a multiple of `learning_rate`: it alone moves whole firing rates.
+    Default: 5 from a `linear_limit` start, which has them nearly right, else 20."""
     learning_rate_end: float = Field(1e-5, ge=0)
     """Learning rate at the end of the cosine."""
     warmup: float = Field(0.02, ge=0, lt=1)
@@ -175,9 +183,27 @@ class FitConfig(FrozenConfig):
     stop_tolerance: float = Field(1e-4, ge=0)
     """Relative improvement of the windowed objective that counts as progress."""
 
+    @model_validator(mode="before")
+    @classmethod
+    def _defaults_at_limit(cls, given: Any) -> Any:
+        if isinstance(given, Mapping) and cls.starts_at_limit_with(given):
+            return {"start": -5.0, "bias_lr_factor": 5.0, **given}
+        return given
+
     @model_validator(mode="after")
     def _consistent(self) -> Self:
         law = get_law(self.latent)
+        if self.init == "linear_limit" and not self.starts_at_limit:
+            raise ValueError(
+                "init='linear_limit' needs amortised inference, linear encoder and decoder, the encoder with a bias "
+                f"and the decoder without, Gaussian likelihood and a law with such a limit, which {self.latent!r} "
+                f"{'has' if law.signal_gain(0.0) else 'has not'}; use init='auto'"
+            )
+        if self.decoder_update == "least_squares" and not self.solves_decoder:
+            raise ValueError(
+                "decoder_update='least_squares' needs amortised inference, the exact objective and a decoder without "
+                "bias; use decoder_update='auto'"
+            )
         if (self.steps is None) == (self.epochs is None):
             raise ValueError(f"give either steps or epochs, not {'both' if self.steps else 'neither'}")
         if self.inference == "amortised" and self.prior == "closed_form" and not self.encoder_bias:
@@ -257,6 +283,33 @@ class FitConfig(FrozenConfig):
         """Whether the expected distortion has a closed form."""
         return self.decoder == "linear" and self.likelihood == "gaussian"
 
+    @classmethod
+    def starts_at_limit_with(cls, given: Mapping[str, Any]) -> bool:
+        """Whether a fit with these settings and otherwise defaults starts at the limit of small signals."""
+        value = {name: given.get(name, cls.model_fields[name].default) for name in LIMIT_FIELDS}
+        linear = (value["encoder"], value["decoder"], value["likelihood"]) == ("linear", "linear", "gaussian")
+        law = LAWS.get(value["latent"]) if isinstance(value["latent"], str) else None
+        return bool(
+            value["init"] != "random"
+            and value["inference"] == "amortised"
+            and linear
+            and value["encoder_bias"]
+            and not value["decoder_bias"]
+            and law is not None
+            and law.signal_gain(0.0) is not None
+        )
+
+    @property
+    def starts_at_limit(self) -> bool:
+        """Whether the initial weights are those of the limit of small signals."""
+        return self.starts_at_limit_with({name: getattr(self, name) for name in LIMIT_FIELDS})
+
+    @property
+    def solves_decoder(self) -> bool:
+        """Whether the decoder is solved by least squares instead of following its gradient."""
+        amortised = self.inference == "amortised"
+        return self.decoder_update != "gradient" and amortised and self.exact and not self.decoder_bias
+
     @property
     def exact(self) -> bool:
         """Whether training uses the closed form."""
@@ -284,8 +337,11 @@ class FitConfig(FrozenConfig):
         if "steps" in overrides or "epochs" in overrides:
             values.pop("steps", None)
             values.pop("epochs", None)
+        values = {**values, **overrides}
+        if values.get("steps") is None and values.get("epochs") is None:
+            values["steps"] = LIMIT_STEPS if cls.starts_at_limit_with(values) else STEPS
         try:
-            return cls(**{**values, **overrides})
+            return cls(**values)
         except ValidationError as error:
             raise ValueError(readable(error, f"fit configuration (recipe {recipe})")) from None
 
@@ -302,6 +358,11 @@ class FitConfig(FrozenConfig):
         text = json.dumps({"fit": self.model_dump(mode="json"), "data": data.model_dump(mode="json")}, sort_keys=True)
         return hashlib.sha256(text.encode()).hexdigest()[:12]
 
+
+LIMIT_FIELDS = ("inference", "init", "latent", "encoder", "decoder", "encoder_bias", "decoder_bias", "likelihood")
+
+STEPS, LIMIT_STEPS = 3000, 1000
+"""Optimiser steps of the default recipe from random weights, and from the limit of small signals."""
 
 ITERATIVE_FIELDS = (
     "inference_steps",
@@ -325,7 +386,7 @@ ITERATIVE_FIELDS = (
 # (arXiv 2602.13421; its logs: 3000 epochs, 5 of warm-up, batch 1000), field by field; docs/recipes.md has the table.
 RECIPES: dict[str, dict[str, dict[str, Any]]] = {
     "default": {
-        "*": {"steps": 3000, "prior": "closed_form", "grad_clip": 500.0},
+        "*": {"prior": "closed_form", "grad_clip": 500.0},
         "gaussian": {"prior": "fixed"},
         "rectified_gaussian": {"prior": "fixed"},
     },
@@ -335,6 +396,7 @@ RECIPES: dict[str, dict[str, dict[str, Any]]] = {
             "decoder": "linear",
             "encoder_bias": False,
             "decoder_bias": False,
+            "init": "random",
             "init_scale": 0.05,
             "prior": "fixed",
             "start": -5.0,
@@ -346,6 +408,7 @@ RECIPES: dict[str, dict[str, dict[str, Any]]] = {
             "temperature": 0.05,
             "temperature_anneal": 0.5,
             "beta_anneal": 0.5,
+            "decoder_update": "gradient",
             "optimizer": "adamax",
             "learning_rate": 0.005,
             "learning_rate_end": 1e-5,

@@ -14,6 +14,7 @@ from sklearn.utils.validation import check_is_fitted, validate_data
 from .config import FitConfig
 from .evaluate import Metrics, evaluate
 from .models._model import LatentModel
+from .models.coded import Coder
 from .models.files import load_model as load_model_file
 from .models.files import save_model
 from .progress import show_progress
@@ -158,20 +159,7 @@ class SpikeVAE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator)
 
     def _check(self, X: Any, *, reset: bool) -> torch.Tensor:
         """(n, D) float tensor of stimuli; remembers the shape when fitting."""
-        if isinstance(X, torch.Tensor):
-            X = X.detach().cpu().numpy()
-        shape: tuple[int, ...] | None = None
-        if not hasattr(X, "dtype") and not hasattr(X, "columns"):
-            X = np.asarray(X) if isinstance(X, list | tuple) else X
-        if isinstance(X, np.ndarray) and X.ndim in (3, 4):
-            shape = (1, *X.shape[1:]) if X.ndim == 3 else X.shape[1:]
-            if not reset and shape != self.shape_:
-                raise ValueError(f"images have shape {shape}, but this model was fitted on {self.shape_}")
-            X = X.reshape(len(X), -1)
-        X = validate_data(self, X, reset=reset, dtype=[np.float32, np.float64], ensure_all_finite=True)
-        if reset:
-            self.shape_ = tuple(int(n) for n in shape) if shape else (X.shape[1],)
-        return torch.from_numpy(np.ascontiguousarray(X, dtype=np.float32))
+        return torch.from_numpy(checked_stimuli(self, X, reset=reset).astype(np.float32, copy=False))
 
     def fit(self, X: Any, y: Any = None) -> Self:
         """Train on stimuli.
@@ -288,6 +276,30 @@ class SpikeVAE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator)
         return hasattr(self, "model_")
 
 
+def checked_stimuli(estimator: Any, X: Any, *, reset: bool) -> NDArray[Any]:
+    """(n, D) float32 or float64 stimuli from whatever users have; sets the estimator's `shape_` where `reset`.
+
+    Raises
+    ------
+    ValueError
+        For NaN, infinity, empty input, or stimuli of another shape than the estimator was fitted on.
+    """
+    if isinstance(X, torch.Tensor):
+        X = X.detach().cpu().numpy()
+    shape: tuple[int, ...] | None = None
+    if not hasattr(X, "dtype") and not hasattr(X, "columns"):
+        X = np.asarray(X) if isinstance(X, list | tuple) else X
+    if isinstance(X, np.ndarray) and X.ndim in (3, 4):
+        shape = (1, *X.shape[1:]) if X.ndim == 3 else X.shape[1:]
+        if not reset and shape != estimator.shape_:
+            raise ValueError(f"images have shape {shape}, but this model was fitted on {estimator.shape_}")
+        X = X.reshape(len(X), -1)
+    X = validate_data(estimator, X, reset=reset, dtype=[np.float32, np.float64], ensure_all_finite=True)
+    if reset:
+        estimator.shape_ = tuple(int(n) for n in shape) if shape else (X.shape[1],)
+    return np.require(X, requirements=["C", "W"])  # torch does not take read-only memory
+
+
 def load_model(path: str | Path) -> SpikeVAE:
     """Read a model that `SpikeVAE.save`, `spikevae train` or a sweep wrote.
 
@@ -297,6 +309,8 @@ def load_model(path: str | Path) -> SpikeVAE:
         With the file's name.
     """
     model, extra = load_model_file(path)
+    if isinstance(model, Coder):
+        raise ValueError(f"{path} holds a sparse coder; read it with spikevae.SparseCoder.load")
     try:
         config = FitConfig.model_validate(extra["fit"])
     except (KeyError, ValueError) as error:

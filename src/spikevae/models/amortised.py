@@ -4,12 +4,11 @@ from typing import ClassVar, Literal, final
 
 import torch
 from torch import Tensor
-from torch.distributions import kl_divergence
 
 from ..distributions._law import Law
 from ..distributions._random import Generator
 from ..networks import build_encoder, dense_macs
-from ..objectives import FreeEnergy
+from ..objectives import FreeEnergy, gaussian_distortion, mean_squared_error
 from ._model import LatentModel
 
 
@@ -98,6 +97,16 @@ class AmortisedVAE(LatentModel):
         """Multiply-accumulates of the encoder."""
         return dense_macs(self.encoder, self.n_features)
 
+    def _mean_distortion(self, x: Tensor, code: Tensor, variance: Tensor | None = None) -> Tensor:
+        """() mean distortion of a code (B, K), or of independent codes of this mean and this mean variance (K,)."""
+        if self.dictionary is None or self.likelihood != "gaussian":
+            assert variance is None, "the configuration allows exact only where there is a closed form"
+            return self.distortion(x, code).mean()
+        error = mean_squared_error(x, code, self.dictionary, getattr(self.decoder.get_submodule("head"), "bias", None))
+        if variance is not None:
+            error = error + variance @ self.dictionary.square().sum(-1)
+        return gaussian_distortion(error, self.n_features, self.log_noise_variance)
+
     def forward(
         self,
         x: Tensor,
@@ -110,18 +119,18 @@ class AmortisedVAE(LatentModel):
         generator: Generator | None = None,
     ) -> FreeEnergy:
         """Free energy of a batch; see :meth:`LatentModel.forward`."""
-        q = self.posterior(x)
-        kl = kl_divergence(q, self.prior()).sum(-1).mean()
+        coded = self.law.encode(
+            self.encoder(x), self.prior(), residual=self.prior_mode != "closed_form", clamp=self.clamp
+        )
+        q = coded.posterior
         if exact:
-            expected = self.expected_distortion(x, q)
-            assert expected is not None, "the configuration allows exact only where there is a closed form"
-            distortion = expected.mean()
+            distortion = self._mean_distortion(x, q.mean, coded.variance)
         else:
             relaxed = q.relaxed(temperature=temperature, indicator=indicator)
             assert generator is not None, "a Monte Carlo objective needs a generator"
-            distortion = self.distortion(x, relaxed.rsample(generator=generator)).mean()
-        spikes = q.mean.sum(-1).mean() if self.law.has_rate else torch.zeros_like(kl)
-        total = distortion + beta * kl + spike_price * spikes
+            distortion = self._mean_distortion(x, relaxed.rsample(generator=generator))
+        spikes = coded.mean.sum(-1) if self.law.has_rate else torch.zeros_like(coded.kl)
+        total = distortion + beta * coded.kl + spike_price * spikes
         follows = self.prior_mode == "closed_form"
-        moments = q.moments().detach().mean(-2) if follows else torch.zeros_like(kl)
-        return FreeEnergy(total, distortion, kl, spikes, moments)
+        moments = q.moments().detach().mean(-2) if follows else torch.zeros_like(coded.kl)
+        return FreeEnergy(total, distortion, coded.kl, spikes, moments, q.mean.detach(), coded.variance.detach())

@@ -13,16 +13,20 @@ from safetensors.torch import save_file
 
 from ._model import LatentModel
 from .amortised import AmortisedVAE
+from .coded import Coder
 from .iterative import IterativeVAE
+from .sparse_model import SparseCoding
 
 MODELS: dict[str, Callable[..., LatentModel]] = {model.inference: model for model in (AmortisedVAE, IterativeVAE)}
 """Every model by the word for its inference in configurations."""
 FORMAT = "spikevae model 1"
+KINDS: dict[str, Any] = {**MODELS, "sparse_coding": SparseCoding}
+"""Every class of models by its word in files; a file without one holds an amortised model."""
 MAX_WEIGHTS = 1 << 28  # of one layer: a gigabyte in float32
 
 
 def save_model(
-    model: LatentModel, path: str | Path, given: dict[str, Any], extra: dict[str, Any] | None = None
+    model: LatentModel | Coder, path: str | Path, given: dict[str, Any], extra: dict[str, Any] | None = None
 ) -> None:
     """Write a model.
 
@@ -38,7 +42,7 @@ def save_model(
     scratch = path.with_name(f"{path.name}.{os.getpid()}.tmp")
     metadata = {
         "format": FORMAT,
-        "inference": model.inference,
+        "inference": next(word for word, kind in KINDS.items() if kind is type(model)),
         "shape": json.dumps(model.shape),
         "given": json.dumps(given),
         "extra": json.dumps(extra or {}),
@@ -48,8 +52,8 @@ def save_model(
     os.replace(scratch, path)
 
 
-def load_model(path: str | Path) -> tuple[LatentModel, dict[str, Any]]:
-    """Read a model and what was kept beside it.
+def load_model(path: str | Path) -> tuple[Any, dict[str, Any]]:
+    """Read a model, of one of the classes of `KINDS`, and what was kept beside it.
 
     Raises
     ------
@@ -71,10 +75,10 @@ def load_model(path: str | Path) -> tuple[LatentModel, dict[str, Any]]:
             raise ValueError("its configuration is not a table")
         _check_sizes(shape, given)
         inference = metadata.get("inference", AmortisedVAE.inference)
-        if inference not in MODELS:
-            raise ValueError(f"its inference is {inference!r}; this version knows {', '.join(MODELS)}")
-        model = MODELS[inference](shape, generator=torch.Generator(), **given)
-        model.load_state_dict(tensors)
+        if inference not in KINDS:
+            raise ValueError(f"its inference is {inference!r}; this version knows {', '.join(KINDS)}")
+        model = KINDS[inference](shape, generator=torch.Generator(), **given)
+        model.to(next(iter(tensors.values())).dtype).load_state_dict(tensors)
     except (SafetensorError, json.JSONDecodeError, KeyError, TypeError, RuntimeError) as error:
         raise ValueError(f"{path} is not a readable model file: {error}") from None
     except ValueError as error:

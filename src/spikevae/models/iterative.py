@@ -337,7 +337,8 @@ class IterativeVAE(LatentModel):
                 parts.append(self._parts(x, drive, law, reference, seen, exact, temperature, indicator, generator))
         distortion, kl, spikes, moments = (torch.stack(column).mean(0) for column in zip(*parts))
         total = distortion + beta * kl + spike_price * spikes
-        return FreeEnergy(total, distortion, kl, spikes, moments)
+        nothing = torch.zeros_like(kl)
+        return FreeEnergy(total, distortion, kl, spikes, moments, nothing, nothing)
 
     def _natural(
         self, x: Tensor, beta: Tensor | float, spike_price: Tensor | float, generator: Generator | None
@@ -360,7 +361,8 @@ class IterativeVAE(LatentModel):
         total = distortion + beta * kl + spike_price * spikes
         for name, end in ends.items():
             total = total + pull(attrgetter(name)(self), end)
-        return FreeEnergy(total, distortion, kl, spikes, moments)
+        nothing = torch.zeros_like(kl)
+        return FreeEnergy(total, distortion, kl, spikes, moments, nothing, nothing)
 
     def _flow_ends(self, x: Tensor, law: Law, prior: Law) -> dict[str, Tensor]:
         """Where each parameter that learns stands after `FLOW_TIME` of its natural-gradient flow, by name."""
