@@ -238,7 +238,7 @@ def _sample(
     return z.view_as(log_rate), slope.view_as(log_rate)
 
 
-class Pathwise(torch.autograd.Function):
+class _Pathwise(torch.autograd.Function):
     """Return z, and send gradients to log_rate through a known dz/dlog_rate."""
 
     @staticmethod
@@ -259,7 +259,7 @@ class Pathwise(torch.autograd.Function):
         lanes = [
             x.expand(info.batch_size, *x.shape) if d is None else x.movedim(d, 0) for x, d in zip(tensors, in_dims)
         ]
-        return Pathwise.apply(*lanes), 0
+        return _Pathwise.apply(*lanes), 0
 
 
 def relaxed_counts(log_rate: Tensor, *, temperature: float, indicator: str = "cubic", generator: Generator) -> Tensor:
@@ -311,7 +311,7 @@ def relaxed_counts(log_rate: Tensor, *, temperature: float, indicator: str = "cu
     """
     sampler = partial(_sample, temperature=check_temperature(temperature), indicator=get_indicator(indicator))
     z, slope = draw(sampler, log_rate, generator)
-    counts: Tensor = Pathwise.apply(log_rate, z, slope)
+    counts: Tensor = _Pathwise.apply(log_rate, z, slope)
     return counts
 
 
@@ -343,5 +343,5 @@ def counts_at(log_rate: Tensor, unit_arrivals: Tensor, *, temperature: float, in
     with torch.no_grad():
         t = unit_arrivals * torch.exp(-log_rate)
         z, slope = _contributions(t, check_temperature(temperature), get_indicator(indicator))
-    counts: Tensor = Pathwise.apply(log_rate, z.sum(0), slope.sum(0))
+    counts: Tensor = _Pathwise.apply(log_rate, z.sum(0), slope.sum(0))
     return counts

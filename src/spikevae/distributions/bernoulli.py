@@ -12,7 +12,7 @@ from torch.nn import functional as F
 
 from ._law import Law, softclamp_above
 from ._random import Generator, draw
-from .arrivals import Pathwise, check_temperature
+from .arrivals import _Pathwise, check_temperature
 
 HIGHEST_START = 0.5
 """Firing rate at which units start that are asked for more: a unit fires once at most."""
@@ -76,7 +76,7 @@ class RelaxedBernoulli(Distribution):
         """Values in [0, 1] of shape `sample_shape + batch_shape`, differentiable in `logit`."""
         logit = self.logit.expand(self._extended_shape(sample_shape))
         z, slope = draw(partial(_soft_spike, temperature=self.temperature), logit, generator)
-        spikes: Tensor = Pathwise.apply(logit, z, slope)
+        spikes: Tensor = _Pathwise.apply(logit, z, slope)
         return spikes
 
     def sample(self, sample_shape: Any = (), *, generator: Generator) -> Tensor:  # type: ignore[override]

@@ -9,8 +9,9 @@ from typing import Any, Literal, NamedTuple
 import torch
 from torch import Tensor
 
+from ..distributions._law import Law
 from .drive import LinearDrive, Look
-from .flows import Flow, Params, euler, exponential
+from .flows import Flow, Params, exponential_gain, step
 
 HALVINGS = 20
 """Times a step is halved before its stimulus is left alone."""
@@ -59,17 +60,17 @@ def advance(
     flow = rule.flow
     push = look.push if costs.price is None else look.push - costs.price
     drift = flow.sampled_drift(params, push, width, look.code) if sampled else flow.drift(params, push, width)
-    slopes = tuple(torch.addcmul(d, k, costs.beta) for d, k in zip(drift, flow.leak(params, reference)))
-    if rule.integrator == "euler":
-        moved = euler(params, slopes, size)
-    else:
-        moved = exponential(params, slopes, size, tuple(costs.beta * d for d in flow.decay(params, reference)))
-    return flow.bounded(moved, rule.clamp)
+    leak, decay = flow.leak(params, reference)
+    slopes = tuple(torch.addcmul(d, k, costs.beta) for d, k in zip(drift, leak))
+    if rule.integrator == "exponential":
+        size = exponential_gain(size, costs.beta if decay is None else costs.beta * decay)
+    return flow.bounded(step(params, slopes, size), rule.clamp)
 
 
-def free_energy(flow: Flow, params: Params, reference: Params, drive: LinearDrive, look: Look, costs: Costs) -> Tensor:
-    """(B,) expected distortion + beta * divergence + price * expected spikes, exactly; `look` is at the mean."""
-    law = flow.posterior(params)
+def free_energy(
+    flow: Flow, law: Law, params: Params, reference: Params, drive: LinearDrive, look: Look, costs: Costs
+) -> Tensor:
+    """(B,) expected distortion + beta * divergence + price * expected spikes, exactly; `look` is at the law's mean."""
     total = drive.expected(look, law.variance) + costs.beta * flow.divergence(law, params, reference)
     return total if costs.price is None else total + costs.price * law.mean.sum(-1)
 
@@ -102,7 +103,7 @@ def guard(
     energy
         Free energy at `params` from this reference where it is known, else None.
     """
-    return Guarded(*_Guard.apply(rule, len(params), *params, *reference, look.push, *drive, *costs, size, energy))
+    return Guarded(*_Guard.apply(rule, len(params), *params, *reference, *look[:2], *drive, *costs, size, energy))
 
 
 class _Guard(torch.autograd.Function):
@@ -110,9 +111,9 @@ class _Guard(torch.autograd.Function):
 
     @staticmethod
     def forward(rule: Rule, n: int, *given: Any) -> Guarded:
-        params, reference, push = given[:n], given[n : 2 * n], given[2 * n]
-        drive, costs = LinearDrive(*given[2 * n + 1 : -4]), Costs(*given[-4:-2])
-        return _search(rule, params, reference, drive, push, costs, *given[-2:])
+        params, reference, look = given[:n], given[n : 2 * n], Look(*given[2 * n : 2 * n + 2])
+        drive, costs = LinearDrive(*given[2 * n + 2 : -4]), Costs(*given[-4:-2])
+        return _search(rule, params, reference, drive, look, costs, *given[-2:])
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Guarded) -> None:
@@ -134,20 +135,22 @@ def _search(
     params: Params,
     reference: Params,
     drive: LinearDrive,
-    push: Tensor,
+    look: Look,
     costs: Costs,
     size: Tensor,
     energy: Tensor | None,
 ) -> Guarded:
-    flow = rule.flow
-    look = Look(flow.posterior(params).mean, push)
-    before = free_energy(flow, params, reference, drive, look, costs) if energy is None else energy
+    flow, push = rule.flow, look.push
+    before = energy
+    if before is None:
+        before = free_energy(flow, flow.posterior(params), params, reference, drive, look, costs)
     bound = before + SLACK * torch.finfo(push.dtype).eps * (drive.at_silence.abs() + before.abs())
 
     def attempt(size: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         moved = advance(rule, params, reference, look, drive.width, costs, size, sampled=False)
-        end = drive.look(flow.posterior(moved).mean)
-        after = free_energy(flow, moved, reference, drive, end, costs)
+        law = flow.posterior(moved)
+        end = drive.look(law.mean)
+        after = free_energy(flow, law, moved, reference, drive, end, costs)
         return end.push, after, ~(after <= bound)  # true for NaN
 
     pushes, energies, rising = attempt(size)

@@ -24,11 +24,13 @@ Vafaii, Galor and Yates (2025), "Brain-like variational inference", arXiv 2410.1
 """
 
 from abc import ABC, abstractmethod
-from typing import ClassVar, final
+from typing import Any, ClassVar, final
 
 import torch
 from torch import Tensor
+from torch.autograd.function import once_differentiable
 from torch.distributions import kl_divergence
+from torch.nn.functional import softplus
 
 from ..distributions import Bernoulli, Gaussian, Poisson, RectifiedGaussian
 from ..distributions._law import Law
@@ -70,12 +72,9 @@ class Flow(ABC):
         """An unbiased estimate of :meth:`drift` from one `code`, `push` being taken there."""
 
     @abstractmethod
-    def leak(self, params: Params, reference: Params) -> Params:
-        """Minus the natural gradient of the divergence from `reference`."""
-
-    @abstractmethod
-    def decay(self, params: Params, reference: Params) -> tuple[Tensor | float, ...]:
-        """Minus the derivative of each :meth:`leak` in its own parameter: what an exponential step integrates."""
+    def leak(self, params: Params, reference: Params) -> tuple[Params, Tensor | None]:
+        """Minus the natural gradient of the divergence from `reference`, and how fast each parameter leaks: minus the
+        derivative of its leak in itself, the same for all parameters, None where it is one."""
 
     @abstractmethod
     def fisher(self, params: Params) -> Params:
@@ -91,11 +90,8 @@ class _CountFlow(Flow):
 
     is_natural: ClassVar[bool] = True
 
-    def leak(self, params: Params, reference: Params) -> Params:
-        return (reference[0] - params[0],)
-
-    def decay(self, params: Params, reference: Params) -> tuple[Tensor | float, ...]:
-        return (1.0,)
+    def leak(self, params: Params, reference: Params) -> tuple[Params, Tensor | None]:
+        return (reference[0] - params[0],), None
 
     @abstractmethod
     def log_partition(self, law: Law) -> Tensor:
@@ -139,22 +135,19 @@ class BernoulliFlow(_CountFlow):
         return (torch.addcmul(push, width, torch.tanh(0.5 * params[0])),)  # 1 - 2 r = -tanh(u / 2)
 
     def log_partition(self, law: Law) -> Tensor:
-        return -law.zero_probability.log()
+        assert isinstance(law, Bernoulli)
+        return softplus(law.logit)
 
 
 class _LocationScaleFlow(Flow):
     """Laws made of N(mu, s^2), with parameters mu and log s and the Gaussian's Fisher, 1 / s^2 and 2; abstract."""
 
-    def leak(self, params: Params, reference: Params) -> Params:
-        ratio = torch.expm1(2 * (params[1] - reference[1]))
-        return (ratio + 1) * (reference[0] - params[0]), -0.5 * ratio
+    def leak(self, params: Params, reference: Params) -> tuple[Params, Tensor | None]:
+        ratio = torch.exp(2 * (params[1] - reference[1]))
+        return (ratio * (reference[0] - params[0]), 0.5 - 0.5 * ratio), ratio
 
     def divergence(self, law: Law, params: Params, reference: Params) -> Tensor:
         return kl_divergence(law, self.posterior(reference)).sum(-1)
-
-    def decay(self, params: Params, reference: Params) -> tuple[Tensor | float, ...]:
-        ratio = torch.exp(2 * (params[1] - reference[1]))
-        return ratio, ratio
 
     def fisher(self, params: Params) -> Params:
         return torch.exp(-2 * params[1]), torch.full_like(params[1], 2.0)
@@ -214,23 +207,22 @@ def get_flow(latent: str) -> Flow:
     return FLOWS[latent]
 
 
-def euler(params: Params, slopes: Params, size: Tensor) -> Params:
-    """params + size * slopes."""
-    return tuple(torch.addcmul(p, s, size) for p, s in zip(params, slopes))
+def step(params: Params, slopes: Params, gain: Tensor) -> Params:
+    """params + gain * slopes: an Euler step for the step size as gain."""
+    return tuple(torch.addcmul(p, s, gain) for p, s in zip(params, slopes))
 
 
-def exponential(params: Params, slopes: Params, size: Tensor, decays: tuple[Tensor | float, ...]) -> Params:
-    """A step of the flow with its leak integrated exactly: params + (1 - exp(-decay size)) / decay * slopes.
+def exponential_gain(size: Tensor, decay: Tensor) -> Tensor:
+    """Gain of a step of the flow with its leak integrated exactly: (1 - exp(-decay size)) / decay.
 
-    It is an Euler step where there is no leak, and for a step without end it lands where leak and the drift of this
-    moment balance.
+    It makes an Euler step where there is no leak, and for a step without end one that lands where leak and the drift of
+    this moment balance.
 
     References
     ----------
     Cox and Matthews (2002), J. Comput. Phys. 176: the first-order exponential time-differencing method.
     """
-    gains = (size * relative_gain(decay * size) for decay in decays)
-    return tuple(torch.addcmul(p, s, g) for p, s, g in zip(params, slopes, gains))
+    return size * relative_gain(decay * size)
 
 
 def relative_gain(x: Tensor) -> Tensor:
@@ -241,8 +233,32 @@ def relative_gain(x: Tensor) -> Tensor:
     >>> relative_gain(torch.tensor([0.0, 1e-6, 1.0, 50.0]))
     tensor([1.0000, 1.0000, 0.6321, 0.0200])
     """
-    away = x.clamp_min(SMALL)
-    return torch.where(x < SMALL, 1 - 0.5 * x + x * x / 6, -torch.expm1(-away) / away)
+    gain: Tensor = _RelativeGain.apply(x)
+    return gain
+
+
+class _RelativeGain(torch.autograd.Function):
+    """One exponential for the value, and none for the slope (1 - (1 + x) gain) / x."""
+
+    @staticmethod
+    def forward(x: Tensor) -> Tensor:
+        series = torch.addcmul(torch.ones_like(x), x, x / 6 - 0.5)
+        return torch.where(x < SMALL, series, torch.expm1(-x).div_(-x))
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Tensor], output: Tensor) -> None:
+        ctx.save_for_backward(inputs[0], output)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> Tensor:
+        x, gain = ctx.saved_tensors
+        slope = (1 - gain).div_(x).sub_(gain)
+        return grad * torch.where(x < SMALL, x / 3 - 0.5, slope)
+
+    @staticmethod
+    def vmap(info: Any, in_dims: tuple[int], x: Tensor) -> tuple[Tensor, int]:
+        return _RelativeGain.apply(x), in_dims[0]
 
 
 SMALL = 1e-4

@@ -398,10 +398,12 @@ class IterativeVAE(LatentModel):
         generator: Generator | None,
     ) -> tuple[Tensor, ...]:
         """Distortion, divergence, spikes and moments of one step, means over the batch."""
-        divergence = kl_divergence(law, self.flow.posterior(reference))
         if self.kl_form == "published":
             assert isinstance(law, Poisson)
-            divergence = divergence * torch.exp(law.log_rate - reference[0])
+            excess = torch.exp(law.log_rate - reference[0])
+            divergence = (kl_divergence(law, self.flow.posterior(reference)) * excess).sum(-1)
+        else:
+            divergence = self.flow.divergence(law, self.flow.params(law), reference)
         if exact:
             assert isinstance(drive, LinearDrive), "the configuration allows exact only where there is a closed form"
             distortion = drive.expected(drive.look(law.mean) if self.sampled else seen, law.variance)
@@ -411,7 +413,7 @@ class IterativeVAE(LatentModel):
             assert generator is not None, "a Monte Carlo objective needs a generator"
             relaxed = law.relaxed(temperature=temperature, indicator=indicator)
             distortion = self.distortion(x, relaxed.rsample(generator=generator))
-        kl = divergence.sum(-1).mean()
+        kl = divergence.mean()
         spikes = law.mean.sum(-1).mean() if self.law.has_rate else torch.zeros_like(kl)
         follows = self.prior_mode == "closed_form"
         moments = law.moments().detach().mean(-2) if follows else torch.zeros_like(kl)
