@@ -1,5 +1,6 @@
 """`SpikeVAE`: one fit as a scikit-learn estimator."""
 
+import copy
 import math
 from pathlib import Path
 from typing import Any, Self
@@ -220,12 +221,14 @@ class SpikeVAE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator)
             self.prior_rates_ = model.prior().mean.detach().numpy().copy()
         self._n_features_out = model.n_latents
 
-    def transform(self, X: Any) -> NDArray[np.float32]:
-        """Posterior mean codes (n, K): firing rates in spikes per stimulus for counts."""
+    def transform(self, X: Any) -> NDArray[np.floating[Any]]:
+        """Posterior mean codes (n, K): firing rates in spikes per stimulus for counts. Computed in the type of X."""
         check_is_fitted(self)
         noise = generator(0, "evaluation")
+        stimuli = torch.from_numpy(checked_stimuli(self, X, reset=False))
+        model = self.model_ if stimuli.dtype == torch.float32 else copy.deepcopy(self.model_).to(stimuli.dtype)
         with torch.inference_mode():
-            return self.model_.posterior(self._check(X, reset=False), generator=noise).mean.numpy()
+            return model.posterior(stimuli, generator=noise).mean.numpy()
 
     def sample_codes(self, X: Any, *, random_state: int = 0) -> NDArray[Any]:
         """One sampled code (n, K) a stimulus: int64 counts for laws of counts, float32 otherwise."""

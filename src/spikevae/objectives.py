@@ -192,7 +192,7 @@ def mean_squared_error(x: Tensor, code: Tensor, dictionary: Tensor, bias: Tensor
     Examples
     --------
     >>> mean_squared_error(torch.zeros(2, 4), torch.ones(2, 1), torch.ones(1, 4))
-    tensor(4.)
+    tensor(4.0000)
     """
     return _MeanSquaredError.apply(x, code, dictionary, bias)[0]
 
