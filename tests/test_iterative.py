@@ -1,5 +1,6 @@
 """Iterative inference: flows by autograd, integrators by exact solutions, the guard by property, the model."""
 
+import gc
 import math
 from itertools import pairwise
 
@@ -12,6 +13,7 @@ from scipy import integrate
 from torch.distributions import kl_divergence
 
 from spikevae.config import FitConfig
+from spikevae.data.sequences import grating, static
 from spikevae.distributions import Poisson
 from spikevae.estimator import SpikeVAE
 from spikevae.evaluate import evaluate
@@ -401,6 +403,64 @@ def test_steps_of_a_stream_are_those_of_a_look(stimuli):
         torch.testing.assert_close(state.params, whole.params, rtol=1e-9, atol=1e-9)
         assert model.codes(state).shape == state.emitted.shape == (7, 6)
         torch.testing.assert_close(model.codes(whole), model.law_of(whole).mean)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {},
+        {"reference": "previous", "inner_steps": 3},
+        {"latent": "gaussian", "prior": "fixed"},
+        {"latent": "bernoulli"},
+    ],
+    ids=str,
+)
+def test_a_stream_is_the_loop_over_its_frames(options):
+    """All stimuli together, one by one, and in two parts; of still frames it is the loop over one look's steps."""
+    model = build_model(fit(init_scale=0.5, **options), SHAPE).double()
+    waves = {"orientation": torch.arange(5.0), "spatial_frequency": 0.2, "temporal_frequency": 0.05}
+    frames = [frame.double() for frame in grating(SHAPE, 9, **waves)]
+    states = list(model.stream(frames))
+    assert len(states) == 9 and not any(p.requires_grad for state in states for p in state.params)
+    for i in range(5):
+        (*_, alone) = model.stream(frame[i : i + 1] for frame in frames)
+        torch.testing.assert_close(alone.params, tuple(p[i : i + 1] for p in states[-1].params), rtol=1e-9, atol=1e-9)
+    (*_, later) = model.stream(frames[4:], states[3])
+    torch.testing.assert_close(later.params, states[-1].params, rtol=0, atol=0)
+    (*_, still) = model.stream(frame.double() for frame in static(frames[0], 7))
+    torch.testing.assert_close(still.params, model.infer(frames[0].float().double(), 7).params, rtol=1e-6, atol=1e-6)
+
+
+def test_a_stream_holds_as_much_after_a_thousand_frames_as_after_ten():
+    model = build_model(fit(), SHAPE)
+    frames = grating(SHAPE, 1010, orientation=0.3, spatial_frequency=0.2)
+    held, stream = [], model.stream(frames)
+    for count, state in enumerate(stream, 1):
+        if count in (10, 1010):
+            gc.collect()
+            held.append(sum(type(thing) is torch.Tensor for thing in gc.get_objects()))
+            size = sum(t.untyped_storage().nbytes() for t in (*state.params, state.emitted))
+            assert size == 2 * 4 * 6  # potentials and emitted code of six units in float32
+    assert held[0] == held[1]
+
+
+def test_beliefs_that_are_carried_track_a_drifting_stimulus():
+    """One step a frame: a belief that starts anew at each frame is further from it than one that is carried."""
+    waves = {"orientation": torch.linspace(0, 3, 16), "spatial_frequency": 0.15}
+    phases = 2 * math.pi * torch.rand(40, 16, generator=seeded())
+    x = torch.cat([next(grating((8, 8), 1, phase=phase, **waves)) for phase in phases])
+    config = fit(n_latents=24, steps=150, batch_size=80, learning_rate=0.03, beta=0.1, learn_step_size=False)
+    stack = Stack([config], x, (1, 8, 8))
+    train(stack)
+    model = stack.result(0).model
+    frames = list(grating((8, 8), 40, temporal_frequency=1 / 40, **waves))
+    carried = [model.codes(state) for state in model.stream(frames)]
+    anew = [model.codes(next(model.stream([frame]))) for frame in frames]
+    r2 = [
+        np.mean([r2_pooled(frame, model.decode(code)) for frame, code in list(zip(frames, codes))[10:]])
+        for codes in (carried, anew)
+    ]
+    assert r2[0] > 0.6 and r2[0] > r2[1] + 0.1, r2
 
 
 def test_sampled_dynamics_emit_whole_spikes_and_need_a_generator(stimuli):

@@ -1,6 +1,6 @@
 """A posterior found by inference that goes step by step: a recurrent spiking network instead of an encoder."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from operator import attrgetter
 from typing import ClassVar, Literal, NamedTuple, final
 
@@ -169,6 +169,20 @@ class IterativeVAE(LatentModel):
             If the dynamics are sampled and there is no generator.
         """
         return self._look_on(state, self._drive(x, reused=False), generator)
+
+    @torch.no_grad()
+    def stream(
+        self, frames: Iterable[Tensor], state: State | None = None, *, generator: Generator | None = None
+    ) -> Iterator[State]:
+        """The state after each frame (B, D) of a sequence, beliefs carried from frame to frame.
+
+        One state and one frame are held at a time, whatever the sequence's length; nothing is kept for gradients. A
+        stream goes on where another ended with that one's last `state`.
+        """
+        for frame in frames:
+            state = self.init_state(len(frame)) if state is None else state
+            state = self.infer_step(state, frame, generator=generator)
+            yield state
 
     def infer(self, x: Tensor, steps: int | None = None, *, generator: Generator | None = None) -> State:
         """Look at the same stimuli (B, D) for `steps` steps, `evaluation_steps` if not given."""
