@@ -27,6 +27,7 @@ LAYERS = {
     "models": 2,
     "evaluate": 3,
     "inference_energy": 3,
+    "physiology": 3,
     "config": 3,
     "training": 4,
     "estimator": 5,

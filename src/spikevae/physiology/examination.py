@@ -1,0 +1,191 @@
+"""All experiments on one model, and their numbers as a table."""
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from ..progress import Report
+from .bars import BarResponse, moving_bar
+from .fields import ReceptiveFields, correlation, receptive_fields
+from .neurons import LinearNonlinear, Neurons, check
+from .tuning import (
+    Gratings,
+    GratingTuning,
+    Response,
+    Suppression,
+    contrast_tuning,
+    cross_orientation,
+    grating_tuning,
+)
+
+
+@dataclass(frozen=True)
+class Examination:
+    """What was found on one model."""
+
+    shape: tuple[int, ...]
+    """Of its stimuli."""
+    gratings: Gratings
+    """What was shown."""
+    fields: ReceptiveFields
+    """By white noise."""
+    dictionary: np.ndarray | None
+    """(K, D) decoder columns where the decoder is linear."""
+    tuning: GratingTuning
+    """To orientation and spatial frequency."""
+    contrast: Response
+    """(C, K) to the preferred grating."""
+    suppression: Suppression
+    """By an orthogonal mask."""
+    control: Suppression | None
+    """The same of rectified filters with this dictionary and no lateral inhibition."""
+    bar: BarResponse
+    """Film and raster of the unit that is tuned best."""
+
+    @property
+    def order(self) -> np.ndarray:
+        """(K,) units, best tuned first, those that are not responsive last."""
+        return np.argsort(-_tuned(self.tuning), kind="stable")
+
+    def units(self) -> list[dict[str, float | bool | int]]:
+        """One row a unit; orientations in degrees, responses in expected spikes per step."""
+        tuning, found = self.tuning, self.fields
+        alike = np.full(len(tuning.blank), math.nan)
+        if self.dictionary is not None:
+            alike = correlation(np.nan_to_num(found.field), self.dictionary)
+        columns: dict[str, np.ndarray] = {
+            "responsive": tuning.responsive,
+            "preferred_orientation_degrees": np.degrees(tuning.orientation),
+            "preferred_frequency_cycles_per_pixel": tuning.frequency,
+            "response": tuning.orientation_curve.mean.max(0),
+            "response_error": np.take_along_axis(
+                tuning.orientation_curve.error, tuning.orientation_curve.mean.argmax(0)[None], 0
+            )[0],
+            "response_blank": tuning.blank,
+            "osi": tuning.osi,
+            "circular_variance": tuning.circular_variance,
+            "response_masked": self.suppression.both.mean,
+            "suppression_index": self.suppression.suppression,
+            "noise_spikes": found.spikes,
+            "lag_frames": found.lag,
+            "field_signal_to_noise": found.signal_to_noise,
+            "field_dictionary_correlation": alike,
+        }
+        return [{"unit": k} | {name: column[k].item() for name, column in columns.items()} for k in range(len(alike))]
+
+    def summary(self) -> dict[str, float]:
+        """Medians over responsive units; NaN where there are none."""
+        rows = [row for row in self.units() if row["responsive"]]
+
+        def median(name: str) -> float:
+            values = np.array([row[name] for row in rows], dtype=float)
+            values = values[np.isfinite(values)]
+            return float(np.median(values)) if len(values) else math.nan
+
+        names = ("osi", "circular_variance", "suppression_index", "field_dictionary_correlation",
+                 "preferred_frequency_cycles_per_pixel")  # fmt: skip
+        found = {"units": float(len(self.tuning.blank)), "responsive_units": float(len(rows))}
+        found |= {name: median(name) for name in names}
+        if self.control is not None:
+            index = self.control.suppression[np.isfinite(self.control.suppression)]
+            found["suppression_index_control"] = float(np.median(index)) if len(index) else math.nan
+        return found
+
+    def to_dict(self) -> dict[str, Any]:
+        """Settings, medians, units and curves: plain values for JSON."""
+        shown = self.gratings
+        curves = {
+            "orientation": (np.degrees(shown.orientations), self.tuning.orientation_curve),
+            "frequency": (shown.frequencies, self.tuning.frequency_curve),
+            "contrast": (shown.contrasts, self.contrast),
+        }
+        return {
+            "gratings": {
+                "contrast": shown.contrast,
+                "mask_contrast": shown.mask_contrast,
+                "background": shown.background,
+                "phases": shown.phases,
+                "period_frames": shown.period,
+                "warm_up_frames": shown.warm_up,
+            },
+            "summary": self.summary(),
+            "units": self.units(),
+            "curves": {
+                name: {"values": list(values), "mean": curve.mean.T.tolist(), "error": curve.error.T.tolist()}
+                for name, (values, curve) in curves.items()
+            },
+        }
+
+
+def examine(
+    model: Neurons,
+    gratings: Gratings | None = None,
+    *,
+    noise_frames: int = 200,
+    seed: int = 0,
+    progress: Report | None = None,
+) -> Examination:
+    """Do every experiment on one model; seconds for a few hundred units.
+
+    Parameters
+    ----------
+    gratings
+        What to show; also contrast and background of noise and bars.
+    noise_frames
+        Frames of white noise in each of 256 streams.
+    seed
+        Of noise, spikes and sampled inference.
+    progress
+        Called with (done, total, what is being done).
+
+    Raises
+    ------
+    ValueError
+        If the model does not infer step by step, has no firing rates, or sees no images.
+    """
+    check(model)
+    shown = gratings or Gratings()
+
+    def part(first: float, last: float) -> Report:
+        def report(now: float, total: float, text: str) -> None:
+            if progress is not None:
+                progress(first + (last - first) * now / total, 1.0, text)
+
+        return report
+
+    fields = receptive_fields(
+        model,
+        frames=noise_frames,
+        noise=shown.contrast,
+        background=shown.background,
+        seed=seed,
+        progress=part(0.0, 0.4),
+    )
+    tuning = grating_tuning(model, shown, seed=seed, progress=part(0.4, 0.6))
+    contrast = contrast_tuning(model, tuning, shown, seed=seed, progress=part(0.6, 0.8))
+    suppression = cross_orientation(model, tuning, shown, seed=seed, progress=part(0.8, 0.95))
+    filters = LinearNonlinear.of(model)
+    control = None
+    if filters is not None:
+        control = cross_orientation(filters, grating_tuning(filters, shown), shown)
+    unit = int(_tuned(tuning).argmax())
+    film = moving_bar(
+        model,
+        unit,
+        orientation=float(tuning.orientation[unit]),
+        width=max(1.0, 0.5 / float(tuning.frequency[unit])),
+        contrast=2 * shown.contrast,
+        background=shown.background,
+        seed=seed,
+        progress=part(0.95, 1.0),
+    )
+    dictionary = None if filters is None else filters.weights.cpu().numpy()
+    return Examination(model.shape, shown, fields, dictionary, tuning, contrast, suppression, control, film)
+
+
+def _tuned(tuning: GratingTuning) -> np.ndarray:
+    """(K,) response where it is largest, times selectivity; below zero for units that are not responsive."""
+    strength = tuning.orientation_curve.mean.max(0) * (1 - np.nan_to_num(tuning.circular_variance, nan=1.0))
+    return np.where(tuning.responsive, strength, strength - 1e9)

@@ -1,0 +1,339 @@
+r"""Tuning to drifting gratings: orientation, spatial frequency, contrast, and suppression by an orthogonal mask.
+
+A response is the expected number of spikes per unit per step, averaged over one whole cycle of the drift; its standard
+error is over trials, which differ in the phase that the grating starts at and in the noise of inference.
+"""
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ..data.sequences import Frames, grating
+from ..progress import Report
+from .neurons import Neurons, check, mean_response, place
+
+BATCH = 1024
+"""Most stimuli at once."""
+RESPONSIVE = 2.0
+"""Times that a unit's best response must exceed its response to a blank field for its tuning to count."""
+
+
+@dataclass(frozen=True)
+class Gratings:
+    """Which gratings are shown, and for how long."""
+
+    orientations: tuple[float, ...] = field(default_factory=lambda: tuple(math.pi * i / 12 for i in range(12)))
+    """Radians, evenly spread over half a circle."""
+    frequencies: tuple[float, ...] = field(default_factory=lambda: tuple(0.05 * 2 ** (i / 2) for i in range(7)))
+    """Cycles per pixel."""
+    contrasts: tuple[float, ...] = (0.125, 0.25, 0.5, 1.0, 2.0)
+    """Amplitudes of contrast tuning, in units of the pixels."""
+    contrast: float = 1.0
+    """Amplitude in tuning to orientation and spatial frequency."""
+    mask_contrast: float = 2.0
+    """Amplitude of test and mask in cross-orientation suppression."""
+    background: float = 0.0
+    """Luminance that gratings are added to."""
+    phases: int = 4
+    """Trials: starting phases, evenly spread."""
+    period: int = 32
+    """Frames per cycle of drift, and frames that are counted."""
+    warm_up: int = 32
+    """Frames before them."""
+
+    def __post_init__(self) -> None:
+        n = len(self.orientations)
+        even = np.allclose(np.diff(self.orientations), math.pi / max(n, 1))
+        if n < 4 or n % 2 or not even:
+            raise ValueError(f"orientations: give an even number of them, pi / n apart, four or more, not {n}")
+        if not self.frequencies or not all(0 < f <= 0.5 for f in self.frequencies):
+            raise ValueError(f"frequencies={self.frequencies}: give cycles per pixel above 0, at most 0.5")
+        if not self.contrasts or min(*self.contrasts, self.contrast, self.mask_contrast) <= 0:
+            raise ValueError(
+                f"contrasts={self.contrasts}, contrast={self.contrast}, mask_contrast={self.mask_contrast}: give "
+                "values above zero"
+            )
+        if self.phases < 2 or self.period < 2 or self.warm_up < 0:
+            raise ValueError(
+                f"phases={self.phases}, period={self.period}, warm_up={self.warm_up}: a standard error needs two "
+                "phases, a cycle two frames"
+            )
+
+
+class Response(NamedTuple):
+    """Expected spikes per step under some conditions."""
+
+    mean: np.ndarray
+    """(..., K)"""
+    error: np.ndarray
+    """(..., K) standard error of the mean over trials."""
+
+
+class GratingTuning(NamedTuple):
+    """What K units prefer, and how much."""
+
+    response: Response
+    """(O, F, K) to every orientation and spatial frequency."""
+    blank: np.ndarray
+    """(K,) response to a blank field, expected spikes per step."""
+    orientation: np.ndarray
+    """(K,) preferred orientation on the grid, radians."""
+    frequency: np.ndarray
+    """(K,) preferred spatial frequency on the grid, cycles per pixel."""
+    responsive: np.ndarray
+    """(K,) whether the best response exceeds `RESPONSIVE` times that to a blank field."""
+    orientation_curve: Response
+    """(O, K) at the preferred spatial frequency."""
+    frequency_curve: Response
+    """(F, K) at the preferred orientation."""
+    osi: np.ndarray
+    """(K,) orientation selectivity index, :func:`selectivity`."""
+    circular_variance: np.ndarray
+    """(K,) :func:`circular_variance`."""
+
+
+class Suppression(NamedTuple):
+    """Responses of K units to their preferred grating (test), alone and under an orthogonal one (mask)."""
+
+    test: Response
+    """(K,)"""
+    both: Response
+    """(K,)"""
+    mask: Response
+    """(K,)"""
+    suppression: np.ndarray
+    """(K,) 1 - both / test: 0 none, 1 complete, below zero facilitation."""
+
+
+def selectivity(response: np.ndarray) -> np.ndarray:
+    """Orientation selectivity index, (preferred - orthogonal) / (preferred + orthogonal), of responses (O, ...).
+
+    0 without selectivity, 1 with none at the orthogonal orientation.
+
+    References
+    ----------
+    Niell and Stryker (2008), J. Neurosci. 28; Mazurek, Kager and Van Hooser (2014), "Robust quantification of
+    orientation selectivity and direction selectivity", Front. Neural Circuits 8:92.
+
+    Examples
+    --------
+    >>> selectivity(np.array([3.0, 2.0, 1.0, 2.0]))
+    array(0.5)
+    """
+    best = response.argmax(0)
+    orthogonal = np.take_along_axis(response, np.expand_dims((best + len(response) // 2) % len(response), 0), 0)[0]
+    top = response.max(0)
+    return np.where(top + orthogonal > 0, (top - orthogonal) / np.maximum(top + orthogonal, 1e-300), np.nan)
+
+
+def circular_variance(response: np.ndarray) -> np.ndarray:
+    r"""1 - abs(sum R exp(2 i theta)) / sum R of responses (O, ...) at O orientations, pi / O apart.
+
+    0 for a unit that responds to one orientation, 1 for one that responds to all alike.
+
+    References
+    ----------
+    Ringach, Shapley and Hawken (2002), "Orientation selectivity in macaque V1: diversity and laminar dependence",
+    J. Neurosci. 22; Mazurek, Kager and Van Hooser (2014).
+
+    Examples
+    --------
+    >>> circular_variance(np.array([[1.0, 1.0], [0.0, 1.0], [0.0, 1.0], [0.0, 1.0]])).round(12)
+    array([0., 1.])
+    """
+    angles = np.exp(2j * math.pi * np.arange(len(response)) / len(response))
+    total = response.sum(0)
+    vector = np.abs(np.tensordot(angles, response, 1))
+    return np.where(total > 0, 1 - vector / np.where(total > 0, total, 1.0), np.nan)
+
+
+def suppression_index(test: np.ndarray, both: np.ndarray) -> np.ndarray:
+    """1 - both / test; NaN where the test alone evokes nothing.
+
+    Examples
+    --------
+    >>> suppression_index(np.array([2.0]), np.array([0.5]))
+    array([0.75])
+    """
+    return np.where(test > 0, 1 - both / np.where(test > 0, test, 1.0), np.nan)
+
+
+def grating_tuning(
+    model: Neurons, gratings: Gratings | None = None, *, seed: int = 0, progress: Report | None = None
+) -> GratingTuning:
+    """Responses to drifting gratings of every orientation and spatial frequency.
+
+    Parameters
+    ----------
+    seed
+        Of sampled inference.
+
+    Examples
+    --------
+    >>> from spikevae.physiology import LinearNonlinear
+    >>> (wave,) = grating((16, 16), 1, orientation=math.pi / 4, spatial_frequency=0.2)
+    >>> found = grating_tuning(LinearNonlinear(wave, (16, 16)))
+    >>> round(math.degrees(found.orientation.item())), round(found.frequency.item(), 2), found.responsive.item()
+    (45, 0.2, True)
+    """
+    check(model)
+    shown = gratings or Gratings()
+    angle, frequency = torch.meshgrid(_column(shown.orientations), _column(shown.frequencies), indexing="ij")
+    ones = torch.ones(angle.numel(), dtype=torch.float64)
+    conditions = _Conditions(angle.flatten(), frequency.flatten(), shown.contrast * ones, 0 * ones)
+    flat = _respond(model, conditions, shown, seed, progress, "orientation and spatial frequency")
+    response = Response(*(part.reshape(*angle.shape, -1) for part in flat))
+    blank = _respond(model, conditions.rows(slice(0, 1)).silent(), shown, seed, None, "")
+    mean, units = response.mean, np.arange(model.n_latents)
+    best_o, best_f = np.unravel_index(mean.reshape(-1, model.n_latents).argmax(0), mean.shape[:2])
+    curve = Response(*(part[:, best_f, units] for part in response))
+    top, silence = mean[best_o, best_f, units], blank.mean[0]
+    return GratingTuning(
+        response=response,
+        blank=silence,
+        orientation=np.asarray(shown.orientations)[best_o],
+        frequency=np.asarray(shown.frequencies)[best_f],
+        responsive=(top > RESPONSIVE * silence) & (top > 0),
+        orientation_curve=curve,
+        frequency_curve=Response(*(part[best_o, :, units].T for part in response)),
+        osi=selectivity(curve.mean),
+        circular_variance=circular_variance(curve.mean),
+    )
+
+
+def contrast_tuning(
+    model: Neurons,
+    tuning: GratingTuning,
+    gratings: Gratings | None = None,
+    *,
+    seed: int = 0,
+    progress: Report | None = None,
+) -> Response:
+    """(C, K) responses of each unit to its preferred grating at each contrast.
+
+    References
+    ----------
+    Albrecht and Hamilton (1982), "Striate cortex of monkey and cat: contrast response function", J. Neurophysiol. 48.
+    """
+    check(model)
+    shown = gratings or Gratings()
+    preferred, of_unit = _preferred(tuning)
+    n, levels = len(preferred.angle), len(shown.contrasts)
+    conditions = preferred.rows(torch.arange(n).repeat(levels))
+    conditions = conditions._replace(contrast=_column(shown.contrasts).repeat_interleave(n))
+    flat = _respond(model, conditions, shown, seed, progress, "contrast")
+    units = np.arange(len(of_unit))
+    return Response(*(part.reshape(levels, n, -1)[:, of_unit, units] for part in flat))
+
+
+def cross_orientation(
+    model: Neurons,
+    tuning: GratingTuning,
+    gratings: Gratings | None = None,
+    *,
+    seed: int = 0,
+    progress: Report | None = None,
+) -> Suppression:
+    """Responses of each unit to its preferred grating, to an orthogonal one of equal contrast, and to their sum.
+
+    The mask has the test's spatial and temporal frequency; trials differ in the phase between the two.
+
+    References
+    ----------
+    Morrone, Burr and Maffei (1982), Proc. R. Soc. Lond. B 216; Bonds (1989), "Role of inhibition in the specification
+    of orientation selectivity of cells in the cat striate cortex", Vis. Neurosci. 2; DeAngelis, Robson, Ohzawa and
+    Freeman (1992), J. Neurophysiol. 68.
+
+    Examples
+    --------
+    >>> from spikevae.physiology import LinearNonlinear
+    >>> (wave,) = grating((16, 16), 1, orientation=0.0, spatial_frequency=0.2)
+    >>> cell = LinearNonlinear(wave, (16, 16))
+    >>> bool(abs(cross_orientation(cell, grating_tuning(cell)).suppression) < 0.01)
+    True
+    """
+    check(model)
+    shown = gratings or Gratings()
+    preferred, of_unit = _preferred(tuning)
+    n, full = len(preferred.angle), torch.full_like(preferred.angle, shown.mask_contrast)
+    nothing = torch.zeros_like(full)
+    conditions = preferred.rows(torch.arange(n).repeat(3))
+    conditions = conditions._replace(contrast=torch.cat([full, full, nothing]), mask=torch.cat([nothing, full, full]))
+    flat = _respond(model, conditions, shown, seed, progress, "cross-orientation suppression")
+    units = np.arange(len(of_unit))
+    parts = [part.reshape(3, n, -1)[:, of_unit, units] for part in flat]
+    test, both, mask = (Response(parts[0][i], parts[1][i]) for i in range(3))
+    return Suppression(test, both, mask, suppression_index(test.mean, both.mean))
+
+
+class _Conditions(NamedTuple):
+    """Gratings, (n,) each: a test and an orthogonal mask."""
+
+    angle: Tensor
+    frequency: Tensor
+    contrast: Tensor
+    mask: Tensor
+    """Contrast of the mask."""
+
+    def rows(self, chosen: Tensor | slice) -> "_Conditions":
+        return _Conditions(*(part[chosen] for part in self))
+
+    def silent(self) -> "_Conditions":
+        return self._replace(contrast=0 * self.contrast, mask=0 * self.mask)
+
+
+def _column(values: tuple[float, ...]) -> Tensor:
+    return torch.tensor(values, dtype=torch.float64)
+
+
+def _preferred(tuning: GratingTuning) -> tuple[_Conditions, np.ndarray]:
+    """The gratings that some unit prefers, and the one that each unit does."""
+    both = np.stack([tuning.orientation, tuning.frequency])
+    distinct, of_unit = np.unique(both, axis=1, return_inverse=True)
+    angle, frequency = torch.from_numpy(distinct)
+    return _Conditions(angle, frequency, torch.ones_like(angle), torch.zeros_like(angle)), of_unit.reshape(-1)
+
+
+def _respond(
+    model: Neurons, conditions: _Conditions, shown: Gratings, seed: int, progress: Report | None, what: str
+) -> Response:
+    """Responses (n, K) to conditions, mean and standard error over trials."""
+    n, trials = len(conditions.angle), shown.phases
+    generator = torch.Generator(device=place(model).device).manual_seed(seed)
+    means, errors, step = [], [], max(1, BATCH // trials)
+    for start in range(0, n, step):
+        some = conditions.rows(slice(start, start + step))
+        repeated = some.rows(torch.arange(len(some.angle)).repeat_interleave(trials))
+        phase = 2 * math.pi * torch.arange(trials, dtype=torch.float64).repeat(len(some.angle)) / trials
+        frames = _frames(model.shape, repeated, phase, shown)
+        spikes = mean_response(model, frames, skip=shown.warm_up, background=shown.background, generator=generator)
+        spikes = spikes.reshape(len(some.angle), trials, -1)
+        means.append(spikes.mean(1))
+        errors.append(spikes.std(1) / math.sqrt(trials))
+        if progress is not None:
+            progress(min(start + step, n), n, what)
+    return Response(torch.cat(means).numpy(), torch.cat(errors).numpy())
+
+
+def _frames(shape: tuple[int, ...], conditions: _Conditions, phase: Tensor, shown: Gratings) -> Frames:
+    """Test and mask; the test starts at `phase`, the mask at zero, so that trials differ in their phase difference."""
+    n, f, w = shown.warm_up + shown.period, conditions.frequency, 1 / shown.period
+    across = conditions.angle + math.pi / 2
+    test = grating(
+        shape, n, orientation=conditions.angle, spatial_frequency=f, temporal_frequency=w,
+        contrast=conditions.contrast, phase=phase,
+    )  # fmt: skip
+    if not bool(conditions.mask.any()):
+        return test
+    mask = grating(shape, n, orientation=across, spatial_frequency=f, temporal_frequency=w, contrast=conditions.mask)
+
+    def both() -> Iterator[Tensor]:
+        for one, other in zip(test, mask):
+            yield one + other
+
+    return both()
