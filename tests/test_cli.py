@@ -14,7 +14,7 @@ import pytest
 
 from spikevae.cli import DONE, FAILED, INTERRUPTED, USAGE, main
 
-VERBS = ("sweep", "train", "evaluate", "compare", "report", "data", "bench", "models")
+VERBS = ("sweep", "train", "evaluate", "compare", "physiology", "report", "data", "bench", "models")
 TINY = """
 name = "tiny"
 [data]
@@ -73,6 +73,8 @@ WRONG = {  # arguments: what the message must name
     "evaluate nothing.spikevae": "nothing.spikevae",
     "evaluate tiny20.toml": "tiny20.toml",
     "compare nothing.spikevae": "nothing.spikevae",
+    "physiology nothing.spikevae": "nothing.spikevae",
+    "physiology nothing.spikevae --contrast 0": "contrast",
     "report nowhere": "config.json",
     "data bundled --patch 1": "patch",
     "data bundeld": "'bundled'",

@@ -95,7 +95,7 @@ def sweep(
     config
         A TOML file with [data], [fit] and [grid] tables.
     preset
-        An embedded sweep: demo or paper.
+        An embedded sweep: demo, paper or iterative.
     out
         The run folder; by default runs/NAME.
     recipe
@@ -333,6 +333,60 @@ def compare(
     rows = [point.to_dict() for point in result.points if point.role != "scan"]
     facts = {"files": paths, "points": rows, "answer": sentences(result)}
     emit(json, facts, f"{table(result)}\n\nFigure: {paths['png']}")
+
+
+@app.command
+def physiology(
+    model: Path,
+    /,
+    *,
+    contrast: Annotated[float, Parameter(validator=validators.Number(gt=0))] = 1.0,
+    background: float = 0.0,
+    frames: Annotated[int, Parameter(validator=validators.Number(gte=1))] = 200,
+    out: Path = Path("physiology"),
+    seed: int = 0,
+    device: Device = "auto",
+    json: Json = False,
+) -> None:
+    """Examine a model that infers step by step as neurons are: receptive fields, tuning, suppression, moving bars.
+
+    Takes seconds. Works for models with firing rates that were trained with iterative inference on images.
+
+    Example: `spikevae physiology m.spikevae --out physiology`
+
+    Parameters
+    ----------
+    model
+        A file that `spikevae train`, a sweep or `SpikeVAE.save` wrote.
+    contrast
+        Amplitude of gratings and standard deviation of noise, in units of the pixels; whitened photographs have
+        standard deviation one.
+    background
+        Luminance that stimuli are added to: the mean of the pixels.
+    frames
+        Frames of white noise in each of 256 streams.
+    out
+        Folder for physiology.json, the figures (.png and .svg) and the film moving_bar.gif.
+    seed
+        Of noise, spikes and sampled inference.
+    """
+    with checking_input():
+        from .estimator import resolve_device
+        from .models import load_model
+        from .physiology import Gratings, check
+        from .progress import show_progress
+        from .reporting.physiology import describe, write_all
+
+        chosen, _ = load_model(model)
+        check(chosen)
+        shown = Gratings.scaled(contrast, background)
+    with show_progress("physiology") as progress:
+        found, paths = write_all(
+            chosen.to(resolve_device(device)), shown, out, noise_frames=frames, seed=seed, progress=progress
+        )
+    files = {name: str(path) for name, path in paths.items()}
+    facts = {"model": str(model), "files": files, "summary": found.summary(), "units": found.units()}
+    emit(json, facts, f"{describe(found)}\n\nTable: {files['physiology']}\nFigures: {out}")
 
 
 @app.command(name="report")

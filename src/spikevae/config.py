@@ -523,5 +523,5 @@ class SweepConfig(FrozenConfig):
         return cls.from_toml(Path(__file__).parent / "sweep" / "presets" / f"{name}.toml")
 
 
-PRESETS = ("demo", "paper")
+PRESETS = ("demo", "paper", "iterative")
 MAX_CONFIG_BYTES = 1_000_000

@@ -7,7 +7,7 @@ error is over trials, which differ in the phase that the grating starts at and i
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from typing import NamedTuple
+from typing import Any, NamedTuple, Self
 
 import numpy as np
 import torch
@@ -19,7 +19,7 @@ from .neurons import Neurons, check, mean_response, place
 
 BATCH = 1024
 """Most stimuli at once."""
-RESPONSIVE = 2.0
+RESPONSIVE = 1.25
 """Times that a unit's best response must exceed its response to a blank field for its tuning to count."""
 
 
@@ -45,6 +45,28 @@ class Gratings:
     """Frames per cycle of drift, and frames that are counted."""
     warm_up: int = 32
     """Frames before them."""
+
+    @classmethod
+    def scaled(cls, contrast: float = 1.0, background: float = 0.0, **given: Any) -> Self:
+        """With all contrasts in proportion to `contrast`, and `given` fields.
+
+        Examples
+        --------
+        >>> Gratings.scaled(0.5).mask_contrast
+        1.0
+        """
+        if not contrast > 0:
+            raise ValueError(f"contrast={contrast}: give a value above zero")
+        levels = {"contrasts": tuple(contrast * 2.0**power for power in range(-3, 2)), "mask_contrast": 2 * contrast}
+        return cls(**{**levels, "contrast": contrast, "background": background, **given})
+
+    @classmethod
+    def suited(cls, x: np.ndarray, **given: Any) -> Self:
+        """With the stimuli's standard deviation over pixels as contrast and their mean as background, both to two
+        digits; a mean below a tenth of the deviation counts as zero."""
+        deviation, mean = float(np.std(x)), float(np.mean(x))
+        background = float(f"{mean:.2g}") if abs(mean) > 0.1 * deviation else 0.0
+        return cls.scaled(float(f"{deviation:.2g}"), background, **given)
 
     def __post_init__(self) -> None:
         n = len(self.orientations)

@@ -7,7 +7,7 @@ import os
 from collections.abc import Callable
 from pathlib import Path
 
-N_STEPS = 14  # what `progress` is told of: reading, nine figures, pictures, charts, page, done
+N_STEPS = 15  # what `progress` is told of: reading, nine figures, pictures, physiology, charts, page, done
 
 
 def build_report(
@@ -36,8 +36,10 @@ def build_report(
     """
     from .figures import write_figures
     from .page import render
+    from .physiology import report_figures
     from .pictures import pictures
     from .reading import read_run
+    from .sections import physiology_section
 
     done = 0
 
@@ -52,8 +54,10 @@ def build_report(
     folder = run.path / "figures"
     advance("dictionaries and reconstructions")
     dictionaries, strips = pictures(run, folder, seed)
+    advance("physiology")
+    neurons = physiology_section(*report_figures(run, folder, seed))
     statics = write_figures(run, folder, advance)
-    text = render(run, statics, dictionaries, strips, advance)
+    text = render(run, statics, dictionaries, strips, advance, neurons)
     page = run.path / "report.html"
     scratch = page.with_name("report.html.tmp")
     scratch.write_text(text, encoding="utf-8")

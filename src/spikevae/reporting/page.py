@@ -14,7 +14,7 @@ from .answer import QUANTITIES, claims, convergence_sentence, demo_warning, fami
 from .figures import Static
 from .pictures import Picture
 from .reading import Run
-from .sections import figure_sections, picture_sections
+from .sections import Section, figure_sections, picture_sections
 from .style import size_colours, size_widths
 from .tables import SIDE_COLUMNS, columns, side_rows, slope_tables
 from .words import exact, shown
@@ -28,14 +28,15 @@ def render(
     dictionaries: Sequence[Picture],
     strips: Sequence[Picture],
     advance: Callable[[str], None],
+    others: Sequence[Section] = (),
 ) -> str:
-    """The whole page as text."""
+    """The whole page as text; `others` are sections that follow the pictures."""
     from jinja2 import Environment, FileSystemLoader, StrictUndefined
     from markupsafe import Markup
     from plotly.offline import get_plotlyjs
 
     advance("interactive figures")
-    sections = [*figure_sections(run, statics), *picture_sections(run, dictionaries, strips)]
+    sections = [*figure_sections(run, statics), *picture_sections(run, dictionaries, strips), *others]
     specs = {chart.id: chart.spec for section in sections for chart in section.charts}
     both = sides(run)
     sweep = run.config["sweep"]

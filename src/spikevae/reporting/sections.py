@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from . import charts, fit_charts
 from .families import Family
 from .figures import Static
+from .physiology import Shown
 from .pictures import MAX_ATOMS, Picture
 from .reading import MAX_SHOWN_FAMILIES, Run
 from .style import AXES
@@ -34,6 +35,9 @@ class Section:
     charts: Sequence[ChartView] = ()
     pictures: Sequence[Picture] = ()
     statics: Sequence["Embedded"] = field(default_factory=tuple)
+    """Figures for readers without scripts."""
+    figures: Sequence["Embedded"] = field(default_factory=tuple)
+    """Figures for all readers, with titles."""
 
     @property
     def has_key(self) -> bool:
@@ -52,17 +56,18 @@ class Embedded:
 
     uri: str
     alt: str
+    title: str = ""
+
+
+def embed(static: Static, title: str = "") -> Embedded:
+    """A figure as part of the page."""
+    uri = "data:image/png;base64," + base64.b64encode(static.png.read_bytes()).decode()
+    return Embedded(uri, static.alt, title)
 
 
 def embedded(statics: dict[str, Static], *names: str) -> tuple[Embedded, ...]:
     """Static figures for readers without scripts."""
-    return tuple(
-        Embedded(
-            "data:image/png;base64," + base64.b64encode(statics[name].png.read_bytes()).decode(), statics[name].alt
-        )
-        for name in names
-        if name in statics
-    )
+    return tuple(embed(statics[name]) for name in names if name in statics)
 
 
 def view(name: str, title: str, spec: charts.Chart | None, alt: str, height: int | None = None) -> list[ChartView]:
@@ -287,3 +292,17 @@ def picture_sections(run: Run, dictionaries: Sequence[Picture], strips: Sequence
         title = "Reconstructions of held-out stimuli"
         found.append(Section("reconstructions", "Reconstructions", title, caption, (), strips))
     return found
+
+
+def physiology_section(figures: Sequence[Shown], sentences: str) -> list[Section]:
+    """What experiments on single units found, where there are models that they can be done on."""
+    if not figures:
+        return []
+    caption = (
+        "Drifting gratings, white noise and bars with contrast and mean of the test stimuli, shown frame by frame to "
+        "one fit of each family that infers step by step (largest K, first seed, β nearest to 1); beliefs are carried "
+        "from frame to frame. Responses are expected spikes per unit per step; bars: standard errors over starting "
+        f"phases. Modelled units, not recorded ones. {sentences}"
+    )
+    shown = [embed(one.figure, one.title) for one in figures]
+    return [Section("physiology", "Physiology", "Units examined as neurons", caption, figures=shown)]

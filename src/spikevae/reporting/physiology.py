@@ -1,0 +1,425 @@
+"""Figures of experiments on one model: receptive fields, tuning, suppression, and a bar that moves, as a film too."""
+
+import io
+import json
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ..data.sequences import image_size
+from ..models import load_model
+from ..physiology import Examination, Gratings, Neurons, examine, is_neural
+from ..physiology.tuning import RESPONSIVE
+from ..progress import Report
+from ..sweep.store import RunFolder, jsonable
+from .figures import PNG_DPI, SETTINGS, Static, canvas, write
+from .reading import Run
+from .style import GREY, INK
+from .words import exact, shown
+
+COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7")
+"""Of four example units (Okabe and Ito, 2008), each with a marker and a line of its own."""
+MARKERS, LINES = ("o", "s", "^", "D"), ("-", "--", ":", "-.")
+FIELDS = 12
+"""Units whose receptive fields are drawn."""
+RATE = "Spikes per step (expected)"
+THUMBS = 6
+"""Pictures in a strip of film."""
+
+
+@dataclass(frozen=True)
+class Shown:
+    """A figure with its title."""
+
+    title: str
+    figure: Static
+
+
+def draw(found: Examination, folder: Path, stem: str = "") -> list[Static]:
+    """Write every figure as PNG and SVG, their names beginning with `stem`."""
+    return [
+        one(found, folder, f"{stem}{name}")
+        for name, one in (
+            ("receptive_fields", _fields),
+            ("tuning", _tuning),
+            ("preferences", _preferences),
+            ("cross_orientation", _suppression),
+            ("moving_bar", _bar),
+        )
+    ]
+
+
+def write_all(
+    model: Neurons,
+    gratings: Gratings,
+    folder: Path,
+    *,
+    noise_frames: int = 200,
+    seed: int = 0,
+    progress: Report | None = None,
+) -> tuple[Examination, dict[str, Path]]:
+    """Examine a model and write table (JSON), figures and film into a folder.
+
+    Returns
+    -------
+    found, paths
+        What was found, and the files by name: PNG of figures, `physiology` for the table, `film`.
+    """
+
+    def part(done: float, total: float, text: str) -> None:
+        if progress is not None:
+            progress(0.5 * done / total, 1.0, text)
+
+    found = examine(model, gratings, noise_frames=noise_frames, seed=seed, progress=part)
+    folder.mkdir(parents=True, exist_ok=True)
+    table = folder / "physiology.json"
+    table.write_text(json.dumps(jsonable(found.to_dict()), indent=1), encoding="utf-8")
+    if progress is not None:
+        progress(0.5, 1.0, "figures")
+    paths = {one.name: one.png for one in draw(found, folder)}
+    if progress is not None:
+        progress(0.8, 1.0, "film")
+    film = write_film(found, folder / "moving_bar.gif")
+    if progress is not None:
+        progress(1.0, 1.0, "done")
+    return found, {**paths, "physiology": table, "film": film}
+
+
+def describe(found: Examination) -> str:
+    """The medians in a few lines.
+
+    Suppression stands beside that of filters alone: what they show is not made by lateral inhibition.
+    """
+    numbers = found.summary()
+    lines = [
+        f"{numbers['responsive_units']:.0f} of {numbers['units']:.0f} units respond to a grating more than "
+        f"{exact(RESPONSIVE)} times as much as to a blank field; medians over them:",
+        f"  orientation selectivity index     {shown(numbers['osi'])}",
+        f"  circular variance                 {shown(numbers['circular_variance'])}",
+        f"  preferred cycles per pixel        {shown(numbers['preferred_frequency_cycles_per_pixel'])}",
+        f"  cross-orientation suppression     {shown(numbers['suppression_index'])}",
+    ]
+    if "suppression_index_control" in numbers:
+        lines.append(f"    same filters, no inhibition     {shown(numbers['suppression_index_control'])}")
+        lines.append(f"  receptive field with dictionary   r = {shown(numbers['field_dictionary_correlation'])}")
+    return "\n".join(lines)
+
+
+def report_figures(run: Run, folder: Path, seed: int) -> tuple[list[Shown], str]:
+    """Figures of one fit a family for the report, of those fits shown one by one that can be examined, with the
+    sentences that go with them; nothing where no fit can.
+
+    Stimuli have contrast and mean of the run's test stimuli.
+    """
+    examples = run.examples()
+    figures: list[Shown] = []
+    sentences = []
+    for family in run.families:
+        cells = [cell for cell in run.shown if cell.family == family and cell.beta > 0]
+        cells = [cell for cell in cells if RunFolder(run.path).model_path(cell.id).is_file()]
+        if not cells or examples is None:
+            continue
+        cell = min(cells, key=lambda cell: abs(math.log(cell.beta)))
+        model, _ = load_model(RunFolder(run.path).model_path(cell.id))
+        if not is_neural(model):
+            continue
+        found = examine(model, Gratings.suited(examples), noise_frames=REPORT_FRAMES, seed=cell.seed + seed)
+        name = f"{family.label}, K = {cell.n_latents}, β = {exact(cell.beta)}"
+        stem = f"physiology_{family.index}_"
+        figures += [Shown(f"{name}: {what}", one) for one, what in zip(draw(found, folder, stem), TITLES)]
+        numbers = found.summary()
+        control = numbers.get("suppression_index_control")
+        beside = "" if control is None else f" (filters without inhibition {shown(control, 2)})"
+        sentences.append(
+            f"{name}: {numbers['responsive_units']:.0f} responsive units, median selectivity "
+            f"{shown(numbers['osi'], 2)}, median suppression {shown(numbers['suppression_index'], 2)}{beside}."
+        )
+    return figures, " ".join(sentences)
+
+
+TITLES = ("receptive fields", "tuning", "preferences", "cross-orientation suppression", "moving bar")
+"""What the figures of :func:`draw` show."""
+REPORT_FRAMES = 100
+"""Frames of white noise for the report."""
+
+
+def _picture(axes: Any, row: np.ndarray, shape: tuple[int, ...], limit: float | None = None) -> None:
+    """A stimulus on a grey scale of its own, zero mid-grey; colour where it has three channels."""
+    channels, height, width = image_size(shape)
+    picture = np.nan_to_num(row).reshape(channels, height, width).transpose(1, 2, 0)
+    top = (float(np.abs(picture).max()) or 1.0) if limit is None else limit
+    scaled = np.clip(0.5 + 0.5 * picture / top, 0, 1)
+    grey = scaled if channels == 3 else np.repeat(scaled.mean(2, keepdims=True), 3, 2)
+    axes.imshow(grey, interpolation="nearest")
+    axes.set(xticks=[], yticks=[])
+    axes.grid(False)
+    for side in axes.spines.values():
+        side.set_visible(False)
+
+
+def _fields(found: Examination, folder: Path, name: str) -> Static:
+    """Decoder columns above what white noise finds, best-tuned units first."""
+    from matplotlib import rc_context
+    from matplotlib.figure import Figure
+
+    from ..physiology.fields import correlation
+
+    units = found.order[:FIELDS]
+    rows: list[tuple[str, np.ndarray]] = [("Spike-triggered\naverage", found.fields.field)]
+    if found.dictionary is not None:
+        rows.insert(0, ("Dictionary", found.dictionary))
+        alike = correlation(np.nan_to_num(found.fields.field), found.dictionary)
+    with rc_context(SETTINGS):
+        figure = Figure(figsize=(1.1 + 0.72 * len(units), 0.45 + 0.8 * len(rows)))
+        panels = figure.subplots(len(rows), len(units), squeeze=False)
+        wide, tall = figure.get_size_inches()
+        figure.subplots_adjust(1.1 / wide, 0.22 / tall, 1 - 0.05 / wide, 1 - 0.2 / tall, 0.08, 0.08)
+        for line, (label, pictures) in zip(panels, rows):
+            for axes, unit in zip(line, units):
+                _picture(axes, pictures[unit], found.shape)
+            line[0].set_ylabel(label, rotation=0, ha="right", va="center", fontsize=8)
+        for place, unit in enumerate(units):
+            panels[0, place].set_title(f"unit {unit}", fontsize=7, color=GREY, pad=3)
+            if found.dictionary is not None:
+                panels[-1, place].set_xlabel(f"r = {shown(alike[unit], 2)}", fontsize=7, color=GREY, labelpad=2)
+        alt = f"Receptive fields of the {len(units)} best-tuned units by white noise"
+        return write(figure, folder, name, alt)
+
+
+def _examples(found: Examination) -> Sequence[int]:
+    """Best-tuned units of different preferred orientations."""
+    chosen: list[int] = []
+    for unit in found.order:
+        if all(found.tuning.orientation[unit] != found.tuning.orientation[other] for other in chosen):
+            chosen.append(int(unit))
+        if len(chosen) == len(COLOURS):
+            break
+    return chosen
+
+
+def _tuning(found: Examination, folder: Path, name: str) -> Static:
+    """Orientation, spatial frequency and contrast tuning of a few units."""
+    grid, tuning = found.gratings, found.tuning
+    curves = (
+        (np.degrees(grid.orientations), tuning.orientation_curve, "Orientation (degrees)", False),
+        (np.array(grid.frequencies), tuning.frequency_curve, "Spatial frequency (cycles/pixel)", True),
+        (np.array(grid.contrasts), found.contrast, "Contrast (amplitude, pixel units)", True),
+    )
+    units = _examples(found)
+    with canvas(1, 3, 2.9, 2.5, key_rows=1) as (figure, panels):
+        for axes, (x, curve, label, log) in zip(panels[0], curves):
+            for unit, colour, marker, line in zip(units, COLOURS, MARKERS, LINES):
+                axes.errorbar(
+                    x, curve.mean[:, unit], yerr=curve.error[:, unit], color=colour, marker=marker, linestyle=line,
+                    markersize=4, linewidth=1.4, elinewidth=0.8, capsize=2, label=f"unit {unit}",
+                )  # fmt: skip
+            if log:
+                _log_axis(axes, x)
+            else:
+                axes.set_xticks(np.arange(0, 180, 30))
+            axes.set_xlabel(label)
+            axes.set_ylim(bottom=0)
+        panels[0, 0].set_ylabel(RATE)
+        handles, labels = panels[0, 0].get_legend_handles_labels()
+        figure.legend(handles, labels, loc="lower center", ncols=4, fontsize=8, borderaxespad=0.1)
+        alt = "Tuning of four units to orientation, spatial frequency and contrast of drifting gratings"
+        return write(figure, folder, name, alt)
+
+
+def _log_axis(axes: Any, x: np.ndarray) -> None:
+    """A logarithmic axis with the values that were shown, as many as there is room for."""
+    from matplotlib.ticker import NullFormatter, NullLocator
+
+    axes.set_xscale("log")
+    ticks = x[:: max(1, math.ceil(len(x) / 5))]
+    axes.set_xticks(ticks, [f"{tick:.3g}" for tick in ticks])
+    axes.xaxis.set_minor_locator(NullLocator())
+    axes.xaxis.set_minor_formatter(NullFormatter())
+
+
+def _preferences(found: Examination, folder: Path, name: str) -> Static:
+    """What responsive units prefer, and how selective they are."""
+    tuning, grid = found.tuning, found.gratings
+    some = tuning.responsive
+    angles = np.degrees(grid.orientations)
+    with canvas(1, 3, 2.9, 2.4) as (figure, panels):
+        counts = [(tuning.orientation[some] == angle).sum() for angle in grid.orientations]
+        panels[0, 0].bar(angles, counts, 0.8 * (angles[1] - angles[0]), color=COLOURS[0])
+        panels[0, 0].set_xticks(np.arange(0, 180, 30))
+        panels[0, 0].set(xlabel="Preferred orientation (degrees)", ylabel="Responsive units")
+        places = np.arange(len(grid.frequencies))
+        counts = [(tuning.frequency[some] == f).sum() for f in grid.frequencies]
+        panels[0, 1].bar(places, counts, 0.8, color=COLOURS[0])
+        panels[0, 1].set_xticks(places, [f"{f:.2g}" for f in grid.frequencies])
+        panels[0, 1].set(xlabel="Preferred frequency (cycles/pixel)")
+        edges = np.linspace(0, 1, 21)
+        both = ((tuning.circular_variance, "circular variance", COLOURS[0], "-"),
+                (tuning.osi, "selectivity index", COLOURS[1], "--"))  # fmt: skip
+        for values, label, colour, line in both:
+            panels[0, 2].stairs(
+                np.histogram(values[some], edges)[0], edges, color=colour, linestyle=line, linewidth=1.6, label=label
+            )
+        panels[0, 2].set(xlabel="Orientation selectivity (0 to 1)", xlim=(0, 1))
+        panels[0, 2].set_ylim(0, 1.35 * max(panels[0, 2].get_ylim()[1], 1))
+        panels[0, 2].legend(fontsize=8, loc="upper center", ncols=1, borderaxespad=0.1)
+        for axes in panels[0]:
+            axes.grid(axis="x", visible=False)
+            axes.yaxis.get_major_locator().set_params(integer=True)
+        return write(figure, folder, name, "Preferred orientations and frequencies, and selectivity, of all units")
+
+
+def _suppression(found: Examination, folder: Path, name: str) -> Static:
+    """Responses with and without a mask; the index of the model and of filters without inhibition."""
+    ours, some = found.suppression, found.tuning.responsive
+    with canvas(1, 2, 3.3, 2.9) as (figure, panels):
+        x, y = ours.test.mean[some], ours.both.mean[some]
+        left, right = panels[0]
+        left.plot(x, y, "o", color=COLOURS[0], markersize=4, alpha=0.7, markeredgewidth=0)
+        top = 1.05 * max([*x, *y]) if len(x) else 1.0
+        if not len(x):
+            left.text(0.5, 0.4, "no responsive unit", ha="center", color=GREY)
+        left.plot([0, top], [0, top], "--", color=GREY, linewidth=0.9)
+        left.annotate("no suppression", (0.97 * top, 0.97 * top), (-4, 0), textcoords="offset points", ha="right",
+                      va="center", fontsize=7, color=GREY)  # fmt: skip
+        left.set(xlim=(0, top), ylim=(0, top), xlabel="Preferred grating (spikes per step)")
+        left.set_ylabel("With orthogonal mask (spikes per step)")
+        edges = np.linspace(-0.6, 1, 33)
+        groups = [(ours.suppression[some], "iterative inference", COLOURS[0], "-")]
+        if found.control is not None:
+            groups.append((found.control.suppression, "filters without inhibition", COLOURS[1], "--"))
+        most = 0.1
+        for values, label, colour, line in groups:
+            finite = np.clip(values[np.isfinite(values)], edges[0], edges[-1])
+            share = np.histogram(finite, edges)[0] / max(1, len(finite))
+            middle = float(np.median(finite)) if len(finite) else math.nan
+            right.stairs(share, edges, color=colour, linestyle=line, linewidth=1.6,
+                         label=f"{label}, median {shown(middle, 2)}")  # fmt: skip
+            most = max(most, *share)
+        right.axvline(0, color=GREY, linewidth=0.8, zorder=0)
+        right.set(
+            xlabel="Suppression index, 1 − masked / alone",
+            ylabel="Share of units",
+            xlim=(-0.6, 1),
+            ylim=(0, 1.3 * most),
+        )
+        right.legend(fontsize=8, loc="upper right", borderaxespad=0.1)
+        return write(figure, folder, name, "Responses to gratings with and without an orthogonal mask")
+
+
+def _bar(found: Examination, folder: Path, name: str) -> Static:
+    """Film strips, spikes of repeated trials and expected spikes, for two directions of motion."""
+    from matplotlib import rc_context
+    from matplotlib.figure import Figure
+
+    film = found.bar
+    n = film.pictures.shape[1]
+    limit = float(np.abs(film.pictures - found.gratings.background).max()) or 1.0
+    degrees = math.degrees(film.orientation)
+    titles = (
+        f"unit {film.unit}, preferred direction ({degrees:.0f}°)",
+        f"orthogonal direction ({degrees + 90:.0f}°)",
+    )
+    with rc_context(SETTINGS):
+        figure = Figure(figsize=(8.6, 4.3))
+        columns: Any = figure.add_gridspec(1, 2, left=0.08, right=0.985, bottom=0.12, top=0.93, wspace=0.1)
+        top = 1.08 * float(film.expected.max()) or 1.0
+        for column in range(2):
+            inner = columns[column].subgridspec(3, 1, height_ratios=(1.0, 1.7, 1.4), hspace=0.12)
+            strip = inner[0].subgridspec(1, THUMBS, wspace=0.06)
+            times = np.linspace(0.12, 0.88, THUMBS) * (n - 1)
+            for place, time in enumerate(times.round().astype(int)):
+                axes = figure.add_subplot(strip[place])
+                _picture(axes, film.pictures[column, time] - found.gratings.background, found.shape, limit)
+                axes.set_xlabel(f"{time}", fontsize=7, color=GREY, labelpad=1)
+                if place == 0:
+                    axes.set_title(titles[column], fontsize=9, loc="left")
+            raster = figure.add_subplot(inner[1])
+            step, trial = np.nonzero(film.spikes[column])
+            raster.plot(step, trial, "|", color=INK, markersize=4.5, markeredgewidth=0.9)
+            raster.set(ylim=(film.spikes.shape[2] - 0.5, -0.5), xlim=(0, n - 1))
+            raster.tick_params(labelbottom=False)
+            raster.grid(False)
+            rate = figure.add_subplot(inner[2])
+            rate.plot(np.arange(n), film.expected[column], color=COLOURS[column], linewidth=1.6)
+            rate.set(xlim=(0, n - 1), ylim=(0, top), xlabel="Frame")
+            if column == 0:
+                raster.set_ylabel("Trial")
+                rate.set_ylabel("Expected spikes\nper step", fontsize=8)
+            else:
+                raster.tick_params(labelleft=False)
+                rate.tick_params(labelleft=False)
+        return write(figure, folder, name, f"Spikes of unit {film.unit} while bars move over it")
+
+
+def write_film(found: Examination, path: Path, *, milliseconds: int = 60) -> Path:
+    """An animated GIF: the bar that moves in the preferred direction, and the spikes of all units as they come.
+
+    Parameters
+    ----------
+    path
+        Where to write.
+    milliseconds
+        Of a frame.
+    """
+    from matplotlib import rc_context
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+    from PIL import Image
+
+    film = found.bar
+    pictures, n = film.pictures[0] - found.gratings.background, film.pictures.shape[1]
+    order = np.argsort(found.tuning.orientation, kind="stable")
+    order = order[np.isin(order, found.order[:96])]  # no more rows than can be told apart
+    row_of = np.full(len(found.order), -1)
+    row_of[order] = np.arange(len(order))
+    with rc_context(SETTINGS):
+        figure = Figure(figsize=(6.6, 3.0), dpi=PNG_DPI)
+        agg = FigureCanvasAgg(figure)
+        screen = figure.add_axes((0.02, 0.2, 0.3, 0.66))
+        screen.axis("off")
+        screen.set_title("stimulus", fontsize=9)
+        raster = figure.add_axes((0.43, 0.16, 0.55, 0.7))
+        step, unit = np.nonzero(film.population[0])
+        here = (row_of[unit] >= 0) & (unit != film.unit)
+        raster.plot(step[here], row_of[unit[here]], "|", color=INK, markersize=3, markeredgewidth=0.8)
+        own = unit == film.unit
+        raster.plot(step[own], row_of[unit[own]], "|", color=COLOURS[1], markersize=9, markeredgewidth=1.6)
+        raster.set(xlim=(-1, n), ylim=(-2, len(order) + 1), xlabel="Frame", ylabel="Unit, by preferred orientation")
+        raster.grid(False)
+        raster.set_title(f"spikes (long ticks: unit {film.unit})", fontsize=9)
+        agg.draw()
+        whole = np.asarray(agg.buffer_rgba())[..., :3].copy()
+        height = len(whole)
+
+        def box(axes: Any) -> tuple[int, int, int, int]:
+            """Left, right, top and bottom in pixels of the picture."""
+            extent = axes.get_window_extent()
+            return round(extent.x0), round(extent.x1), height - round(extent.y1), height - round(extent.y0)
+
+        _, _, top, bottom = box(raster)
+        to_pixels = raster.transData
+        x_of = [round(to_pixels.transform((t, 0))[0]) for t in range(n)]
+        at = box(screen)
+    channels, tall, wide = image_size(found.shape)
+    limit = float(np.abs(pictures).max()) or 1.0
+    factor = max(1, min((at[1] - at[0]) // wide, (at[3] - at[2]) // tall))
+    sheets = []
+    for t in range(n):
+        sheet = whole.copy()
+        sheet[top + 1 : bottom - 1, x_of[t] + 3 :] = 255
+        sheet[top + 1 : bottom - 1, x_of[t] + 2 : x_of[t] + 3] = (89, 99, 110)
+        scaled = np.clip(127.5 + 127.5 * pictures[t].reshape(channels, tall, wide) / limit, 0, 255).astype(np.uint8)
+        small = scaled.transpose(1, 2, 0) if channels == 3 else np.repeat(scaled[:1].transpose(1, 2, 0), 3, 2)
+        big = small.repeat(factor, 0).repeat(factor, 1)
+        y, x = at[2] + (at[3] - at[2] - len(big)) // 2, at[0] + (at[1] - at[0] - big.shape[1]) // 2
+        sheet[y : y + len(big), x : x + big.shape[1]] = big
+        sheets.append(Image.fromarray(sheet).quantize(64))
+    handle = io.BytesIO()
+    sheets[0].save(handle, "GIF", save_all=True, append_images=sheets[1:], duration=milliseconds, loop=0)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(handle.getvalue())
+    return path
