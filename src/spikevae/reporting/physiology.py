@@ -283,8 +283,7 @@ def _suppression(found: Examination, folder: Path, name: str) -> Static:
         if not len(x):
             left.text(0.5, 0.4, "no responsive unit", ha="center", color=GREY)
         left.plot([0, top], [0, top], "--", color=GREY, linewidth=0.9)
-        left.annotate("no suppression", (0.97 * top, 0.97 * top), (-4, 0), textcoords="offset points", ha="right",
-                      va="center", fontsize=7, color=GREY)  # fmt: skip
+        left.set_title("dashed: no suppression", fontsize=8, color=GREY, loc="left")
         left.set(xlim=(0, top), ylim=(0, top), xlabel="Preferred grating (spikes per step)")
         left.set_ylabel("With orthogonal mask (spikes per step)")
         edges = np.linspace(-0.6, 1, 33)
@@ -334,6 +333,8 @@ def _bar(found: Examination, folder: Path, name: str) -> Static:
             for place, time in enumerate(times.round().astype(int)):
                 axes = figure.add_subplot(strip[place])
                 _picture(axes, film.pictures[column, time] - found.gratings.background, found.shape, limit)
+                for side in axes.spines.values():  # a bright bar at the edge is no gap between pictures
+                    side.set(visible=True, color=GREY, linewidth=0.5)
                 axes.set_xlabel(f"{time}", fontsize=7, color=GREY, labelpad=1)
                 if place == 0:
                     axes.set_title(titles[column], fontsize=9, loc="left")
