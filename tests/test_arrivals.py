@@ -16,7 +16,7 @@ import torch
 from dense_reference import STEPS, dense_counts, n_gaps
 from scipy import integrate, stats
 
-from spikevae.distributions import GeneratorStack, Poisson, RelaxedPoisson, arrivals, relaxed_counts
+from spikevae.distributions import GeneratorStack, Poisson, RelaxedPoisson, _arrivals_cpu, arrivals, relaxed_counts
 
 INDICATORS = list(arrivals.INDICATORS)
 SCORE = 4.5
@@ -28,15 +28,20 @@ def seeded(seed, device="cpu"):
     return torch.Generator(device).manual_seed(seed)
 
 
-@pytest.fixture(params=["as chosen", "walk", "per cell", "in chunks"])
+PATHS = {
+    "as chosen": {},
+    "one after another": {"EARLY": math.inf, "MANY": math.inf, "ROUNDS": 1000, "FEW": 0},
+    "by counts": {"EARLY": 0.0, "MANY": 0.0},
+    "by counts after the first": {"ROUNDS": 1},
+    "in small blocks": {"BLOCK": 1000, "HELD": 100},
+}
+
+
+@pytest.fixture(params=PATHS)
 def path(request, monkeypatch):
-    """Each way of finding the arrivals, forced."""
-    if request.param == "walk":
-        monkeypatch.setattr(arrivals, "SPARSE", math.inf)
-    if request.param == "per cell":
-        monkeypatch.setattr(arrivals, "SPARSE", 0.0)
-    if request.param == "in chunks":
-        monkeypatch.setattr(arrivals, "CHUNK", 1000)
+    """Each way of finding the arrivals on a CPU, forced."""
+    for name, value in PATHS[request.param].items():
+        monkeypatch.setattr(_arrivals_cpu, name, value)
     return request.param
 
 
@@ -95,8 +100,10 @@ def test_indicators_are_the_published_ones(indicator, x):
     expected = STEPS[indicator](x)
     (slope,) = torch.autograd.grad(expected, x)
     ours = arrivals.INDICATORS[indicator]
-    torch.testing.assert_close(ours.value(x.detach()), expected.detach(), rtol=1e-12, atol=1e-15)
-    torch.testing.assert_close(ours.slope(x.detach()), slope, rtol=1e-12, atol=1e-15)
+    for given in (x.detach(), x.detach().numpy()[None]):
+        value, derivative = (part.item() for part in ours.with_slope(given))
+        assert value == pytest.approx(expected.item(), rel=1e-12, abs=1e-15)
+        assert derivative == pytest.approx(slope.item(), rel=1e-12, abs=1e-15)
 
 
 @pytest.mark.parametrize("indicator", INDICATORS)
