@@ -1,12 +1,11 @@
 """Relaxed Poisson counts with their gradient: by arrivals, against the published dense construction.
 
 Both run in one process by turns on the same log-rates, forward and backward; times are medians. Log-rates are
-Normal(-3, 1), or those of held-out photographs under a trained model (default recipe, beta 1), where a few units fire up to
-a hundred times. Peak memory is what a call adds to the resident memory of a process that does nothing else.
+Normal(-3, 1), or those of held-out photographs under a trained model (default recipe, beta 1), where a few units fire
+up to a hundred times. Peak memory is what a call adds to the resident memory of a process that does nothing else.
 """
 
 import json
-import os
 import statistics
 import subprocess
 import sys
@@ -18,6 +17,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import torch
+from memory import LEAN_ENVIRONMENT, added_mib, can_measure
 from torch import Tensor
 
 import spikevae as sv
@@ -30,7 +30,6 @@ SAMPLERS: dict[str, Callable[..., Tensor]] = {"arrivals": relaxed_counts, "dense
 WIDTHS, BATCHES, TEMPERATURES, INDICATORS = (128, 512, 2048), (250, 1000), (1.0, 0.05), ("sigmoid", "cubic")
 TRAINED = (128, 512)
 REPEATS = 5
-STATUS = Path("/proc/self/status")
 
 
 class Case(NamedTuple):
@@ -76,32 +75,23 @@ def milliseconds(case: Case, repeats: int) -> dict[str, float]:
     return {name: statistics.median(taken[1:]) for name, taken in times.items()}
 
 
-def resident(key: str) -> float:
-    """VmRSS (now) or VmHWM (highest) of this process in MiB."""
-    line = next(line for line in STATUS.read_text().splitlines() if line.startswith(key))
-    return int(line.split()[1]) / 1024
-
-
 def peak_here(sampler: str, case: Case) -> float:
-    """MiB that a draw adds at its peak to this process. Linux only."""
+    """MiB that a draw adds at its peak to this process."""
     log_rate, generator = log_rates(case), torch.Generator().manual_seed(1)
-    tiny = Case(8, 8, case.temperature, case.indicator, "normal")
-    draw(sampler, tiny, log_rates(tiny), generator)  # whatever is loaded on first use
-    log_rate.grad = torch.zeros_like(log_rate)
-    Path("/proc/self/clear_refs").write_text("5")  # forget the highest resident memory so far
-    before = resident("VmRSS")
-    draw(sampler, case, log_rate, generator)
-    return resident("VmHWM") - before
+
+    def call() -> None:
+        draw(sampler, case, log_rate, generator)
+        log_rate.grad = None
+
+    return added_mib(call)
 
 
 def peaks(cases: list[Case]) -> dict[str, list[float | None]]:
     """Peak memory of each case, measured in a child process that gives freed memory back at once."""
-    if not STATUS.is_file():
+    if not can_measure():
         return {name: [None] * len(cases) for name in SAMPLERS}
-    environment = {**os.environ, "MALLOC_MMAP_THRESHOLD_": "65536", "MALLOC_TRIM_THRESHOLD_": "65536"}
-    done = subprocess.run(
-        [sys.executable, __file__, json.dumps(cases)], env=environment, capture_output=True, text=True, check=True
-    )
+    command = [sys.executable, __file__, json.dumps(cases)]
+    done = subprocess.run(command, env=LEAN_ENVIRONMENT, capture_output=True, text=True, check=True)
     return json.loads(done.stdout)
 
 
