@@ -9,6 +9,7 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache, partial
+from importlib.util import find_spec
 from typing import Any
 
 import numpy as np
@@ -180,11 +181,22 @@ def _busy_counts(
     return z.clamp_min(0) + poisson_counts(rate * start, generator), slope
 
 
+def has_kernel(log_rate: Tensor) -> bool:
+    """Whether the Triton kernel draws for these log-rates."""
+    return log_rate.is_cuda and log_rate.dtype == torch.float32 and find_spec("triton") is not None
+
+
 def _sample(
     log_rate: Tensor, generator: torch.Generator, *, temperature: float, indicator: Indicator
 ) -> tuple[Tensor, ...]:
     flat = log_rate.reshape(-1)
     start, stop = window(temperature, indicator)
+    if has_kernel(flat):
+        from . import _arrivals_triton
+
+        integrals = window_integrals(temperature, indicator.name)
+        drawn = _arrivals_triton.soft_counts(flat, (start, stop), integrals, temperature, indicator.name, generator)
+        return tuple(x.view_as(log_rate) for x in drawn)
     limit = math.log(BUSY / (stop - start))
     if flat.numel() == 0 or bool(flat.max() <= limit):  # false for NaN
         z, slope = _soft_counts(flat, temperature, indicator, generator)
@@ -242,7 +254,7 @@ def relaxed_counts(log_rate: Tensor, *, temperature: float, indicator: str = "cu
         Softened step, a key of `INDICATORS`. "sigmoid" is cut at `SIGMOID_REACH`.
     generator
         Source of the arrivals. Inside `torch.func.vmap` a `GeneratorStack` gives lane i the numbers it would
-        get alone (on CUDA too: there each cell's count is drawn by itself, an order-free way).
+        get alone.
 
     Returns
     -------
