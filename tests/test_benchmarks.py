@@ -14,7 +14,7 @@ def test_sampler_benchmark(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.syspath_prepend(str(BENCHMARKS))
     import sampler
 
-    rows, text = sampler.compare(widths=(256,), batches=(500,), repeats=1)
+    rows, text = sampler.compare(widths=(256,), batches=(500,), repeats=1, trained_widths=())
     assert len(rows) == 4 and len(text.splitlines()) == 2 + len(rows)
     for row in rows:
         assert row["speedup"] == row["dense_ms"] / row["arrivals_ms"]

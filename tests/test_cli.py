@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -187,6 +188,16 @@ def test_models(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["models"]) == DONE
     out = capsys.readouterr().out
     assert all(law.formula in out for law in LAWS.values())
+
+
+def test_bench_gradients(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    from spikevae import gradient_study
+
+    small = partial(gradient_study.study, n_estimates=5, steps=2, seeds=(0, 1))
+    monkeypatch.setattr(gradient_study, "study", small)
+    found = as_json(capsys, "bench", "gradients", "--out", str(tmp_path / "g"))
+    assert set(found) == {"moments", "estimates", "training"} and (tmp_path / "g" / "gradients.png").is_file()
+    assert main(["bench", "--out", str(tmp_path)]) == USAGE
 
 
 def test_bench(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
