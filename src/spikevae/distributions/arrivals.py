@@ -134,13 +134,13 @@ def window_integrals(temperature: float, indicator_name: str) -> tuple[float, fl
     nodes, weights = np.polynomial.legendre.leggauss(128)
     half = 0.5 * (stop - start)
     t = torch.from_numpy(start + half * (nodes + 1))
-    value, slope = _contributions(t, temperature, indicator)
+    value, slope = contributions(t, temperature, indicator)
     w = torch.from_numpy(half * weights)
     first, second, third = ((w * f).sum().item() for f in (value, value.square(), slope.square()))
     return first, second, third
 
 
-def _contributions(t: Tensor, temperature: float, indicator: Indicator) -> tuple[Tensor, Tensor]:
+def contributions(t: Tensor, temperature: float, indicator: Indicator) -> tuple[Tensor, Tensor]:
     """What arrivals at times t add to z and to dz/dlog_rate."""
     x = (1 - t).div_(temperature)
     return indicator.value(x), indicator.slope(x).mul_(t).div_(temperature)
@@ -198,7 +198,7 @@ def _soft_counts(
     n_chunks = max(1, min(len(rate), math.ceil(total * width / CHUNK)))
     for rates, zs, slopes in zip(rate.chunk(n_chunks), z.chunk(n_chunks), slope.chunk(n_chunks)):
         cell, place = arrivals(rates, width, generator)
-        value, gradient = _contributions(place.mul_(width).add_(start), temperature, indicator)
+        value, gradient = contributions(place.mul_(width).add_(start), temperature, indicator)
         _add(zs, cell, value)
         _add(slopes, cell, gradient)
     return z, slope
@@ -238,7 +238,7 @@ def _sample(
     return z.view_as(log_rate), slope.view_as(log_rate)
 
 
-class _Pathwise(torch.autograd.Function):
+class Pathwise(torch.autograd.Function):
     """Return z, and send gradients to log_rate through a known dz/dlog_rate."""
 
     @staticmethod
@@ -259,7 +259,7 @@ class _Pathwise(torch.autograd.Function):
         lanes = [
             x.expand(info.batch_size, *x.shape) if d is None else x.movedim(d, 0) for x, d in zip(tensors, in_dims)
         ]
-        return _Pathwise.apply(*lanes), 0
+        return Pathwise.apply(*lanes), 0
 
 
 def relaxed_counts(log_rate: Tensor, *, temperature: float, indicator: str = "cubic", generator: Generator) -> Tensor:
@@ -311,7 +311,7 @@ def relaxed_counts(log_rate: Tensor, *, temperature: float, indicator: str = "cu
     """
     sampler = partial(_sample, temperature=check_temperature(temperature), indicator=get_indicator(indicator))
     z, slope = draw(sampler, log_rate, generator)
-    counts: Tensor = _Pathwise.apply(log_rate, z, slope)
+    counts: Tensor = Pathwise.apply(log_rate, z, slope)
     return counts
 
 
@@ -342,6 +342,6 @@ def counts_at(log_rate: Tensor, unit_arrivals: Tensor, *, temperature: float, in
     """
     with torch.no_grad():
         t = unit_arrivals * torch.exp(-log_rate)
-        z, slope = _contributions(t, check_temperature(temperature), get_indicator(indicator))
-    counts: Tensor = _Pathwise.apply(log_rate, z.sum(0), slope.sum(0))
+        z, slope = contributions(t, check_temperature(temperature), get_indicator(indicator))
+    counts: Tensor = Pathwise.apply(log_rate, z.sum(0), slope.sum(0))
     return counts
