@@ -95,7 +95,7 @@ def sweep(
     config
         A TOML file with [data], [fit] and [grid] tables.
     preset
-        An embedded sweep: demo or paper.
+        An embedded sweep: demo, laws or paper.
     out
         The run folder; by default runs/NAME.
     recipe
@@ -325,7 +325,7 @@ def data(
 
 @app.command
 def models(*, seed: int = 0, device: Device = "auto", json: Json = False) -> None:
-    """List the laws of the latent code.
+    """List the laws of the latent code: formula, mean, variance, Fano factor, divergence and source.
 
     Example: `spikevae models --json`
 
@@ -341,12 +341,17 @@ def models(*, seed: int = 0, device: Device = "auto", json: Json = False) -> Non
             "name": law.name,
             "label": law.label,
             "formula": law.formula,
+            "mean": law.mean_formula,
+            "variance": law.variance_formula,
+            "fano": law.fano_formula,
+            "divergence": law.divergence,
             "counts": law.is_count,
             "source": law.citation,
         }
         for law in LAWS.values()
     ]
-    lines = [f"{row['name']}\n    {row['formula']}\n    {row['source']}" for row in rows]
+    shown = ("formula", "mean", "variance", "fano", "divergence", "source")
+    lines = ["\n".join([str(row["name"]), *(f"    {key:<10} {row[key]}" for key in shown)]) for row in rows]
     emit(json, {"models": rows}, "\n".join(lines))
 
 

@@ -97,8 +97,9 @@ class FitConfig(FrozenConfig):
     """Pixel noise variance of the Gaussian likelihood; one half makes the distortion the plain squared error."""
     estimator: Literal["auto", "exact", "monte_carlo"] = "auto"
     """Expected distortion in closed form (linear decoders) or from one sample; auto takes the closed form if it can."""
-    indicator: Literal["sigmoid", "linear", "cubic", "quintic", "cosine"] = "cubic"
-    """Shape of the smooth event indicator of the relaxed counts (Monte Carlo only)."""
+    indicator: Literal["sigmoid", "linear", "cubic", "quintic", "cosine", "gumbel"] = "cubic"
+    """Shape of the smooth event indicator of the relaxed counts (Monte Carlo only); gumbel draws Poisson counts by a
+    relaxed choice among 0 to 31 instead."""
     temperature_start: float = Field(1.0, gt=0)
     """Temperature of the relaxed counts at the first step (Monte Carlo only)."""
     temperature: float = Field(0.05, gt=0)
@@ -140,6 +141,11 @@ class FitConfig(FrozenConfig):
         law = get_law(self.latent)
         if (self.steps is None) == (self.epochs is None):
             raise ValueError(f"give either steps or epochs, not {'both' if self.steps else 'neither'}")
+        if self.prior == "closed_form" and not law.closed_form_prior:
+            raise ValueError(
+                f"prior='closed_form': the optimal prior of {self.latent!r} has no closed form. Set prior='learned' "
+                "or prior='fixed'"
+            )
         if self.prior == "closed_form" and not self.encoder_bias:
             raise ValueError(
                 "prior='closed_form' needs encoder_bias=True: tied to a bias-free encoder it inflates the "
@@ -149,8 +155,8 @@ class FitConfig(FrozenConfig):
             raise ValueError(f"noise_variance is {self.noise_variance}; it must be positive or 'learned'")
         if self.estimator == "exact" and not self.has_exact_objective:
             raise ValueError(
-                f"estimator='exact' needs decoder='linear' and likelihood='gaussian', given {self.decoder!r} and "
-                f"{self.likelihood!r}; use estimator='auto'"
+                "estimator='exact' needs decoder='linear', likelihood='gaussian' and a latent with independent units, "
+                f"given {self.decoder!r}, {self.likelihood!r} and {self.latent!r}; use estimator='auto'"
             )
         if self.spike_price > 0 and not law.has_rate:
             raise ValueError(f"spike_price needs a latent with a firing rate; {self.latent!r} codes are signed")
@@ -161,7 +167,8 @@ class FitConfig(FrozenConfig):
     @property
     def has_exact_objective(self) -> bool:
         """Whether the expected distortion has a closed form."""
-        return self.decoder == "linear" and self.likelihood == "gaussian"
+        linear = self.decoder == "linear" and self.likelihood == "gaussian"
+        return linear and get_law(self.latent).independent
 
     @property
     def exact(self) -> bool:
@@ -216,6 +223,12 @@ RECIPES: dict[str, dict[str, dict[str, Any]]] = {
         "*": {"steps": 3000, "prior": "closed_form", "grad_clip": 500.0},
         "gaussian": {"prior": "fixed"},
         "rectified_gaussian": {"prior": "fixed"},
+        "gaussian_softplus": {"prior": "fixed"},
+        "gaussian_exp": {"prior": "fixed"},
+        "laplace": {"prior": "fixed"},
+        "negative_binomial": {"prior": "learned"},
+        "negative_binomial_free": {"prior": "learned"},
+        "conway_maxwell_poisson": {"prior": "learned"},
     },
     "paper": {
         "*": {
@@ -342,11 +355,11 @@ class SweepConfig(FrozenConfig):
 
     @classmethod
     def preset(cls, name: str) -> Self:
-        """An embedded sweep: `demo` or `paper`."""
+        """An embedded sweep: `demo`, `laws` or `paper`."""
         if name not in PRESETS:
             raise ValueError(unknown_key_message(name, list(PRESETS)).replace("key", "preset", 1))
         return cls.from_toml(Path(__file__).parent / "sweep" / "presets" / f"{name}.toml")
 
 
-PRESETS = ("demo", "paper")
+PRESETS = ("demo", "laws", "paper")
 MAX_CONFIG_BYTES = 1_000_000

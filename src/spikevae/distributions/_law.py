@@ -10,7 +10,6 @@ from torch.nn import functional as F
 
 from ._random import Generator
 
-
 NO_CLOSED_FORM = "the optimal prior has no closed form; use prior='learned' or prior='fixed'"
 
 

@@ -29,8 +29,8 @@ class _Pointwise(torch.autograd.Function):
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
         x = ctx.saved_tensors
         if torch.is_grad_enabled():  # a second derivative is wanted
-            value = ctx.function(*x)
-            return None, None, *torch.autograd.grad(value, x, grads, create_graph=True, allow_unused=True)
+            value, flat = ctx.function(*(v.reshape(-1) for v in x)), [g.reshape(-1) for g in grads]
+            return None, None, *torch.autograd.grad(value, x, flat, create_graph=True)
         cells = max(1, NODES_HELD // ctx.n_nodes)
         blocks = []
         for block in zip(*(v.reshape(-1).split(cells) for v in (*x, *grads))):

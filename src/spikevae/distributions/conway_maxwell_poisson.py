@@ -64,7 +64,8 @@ def _expansion(log_rate: Tensor, shape: Tensor) -> tuple[Tensor, ...]:
     log_sum = (1 - shape) * half - 0.5 * shape.log() + total.log()
     mean = rate + (1 - shape) / (2 * shape) + rate * first
     variance = rate / shape + rate / shape * (first + x * second)
-    # E log z! = -d logZ / d shape at fixed shape * log_rate, logZ = x + log_sum: there log_rate moves by -log_rate/shape
+    # E log z! = -d logZ / d shape with shape * log_rate held, where log_rate moves by -log_rate / shape;
+    # logZ = x + log_sum
     slide = rate * (1 - log_rate)
     of_half = -half - (1 - shape) * 0.5 * log_rate / shape
     log_factorial = -(slide + of_half - 0.5 / shape + first * slide + by_shape)
@@ -141,8 +142,8 @@ class ConwayMaxwellPoisson(Law):
 
     References
     ----------
-    Conway and Maxwell (1962); Gaunt, Iyengar, Olde Daalhuis and Simsek (2019), arXiv 1612.06618, for the expansion;
-    Benson and Friel (2021), arXiv 1709.03471, for the sampler; as latent counts arXiv 2602.03896.
+    Conway and Maxwell (1962); Gaunt, Iyengar, Olde Daalhuis and Simsek (2019), Ann. Inst. Stat. Math. 71, for the
+    expansion; Benson and Friel (2021), Bayesian Analysis 16, for the sampler; as latent counts arXiv 2602.03896.
 
     Examples
     --------
@@ -165,7 +166,7 @@ class ConwayMaxwellPoisson(Law):
     variance_formula: ClassVar[str] = "by series (1e-5); about rate / shape"
     fano_formula: ClassVar[str] = "about 1 / shape: above and below 1"
     divergence: ClassVar[str] = "series of 128 terms, expansion above rate 40 (1e-5)"
-    citation: ClassVar[str] = "Conway and Maxwell (1962); Gaunt et al. (2019), arXiv 1612.06618"
+    citation: ClassVar[str] = "Conway and Maxwell (1962); as a latent count in arXiv 2602.03896"
     arg_constraints: ClassVar[dict[str, Any]] = {"log_rate": constraints.real, "log_shape": constraints.real}
     support: ClassVar[Any] = constraints.nonnegative_integer
 

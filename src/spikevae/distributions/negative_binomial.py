@@ -30,7 +30,7 @@ class NegativeBinomial(NegativeBinomialBase):
 
     References
     ----------
-    NegBio-VAE (2025), arXiv 2508.05423.
+    Zhang et al. (2025), arXiv 2508.05423.
 
     Examples
     --------

@@ -29,7 +29,7 @@ class NegativeBinomialFree(NegativeBinomialBase):
 
     References
     ----------
-    NegBio-VAE (2025), arXiv 2508.05423, which estimates this divergence from samples.
+    Zhang et al. (2025), arXiv 2508.05423, which estimates this divergence from samples.
 
     Examples
     --------

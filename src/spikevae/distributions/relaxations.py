@@ -8,7 +8,6 @@ from torch.distributions import Distribution, constraints
 
 from ._random import Generator, standard_uniform
 from .arrivals import (
-    Pathwise,
     check_temperature,
     get_indicator,
     relaxed_counts,
@@ -115,7 +114,7 @@ class GumbelPoisson(Distribution):
 
     References
     ----------
-    Jang, Gu and Poole (2017), arXiv 1611.01144; as a count in NegBio-VAE (2025), arXiv 2508.05423.
+    Jang, Gu and Poole (2017), arXiv 1611.01144; as a count in Zhang et al. (2025), arXiv 2508.05423.
 
     Examples
     --------
@@ -172,6 +171,38 @@ def soft_counts(log_rate: Tensor, temperature: float, indicator: str) -> Relaxed
     return RelaxedPoisson(log_rate, temperature, indicator)
 
 
+class _SoftThreshold(torch.autograd.Function):
+    """Value, and the slope that gradients to the probability are multiplied with."""
+
+    @staticmethod
+    def forward(probability: Tensor, uniform: Tensor, edge: float, indicator: str) -> tuple[Tensor, Tensor]:
+        width = (torch.minimum(probability, 1 - probability) * edge).clamp_min(torch.finfo(probability.dtype).tiny)
+        x = (probability - uniform) / width
+        softened = get_indicator(indicator)
+        return softened.value(x), softened.slope(x) / width
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> None:
+        ctx.mark_non_differentiable(output[1])
+        ctx.set_materialize_grads(False)
+        ctx.save_for_backward(output[1])
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor | None, _: Any) -> tuple[Tensor | None, None, None, None]:
+        (slope,) = ctx.saved_tensors
+        return None if grad is None else grad * slope, None, None, None
+
+    @staticmethod
+    def vmap(
+        info: Any, in_dims: tuple[Any, ...], probability: Tensor, uniform: Tensor, edge: float, indicator: str
+    ) -> Any:
+        lanes = [
+            x.expand(info.batch_size, *x.shape) if d is None else x.movedim(d, 0)
+            for x, d in zip((probability, uniform), in_dims)
+        ]
+        return _SoftThreshold.apply(*lanes, edge, indicator), (0, 0)
+
+
 def soft_threshold(probability: Tensor, uniform: Tensor, *, temperature: float, indicator: str) -> Tensor:
     r"""Whether `uniform` is below `probability`, with a soft edge that keeps the mean: an event of that probability.
 
@@ -200,11 +231,7 @@ def soft_threshold(probability: Tensor, uniform: Tensor, *, temperature: float, 
     >>> soft_threshold(torch.tensor(0.3), u, temperature=0.7, indicator="cubic").mean()
     tensor(0.3000)
     """
-    softened = get_indicator("cubic" if indicator == GUMBEL else indicator)
-    edge = min(check_temperature(temperature), 1 / softened.reach)
-    with torch.no_grad():
-        width = (torch.minimum(probability, 1 - probability) * edge).clamp_min(torch.finfo(probability.dtype).tiny)
-        x = (probability - uniform) / width
-        value, slope = softened.value(x), softened.slope(x) / width
-    soft: Tensor = Pathwise.apply(probability.expand(value.shape), value, slope)
+    name = "cubic" if indicator == GUMBEL else indicator
+    edge = min(check_temperature(temperature), 1 / get_indicator(name).reach)
+    soft: Tensor = _SoftThreshold.apply(*torch.broadcast_tensors(probability, uniform), edge, name)[0]
     return soft

@@ -129,7 +129,7 @@ class AmortisedVAE(nn.Module):
 
     def expected_distortion(self, x: Tensor, q: Law) -> Tensor | None:
         """(B,) exact expectation of :meth:`distortion` under q, or None where it has no closed form."""
-        if self.likelihood != "gaussian" or self.dictionary is None:
+        if self.likelihood != "gaussian" or self.dictionary is None or not self.law.independent:
             return None
         error = expected_squared_error(x, self.decoder(q.mean), q.variance, self.dictionary)
         return gaussian_distortion(error, self.n_features, self.log_noise_variance)
