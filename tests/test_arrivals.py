@@ -16,7 +16,7 @@ import torch
 from dense_reference import STEPS, dense_counts, n_gaps
 from scipy import integrate, stats
 
-from spikevae.distributions import GeneratorStack, Poisson, RelaxedPoisson, arrivals, relaxed_counts
+from spikevae.distributions import GeneratorStack, Poisson, RelaxedPoisson, _arrivals_cpu, arrivals, relaxed_counts
 
 INDICATORS = list(arrivals.INDICATORS)
 SCORE = 4.5
@@ -28,15 +28,39 @@ def seeded(seed, device="cpu"):
     return torch.Generator(device).manual_seed(seed)
 
 
-@pytest.fixture(params=["as chosen", "walk", "per cell", "in chunks"])
+PATHS = {
+    "as chosen": {},
+    "one after another": {"EARLY": math.inf, "MANY": math.inf, "ROUNDS": 1000, "FEW": 0},
+    "by counts": {"EARLY": 0.0, "MANY": 0.0},
+    "by counts after the first": {"ROUNDS": 1},
+    "in small blocks": {"BLOCK": 1000, "HELD": 100},
+    "GPU kernel": {},
+}
+
+
+@pytest.fixture
+def kernel(monkeypatch):
+    """Interpret the kernel on the CPU; on a machine with a GPU it is compiled, and tested there."""
+    if torch.cuda.is_available():
+        pytest.skip("the kernel is tested on the GPU")
+    monkeypatch.setenv("TRITON_INTERPRET", "1")  # read when it is imported
+    pytest.importorskip("triton")
+    from spikevae.distributions import _arrivals_triton
+
+    monkeypatch.setattr(_arrivals_triton, "BLOCK", 2048)
+    monkeypatch.setattr(_arrivals_triton, "WALK", 200.0)
+    monkeypatch.setattr(arrivals, "has_kernel", lambda log_rate: log_rate.dtype == torch.float32)
+    with np.errstate(all="ignore"):  # as on a GPU
+        yield
+
+
+@pytest.fixture(params=PATHS)
 def path(request, monkeypatch):
-    """Each way of finding the arrivals, forced."""
-    if request.param == "walk":
-        monkeypatch.setattr(arrivals, "SPARSE", math.inf)
-    if request.param == "per cell":
-        monkeypatch.setattr(arrivals, "SPARSE", 0.0)
-    if request.param == "in chunks":
-        monkeypatch.setattr(arrivals, "CHUNK", 1000)
+    """Each way of finding the arrivals on a CPU, forced; the GPU's kernel where Triton is installed."""
+    if request.param == "GPU kernel":
+        request.getfixturevalue("kernel")
+    for name, value in PATHS[request.param].items():
+        monkeypatch.setattr(_arrivals_cpu, name, value)
     return request.param
 
 
@@ -95,8 +119,10 @@ def test_indicators_are_the_published_ones(indicator, x):
     expected = STEPS[indicator](x)
     (slope,) = torch.autograd.grad(expected, x)
     ours = arrivals.INDICATORS[indicator]
-    torch.testing.assert_close(ours.value(x.detach()), expected.detach(), rtol=1e-12, atol=1e-15)
-    torch.testing.assert_close(ours.slope(x.detach()), slope, rtol=1e-12, atol=1e-15)
+    for given in (x.detach(), x.detach().numpy()[None]):
+        value, derivative = (part.item() for part in ours.with_slope(given))
+        assert value == pytest.approx(expected.item(), rel=1e-12, abs=1e-15)
+        assert derivative == pytest.approx(slope.item(), rel=1e-12, abs=1e-15)
 
 
 @pytest.mark.parametrize("indicator", INDICATORS)
@@ -144,7 +170,7 @@ def test_law_is_that_of_the_published_construction(indicator, tau, rate, device)
 
 
 @pytest.mark.parametrize("indicator", ["cubic", "sigmoid"])
-def test_value_and_gradient_have_the_joint_law(indicator):
+def test_value_and_gradient_have_the_joint_law(path, indicator):
     """Kolmogorov-Smirnov on z + slope / 2 and on z - slope: only a right dependence passes both."""
     log_rate, settings = torch.full((20_000,), 0.3), {"temperature": 0.5, "indicator": indicator}
     z, slope = value_and_slope(log_rate, generator=seeded(0), **settings)
@@ -239,7 +265,7 @@ def test_stack_errors():
 
 @pytest.mark.parametrize("tau", [0.05, 1.0])
 @pytest.mark.parametrize("indicator", INDICATORS)
-def test_extreme_rates_stay_finite(indicator, tau):
+def test_extreme_rates_stay_finite(path, indicator, tau):
     log_rate = torch.logspace(-12, 6, 37).log().repeat(20, 1)
     z, slope = value_and_slope(log_rate, temperature=tau, indicator=indicator, generator=seeded(0))
     assert np.isfinite(z).all() and np.isfinite(slope).all() and (z >= 0).all()
@@ -267,7 +293,23 @@ def test_busy_cells_have_the_law_of_their_arrivals(monkeypatch, indicator, tau):
     assert abs(dependence[0] - dependence[1]) < SCORE * math.sqrt(2 / 2000)
 
 
-def test_a_broken_cell_leaves_the_others_alone():
+@pytest.mark.parametrize("indicator", ["cubic", "sigmoid"])
+def test_busy_cells_of_the_kernel(monkeypatch, kernel, indicator):
+    """The same for the kernel: walked arrivals of cells that expect 120 or more, against its Gaussian."""
+    from spikevae.distributions import _arrivals_triton
+
+    log_rate, settings = torch.full((2000,), math.log(60.0)), {"temperature": 1.0, "indicator": indicator}
+    monkeypatch.setattr(_arrivals_triton, "WALK", math.inf)
+    exact = value_and_slope(log_rate, generator=seeded(0), **settings)
+    monkeypatch.setattr(_arrivals_triton, "WALK", 10.0)
+    ours = value_and_slope(log_rate, generator=seeded(1), **settings)
+    for a, b in zip(ours, exact):
+        assert stats.ks_2samp(a, b).pvalue > 1e-4
+    dependence = [math.atanh(np.corrcoef(*pair)[0, 1]) for pair in (ours, exact)]
+    assert abs(dependence[0] - dependence[1]) < SCORE * math.sqrt(2 / 2000)
+
+
+def test_a_broken_cell_leaves_the_others_alone(path):
     log_rate = torch.zeros(6)
     log_rate[1], log_rate[2], log_rate[3] = torch.nan, torch.inf, -torch.inf
     z, slope = value_and_slope(log_rate, temperature=0.5, indicator="cubic", generator=seeded(0))
@@ -277,7 +319,7 @@ def test_a_broken_cell_leaves_the_others_alone():
 
 @pytest.mark.parametrize("shape", [(), (0,), (3, 0), (2, 3, 4)])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
-def test_shapes_and_types(shape, dtype):
+def test_shapes_and_types(path, shape, dtype):
     log_rate = torch.zeros(shape, dtype=dtype)
     z = relaxed_counts(log_rate, temperature=0.5, generator=seeded(0))
     assert z.shape == shape and z.dtype == dtype

@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ import pytest
 
 from spikevae.cli import DONE, FAILED, INTERRUPTED, USAGE, main
 
-VERBS = ("sweep", "train", "evaluate", "report", "data", "bench", "models")
+VERBS = ("sweep", "train", "evaluate", "compare", "report", "data", "bench", "models")
 TINY = """
 name = "tiny"
 [data]
@@ -72,6 +73,7 @@ WRONG = {  # arguments: what the message must name
     "train --data folder:nowhere": "nowhere",
     "evaluate nothing.spikevae": "nothing.spikevae",
     "evaluate tiny20.toml": "tiny20.toml",
+    "compare nothing.spikevae": "nothing.spikevae",
     "report nowhere": "config.json",
     "data bundled --patch 1": "patch",
     "data bundeld": "'bundled'",
@@ -184,6 +186,16 @@ def test_models(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["models"]) == DONE
     out = capsys.readouterr().out
     assert all(law.formula in out for law in LAWS.values())
+
+
+def test_bench_gradients(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    from spikevae import gradient_study
+
+    small = partial(gradient_study.study, n_estimates=5, steps=2, seeds=(0, 1))
+    monkeypatch.setattr(gradient_study, "study", small)
+    found = as_json(capsys, "bench", "gradients", "--out", str(tmp_path / "g"))
+    assert set(found) == {"moments", "estimates", "training"} and (tmp_path / "g" / "gradients.png").is_file()
+    assert main(["bench", "--out", str(tmp_path)]) == USAGE
 
 
 def test_bench(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:

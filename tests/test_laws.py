@@ -15,6 +15,7 @@ from torch.distributions import kl_divergence
 
 from spikevae.distributions import (
     LAWS,
+    Bernoulli,
     Binomial,
     Categorical,
     ConwayMaxwellPoisson,
@@ -219,6 +220,8 @@ CASES = {  # name: (law, parameters, SciPy twin, points)
         Softplus(-4.0, 1.0),
         LINE[LINE > 0],
     ),
+    "bernoulli 0.01": (Bernoulli, {"logit": special.logit(0.01)}, stats.bernoulli(0.01), COUNTS[:2]),
+    "bernoulli 0.7": (Bernoulli, {"logit": special.logit(0.7)}, stats.bernoulli(0.7), COUNTS[:2]),
     "gaussian standard": (Gaussian, {"loc": 0.0, "log_scale": 0.0}, stats.norm(0, 1), LINE),
     "gaussian narrow": (Gaussian, {"loc": 1.3, "log_scale": -1.5}, stats.norm(1.3, math.exp(-1.5)), LINE),
     "rectified standard": (RectifiedGaussian, {"loc": 0.0, "log_scale": 0.0}, Rectified(0.0, 1.0), LINE),
@@ -450,6 +453,24 @@ def test_poisson_divergence_by_enumeration(rate, prior_rate):
     same(ours, expected, 1e-9)
 
 
+@pytest.mark.parametrize("r0", [1e-6, 0.1, 0.5, 0.99])
+@pytest.mark.parametrize("r", [1e-9, 0.1000001, 0.3, 0.999])
+def test_bernoulli_divergence_by_enumeration(r, r0):
+    expected = r * math.log(r / r0) + (1 - r) * (math.log1p(-r) - math.log1p(-r0))
+    if abs(r - 0.1) < 1e-3 and r0 == 0.1:  # the difference above has no digits left
+        expected = (r - r0) ** 2 / (2 * r0 * (1 - r0))
+    ours = kl_divergence(Bernoulli(T(special.logit(r))), Bernoulli(T(special.logit(r0))))
+    same(ours, expected, 2e-6 if abs(r - 0.1) < 1e-3 and r0 == 0.1 else 1e-9)
+
+
+def test_relaxed_spikes_tend_to_spikes():
+    """At temperature 0.01 a relaxed spike is within 0.01 of 0 or 1 but for 2 r (1 - r) 0.046 of all."""
+    q = Bernoulli(T([special.logit(0.2)]).expand(100_000))
+    z = q.relaxed(temperature=0.01, indicator="cubic").rsample(generator=seeded(0))
+    assert abs(z.mean().item() - 0.2) < 4.5 * math.sqrt(0.16 / 1e5)
+    assert ((z - z.round()).abs() > 0.01).double().mean() < 0.02
+
+
 @pytest.mark.parametrize("q", [(0.0, 0.0), (1.2, -1.0), (-0.5, 0.7)])
 @pytest.mark.parametrize("p", [(0.0, 0.0), (0.8, 0.5)])
 def test_gaussian_divergence_by_quadrature(q, p):
@@ -660,7 +681,11 @@ def test_initial_raw_gives_the_firing_rate(law, log_rate, residual):
     assert raw.shape == (3 * law.n_params,)
     rate = law.from_encoder(raw, prior if residual else None).mean
     # float32 bias: the rate moves by up to |loc| = 7 times its rounding
-    wanted = {Binomial: min(math.exp(log_rate), 4.0), Categorical: 1 / 3}.get(law, math.exp(log_rate))
+    wanted = {
+        Binomial: min(math.exp(log_rate), 4.0),
+        Bernoulli: min(math.exp(log_rate), 0.5),
+        Categorical: 1 / 3,
+    }.get(law, math.exp(log_rate))
     np.testing.assert_allclose(rate, np.full(3, wanted), rtol=1e-5)
 
 
@@ -672,8 +697,8 @@ def test_gaussian_starts_at_the_standard_normal():
 def test_initial_priors(law):
     prior = law.initial_prior(2000, -5.0, 1.0, seeded(0))
     assert set(prior) == set(law.prior_params) and all(value.shape == (2000,) for value in prior.values())
-    if law is Binomial:
-        middle = special.logit(math.exp(-5.0) / 8)
+    if law in (Binomial, Bernoulli):
+        middle = special.logit(math.exp(-5.0) / (8 if law is Binomial else 1))
         assert stats.kstest(prior["logit"].numpy(), stats.uniform(middle - 1, 2).cdf).pvalue > 1e-4
     elif law is Categorical:
         assert stats.kstest(prior["logit"].numpy(), stats.uniform(-1, 2).cdf).pvalue > 1e-4

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from .estimator import load_model as load_model
     from .evaluate import Metrics as Metrics
     from .reporting import build_report as report  # noqa: F401 - the public name
+    from .sparse_coder import SparseCoder as SparseCoder
     from .sweep import RunFolder as RunFolder
     from .sweep import Sweep as Sweep
 
@@ -24,6 +25,7 @@ _HOME = {
     "SweepConfig": ("config", "SweepConfig"),
     "LAWS": ("distributions", "LAWS"),
     "SpikeVAE": ("estimator", "SpikeVAE"),
+    "SparseCoder": ("sparse_coder", "SparseCoder"),
     "load_model": ("estimator", "load_model"),
     "Metrics": ("evaluate", "Metrics"),
     "report": ("reporting", "build_report"),

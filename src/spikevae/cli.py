@@ -257,6 +257,84 @@ def evaluate(
     emit(json, facts, f"{len(stimuli.test)} held-out stimuli of {stimuli.name}\n\n{metrics.describe()}")
 
 
+@app.command
+def compare(
+    models: Annotated[list[Path], Parameter(negative=())],
+    /,
+    *,
+    data: Annotated[str | None, Parameter(help="Data source; by default what the first model was trained on.")] = None,
+    patch: int | None = None,
+    n: int | None = None,
+    inference: Annotated[list[str] | None, Parameter(negative=())] = None,
+    match: Literal["zeros", "r2"] = "zeros",
+    prices: Annotated[int, Parameter(validator=validators.Number(gte=2))] = 8,
+    stimuli: Annotated[int, Parameter(validator=validators.Number(gte=2))] = 500,
+    tolerance: Annotated[float, Parameter(validator=validators.Number(gt=0))] = 1e-3,
+    max_steps: Annotated[int, Parameter(validator=validators.Number(gte=1))] = 1000,
+    out: Path = Path("comparison"),
+    seed: int | None = None,
+    device: Device = "auto",
+    json: Json = False,
+) -> None:
+    """Code stimuli with the dictionaries of saved models by other inferences: this dictionary, that inference.
+
+    Each sparse inference is scanned over its price; the table shows the price at which its fraction of zeros (or its
+    R2) equals the model's own.
+
+    Example: `spikevae compare m.spikevae runs/demo/0123456789ab --inference own --inference lca-soft --out lca`
+
+    Parameters
+    ----------
+    models
+        Files of models with linear decoders; RUN/ID for one of a sweep; a run folder for all of its models.
+    patch
+        Patch size in pixels; by default the model's.
+    n
+        Number of patches.
+    inference
+        own, lca-soft, lca-hard, lca-rectified, ista, fista, nonnegative or iterative; may be repeated.
+    match
+        What is made equal to the model's own: zeros or r2.
+    prices
+        Prices of a scan.
+    stimuli
+        Held-out stimuli to code.
+    tolerance
+        Violation of the conditions of optimality, by a stimulus' largest drive, at which its inference ends.
+    max_steps
+        Steps of inference after which a stimulus is left as it is.
+    out
+        Folder for comparison.json, .txt, .png and .svg.
+    seed
+        Seed of the patches, of sampled codes and of the intervals; by default that of the training data, and 0.
+    """
+    with checking_input():
+        from .compare import compare as compare_models
+        from .compare import read_models, recodings, sentences, table, write
+        from .progress import show_progress
+        from .single import load_for
+
+        chosen = read_models(models)
+        patches = load_for(chosen[0].path, data, patch=patch, n=n, seed=seed)
+        with show_progress("compare") as progress:
+            result = compare_models(
+                chosen,
+                patches,
+                inferences=inference or recodings.DEFAULT,
+                match=match,
+                n_prices=prices,
+                n_stimuli=stimuli,
+                effort=recodings.Effort(tolerance, max_steps),
+                seed=seed or 0,
+                device=device,
+                progress=progress,
+            )
+    paths = {name: str(path) for name, path in write(result, out).items()}
+    rows = [point.to_dict() for point in result.points if point.role != "scan"]
+    facts = {"files": paths, "points": rows, "answer": sentences(result)}
+    emit(json, facts, f"{table(result)}\n\nFigure: {paths['png']}")
+
+
 @app.command(name="report")
 def report_(run: Path, /, *, seed: int = 0, device: Device = "auto", json: Json = False) -> None:
     """Write the report of a run folder again, from what it holds.
@@ -356,20 +434,56 @@ def models(*, seed: int = 0, device: Device = "auto", json: Json = False) -> Non
 
 
 @app.command
-def bench(*, seed: int = 0, device: Device = "auto", json: Json = False) -> None:
-    """Time training on this machine: a stack of fits against the same fits one after another.
+def bench(
+    what: Literal["stacks", "gradients"] = "stacks",
+    /,
+    *,
+    out: Path | None = None,
+    seed: int = 0,
+    device: Device = "auto",
+    json: Json = False,
+) -> None:
+    """Measure on this machine: the time of stacked training, or estimators of gradients through counts.
 
-    Takes about half a minute. The benchmarks against the published algorithm are `make bench` in a checkout.
+    `stacks` (the default, half a minute) times a stack of fits against the same fits one after another. `gradients`
+    (five minutes, on the CPU) measures bias, noise and cost of ten gradient estimators and the free energy that
+    training with each reaches. The benchmarks against the published algorithm are `make bench` in a checkout.
 
-    Example: `spikevae bench --json`
+    Example: `spikevae bench gradients --out gradients`
+
+    Parameters
+    ----------
+    what
+        stacks or gradients.
+    out
+        Folder for table, numbers and figure (gradients only).
+    seed
+        Seed of the stimuli, problems and draws.
+    device
+        Where stacks train.
+    json
+        Print JSON.
     """
     with checking_input():
         from .bench import compare_stacks
         from .estimator import resolve_device
 
         where = resolve_device(device)
-    rows, text = compare_stacks(where, seed)
-    emit(json, {"rows": rows}, text)
+        if what == "stacks" and out is not None:
+            raise ValueError("--out is for `spikevae bench gradients`")
+    if what == "stacks":
+        rows, text = compare_stacks(where, seed)
+        emit(json, {"rows": rows}, text)
+        return
+    from . import gradient_study
+    from .progress import show_progress
+
+    with show_progress("gradients") as report:
+        found = gradient_study.study(seed=seed, report=report)
+    text = gradient_study.text(found)
+    if out is not None:
+        text += "\n" + "\n".join(f"wrote {path}" for path in gradient_study.write(found, out))
+    emit(json, found, text)
 
 
 def main(arguments: list[str] | None = None) -> int:

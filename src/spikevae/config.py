@@ -18,7 +18,8 @@ from typing import Any, Literal, Self
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from .data._config import DataConfig
-from .distributions import get_law
+from .distributions import LAWS, get_law
+from .models.flows import get_flow
 
 
 class FrozenConfig(BaseModel):
@@ -69,11 +70,17 @@ class FitConfig(FrozenConfig):
     """Price of an expected spike in the objective, nats per spike."""
     seed: int = Field(0, ge=0, lt=2**31)
     """Seed of the initial weights, the order of the batches and the sampling noise."""
+    init: Literal["auto", "linear_limit", "random"] = "auto"
+    """Initial weights: `linear_limit` is the optimum for signals that are small against firing rates, for linear fits
+    of laws that have it; `random` weights; auto takes the limit where there is one."""
     start: float = Field(0.5, ge=-20, le=5)
-    """Log firing rate (spikes per unit per stimulus) at which every unit starts."""
+    """Log firing rate (spikes per unit per stimulus) at which every unit starts; for `linear_limit` the lowest one
+    considered: it starts from the lowest at which the limit nearly holds. Default: -5 for `linear_limit`, else 0.5."""
     start_spread: float = Field(0.0, ge=0)
     """Half-width of the uniform spread of the prior's starting log firing rate around `start`."""
 
+    inference: Literal["amortised", "iterative"] = "amortised"
+    """How a posterior is found: by an encoder, or step by step on the free energy (FOND), without one."""
     encoder: Literal["linear", "mlp", "conv"] = "linear"
     """The network that turns a stimulus into the parameters of its posterior."""
     encoder_bias: bool = True
@@ -90,6 +97,42 @@ class FitConfig(FrozenConfig):
     """Soft clamp of the encoder's output (log firing rate from above, log scale on both sides); None: none."""
     prior: Literal["learned", "closed_form", "fixed"] = "closed_form"
     """How the prior's parameters are found: by gradient, as the mean posterior statistics, or not at all."""
+
+    inference_steps: int = Field(16, ge=1, le=10_000)
+    """Steps of inference in training (iterative only)."""
+    evaluation_steps: int = Field(64, ge=1, le=10_000)
+    """Steps of inference in evaluation (iterative only)."""
+    inner_steps: int = Field(1, ge=1, le=1000)
+    """Moves of the state within a step, between which the reference stays (iterative only)."""
+    backprop_steps: int | None = Field(None, ge=1)
+    """Steps through which gradients are propagated back at a time; None: through all (iterative only)."""
+    reference: Literal["prior", "previous"] = "prior"
+    """What leak and coding rate are measured from: the prior, or the posterior of the step before, as published; KL in
+    evaluations is from the prior (iterative only)."""
+    dynamics: Literal["auto", "expected", "sampled"] = "auto"
+    """Inference by the mean code or by sampled spikes; auto takes the mean where that is exact (iterative only)."""
+    integrator: Literal["euler", "exponential"] = "exponential"
+    """Steps of the state: Euler, or with the leak integrated exactly (iterative only)."""
+    guard: bool = True
+    """Whether a step of expected dynamics is halved until it does not raise the free energy (iterative only)."""
+    step_size: float = Field(0.1, gt=0, allow_inf_nan=False)
+    """Size of a step of inference at the start of training (iterative only)."""
+    learn_step_size: bool = True
+    """Whether the step size is learned (iterative only)."""
+    beta_inner: float | None = Field(None, ge=0, allow_inf_nan=False)
+    """Weight of the leak in inference; None: that of the coding rate in the objective, `beta` (iterative only)."""
+    self_inhibition: Literal["auto", "exact", "learned", "none"] = "auto"
+    """What a unit's own variance does to it: half its squared weights over the noise variance (exact, linear decoders),
+    a learned bias, as published, or nothing; auto takes the first that applies (iterative only)."""
+    loss_steps: Literal["all", "last"] = "all"
+    """Steps whose free energy training lowers: the mean of all, or the last (iterative only)."""
+    kl_form: Literal["correct", "published"] = "correct"
+    """Divergence in training: the correct one, or, for comparison only, that of the published code, which has the
+    posterior's firing rate in place of the prior's before it (iterative Poisson only)."""
+    learning: Literal["backpropagation", "natural_gradient"] = "backpropagation"
+    """How iterative models with a linear decoder learn: by gradients through the steps, or without back-propagation,
+    decoder, noise and prior flowing along their natural gradients (needs optimizer='sgd'; a learning rate of 0.1 moves
+    a tenth of the way that the flow goes in unit time)."""
 
     likelihood: Literal["gaussian", "bernoulli"] = "gaussian"
     """Law of a pixel given the code."""
@@ -115,14 +158,19 @@ class FitConfig(FrozenConfig):
     """Number of passes over the training set; either this or `steps`."""
     batch_size: int = Field(250, ge=1)
     """Stimuli per optimiser step (the whole training set where that is smaller)."""
-    optimizer: Literal["adam", "adamax"] = "adam"
-    """torch.optim class; moments .9 and .999, epsilon 1e-8, no weight decay."""
+    decoder_update: Literal["auto", "least_squares", "gradient"] = "auto"
+    """A linear decoder by least squares from running second moments of the code, or by its gradient; auto solves it
+    where the objective is exact and inference amortised."""
+    optimizer: Literal["adam", "adamax", "sgd"] = "adam"
+    """torch.optim class; moments .9 and .999, epsilon 1e-8, no weight decay; sgd: none, for learning by natural
+    gradient."""
     learning_rate: float = Field(0.005, gt=0)
     """Peak learning rate."""
     encoder_lr_factor: float = Field(0.3, gt=0)
     """Learning rate of the encoder's weights, as a multiple of `learning_rate`."""
     bias_lr_factor: float = Field(20.0, gt=0)
-    """Learning rate of the encoder's last bias, as a multiple of `learning_rate`: it alone moves whole firing rates."""
+    """Learning rate of the encoder's last bias, as a multiple of `learning_rate`: it alone moves whole firing rates.
+    Default: 5 from a `linear_limit` start, which has them nearly right, else 20."""
     learning_rate_end: float = Field(1e-5, ge=0)
     """Learning rate at the end of the cosine."""
     warmup: float = Field(0.02, ge=0, lt=1)
@@ -136,9 +184,27 @@ class FitConfig(FrozenConfig):
     stop_tolerance: float = Field(1e-4, ge=0)
     """Relative improvement of the windowed objective that counts as progress."""
 
+    @model_validator(mode="before")
+    @classmethod
+    def _defaults_at_limit(cls, given: Any) -> Any:
+        if isinstance(given, Mapping) and cls.starts_at_limit_with(given):
+            return {"start": -5.0, "bias_lr_factor": 5.0, **given}
+        return given
+
     @model_validator(mode="after")
     def _consistent(self) -> Self:
         law = get_law(self.latent)
+        if self.init == "linear_limit" and not self.starts_at_limit:
+            raise ValueError(
+                "init='linear_limit' needs amortised inference, linear encoder and decoder, the encoder with a bias "
+                f"and the decoder without, Gaussian likelihood and a law with such a limit, which {self.latent!r} "
+                f"{'has' if law.signal_gain(0.0) else 'has not'}; use init='auto'"
+            )
+        if self.decoder_update == "least_squares" and not self.solves_decoder:
+            raise ValueError(
+                "decoder_update='least_squares' needs amortised inference, the exact objective and a decoder without "
+                "bias; use decoder_update='auto'"
+            )
         if (self.steps is None) == (self.epochs is None):
             raise ValueError(f"give either steps or epochs, not {'both' if self.steps else 'neither'}")
         if self.prior == "closed_form" and not law.closed_form_prior:
@@ -146,7 +212,7 @@ class FitConfig(FrozenConfig):
                 f"prior='closed_form': the optimal prior of {self.latent!r} has no closed form. Set prior='learned' "
                 "or prior='fixed'"
             )
-        if self.prior == "closed_form" and not self.encoder_bias:
+        if self.inference == "amortised" and self.prior == "closed_form" and not self.encoder_bias:
             raise ValueError(
                 "prior='closed_form' needs encoder_bias=True: tied to a bias-free encoder it inflates the "
                 "firing rates. Set encoder_bias=True or prior='learned'"
@@ -164,11 +230,92 @@ class FitConfig(FrozenConfig):
             raise ValueError(f"cycles=2 needs an even number of steps, given {self.steps}")
         return self
 
+    @model_validator(mode="after")
+    def _consistent_inference(self) -> Self:
+        if self.inference != "iterative":
+            changed = [
+                name for name in ITERATIVE_FIELDS if getattr(self, name) != type(self).model_fields[name].default
+            ]
+            if self.optimizer == "sgd":
+                changed.append("optimizer='sgd'")
+            if changed:
+                raise ValueError(f"{', '.join(changed)} need inference='iterative', given {self.inference!r}")
+            return self
+        flow = get_flow(self.latent)
+        if self.dynamics == "expected" and not self.has_exact_objective:
+            raise ValueError(
+                f"dynamics='expected' needs decoder='linear' and likelihood='gaussian', given {self.decoder!r} and "
+                f"{self.likelihood!r}; use dynamics='sampled'"
+            )
+        if self.self_inhibition == "exact" and not self.has_exact_objective:
+            raise ValueError("self_inhibition='exact' needs decoder='linear' and likelihood='gaussian'; use 'learned'")
+        if self.self_inhibition in ("learned", "none") and not (flow.is_natural and self.samples_codes):
+            raise ValueError(
+                f"self_inhibition={self.self_inhibition!r} needs dynamics='sampled' and a latent of counts: elsewhere "
+                "the exact term is part of the gradient. Use self_inhibition='auto'"
+            )
+        if (self.learning == "natural_gradient") != (self.optimizer == "sgd"):
+            raise ValueError(
+                f"learning={self.learning!r} does not go with optimizer={self.optimizer!r}: natural gradients are for "
+                "'sgd', and 'sgd' is for them"
+            )
+        if self.learning == "natural_gradient" and not (self.has_exact_objective and self.estimator != "monte_carlo"):
+            raise ValueError(
+                "learning='natural_gradient' needs decoder='linear', likelihood='gaussian' and the exact objective"
+            )
+        if self.kl_form == "published" and self.latent != "poisson":
+            raise ValueError(f"kl_form='published' is a form of the Poisson divergence; latent is {self.latent!r}")
+        if self.backprop_steps is not None and self.loss_steps == "last" and self.backprop_steps < self.inference_steps:
+            raise ValueError("backprop_steps cuts off steps that loss_steps='last' does not look at; use 'all'")
+        return self
+
+    @property
+    def samples_codes(self) -> bool:
+        """Whether iterative inference is by sampled codes."""
+        return self.dynamics == "sampled" or (self.dynamics == "auto" and not self.has_exact_objective)
+
+    @property
+    def draws(self) -> bool:
+        """Whether a training step draws random codes."""
+        return not self.exact or (self.inference == "iterative" and self.samples_codes)
+
+    @property
+    def steps_in_graph(self) -> int:
+        """Times that a training step goes through the code."""
+        return 1 if self.inference == "amortised" else self.inference_steps * self.inner_steps
+
     @property
     def has_exact_objective(self) -> bool:
         """Whether the expected distortion has a closed form."""
         linear = self.decoder == "linear" and self.likelihood == "gaussian"
         return linear and get_law(self.latent).independent
+
+    @classmethod
+    def starts_at_limit_with(cls, given: Mapping[str, Any]) -> bool:
+        """Whether a fit with these settings and otherwise defaults starts at the limit of small signals."""
+        value = {name: given.get(name, cls.model_fields[name].default) for name in LIMIT_FIELDS}
+        linear = (value["encoder"], value["decoder"], value["likelihood"]) == ("linear", "linear", "gaussian")
+        law = LAWS.get(value["latent"]) if isinstance(value["latent"], str) else None
+        return bool(
+            value["init"] != "random"
+            and value["inference"] == "amortised"
+            and linear
+            and value["encoder_bias"]
+            and not value["decoder_bias"]
+            and law is not None
+            and law.signal_gain(0.0) is not None
+        )
+
+    @property
+    def starts_at_limit(self) -> bool:
+        """Whether the initial weights are those of the limit of small signals."""
+        return self.starts_at_limit_with({name: getattr(self, name) for name in LIMIT_FIELDS})
+
+    @property
+    def solves_decoder(self) -> bool:
+        """Whether the decoder is solved by least squares instead of following its gradient."""
+        amortised = self.inference == "amortised"
+        return self.decoder_update != "gradient" and amortised and self.exact and not self.decoder_bias
 
     @property
     def exact(self) -> bool:
@@ -197,8 +344,11 @@ class FitConfig(FrozenConfig):
         if "steps" in overrides or "epochs" in overrides:
             values.pop("steps", None)
             values.pop("epochs", None)
+        values = {**values, **overrides}
+        if values.get("steps") is None and values.get("epochs") is None:
+            values["steps"] = LIMIT_STEPS if cls.starts_at_limit_with(values) else STEPS
         try:
-            return cls(**{**values, **overrides})
+            return cls(**values)
         except ValidationError as error:
             raise ValueError(readable(error, f"fit configuration (recipe {recipe})")) from None
 
@@ -216,11 +366,34 @@ class FitConfig(FrozenConfig):
         return hashlib.sha256(text.encode()).hexdigest()[:12]
 
 
+LIMIT_FIELDS = ("inference", "init", "latent", "encoder", "decoder", "encoder_bias", "decoder_bias", "likelihood")
+
+STEPS, LIMIT_STEPS = 3000, 1000
+"""Optimiser steps of the default recipe from random weights, and from the limit of small signals."""
+
+ITERATIVE_FIELDS = (
+    "inference_steps",
+    "evaluation_steps",
+    "inner_steps",
+    "backprop_steps",
+    "reference",
+    "dynamics",
+    "integrator",
+    "guard",
+    "step_size",
+    "learn_step_size",
+    "beta_inner",
+    "self_inhibition",
+    "loss_steps",
+    "kl_form",
+    "learning",
+)
+
 # "*" holds for every law, a law's own name for that law. "paper" is the configuration of the published sweep
 # (arXiv 2602.13421; its logs: 3000 epochs, 5 of warm-up, batch 1000), field by field; docs/recipes.md has the table.
 RECIPES: dict[str, dict[str, dict[str, Any]]] = {
     "default": {
-        "*": {"steps": 3000, "prior": "closed_form", "grad_clip": 500.0},
+        "*": {"prior": "closed_form", "grad_clip": 500.0},
         "gaussian": {"prior": "fixed"},
         "rectified_gaussian": {"prior": "fixed"},
         "gaussian_softplus": {"prior": "fixed"},
@@ -236,6 +409,7 @@ RECIPES: dict[str, dict[str, dict[str, Any]]] = {
             "decoder": "linear",
             "encoder_bias": False,
             "decoder_bias": False,
+            "init": "random",
             "init_scale": 0.05,
             "prior": "fixed",
             "start": -5.0,
@@ -247,6 +421,7 @@ RECIPES: dict[str, dict[str, dict[str, Any]]] = {
             "temperature": 0.05,
             "temperature_anneal": 0.5,
             "beta_anneal": 0.5,
+            "decoder_update": "gradient",
             "optimizer": "adamax",
             "learning_rate": 0.005,
             "learning_rate_end": 1e-5,

@@ -1,5 +1,6 @@
 """`SpikeVAE`: one fit as a scikit-learn estimator."""
 
+import copy
 import math
 from pathlib import Path
 from typing import Any, Self
@@ -13,7 +14,8 @@ from sklearn.utils.validation import check_is_fitted, validate_data
 
 from .config import FitConfig
 from .evaluate import Metrics, evaluate
-from .models.amortised import AmortisedVAE
+from .models._model import LatentModel
+from .models.coded import Coder
 from .models.files import load_model as load_model_file
 from .models.files import save_model
 from .progress import show_progress
@@ -54,7 +56,7 @@ class SpikeVAE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator)
 
     Attributes
     ----------
-    model_ : AmortisedVAE
+    model_ : AmortisedVAE or IterativeVAE
         The trained model, on the CPU.
     components_ : ndarray (K, D)
         Dictionary; only where the decoder is linear.
@@ -158,20 +160,7 @@ class SpikeVAE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator)
 
     def _check(self, X: Any, *, reset: bool) -> torch.Tensor:
         """(n, D) float tensor of stimuli; remembers the shape when fitting."""
-        if isinstance(X, torch.Tensor):
-            X = X.detach().cpu().numpy()
-        shape: tuple[int, ...] | None = None
-        if not hasattr(X, "dtype") and not hasattr(X, "columns"):
-            X = np.asarray(X) if isinstance(X, list | tuple) else X
-        if isinstance(X, np.ndarray) and X.ndim in (3, 4):
-            shape = (1, *X.shape[1:]) if X.ndim == 3 else X.shape[1:]
-            if not reset and shape != self.shape_:
-                raise ValueError(f"images have shape {shape}, but this model was fitted on {self.shape_}")
-            X = X.reshape(len(X), -1)
-        X = validate_data(self, X, reset=reset, dtype=[np.float32, np.float64], ensure_all_finite=True)
-        if reset:
-            self.shape_ = tuple(int(n) for n in shape) if shape else (X.shape[1],)
-        return torch.from_numpy(np.ascontiguousarray(X, dtype=np.float32))
+        return torch.from_numpy(checked_stimuli(self, X, reset=reset).astype(np.float32, copy=False))
 
     def fit(self, X: Any, y: Any = None) -> Self:
         """Train on stimuli.
@@ -224,7 +213,7 @@ class SpikeVAE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator)
             return (1, side, side)
         return self.shape_
 
-    def _adopt(self, model: AmortisedVAE) -> None:
+    def _adopt(self, model: LatentModel) -> None:
         self.model_ = model.eval().requires_grad_(False)
         if model.dictionary is not None:
             self.components_ = model.dictionary.detach().numpy().copy()
@@ -232,18 +221,21 @@ class SpikeVAE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator)
             self.prior_rates_ = model.prior().mean.detach().numpy().copy()
         self._n_features_out = model.n_latents
 
-    def transform(self, X: Any) -> NDArray[np.float32]:
-        """Posterior mean codes (n, K): firing rates in spikes per stimulus for counts."""
+    def transform(self, X: Any) -> NDArray[np.floating[Any]]:
+        """Posterior mean codes (n, K): firing rates in spikes per stimulus for counts. Computed in the type of X."""
         check_is_fitted(self)
+        noise = generator(0, "evaluation")
+        stimuli = torch.from_numpy(checked_stimuli(self, X, reset=False))
+        model = self.model_ if stimuli.dtype == torch.float32 else copy.deepcopy(self.model_).to(stimuli.dtype)
         with torch.inference_mode():
-            return self.model_.posterior(self._check(X, reset=False)).mean.numpy()
+            return model.posterior(stimuli, generator=noise).mean.numpy()
 
     def sample_codes(self, X: Any, *, random_state: int = 0) -> NDArray[Any]:
         """One sampled code (n, K) a stimulus: int64 counts for laws of counts, float32 otherwise."""
         check_is_fitted(self)
         noise = generator(int(random_state), "evaluation")
         with torch.inference_mode():
-            codes = self.model_.posterior(self._check(X, reset=False)).sample(generator=noise)
+            codes = self.model_.posterior(self._check(X, reset=False), generator=noise).sample(generator=noise)
         return codes.numpy().astype(np.int64) if self.model_.law.is_count else codes.numpy()
 
     def inverse_transform(self, X: Any) -> NDArray[np.float32]:
@@ -287,6 +279,30 @@ class SpikeVAE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator)
         return hasattr(self, "model_")
 
 
+def checked_stimuli(estimator: Any, X: Any, *, reset: bool) -> NDArray[Any]:
+    """(n, D) float32 or float64 stimuli from whatever users have; sets the estimator's `shape_` where `reset`.
+
+    Raises
+    ------
+    ValueError
+        For NaN, infinity, empty input, or stimuli of another shape than the estimator was fitted on.
+    """
+    if isinstance(X, torch.Tensor):
+        X = X.detach().cpu().numpy()
+    shape: tuple[int, ...] | None = None
+    if not hasattr(X, "dtype") and not hasattr(X, "columns"):
+        X = np.asarray(X) if isinstance(X, list | tuple) else X
+    if isinstance(X, np.ndarray) and X.ndim in (3, 4):
+        shape = (1, *X.shape[1:]) if X.ndim == 3 else X.shape[1:]
+        if not reset and shape != estimator.shape_:
+            raise ValueError(f"images have shape {shape}, but this model was fitted on {estimator.shape_}")
+        X = X.reshape(len(X), -1)
+    X = validate_data(estimator, X, reset=reset, dtype=[np.float32, np.float64], ensure_all_finite=True)
+    if reset:
+        estimator.shape_ = tuple(int(n) for n in shape) if shape else (X.shape[1],)
+    return np.require(X, requirements=["C", "W"])  # torch does not take read-only memory
+
+
 def load_model(path: str | Path) -> SpikeVAE:
     """Read a model that `SpikeVAE.save`, `spikevae train` or a sweep wrote.
 
@@ -296,6 +312,8 @@ def load_model(path: str | Path) -> SpikeVAE:
         With the file's name.
     """
     model, extra = load_model_file(path)
+    if isinstance(model, Coder):
+        raise ValueError(f"{path} holds a sparse coder; read it with spikevae.SparseCoder.load")
     try:
         config = FitConfig.model_validate(extra["fit"])
     except (KeyError, ValueError) as error:

@@ -15,13 +15,17 @@ from .metrics.coding import active_units, bits, bits_per_spike, fano_of_sums, pr
 from .metrics.fields import Metrics as Metrics
 from .metrics.reconstruction import r2_of_sums, r2_pooled_of_sums
 from .metrics.sparsity import sparseness_of_sums
-from .models.amortised import AmortisedVAE
+from .models._model import LatentModel
+from .models.coded import Coded, CodeKind, Coder
 from .networks import dense_macs
 
 N_BINS = 64
 """Most bins of a code histogram."""
 BULK = (0.001, 0.999)
 """Quantiles of the non-zero codes between which the bins lie: one outlier must not widen them all."""
+
+SUMMED = ("code", "square", "distortion", "penalty")
+"""What is kept of each stimulus only to be summed."""
 
 
 @dataclass(frozen=True)
@@ -31,18 +35,23 @@ class Evaluation:
     metrics: Metrics
     """Numbers of the whole model."""
     objective: float
-    """distortion + beta * kl + spike_price * spikes at the given beta and price, nats per stimulus."""
+    """distortion + beta * kl + spike_price * spikes at the given beta and price, nats per stimulus; of a model without
+    a posterior, distortion + what its code costs in its own objective."""
     units: dict[str, list[float]]
     """Per unit: ``prior_firing_rate``, ``firing_rate`` (posterior mean) and ``kl`` (nats per stimulus)."""
     code_histogram: dict[str, Any]
     """Sampled codes of all units: ``zero``, the share at zero, and ``mass`` (n,), the shares of the others
     in the bins between ``edges`` (n + 1,); the end bins hold what lies beyond them too."""
+    stimuli: dict[str, np.ndarray]
+    """Per stimulus, (m,) each: ``residual`` and ``residual_of_mean`` (squared error from sampled and from mean codes),
+    ``contrast`` (squared deviation from the stimulus' mean), ``nonzero`` (units), and what else the model says of how
+    it found a code. Empty where a value was not finite."""
 
 
 class _Histogram:
     """Histogram of the non-zero codes, its bins chosen from the first batch."""
 
-    def __init__(self, law: type[Law]) -> None:
+    def __init__(self, law: type[CodeKind]) -> None:
         self.law = law
         self.edges = np.empty(0)
         self.counts = torch.empty(0)
@@ -74,30 +83,34 @@ class _Histogram:
 class _Sums:
     """Running sums over batches: nothing of size stimuli x units is kept."""
 
-    def __init__(self, model: AmortisedVAE) -> None:
-        self.law = model.law
-        self.n_stimuli, self.n_bad, self.ones = 0, 0, 0
+    def __init__(self, law: type[CodeKind]) -> None:
+        self.law = law
+        self.n_stimuli, self.n_bad, self.ones, self.negative = 0, 0, 0, False
         self.units: dict[str, Tensor | float] = dict.fromkeys(("kl", "mean", "code", "square", "nonzero"), 0.0)
         self.stimuli: dict[str, list[Tensor]] = {}
-        self.histogram = _Histogram(model.law)
+        self.histogram = _Histogram(law)
 
-    def add(self, model: AmortisedVAE, prior: Law, x: Tensor, generator: torch.Generator) -> None:
+    def add(self, model: LatentModel, prior: Law, x: Tensor, generator: torch.Generator) -> None:
         """Account for a batch (B, D). One with a value that is not finite is only counted as bad."""
-        q = model.posterior(x)
+        q = model.posterior(x, generator=generator)
         kl, mean = kl_divergence(q, prior), q.mean  # (B, K)
         if self._bad(kl, mean):
             return
         code = q.sample(generator=generator)
-        pixels, pixels_of_mean = model.decode(code), model.decode(mean)  # (B, D)
         distortion = model.expected_distortion(x, q)
         if distortion is None:
             distortion = model.distortion(x, code)
-        if self._bad(pixels, pixels_of_mean, distortion):
+        self.add_coded(x, Coded(code, mean, kl, model.decode(code), model.decode(mean), distortion))
+
+    def add_coded(self, x: Tensor, coded: Coded) -> None:
+        """Account for a batch (B, D) that was coded already."""
+        code, mean, pixels, pixels_of_mean = coded.code, coded.mean, coded.pixels, coded.pixels_of_mean
+        if self._bad(code, pixels, pixels_of_mean, coded.distortion):
             return
         self.n_stimuli += len(x)
         nonzero, square = code != 0, code.square()
         for name, value in (
-            ("kl", kl),
+            ("kl", torch.full_like(mean, math.nan) if coded.kl is None else coded.kl),
             ("mean", mean),
             ("code", code),
             ("square", square),
@@ -107,14 +120,19 @@ class _Sums:
             self.units[name] += value.sum(0, dtype=torch.float64)
         if self.law.is_count:
             self.ones += int((code == 1).sum())
+        elif not self.law.has_rate:
+            self.negative |= bool((code < 0).any())
         self.histogram.add(code[nonzero])
+        facts = {**(coded.facts or {}), "penalty": coded.penalty, "macs": coded.macs}
         for name, value in (
-            ("distortion", distortion),
+            *((name, fact) for name, fact in facts.items() if fact is not None),
+            ("distortion", coded.distortion),
             ("residual", (x - pixels).square().sum(1)),
             ("residual_of_mean", (x - pixels_of_mean).square().sum(1)),
             ("contrast", (x - x.mean(1, keepdim=True)).square().sum(1)),
             ("code", code.sum(1)),
             ("square", square.sum(1)),
+            ("nonzero", nonzero.sum(1)),
         ):
             self.stimuli.setdefault(name, []).append(value)
 
@@ -133,10 +151,14 @@ class _Sums:
         """(m,) values, float64."""
         return torch.cat(self.stimuli[name]).double().cpu().numpy()
 
+    def mean(self, name: str, default: float) -> float:
+        """Mean over stimuli of what only some models give."""
+        return float(self.per_stimulus(name).mean()) if name in self.stimuli else default
+
 
 @torch.inference_mode()
 def evaluate(
-    model: AmortisedVAE,
+    model: LatentModel | Coder,
     x: Any,
     *,
     beta: float = 1.0,
@@ -149,7 +171,8 @@ def evaluate(
 
     Codes are sampled at temperature 0 (integer counts), once per stimulus. Rates and coding rates are the
     posterior's own means; the distortion is exact where the model has a closed form and that of the sampled
-    codes otherwise. ``metrics.free_energy`` is at beta = 1 and no spike price whatever is given here.
+    codes otherwise. ``metrics.free_energy`` is at beta = 1 and no spike price whatever is given here. Models without a
+    posterior (sparse coding) have neither coding rate nor firing rates; their ``encoder_macs`` are what inference took.
 
     Parameters
     ----------
@@ -178,6 +201,7 @@ def evaluate(
 
     Examples
     --------
+    >>> from spikevae.models.amortised import AmortisedVAE
     >>> model = AmortisedVAE((4,), latent="poisson", n_latents=3, generator=torch.Generator().manual_seed(0))
     >>> result = evaluate(model, torch.ones(8, 4), beta=2.0)
     >>> m = result.metrics
@@ -193,13 +217,21 @@ def evaluate(
         raise ValueError("stimuli hold NaN or infinite values; drop or fill these rows first")
     weight = next(model.parameters())
     generator = torch.Generator(device=weight.device).manual_seed(seed)
-    prior, sums = model.prior(), _Sums(model)
-    for batch in stimuli.split(batch_size):
-        sums.add(model, prior, batch.to(weight), generator)
-    static = {
-        "encoder_macs": float(dense_macs(model.encoder, model.n_features)),
-        "decoder_macs": float(dense_macs(model.decoder, model.n_latents)),
-    }
+    sums, has_rate = _Sums(model.law), model.law.has_rate
+    rates = {name: np.full(model.n_latents, np.nan) for name in ("prior_firing_rate", "firing_rate")}
+    static = {"encoder_macs": math.nan, "decoder_macs": float(dense_macs(model.decoder, model.n_latents))}
+    if isinstance(model, Coder):
+        for batch in stimuli.split(batch_size):
+            batch = batch.to(weight)
+            sums.add_coded(batch, model.coded(batch))
+        static["encoder_macs"] = sums.mean("macs", math.nan)
+    else:
+        prior = model.prior()
+        for batch in stimuli.split(batch_size):
+            sums.add(model, prior, batch.to(weight), generator)
+        static["encoder_macs"] = float(model.inference_macs())
+        if has_rate:
+            rates["prior_firing_rate"] = prior.mean.double().cpu().numpy()
     if sums.n_bad:
         undefined = [math.nan] * model.n_latents
         return Evaluation(
@@ -207,25 +239,24 @@ def evaluate(
             math.nan,
             {"prior_firing_rate": undefined, "firing_rate": undefined, "kl": undefined},
             {"edges": [], "mass": [], "zero": math.nan},
+            {},
         )
-    has_rate = model.law.has_rate
-    rates = {
-        "prior_firing_rate": prior.mean.double().cpu().numpy() if has_rate else np.full(model.n_latents, np.nan),
-        "firing_rate": sums.per_unit("mean") / sums.n_stimuli if has_rate else np.full(model.n_latents, np.nan),
-    }
+    if has_rate:
+        rates["firing_rate"] = sums.per_unit("mean") / sums.n_stimuli
     metrics = _metrics(model, sums, rates, static, prices)
     price = spike_price * metrics.spikes if has_rate else 0.0
     return Evaluation(
         metrics,
-        metrics.distortion + beta * metrics.kl + price,
+        metrics.distortion + sums.mean("penalty", beta * metrics.kl + price),
         {name: value.tolist() for name, value in rates.items()}
         | {"kl": (sums.per_unit("kl") / sums.n_stimuli).tolist()},
         sums.histogram.result(sums.n_stimuli * model.n_latents),
+        {name: sums.per_stimulus(name) for name in sums.stimuli if name not in SUMMED},
     )
 
 
 def _metrics(
-    model: AmortisedVAE, sums: _Sums, rates: dict[str, np.ndarray], static: dict[str, float], prices: Prices
+    model: LatentModel | Coder, sums: _Sums, rates: dict[str, np.ndarray], static: dict[str, float], prices: Prices
 ) -> Metrics:
     m, n_units, law = sums.n_stimuli, model.n_latents, model.law
     kl = sums.per_unit("kl") / m
@@ -236,10 +267,11 @@ def _metrics(
     contrast = sums.per_stimulus("contrast")
 
     lifetime = population = fano = math.nan
-    if law.has_rate:  # cancelling signs make all three artefacts
-        unit_sums = sums.per_unit("code"), sums.per_unit("square")
+    unit_sums = sums.per_unit("code"), sums.per_unit("square")
+    if law.has_rate or not sums.negative:  # cancelling signs would make these artefacts
         lifetime = float(sparseness_of_sums(*unit_sums, m).mean())
         population = float(sparseness_of_sums(sums.per_stimulus("code"), sums.per_stimulus("square"), n_units).mean())
+    if law.has_rate:
         factors = fano_of_sums(*unit_sums, m)
         fano = float(np.nanmean(factors)) if np.isfinite(factors).any() else math.nan
 
@@ -284,7 +316,7 @@ def _metrics(
         synops_events=synops.events,
         synops_nonzero=synops.nonzero,
         hardware_joules=joules_of_hardware,
-        active_units=float(active_units(kl)),
+        active_units=float(active_units(kl)) if math.isfinite(total_kl) else math.nan,
         fano=fano,
         dead_units=float((sums.per_unit("nonzero") == 0).sum()),
         nan_count=0.0,

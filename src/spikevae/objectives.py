@@ -27,6 +27,10 @@ class FreeEnergy(NamedTuple):
     """Expected spikes per stimulus, all units together; 0 where the law has no firing rate."""
     moments: Tensor
     """(n_moments, K): batch means of the statistics that fix the optimal prior; zero unless it follows them."""
+    code: Tensor
+    """(B, K) mean code, without gradient; zero from models whose decoder is never solved."""
+    variance: Tensor
+    """(K,) batch mean of the code's variance, without gradient; zero likewise."""
 
 
 class _SquaredError(torch.autograd.Function):
@@ -118,6 +122,79 @@ def expected_squared_error(x: Tensor, mean_output: Tensor, variance: Tensor, dic
     for any code with independent units.
     """
     return squared_error(x, mean_output) + variance @ dictionary.square().sum(-1)
+
+
+class _MeanSquaredError(torch.autograd.Function):
+    """Mean over the batch of ||code Phi + b - x||^2: one product forward, two backward, one pass over the pixels.
+
+    The residual comes out of the product itself, and upstream factors scale the small dictionary, not the batch.
+    """
+
+    @staticmethod
+    def forward(x: Tensor, code: Tensor, dictionary: Tensor, bias: Tensor | None) -> tuple[Tensor, Tensor]:
+        target = x if bias is None else x - bias.unsqueeze(-2)
+        target = target.expand(*code.shape[:-1], -1)
+        if code.dim() == 2:
+            residual = torch.addmm(target, code, dictionary, beta=-1)
+        elif code.dim() == 3:
+            residual = torch.baddbmm(target, code, dictionary, beta=-1)
+        else:
+            residual = code @ dictionary - target
+        norm = torch.linalg.vector_norm(residual, dim=(-2, -1))
+        return norm.square() / residual.shape[-2], residual
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Tensor, Tensor, Tensor, Tensor | None], output: Any) -> None:
+        ctx.mark_non_differentiable(output[1])
+        ctx.set_materialize_grads(False)
+        ctx.save_for_backward(output[1], inputs[1], inputs[2])
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor | None, _: Any) -> tuple[Tensor | None, ...]:
+        if grad is None:
+            return None, None, None, None
+        residual, code, dictionary = ctx.saved_tensors
+        factor = (2 / residual.shape[-2]) * grad[..., None, None]
+        to_x = -residual * factor if ctx.needs_input_grad[0] else None
+        to_code = residual @ (dictionary * factor).mT if ctx.needs_input_grad[1] else None
+        to_dictionary = (code.mT @ residual) * factor if ctx.needs_input_grad[2] else None
+        to_bias = residual.sum(-2) * factor[..., 0] if ctx.needs_input_grad[3] else None
+        return to_x, to_code, to_dictionary, to_bias
+
+    @staticmethod
+    def vmap(info: Any, in_dims: tuple[int | None, ...], *inputs: Tensor | None) -> Any:
+        lanes = [
+            t if t is None else t.movedim(d, 0) if d is not None else t.expand(info.batch_size, *t.shape)
+            for t, d in zip(inputs, in_dims)
+        ]
+        return _MeanSquaredError.apply(*lanes), (0, 0)
+
+
+def mean_squared_error(x: Tensor, code: Tensor, dictionary: Tensor, bias: Tensor | None = None) -> Tensor:
+    """Mean over stimuli of ||x - b - code Phi||^2, summed over pixels.
+
+    Parameters
+    ----------
+    x
+        (B, D) stimuli.
+    code
+        (B, K), differentiable like `dictionary` and `bias`, once.
+    dictionary
+        (K, D).
+    bias
+        (D,) or None.
+
+    Returns
+    -------
+    () nats at noise variance one half.
+
+    Examples
+    --------
+    >>> mean_squared_error(torch.zeros(2, 4), torch.ones(2, 1), torch.ones(1, 4))
+    tensor(4.0000)
+    """
+    return _MeanSquaredError.apply(x, code, dictionary, bias)[0]
 
 
 LOG_2 = 0.6931471805599453

@@ -8,6 +8,7 @@ from ._random import Generator as Generator
 from ._random import GeneratorStack as GeneratorStack
 from .arrivals import INDICATORS as INDICATORS
 from .arrivals import relaxed_counts as relaxed_counts
+from .bernoulli import Bernoulli as Bernoulli
 from .binomial import Binomial as Binomial
 from .categorical import Categorical as Categorical
 from .conway_maxwell_poisson import ConwayMaxwellPoisson as ConwayMaxwellPoisson
@@ -34,6 +35,7 @@ LAWS: dict[str, type[Law]] = {
         ZeroInflatedPoisson,
         ConwayMaxwellPoisson,
         Binomial,
+        Bernoulli,
         Categorical,
         Gaussian,
         Laplace,

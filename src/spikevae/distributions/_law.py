@@ -1,11 +1,11 @@
 """What every law of the code has to say about itself."""
 
 from abc import ABC, abstractmethod
-from typing import Any, ClassVar, Protocol, Self
+from typing import Any, ClassVar, NamedTuple, Protocol, Self
 
 import torch
 from torch import Tensor
-from torch.distributions import Distribution
+from torch.distributions import Distribution, kl_divergence
 from torch.nn import functional as F
 
 from ._random import Generator
@@ -19,6 +19,19 @@ class Reparametrised(Protocol):
     def rsample(self, sample_shape: Any = (), *, generator: Generator) -> Tensor:
         """Codes of shape `sample_shape + batch_shape` through which gradients flow to the parameters."""
         ...
+
+
+class Coded(NamedTuple):
+    """A batch of posteriors with what the free energy needs of them, averaged over the stimuli."""
+
+    posterior: Any
+    """The posterior law, batch shape (B, K)."""
+    kl: Tensor
+    """() divergence from the prior, nats per stimulus, summed over units."""
+    mean: Tensor
+    """(K,) mean over stimuli of the code's mean."""
+    variance: Tensor
+    """(K,) mean over stimuli of the code's variance."""
 
 
 class Law(Distribution, ABC):
@@ -101,9 +114,39 @@ class Law(Distribution, ABC):
         """Build the posterior from encoder outputs of shape (..., n_params * K), n_params blocks of K."""
 
     @classmethod
+    def encode(cls, raw: Tensor, prior: Self, *, residual: bool, clamp: float | None = None) -> Coded:
+        """Build the posterior of a batch together with its averages.
+
+        A law may override this where one pass gives them all; values are those of :meth:`from_encoder`,
+        `kl_divergence`, `mean` and `variance`.
+
+        Parameters
+        ----------
+        raw
+            (B, n_params * K) encoder outputs.
+        prior
+            Of batch shape (K,).
+        residual
+            Whether `raw` is relative to the prior.
+        clamp
+            As in :meth:`from_encoder`.
+        """
+        q = cls.from_encoder(raw, prior if residual else None, clamp=clamp)
+        return Coded(q, kl_divergence(q, prior).sum(-1).mean(-1), q.mean.mean(-2), q.variance.mean(-2))
+
+    @classmethod
     @abstractmethod
     def initial_raw(cls, n_units: int, log_rate: float, residual: bool) -> Tensor:
         """Encoder bias, shape (n_params * n_units,), at which every unit's firing rate is exp(log_rate)."""
+
+    @classmethod
+    def signal_gain(cls, log_rate: float) -> float | None:
+        """Encoder output that moves the mean by one standard deviation of the code, for small signals.
+
+        None (the default) where a signal of s standard deviations does not cost s^2 / 2 nats in that limit, or where
+        the limit is not the law's natural regime.
+        """
+        return None
 
     def moments(self) -> Tensor:
         """Statistics, shape (n_moments, *batch_shape), whose mean over stimuli fixes the optimal prior.

@@ -1,7 +1,7 @@
 """What the two negative binomial laws share: everything but where the posterior's dispersion comes from."""
 
 import math
-from typing import Any, ClassVar, Self, final
+from typing import Any, ClassVar, Self, TypeVar, final
 
 import torch
 from torch import Tensor
@@ -134,17 +134,6 @@ class NegativeBinomialBase(Law):
             raw[:n_units] = log_rate
         return raw
 
-    @classmethod
-    def _log_rate_of(cls, raw: Tensor, prior: Self | None, clamp: float | None) -> tuple[Tensor, Self]:
-        """Log-rate from residuals (..., K), as for Poisson codes, and the prior that must be there."""
-        if prior is None:
-            raise ValueError(
-                f"{cls.label}: the posterior's dispersion is relative to the prior's, but there is no prior"
-            )
-        if clamp is None:
-            return prior.log_rate + raw, prior
-        return softclamp_above(prior.log_rate + softclamp_above(raw, RESIDUAL_LIMIT), clamp), prior
-
     @lazy_property
     def rate(self) -> Tensor:
         """Firing rate, spikes per unit per stimulus."""
@@ -200,6 +189,18 @@ class NegativeBinomialBase(Law):
     def relaxed(self, *, temperature: float, indicator: str) -> "RelaxedNegativeBinomial":
         """Relaxed Poisson counts of a Gamma-distributed firing rate."""
         return RelaxedNegativeBinomial(self.log_rate, self.log_dispersion, temperature, indicator)
+
+
+LawT = TypeVar("LawT", bound=NegativeBinomialBase)
+
+
+def residual_log_rate(law: type[LawT], raw: Tensor, prior: LawT | None, clamp: float | None) -> tuple[Tensor, LawT]:
+    """Log-rate from residuals (..., K), as for Poisson codes, and the prior that must be there."""
+    if prior is None:
+        raise ValueError(f"{law.label}: the posterior's dispersion is relative to the prior's, but there is no prior")
+    if clamp is None:
+        return prior.log_rate + raw, prior
+    return softclamp_above(prior.log_rate + softclamp_above(raw, RESIDUAL_LIMIT), clamp), prior
 
 
 @final

@@ -9,64 +9,61 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache, partial
+from importlib.util import find_spec
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from ._arrivals_cpu import soft_counts
 from ._random import Generator, draw, poisson_counts
 
 
 @dataclass(frozen=True)
 class Indicator:
-    """A softened step s(x): 1 for x >= reach, 0 for x <= -reach, and its derivative."""
+    """A softened step s(x): 1 for x >= reach, 0 for x <= -reach."""
 
     name: str
-    value: Callable[[Tensor], Tensor]
-    slope: Callable[[Tensor], Tensor]
+    with_slope: Callable[[Any], tuple[Any, Any]]
+    """s and its derivative, of a tensor or a NumPy array."""
     reach: float
 
 
-def _unit(x: Tensor) -> Tensor:
-    return x.add(1).mul_(0.5).clamp_(0, 1)
+def _library(x: Any) -> Any:
+    return np if isinstance(x, np.ndarray) else torch
 
 
-def _inside(x: Tensor) -> Tensor:
-    return (x.abs() < 1).to(x.dtype)
+def _unit(x: Any) -> Any:
+    return ((x + 1) * 0.5).clip(0, 1)
 
 
-def _cubic(x: Tensor) -> Tensor:
+def _linear(x: Any) -> tuple[Any, Any]:
+    return _unit(x), (0.5 * _library(x).ones_like(x)) * (abs(x) < 1)
+
+
+def _cubic(x: Any) -> tuple[Any, Any]:
     u = _unit(x)
-    return u * u * (3 - 2 * u)
+    return u * u * (3 - 2 * u), 3 * u * (1 - u)
 
 
-def _cubic_slope(x: Tensor) -> Tensor:
+def _quintic(x: Any) -> tuple[Any, Any]:
     u = _unit(x)
-    return 3 * u * (1 - u)
+    return u * u * u * ((6 * u - 15) * u + 10), 15 * (u * (1 - u)) ** 2
 
 
-def _quintic(x: Tensor) -> Tensor:
-    u = _unit(x)
-    return u * u * u * ((6 * u - 15) * u + 10)
+def _cosine(x: Any) -> tuple[Any, Any]:
+    library, angle = _library(x), math.pi * _unit(x)
+    return 0.5 - 0.5 * library.cos(angle), 0.25 * math.pi * library.sin(angle)
 
 
-def _quintic_slope(x: Tensor) -> Tensor:
-    u = _unit(x)
-    return 15 * (u * (1 - u)).square()
-
-
-def _cosine(x: Tensor) -> Tensor:
-    return 0.5 - 0.5 * torch.cos(math.pi * _unit(x))
-
-
-def _cosine_slope(x: Tensor) -> Tensor:
-    return 0.25 * math.pi * torch.sin(math.pi * _unit(x))
-
-
-def _sigmoid_slope(x: Tensor) -> Tensor:
-    s = torch.sigmoid(x)
-    return s * (1 - s)
+def _sigmoid(x: Any) -> tuple[Any, Any]:
+    if isinstance(x, torch.Tensor):
+        s: Any = torch.sigmoid(x)
+    else:
+        with np.errstate(over="ignore"):  # to 0
+            s = 1 / (1 + np.exp(-x))
+    return s, s * (1 - s)
 
 
 SIGMOID_REACH = 17.0
@@ -76,22 +73,18 @@ cannot tell the difference near 1, and the mean loses temperature * 5e-8 of a sp
 INDICATORS: dict[str, Indicator] = {
     indicator.name: indicator
     for indicator in (
-        Indicator("sigmoid", torch.sigmoid, _sigmoid_slope, SIGMOID_REACH),
-        Indicator("linear", _unit, lambda x: 0.5 * _inside(x), 1.0),
-        Indicator("cubic", _cubic, _cubic_slope, 1.0),
-        Indicator("quintic", _quintic, _quintic_slope, 1.0),
-        Indicator("cosine", _cosine, _cosine_slope, 1.0),
+        Indicator("sigmoid", _sigmoid, SIGMOID_REACH),
+        Indicator("linear", _linear, 1.0),
+        Indicator("cubic", _cubic, 1.0),
+        Indicator("quintic", _quintic, 1.0),
+        Indicator("cosine", _cosine, 1.0),
     )
 }
 """Softened steps by name: with u = (x + 1) / 2 clipped to [0, 1], linear u, cubic 3u^2 - 2u^3, quintic
 6u^5 - 15u^4 + 10u^3, cosine (1 - cos(pi u)) / 2; sigmoid 1 / (1 + exp(-x))."""
 
-SPARSE = 0.5
-"""Below this many arrivals a cell on average, one walk over all cells is cheaper on a CPU than a Poisson draw
-in each (measured: 80 ns an arrival, 30 to 50 ns a cell). CUDA draws in each cell, which is deterministic."""
-
 CHUNK = 1 << 21
-"""Arrivals held at once: cells are taken in blocks of about this many, which bounds memory."""
+"""Arrivals held at once on CUDA."""
 
 BUSY = 500.0
 """Cells expecting more arrivals than this near the boundary get a Gaussian with the exact mean and covariance
@@ -140,67 +133,32 @@ def window_integrals(temperature: float, indicator_name: str) -> tuple[float, fl
     return first, second, third
 
 
-def contributions(t: Tensor, temperature: float, indicator: Indicator) -> tuple[Tensor, Tensor]:
-    """What arrivals at times t add to z and to dz/dlog_rate."""
-    x = (1 - t).div_(temperature)
-    return indicator.value(x), indicator.slope(x).mul_(t).div_(temperature)
-
-
-def _walk(rate: Tensor, width: float, generator: torch.Generator) -> tuple[Tensor, Tensor]:
-    """Cell of each arrival and its place in the cell's time window, in (0, 1), for a window of this width.
-
-    One unit-rate Poisson process runs over all cells laid end to end, each as long as its mean count: the
-    stretch over a cell is that cell's process. Given their number, arrivals are normalised sums of
-    exponential gaps, hence already sorted, and only those that occur are drawn. Positions are float64: a
-    cell's share is off by at most 1e-16 of the whole.
-    """
-    ends = rate.cumsum(0, dtype=torch.float64)
-    count = int(torch.poisson(ends[-1] * width, generator=generator))
-    gaps = torch.rand(count + 1, generator=generator, dtype=torch.float64).neg_().log1p_()
-    steps = gaps.cumsum_(0)
-    # The last arrival may round up to the very end, which belongs to no cell.
-    position = (steps[:-1] * (ends[-1] / steps[-1])).minimum(torch.nextafter(ends[-1], ends.new_zeros(())))
-    cell = torch.searchsorted(ends, position, right=True)
-    left = (ends.index_select(0, cell) - position).div_(rate.index_select(0, cell))
-    return cell, left.neg_().add_(1).clamp_(0, 1)
-
-
-def _per_cell(rate: Tensor, width: float, generator: torch.Generator) -> tuple[Tensor, Tensor]:
-    """Same as `_walk` from one Poisson draw in each cell."""
-    counts = torch.poisson(rate * width, generator=generator).long()
-    cell = torch.repeat_interleave(counts)
-    place = torch.rand(len(cell), generator=generator, dtype=torch.float64, device=rate.device)
-    return cell, place
-
-
-def _add(out: Tensor, cell: Tensor, amount: Tensor) -> None:
-    """Add amounts to cells, in an order that does not change from run to run."""
-    if out.is_cuda:
-        out.index_put_((cell,), amount.to(out.dtype), accumulate=True)
-    else:
-        out.index_add_(0, cell, amount.to(out.dtype))
+def contributions(t: Any, temperature: float, indicator: Indicator) -> tuple[Any, Any]:
+    """What arrivals at times t, a tensor or a NumPy array, add to z and to dz/dlog_rate."""
+    value, slope = indicator.with_slope((1 - t) * (1 / temperature))
+    return value, slope * (t * (1 / temperature))
 
 
 def _soft_counts(
-    rate: Tensor, temperature: float, indicator: Indicator, generator: torch.Generator
+    log_rate: Tensor, temperature: float, indicator: Indicator, generator: torch.Generator
 ) -> tuple[Tensor, Tensor]:
-    """z and dz/dlog_rate for finite flat rates whose window expects no more than BUSY arrivals."""
-    z, slope = torch.zeros_like(rate), torch.zeros_like(rate)
+    """z and dz/dlog_rate for flat log-rates below inf whose window expects no more than BUSY arrivals."""
     start, stop = window(temperature, indicator)
-    total = rate.sum().item()
-    sparse = 0.0 if rate.is_cuda else SPARSE * len(rate)
-    if total * stop < sparse:
-        start = 0.0  # early arrivals come with the walk: each counts 1 and has no slope
-    elif start > 0:
-        z += torch.poisson(rate * start, generator=generator)
-    width = stop - start
-    arrivals = _walk if total * width < sparse else _per_cell
-    n_chunks = max(1, min(len(rate), math.ceil(total * width / CHUNK)))
+    added = partial(contributions, temperature=temperature, indicator=indicator)
+    if log_rate.device.type == "cpu":
+        return soft_counts(log_rate, (start, stop), added, generator)
+    rate = log_rate.exp()
+    z = torch.poisson(rate * start, generator=generator)
+    slope = torch.zeros_like(rate)
+    n_chunks = max(1, min(len(rate), math.ceil(rate.sum().item() * (stop - start) / CHUNK)))
     for rates, zs, slopes in zip(rate.chunk(n_chunks), z.chunk(n_chunks), slope.chunk(n_chunks)):
-        cell, place = arrivals(rates, width, generator)
-        value, gradient = contributions(place.mul_(width).add_(start), temperature, indicator)
-        _add(zs, cell, value)
-        _add(slopes, cell, gradient)
+        counts = torch.poisson(rates * (stop - start), generator=generator).long()
+        cell = torch.repeat_interleave(counts)
+        time = torch.rand(len(cell), generator=generator, dtype=rate.dtype, device=rate.device)
+        value, gradient = added(time.mul_(stop - start).add_(start))
+        # index_put_ adds in an order that does not change from run to run; index_add_ does not on CUDA
+        zs.index_put_((cell,), value, accumulate=True)
+        slopes.index_put_((cell,), gradient, accumulate=True)
     return z, slope
 
 
@@ -223,18 +181,29 @@ def _busy_counts(
     return z.clamp_min(0) + poisson_counts(rate * start, generator), slope
 
 
+def has_kernel(log_rate: Tensor) -> bool:
+    """Whether the Triton kernel draws for these log-rates."""
+    return log_rate.is_cuda and log_rate.dtype == torch.float32 and find_spec("triton") is not None
+
+
 def _sample(
     log_rate: Tensor, generator: torch.Generator, *, temperature: float, indicator: Indicator
 ) -> tuple[Tensor, ...]:
-    rate = log_rate.reshape(-1).exp()
+    flat = log_rate.reshape(-1)
     start, stop = window(temperature, indicator)
-    limit = BUSY / (stop - start)
-    if rate.numel() == 0 or bool(rate.max() <= limit):  # false for NaN
-        z, slope = _soft_counts(rate, temperature, indicator, generator)
+    if has_kernel(flat):
+        from . import _arrivals_triton
+
+        integrals = window_integrals(temperature, indicator.name)
+        drawn = _arrivals_triton.soft_counts(flat, (start, stop), integrals, temperature, indicator.name, generator)
+        return tuple(x.view_as(log_rate) for x in drawn)
+    limit = math.log(BUSY / (stop - start))
+    if flat.numel() == 0 or bool(flat.max() <= limit):  # false for NaN
+        z, slope = _soft_counts(flat, temperature, indicator, generator)
     else:
-        busy = ~(rate <= limit)
-        z, slope = _soft_counts(rate.masked_fill(busy, 0), temperature, indicator, generator)
-        z[busy], slope[busy] = _busy_counts(rate[busy], temperature, indicator, generator)
+        busy = ~(flat <= limit)
+        z, slope = _soft_counts(flat.masked_fill(busy, -math.inf), temperature, indicator, generator)
+        z[busy], slope[busy] = _busy_counts(flat[busy].exp(), temperature, indicator, generator)
     return z.view_as(log_rate), slope.view_as(log_rate)
 
 
@@ -285,7 +254,7 @@ def relaxed_counts(log_rate: Tensor, *, temperature: float, indicator: str = "cu
         Softened step, a key of `INDICATORS`. "sigmoid" is cut at `SIGMOID_REACH`.
     generator
         Source of the arrivals. Inside `torch.func.vmap` a `GeneratorStack` gives lane i the numbers it would
-        get alone (on CUDA too: there each cell's count is drawn by itself, an order-free way).
+        get alone.
 
     Returns
     -------

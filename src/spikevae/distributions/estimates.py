@@ -40,6 +40,7 @@ def monte_carlo_kl(q: Law, p: Law, n_samples: int, *, generator: Generator) -> E
 
     Examples
     --------
+    >>> import torch
     >>> from spikevae.distributions import Poisson
     >>> q, p = Poisson(torch.tensor(0.0)), Poisson(torch.tensor(0.5))
     >>> value, error = monte_carlo_kl(q, p, 10_000, generator=torch.Generator().manual_seed(0))

@@ -5,7 +5,7 @@ from typing import ClassVar, Self, final
 from torch import Tensor
 from torch.distributions import register_kl
 
-from ._negative_binomial import NegativeBinomialBase, shared_dispersion_kl, unequal_dispersion_kl
+from ._negative_binomial import NegativeBinomialBase, residual_log_rate, shared_dispersion_kl, unequal_dispersion_kl
 
 
 @final
@@ -61,7 +61,7 @@ class NegativeBinomial(NegativeBinomialBase):
         ValueError
             Without a prior.
         """
-        log_rate, prior = cls._log_rate_of(raw, prior, clamp)
+        log_rate, prior = residual_log_rate(cls, raw, prior, clamp)
         q = cls(log_rate, prior.log_dispersion, validate_args=False)
         q._shared = prior.log_dispersion
         return q

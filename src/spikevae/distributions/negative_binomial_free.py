@@ -6,7 +6,7 @@ from torch import Tensor
 from torch.distributions import register_kl
 
 from ._law import softclamp_symmetric, split_blocks
-from ._negative_binomial import NegativeBinomialBase, shared_dispersion_kl, unequal_dispersion_kl
+from ._negative_binomial import NegativeBinomialBase, residual_log_rate, shared_dispersion_kl, unequal_dispersion_kl
 from .poisson import RESIDUAL_LIMIT
 
 
@@ -58,7 +58,7 @@ class NegativeBinomialFree(NegativeBinomialBase):
             Without a prior.
         """
         rate, dispersion = split_blocks(raw, cls.n_params)
-        log_rate, prior = cls._log_rate_of(rate, prior, clamp)
+        log_rate, prior = residual_log_rate(cls, rate, prior, clamp)
         if clamp is not None:
             dispersion = softclamp_symmetric(dispersion, RESIDUAL_LIMIT)
         return cls(log_rate, prior.log_dispersion + dispersion, validate_args=False)

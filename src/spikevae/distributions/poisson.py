@@ -5,10 +5,11 @@ from typing import Any, ClassVar, Self, final
 
 import torch
 from torch import Tensor
+from torch.autograd.function import once_differentiable
 from torch.distributions import constraints, register_kl
 from torch.distributions.utils import lazy_property
 
-from ._law import Law, softclamp_above
+from ._law import Coded, Law, softclamp_above
 from ._random import Generator, poisson
 from .relaxations import GumbelPoisson, RelaxedPoisson, soft_counts
 
@@ -82,6 +83,64 @@ class _Excess(torch.autograd.Function):
     @staticmethod
     def vmap(info: Any, in_dims: tuple[int], x: Tensor) -> tuple[Tensor, int]:
         return _Excess.apply(x), in_dims[0]
+
+
+class _Units(torch.autograd.Function):
+    """Clamped log-rate u, rate e^u, and averages over the batch: divergence (all units), rate (each unit).
+
+    With d = u - log rate_0 the divergence is sum e^u (d - 1) + rate_0, and its derivative to u is d e^u: no
+    difference of large numbers stands in the gradient. The value, a monitor, loses what single precision loses in
+    the sum. The soft clamp u = x - log(1 + e^(x - L)) has slope 1 - e^(u - L).
+    """
+
+    @staticmethod
+    def forward(raw: Tensor, prior: Tensor, limit: float | None) -> tuple[Tensor, ...]:
+        log_rate = raw if limit is None else raw - torch.exp(raw - limit).log1p_()
+        rate = log_rate.exp()
+        relative = log_rate - prior.unsqueeze(-2)
+        n = raw.shape[-2]
+        mean = rate.mean(-2)
+        weighted = torch.linalg.vecdot(rate.flatten(-2), relative.flatten(-2)) / n
+        kl = weighted + (prior.exp() - mean).sum(-1)
+        return log_rate if limit is not None else raw.view_as(raw), rate, kl, mean, relative
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Tensor, Tensor, float | None], output: tuple[Tensor, ...]) -> None:
+        _, rate, _, mean, relative = output
+        ctx.limit = inputs[2]
+        ctx.mark_non_differentiable(relative)
+        ctx.set_materialize_grads(False)
+        ctx.save_for_backward(rate, relative, mean, inputs[1])
+
+    @staticmethod
+    @once_differentiable
+    def backward(
+        ctx: Any, to_log: Tensor | None, to_rate: Tensor | None, to_kl: Tensor | None, to_mean: Tensor | None, _: Any
+    ) -> tuple[Tensor | None, Tensor | None, None]:
+        rate, relative, mean, prior = ctx.saved_tensors
+        n = rate.shape[-2]
+        to_prior = None
+        total = torch.zeros_like(rate[..., :1, :]) if to_mean is None else to_mean.unsqueeze(-2) / n
+        if to_kl is not None:
+            total = torch.addcmul(total, relative, to_kl[..., None, None] / n)
+            if ctx.needs_input_grad[1]:
+                to_prior = to_kl[..., None] * (prior.exp() - mean)
+        if to_rate is not None:
+            total = to_rate + total
+        total = total * rate
+        if to_log is not None:
+            total = to_log + total
+        if ctx.limit is not None:
+            total = torch.addcmul(total, total, rate, value=-math.exp(-ctx.limit))
+        return total, to_prior, None
+
+    @staticmethod
+    def vmap(info: Any, in_dims: tuple[Any, ...], raw: Tensor, prior: Tensor, limit: float | None) -> Any:
+        lanes = [
+            t.movedim(d, 0) if d is not None else t.expand(info.batch_size, *t.shape)
+            for t, d in zip((raw, prior), in_dims)
+        ]
+        return _Units.apply(*lanes, limit), (0,) * 5
 
 
 def _stirling_residual(n: Tensor) -> Tensor:
@@ -174,9 +233,24 @@ class Poisson(Law):
         return cls(log_rate, validate_args=False)
 
     @classmethod
+    def encode(cls, raw: Tensor, prior: Self, *, residual: bool, clamp: float | None = None) -> Coded:
+        """Build the posterior and its averages in a few passes, with a hand-written backward."""
+        if residual:
+            raw = prior.log_rate + (raw if clamp is None else softclamp_above(raw, RESIDUAL_LIMIT))
+        log_rate, rate, kl, mean, _ = _Units.apply(raw, prior.log_rate, clamp)
+        q = cls(log_rate, validate_args=False)
+        q.rate = rate
+        return Coded(q, kl, mean, mean)
+
+    @classmethod
     def initial_raw(cls, n_units: int, log_rate: float, residual: bool) -> Tensor:
         """Zeros on top of a prior (which holds the firing rate itself), else the log-rate."""
         return torch.full((n_units,), 0.0 if residual else log_rate)
+
+    @classmethod
+    def signal_gain(cls, log_rate: float) -> float | None:
+        """1 / sqrt(rate): a log-rate moved by d moves the mean by d rate, d sqrt(rate) standard deviations."""
+        return math.exp(-0.5 * log_rate)
 
     def moments(self) -> Tensor:
         """Firing rate, shape (1, *batch_shape)."""

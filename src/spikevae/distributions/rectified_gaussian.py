@@ -101,6 +101,17 @@ def _ndtr(x: Tensor) -> Tensor:
     return 0.5 * torch.special.erfc(x / -math.sqrt(2))
 
 
+def standard_density_and_mass(x: Tensor) -> tuple[Tensor, Tensor]:
+    """phi(x) and Phi(x) of the standard Gaussian.
+
+    Examples
+    --------
+    >>> standard_density_and_mass(torch.tensor(0.0))
+    (tensor(0.3989), tensor(0.5000))
+    """
+    return torch.exp(-0.5 * x * x) / _SQRT_2PI, _ndtr(x)
+
+
 def _log_ndtr(x: Tensor) -> Tensor:
     """log Phi(x) from its negative part (erfcx) and its positive part (log1p), each 0-clipped by |x|.
 

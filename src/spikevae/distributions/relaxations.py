@@ -179,7 +179,8 @@ class _SoftThreshold(torch.autograd.Function):
         width = (torch.minimum(probability, 1 - probability) * edge).clamp_min(torch.finfo(probability.dtype).tiny)
         x = (probability - uniform) / width
         softened = get_indicator(indicator)
-        return softened.value(x), softened.slope(x) / width
+        value, slope = softened.with_slope(x)
+        return value, slope / width
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> None:

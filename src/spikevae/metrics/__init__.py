@@ -18,6 +18,7 @@ from .probes import shattering_dimensionality as shattering_dimensionality
 from .reconstruction import mse as mse
 from .reconstruction import r2 as r2
 from .reconstruction import r2_pooled as r2_pooled
+from .sparsity import corner_distance as corner_distance
 from .sparsity import fraction_zeros as fraction_zeros
 from .sparsity import l0 as l0
 from .sparsity import lifetime_sparseness as lifetime_sparseness

@@ -4,6 +4,8 @@ Read these beside R2 and the firing rate: a rectified Gaussian code that carries
 half the time and has a lifetime sparseness of 1 - 1/pi = .68169.
 """
 
+import math
+
 import numpy as np
 
 from ._arrays import Array, matrix
@@ -40,6 +42,23 @@ def l0(z: Array) -> float:
     0.5
     """
     return float((matrix(z, "z") != 0).sum(1).mean())
+
+
+def corner_distance(r2: float, fraction_zeros: float) -> float:
+    """``sqrt((1 - R2)^2 + (1 - fraction of zeros)^2)``: how far a code is from perfect at no activity at all.
+
+    Dimensionless, lower is better; sqrt(2) for a code that does nothing right, 1 for a perfect dense or a silent one.
+
+    References
+    ----------
+    Vafaii, Galor & Yates, arXiv:2410.19315 (rate, distortion and sparsity on one plane).
+
+    Examples
+    --------
+    >>> corner_distance(0.7, 0.6)
+    0.5
+    """
+    return math.hypot(1.0 - r2, 1.0 - fraction_zeros)
 
 
 def sparseness_of_sums(total: np.ndarray, total_square: np.ndarray, n: int) -> np.ndarray:

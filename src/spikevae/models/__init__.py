@@ -1,5 +1,13 @@
 """Models: a law of the code composed with networks or an inference loop."""
 
+from ._model import LatentModel as LatentModel
 from .amortised import AmortisedVAE as AmortisedVAE
+from .files import MODELS as MODELS
 from .files import load_model as load_model
 from .files import save_model as save_model
+from .iterative import IterativeVAE as IterativeVAE
+from .sparse_coding import INFERENCES as INFERENCES
+from .sparse_coding import fista as fista
+from .sparse_coding import ista as ista
+from .sparse_coding import lca as lca
+from .sparse_model import SparseCoding as SparseCoding

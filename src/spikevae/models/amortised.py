@@ -1,20 +1,19 @@
 """A law of the latent code composed with an encoder, a decoder and a prior. Written for one fit."""
 
-import math
-from typing import Literal
+from typing import ClassVar, Literal, final
 
 import torch
-from torch import Tensor, nn
-from torch.distributions import kl_divergence
+from torch import Tensor
 
-from ..distributions import get_law
 from ..distributions._law import Law
 from ..distributions._random import Generator
-from ..networks import build_decoder, build_encoder
-from ..objectives import FreeEnergy, bernoulli_distortion, expected_squared_error, gaussian_distortion, squared_error
+from ..networks import build_encoder, dense_macs
+from ..objectives import FreeEnergy, gaussian_distortion, mean_squared_error
+from ._model import LatentModel
 
 
-class AmortisedVAE(nn.Module):
+@final
+class AmortisedVAE(LatentModel):
     """Variational autoencoder whose posterior comes from an encoder network.
 
     The generative model is ``z_k ~ prior_k``, ``x ~ likelihood(decoder(z))``; the posterior factorises over units,
@@ -40,6 +39,8 @@ class AmortisedVAE(nn.Module):
     Vafaii, Galor & Yates 2024, "Poisson variational autoencoder", arXiv 2405.14473.
     """
 
+    inference: ClassVar[str] = "amortised"
+
     def __init__(
         self,
         shape: tuple[int, ...],
@@ -60,11 +61,7 @@ class AmortisedVAE(nn.Module):
         likelihood: Literal["gaussian", "bernoulli"] = "gaussian",
         noise_variance: float | Literal["learned"] = 0.5,
     ):
-        super().__init__()
-        self.shape, self.n_latents, self.clamp = tuple(shape), n_latents, clamp
-        self.n_features = math.prod(shape)
-        self.law: type[Law] = get_law(latent)
-        self.prior_mode, self.likelihood = prior, likelihood
+        super().__init__(shape, latent, n_latents, clamp)
         self.encoder = build_encoder(
             encoder,
             self.shape,
@@ -74,64 +71,40 @@ class AmortisedVAE(nn.Module):
             init_scale=init_scale,
             generator=generator,
         )
-        self.decoder = build_decoder(
-            decoder,
-            n_latents,
-            self.shape,
-            bias=decoder_bias,
+        self._generate(
+            decoder=decoder,
+            decoder_bias=decoder_bias,
             hidden=hidden,
             init_scale=init_scale,
+            start=start,
+            start_spread=start_spread,
+            prior=prior,
+            likelihood=likelihood,
+            noise_variance=noise_variance,
             generator=generator,
         )
         if encoder_bias:
             bias = self.encoder.get_parameter("head.bias")
             with torch.no_grad():
                 bias.copy_(self.law.initial_raw(n_latents, start, residual=prior != "closed_form"))
-        values = self.law.initial_prior(n_latents, start, start_spread, generator)
-        for name, value in values.items():
-            if prior == "learned":
-                self.register_parameter(f"prior_{name}", nn.Parameter(value))
-            else:
-                self.register_buffer(f"prior_{name}", value)
-        if prior == "closed_form":
-            self.register_buffer("prior_moments", self.law.from_prior(values).moments().clone())
-        log_variance = torch.tensor(math.log(0.5 if noise_variance == "learned" else noise_variance))
-        if noise_variance == "learned":
-            self.log_noise_variance = nn.Parameter(log_variance)
-        else:
-            self.register_buffer("log_noise_variance", log_variance)
 
-    def prior(self) -> Law:
-        """The prior, one law per unit: batch shape (K,)."""
-        return self.law.from_prior({name: getattr(self, f"prior_{name}") for name in self.law.prior_params})
-
-    def posterior(self, x: Tensor) -> Law:
-        """q(z | x): batch shape (B, K) for stimuli (B, D)."""
+    def posterior(self, x: Tensor, *, generator: Generator | None = None) -> Law:
+        """q(z | x): batch shape (B, K) for stimuli (B, D); nothing is drawn from `generator`."""
         prior = None if self.prior_mode == "closed_form" else self.prior()
         return self.law.from_encoder(self.encoder(x), prior, clamp=self.clamp)
 
-    def decode(self, code: Tensor) -> Tensor:
-        """Mean pixels (B, D) of codes (B, K)."""
-        output = self.decoder(code)
-        return torch.sigmoid(output) if self.likelihood == "bernoulli" else output
+    def inference_macs(self) -> int:
+        """Multiply-accumulates of the encoder."""
+        return dense_macs(self.encoder, self.n_features)
 
-    @property
-    def dictionary(self) -> Tensor | None:
-        """(K, D) where the decoder is linear, else None."""
-        return getattr(self.decoder, "dictionary", None)
-
-    def distortion(self, x: Tensor, code: Tensor) -> Tensor:
-        """(B,) nats of the stimuli given codes (B, K): minus log-likelihood, constants dropped."""
-        output = self.decoder(code)
-        if self.likelihood == "bernoulli":
-            return bernoulli_distortion(x, output)
-        return gaussian_distortion(squared_error(x, output), self.n_features, self.log_noise_variance)
-
-    def expected_distortion(self, x: Tensor, q: Law) -> Tensor | None:
-        """(B,) exact expectation of :meth:`distortion` under q, or None where it has no closed form."""
-        if self.likelihood != "gaussian" or self.dictionary is None or not self.law.independent:
-            return None
-        error = expected_squared_error(x, self.decoder(q.mean), q.variance, self.dictionary)
+    def _mean_distortion(self, x: Tensor, code: Tensor, variance: Tensor | None = None) -> Tensor:
+        """() mean distortion of a code (B, K), or of independent codes of this mean and this mean variance (K,)."""
+        if self.dictionary is None or self.likelihood != "gaussian":
+            assert variance is None, "the configuration allows exact only where there is a closed form"
+            return self.distortion(x, code).mean()
+        error = mean_squared_error(x, code, self.dictionary, getattr(self.decoder.get_submodule("head"), "bias", None))
+        if variance is not None:
+            error = error + variance @ self.dictionary.square().sum(-1)
         return gaussian_distortion(error, self.n_features, self.log_noise_variance)
 
     def forward(
@@ -145,30 +118,19 @@ class AmortisedVAE(nn.Module):
         indicator: str = "cubic",
         generator: Generator | None = None,
     ) -> FreeEnergy:
-        """Free energy of a batch, differentiable in all parameters.
-
-        Parameters
-        ----------
-        x
-            (B, D) stimuli.
-        beta, spike_price
-            Weights of the coding rate and of an expected spike.
-        exact
-            Expected distortion in closed form; otherwise from one relaxed sample at `temperature` with `indicator`,
-            drawn from `generator`.
-        """
-        q = self.posterior(x)
-        kl = kl_divergence(q, self.prior()).sum(-1).mean()
+        """Free energy of a batch; see :meth:`LatentModel.forward`."""
+        coded = self.law.encode(
+            self.encoder(x), self.prior(), residual=self.prior_mode != "closed_form", clamp=self.clamp
+        )
+        q = coded.posterior
         if exact:
-            expected = self.expected_distortion(x, q)
-            assert expected is not None, "the configuration allows exact only where there is a closed form"
-            distortion = expected.mean()
+            distortion = self._mean_distortion(x, q.mean, coded.variance)
         else:
             relaxed = q.relaxed(temperature=temperature, indicator=indicator)
             assert generator is not None, "a Monte Carlo objective needs a generator"
-            distortion = self.distortion(x, relaxed.rsample(generator=generator)).mean()
-        spikes = q.mean.sum(-1).mean() if self.law.has_rate else torch.zeros_like(kl)
-        total = distortion + beta * kl + spike_price * spikes
+            distortion = self._mean_distortion(x, relaxed.rsample(generator=generator))
+        spikes = coded.mean.sum(-1) if self.law.has_rate else torch.zeros_like(coded.kl)
+        total = distortion + beta * coded.kl + spike_price * spikes
         follows = self.prior_mode == "closed_form"
-        moments = q.moments().detach().mean(-2) if follows else torch.zeros_like(kl)
-        return FreeEnergy(total, distortion, kl, spikes, moments)
+        moments = q.moments().detach().mean(-2) if follows else torch.zeros_like(coded.kl)
+        return FreeEnergy(total, distortion, coded.kl, spikes, moments, q.mean.detach(), coded.variance.detach())

@@ -3,6 +3,7 @@
 import json
 import math
 import os
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -10,14 +11,22 @@ import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
+from ._model import LatentModel
 from .amortised import AmortisedVAE
+from .coded import Coder
+from .iterative import IterativeVAE
+from .sparse_model import SparseCoding
 
+MODELS: dict[str, Callable[..., LatentModel]] = {model.inference: model for model in (AmortisedVAE, IterativeVAE)}
+"""Every model by the word for its inference in configurations."""
 FORMAT = "spikevae model 1"
+KINDS: dict[str, Any] = {**MODELS, "sparse_coding": SparseCoding}
+"""Every class of models by its word in files; a file without one holds an amortised model."""
 MAX_WEIGHTS = 1 << 28  # of one layer: a gigabyte in float32
 
 
 def save_model(
-    model: AmortisedVAE, path: str | Path, given: dict[str, Any], extra: dict[str, Any] | None = None
+    model: LatentModel | Coder, path: str | Path, given: dict[str, Any], extra: dict[str, Any] | None = None
 ) -> None:
     """Write a model.
 
@@ -33,6 +42,7 @@ def save_model(
     scratch = path.with_name(f"{path.name}.{os.getpid()}.tmp")
     metadata = {
         "format": FORMAT,
+        "inference": next(word for word, kind in KINDS.items() if kind is type(model)),
         "shape": json.dumps(model.shape),
         "given": json.dumps(given),
         "extra": json.dumps(extra or {}),
@@ -42,8 +52,8 @@ def save_model(
     os.replace(scratch, path)
 
 
-def load_model(path: str | Path) -> tuple[AmortisedVAE, dict[str, Any]]:
-    """Read a model and what was kept beside it.
+def load_model(path: str | Path) -> tuple[Any, dict[str, Any]]:
+    """Read a model, of one of the classes of `KINDS`, and what was kept beside it.
 
     Raises
     ------
@@ -64,8 +74,11 @@ def load_model(path: str | Path) -> tuple[AmortisedVAE, dict[str, Any]]:
         if not isinstance(given, dict) or not isinstance(extra, dict):
             raise ValueError("its configuration is not a table")
         _check_sizes(shape, given)
-        model = AmortisedVAE(shape, generator=torch.Generator(), **given)
-        model.load_state_dict(tensors)
+        inference = metadata.get("inference", AmortisedVAE.inference)
+        if inference not in KINDS:
+            raise ValueError(f"its inference is {inference!r}; this version knows {', '.join(KINDS)}")
+        model = KINDS[inference](shape, generator=torch.Generator(), **given)
+        model.to(next(iter(tensors.values())).dtype).load_state_dict(tensors)
     except (SafetensorError, json.JSONDecodeError, KeyError, TypeError, RuntimeError) as error:
         raise ValueError(f"{path} is not a readable model file: {error}") from None
     except ValueError as error:

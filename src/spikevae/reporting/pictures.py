@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from ..models import AmortisedVAE, load_model
+from ..models import LatentModel, load_model
 from ..sweep.store import RunFolder
 from .reading import Cell, Run
 from .words import exact, shown
@@ -118,7 +118,7 @@ def full_rows(n: int) -> int:
     return min(fitting, key=lambda c: abs(c - wish)) if fitting else max(1, math.ceil(wish))
 
 
-def _dictionary(model: AmortisedVAE, cell: Cell, shape: tuple[int, int, int], name: str) -> Picture:
+def _dictionary(model: LatentModel, cell: Cell, shape: tuple[int, int, int], name: str) -> Picture:
     """Decoder columns, most used first: by mean posterior firing rate, or by KL for signed codes."""
     assert model.dictionary is not None
     atoms = model.dictionary.detach().numpy()
@@ -135,12 +135,14 @@ def _dictionary(model: AmortisedVAE, cell: Cell, shape: tuple[int, int, int], na
 
 
 def _reconstruction(
-    model: AmortisedVAE, cell: Cell, shape: tuple[int, int, int], x: np.ndarray, limit: float, name: str, seed: int
+    model: LatentModel, cell: Cell, shape: tuple[int, int, int], x: np.ndarray, limit: float, name: str, seed: int
 ) -> Picture:
     """Stimuli decoded from one sampled code each, on the grey scale of the stimuli."""
     generator = torch.Generator().manual_seed(cell.seed + seed)
     with torch.inference_mode():
-        pixels = model.decode(model.posterior(torch.from_numpy(x)).sample(generator=generator)).numpy()
+        pixels = model.decode(
+            model.posterior(torch.from_numpy(x), generator=generator).sample(generator=generator)
+        ).numpy()
     png, width = mosaic(pixels, shape, len(x), limit)
     title = f"{cell.family.label}, K = {cell.n_latents}, β = {exact(cell.beta)}"
     rate = f", firing rate {shown(cell['firing_rate'])}" if cell.family.has_rate else ""

@@ -14,6 +14,7 @@ from ..data import PatchSet
 from ..evaluate import Evaluation, evaluate
 from ..models.files import save_model
 from ..training import Stack, train
+from ..training.schedules import generator
 from ..training.stack import DIVERGED, FitResult, model_arguments
 from .grid import StackPlan
 from .store import RunFolder, read_json, write_json
@@ -102,7 +103,8 @@ def fit_objective(result: FitResult, config: FitConfig, seen: torch.Tensor) -> f
     Convergence is judged by it: the objective on held-out stimuli also moves when a fit merely overfits.
     """
     if config.has_exact_objective:
-        return float(result.model(seen, config.beta, config.spike_price, exact=True).total)
+        noise = generator(config.seed, "evaluation")
+        return float(result.model(seen, config.beta, config.spike_price, exact=True, generator=noise).total)
     return evaluate(result.model, seen, beta=config.beta, spike_price=config.spike_price, seed=config.seed).objective
 
 

@@ -8,7 +8,7 @@ import math
 
 import torch
 
-PURPOSES = ("weights", "order", "noise", "evaluation")
+PURPOSES = ("weights", "order", "noise", "evaluation", "rotation")
 BETA_FLOOR = 1e-4  # published start of the linear rise of beta
 
 

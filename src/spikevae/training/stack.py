@@ -16,22 +16,26 @@ import torch
 from torch import Tensor
 from torch.func import functional_call, stack_module_state, vmap
 
-from ..config import FitConfig
+from ..config import ITERATIVE_FIELDS, FitConfig
 from ..distributions._random import GeneratorStack
+from ..models._model import LatentModel
 from ..models.amortised import AmortisedVAE
+from ..models.files import MODELS
 from ..networks import DEFAULT_HIDDEN
+from ..objectives import FreeEnergy
 from . import schedules
+from .starts import Spectrum, solve_decoder, start_at_linear_limit
 
 # What may differ between the fits of a stack; everything else decides the shape of a step.
-PER_FIT = ("beta", "spike_price", "seed", "start", "start_spread", "init_scale", "recipe")
+PER_FIT = ("beta", "spike_price", "seed", "init", "start", "start_spread", "init_scale", "recipe")
 PRIOR_MEMORY = 0.95  # a closed-form prior follows the mean posterior statistics of the last ~20 batches
+SOLVE_EVERY = 10  # steps between two solutions of the decoder
+DECODER_MEMORY = 50  # steps over which its second moments are averaged
 MODEL_FIELDS = [
     "latent",
     "n_latents",
     "start",
     "start_spread",
-    "encoder",
-    "encoder_bias",
     "decoder",
     "decoder_bias",
     "hidden",
@@ -41,17 +45,23 @@ MODEL_FIELDS = [
     "likelihood",
     "noise_variance",
 ]
+OWN_FIELDS = {
+    "amortised": ["encoder", "encoder_bias"],
+    "iterative": ["beta", "spike_price", *ITERATIVE_FIELDS],
+}
 RUNNING, DIVERGED, SETTLED = 0, 1, 2
 
 
 def model_arguments(config: FitConfig) -> dict[str, Any]:
-    """What :class:`AmortisedVAE` is built with, save shape and generator."""
-    return {name: getattr(config, name) for name in MODEL_FIELDS}
+    """What the model is built with, save shape and generator."""
+    return {name: getattr(config, name) for name in [*MODEL_FIELDS, *OWN_FIELDS[config.inference]]}
 
 
-def build_model(config: FitConfig, shape: tuple[int, ...]) -> AmortisedVAE:
+def build_model(config: FitConfig, shape: tuple[int, ...]) -> LatentModel:
     """A fresh model with the weights that this configuration starts from."""
-    return AmortisedVAE(shape, generator=schedules.generator(config.seed, "weights"), **model_arguments(config))
+    return MODELS[config.inference](
+        shape, generator=schedules.generator(config.seed, "weights"), **model_arguments(config)
+    )
 
 
 def stack_key(config: FitConfig) -> str:
@@ -71,8 +81,9 @@ def stack_bytes(config: FitConfig, shape: tuple[int, ...], n_fits: int) -> int:
     if "conv" in (config.encoder, config.decoder):
         channels = config.hidden or DEFAULT_HIDDEN["conv"]
         widest = max(config.n_latents, channels[0] * math.prod(shape[-2:]))
-    live = config.batch_size * (LIVE_TENSORS * widest + LIVE_OUTPUTS * math.prod(shape))
-    return 4 * n_fits * (4 * n_parameters + live)
+    solved = config.n_latents * (config.n_latents + math.prod(shape)) if config.solves_decoder else 0
+    live = config.batch_size * config.steps_in_graph * (LIVE_TENSORS * widest + LIVE_OUTPUTS * math.prod(shape))
+    return 4 * n_fits * (4 * n_parameters + solved + live)
 
 
 LIVE_TENSORS, LIVE_OUTPUTS = 16, 5
@@ -82,7 +93,7 @@ LIVE_TENSORS, LIVE_OUTPUTS = 16, 5
 class FitResult:
     """One fit taken out of a stack."""
 
-    model: AmortisedVAE
+    model: LatentModel
     """With its current parameters, on the CPU."""
     status: int
     """RUNNING, DIVERGED or SETTLED."""
@@ -126,13 +137,18 @@ class Stack:
         self.window = window or max(1, min(50, self.n_steps // 40))
 
         models = [build_model(config, shape).to(self.device, train.dtype) for config in configs]
+        self._start_at_limit(models)
         params, buffers = stack_module_state(models)
         self.params: dict[str, Tensor] = {k: v.detach().requires_grad_() for k, v in params.items()}
         self.buffers: dict[str, Tensor] = {k: v.detach().clone() for k, v in buffers.items()}
         self.template = copy.deepcopy(models[0]).to("meta")
-        kind = {"adam": torch.optim.Adam, "adamax": torch.optim.Adamax}[self.config.optimizer]
+        kind = {"adam": torch.optim.Adam, "adamax": torch.optim.Adamax, "sgd": torch.optim.SGD}[self.config.optimizer]
         options = {"fused": True} if self.config.optimizer == "adam" else {"foreach": True}
-        groups = [{"params": [p], "factor": self._lr_factor(name)} for name, p in self.params.items()]
+        if self.config.solves_decoder:
+            self.params[DICTIONARY].requires_grad_(False)
+        groups = [
+            {"params": [p], "factor": self._lr_factor(name)} for name, p in self.params.items() if p.requires_grad
+        ]
         self.optimizer = kind(groups, lr=self.config.learning_rate, **options)
         self.beta = self._vector([config.beta for config in configs])
         self.spike_price = self._vector([config.spike_price for config in configs])
@@ -150,6 +166,29 @@ class Stack:
         self.stale = torch.zeros(n, dtype=torch.int64, device=self.device)
         self.windows: list[Tensor] = []  # (n, 4) each: objective, distortion, kl, spikes
         self._orders: tuple[int, Tensor] | None = None
+        self.finished = self.n_steps == 0
+        """Whether all steps are done or no fit is left to train; looked at when a window closes."""
+        k = self.config.n_latents if self.config.solves_decoder else 0
+        self.second = self.train.new_zeros(n, k, k)
+        self.cross = self.train.new_zeros(n, k, self.train.shape[1])
+
+    def _start_at_limit(self, models: list[LatentModel]) -> None:
+        """Give the fits that ask for it the weights of the limit of small signals."""
+        chosen = [(model, config) for model, config in zip(models, self.configs) if config.starts_at_limit]
+        if not chosen:
+            return
+        spectrum = Spectrum.of(self.train)
+        for model, config in chosen:
+            assert isinstance(model, AmortisedVAE)
+            start_at_linear_limit(
+                model,
+                spectrum,
+                self.train,
+                beta=config.beta,
+                spike_price=config.spike_price,
+                lowest=config.start,
+                generator=schedules.generator(config.seed, "rotation", round(100 * config.start)),
+            )
 
     def _vector(self, values: list[float]) -> Tensor:
         return torch.tensor(values, dtype=self.train.dtype, device=self.device)
@@ -161,11 +200,6 @@ class Stack:
 
     def __len__(self) -> int:
         return len(self.configs)
-
-    @property
-    def finished(self) -> bool:
-        """Whether all steps are done or no fit is left to train."""
-        return self.step_number >= self.n_steps or bool((self.status != RUNNING).all())
 
     def _batch(self) -> Tensor:
         """Each fit's batch of this step, from its own shuffle of this epoch: (F, B, D), or (B, D) for one seed."""
@@ -179,17 +213,17 @@ class Stack:
         chosen = self._orders[1][:, place * self.batch_size : (place + 1) * self.batch_size]
         return self.train[chosen[0]] if len(self.seeds) == 1 else self.train[chosen]
 
-    def _objective(self, beta: Tensor) -> tuple[Tensor, ...]:
+    def _objective(self, x: Tensor, beta: Tensor) -> FreeEnergy:
         """The free energy of each fit on its batch; every part has a leading fit axis."""
         config, step = self.config, self.step_number
         temperature = schedules.linear_ramp(
             step, self.n_steps, config.temperature_anneal, config.temperature_start, config.temperature
         )
         generators = None
-        if not config.exact:
+        if config.draws:
             generators = GeneratorStack([schedules.generator(c.seed, "noise", step, self.device) for c in self.configs])
 
-        def one_fit(params: dict, buffers: dict, x: Tensor, beta: Tensor, price: Tensor) -> tuple[Tensor, ...]:
+        def one_fit(params: dict, buffers: dict, x: Tensor, beta: Tensor, price: Tensor) -> FreeEnergy:
             options = {
                 "exact": config.exact,
                 "temperature": temperature,
@@ -198,7 +232,6 @@ class Stack:
             }
             return functional_call(self.template, (params, buffers), (x, beta, price), options)
 
-        x = self._batch()
         in_dims = (0, 0, 0 if x.dim() == 3 else None, 0, 0)
         return vmap(one_fit, in_dims)(self.params, self.buffers, x, beta, self.spike_price)
 
@@ -207,14 +240,15 @@ class Stack:
         config, step = self.config, self.step_number
         rise = schedules.linear_ramp(step, self.n_steps, config.beta_anneal, 0.0, 1.0)
         floor = torch.clamp(self.beta, max=schedules.BETA_FLOOR)
-        total, distortion, kl, spikes, moments = self._objective(floor + (self.beta - floor) * rise)
-        total.sum().backward()
+        x = self._batch()
+        parts = self._objective(x, floor + (self.beta - floor) * rise)
+        parts.total.sum().backward()
 
         gradients = [p.grad for p in self.params.values() if p.grad is not None]
         norms = [torch.linalg.vector_norm(g.reshape(len(self), -1), dim=1) for g in gradients]
         norm = torch.linalg.vector_norm(torch.stack(norms), dim=0)
         running = self.status == RUNNING
-        finite = torch.isfinite(total.detach()) & torch.isfinite(norm)
+        finite = torch.isfinite(parts.total.detach()) & torch.isfinite(norm)
         self._freeze(running & ~finite, DIVERGED)
         running = running & finite
         scale = torch.ones_like(norm)
@@ -223,7 +257,7 @@ class Stack:
             limit = config.grad_clip * (WARMUP_CLIP if warm else 1.0)
             scale = torch.clamp(limit / norm.clamp_min(1e-30), max=1.0)
         scale = torch.where(running, scale, 0.0)
-        if bool((scale < 1).any()):
+        if self._worth(scale < 1):
             for g in gradients:
                 along = (-1,) + (1,) * (g.dim() - 1)
                 g.copy_(torch.where(running.view(along), g * scale.view(along), 0.0))
@@ -240,12 +274,37 @@ class Stack:
         self.optimizer.step()
         self.optimizer.zero_grad()
         if "prior_moments" in self.buffers:
-            self._follow_prior(moments, running)
-        parts = torch.stack([total, distortion, kl, spikes], dim=1).detach().double()
-        self.sums += torch.where(running[:, None], parts, torch.nan)
+            self._follow_prior(parts.moments, running)
+        if config.solves_decoder:
+            self._follow_decoder(x, parts.code, parts.variance, running)
+        row = torch.stack([parts.total, parts.distortion, parts.kl, parts.spikes], dim=1).detach().double()
+        self.sums += torch.where(running[:, None], row, torch.nan)
         self.step_number += 1
         if self.step_number % self.window == 0:
             self._close_window()
+        if self.step_number >= self.n_steps:
+            self.finished = True
+
+    def _worth(self, which: Tensor) -> bool:
+        """Whether work on the fits so marked must be done: on a CPU if there are any, elsewhere without asking.
+
+        Asking a GPU would make it wait for the host at every step.
+        """
+        return self.device.type != "cpu" or bool(which.any())
+
+    @torch.no_grad()
+    def _follow_decoder(self, x: Tensor, code: Tensor, variance: Tensor, running: Tensor) -> None:
+        """Running second moments of the codes and, every few steps, the dictionary that is optimal for them."""
+        fresh = max(1 / (self.step_number + 1), 1 / DECODER_MEMORY)
+        share = fresh / code.shape[1]
+        self.second.baddbmm_(code.mT, code, beta=1 - fresh, alpha=share)
+        self.second.diagonal(dim1=1, dim2=2).add_(variance, alpha=fresh)
+        self.cross.baddbmm_(code.mT, x.expand(len(self), -1, -1), beta=1 - fresh, alpha=share)
+        if (self.step_number + 1) % SOLVE_EVERY == 0:
+            stored = self.params[DICTIONARY]
+            solved = solve_decoder(self.second, self.cross).mT
+            usable = running & torch.isfinite(solved.flatten(1)).all(1)
+            stored.copy_(torch.where(usable.view(-1, 1, 1), solved, stored))
 
     @torch.no_grad()
     def _follow_prior(self, moments: Tensor, running: Tensor) -> None:
@@ -257,14 +316,15 @@ class Stack:
 
     def _freeze(self, which: Tensor, status: int) -> None:
         """Stop these fits where they are: no gradient and no momentum from now on."""
-        if not bool(which.any()):
+        if not self._worth(which):
             return
-        self.status[which] = status
-        self.frozen_at[which] = self.step_number
+        self.status = torch.where(which, status, self.status)
+        self.frozen_at = torch.where(which, self.step_number, self.frozen_at)
         for p in self.params.values():
             state = self.optimizer.state.get(p)
-            if state:
-                state["exp_avg"][which] = 0.0
+            if state and "exp_avg" in state:
+                along = (-1,) + (1,) * (p.dim() - 1)
+                state["exp_avg"].masked_fill_(which.view(along), 0.0)
 
     def _close_window(self) -> None:
         means = self.sums / self.window
@@ -276,6 +336,7 @@ class Stack:
             self.best = torch.where(better, objective, self.best)
             self.stale = torch.where(better, 0, self.stale + 1)
             self._freeze((self.status == RUNNING) & (self.stale >= self.config.patience), SETTLED)
+        self.finished = self.finished or bool((self.status != RUNNING).all())
 
     def result(self, index: int) -> FitResult:
         """Fit number `index` as a model of its own."""
@@ -331,7 +392,9 @@ class Stack:
             setattr(self, name, tensors[f"ledger/{name}"].to(self.device).clone())
         self.windows = list(tensors["ledger/windows"])
         self.step_number = int(tensors["ledger/step"])
+        self.finished = self.step_number >= self.n_steps or bool((self.status != RUNNING).all())
 
 
 WARMUP_CLIP = 3.0  # published: the clip is three times wider during warm-up
-LEDGER = ("status", "frozen_at", "sums", "best", "stale")
+LEDGER = ("status", "frozen_at", "sums", "best", "stale", "second", "cross")
+DICTIONARY = "decoder.head.weight"

@@ -1,0 +1,107 @@
+"""The published grid, projected from measured steps: what its whole budget would take on this machine.
+
+The grid of arXiv 2602.13421: 8 betas x 11 latent sizes x 2 laws, linear, 16 x 16 patches, batch 1000, Monte Carlo with
+sigmoid arrivals, 3000 epochs of 107 steps (107,520 training patches). For some latent sizes a stack of as many betas as
+fit in memory is measured for a few steps at the published start; the rest is scaled by arithmetic, and said so.
+"""
+
+import statistics
+import sys
+import time
+from itertools import pairwise
+from typing import Any
+
+import torch
+
+from spikevae.config import FitConfig
+from spikevae.sweep.grid import MAX_FITS, MEMORY_BYTES
+from spikevae.training import Stack
+from spikevae.training.stack import stack_bytes
+
+WIDTHS = (32, 64, 128, 192, 256, 384, 512, 768, 1024, 2048, 4096)
+BETAS = (0.01, 0.1, 0.5, 1.0, 1.5, 2.0, 4.0, 8.0)
+LAWS = ("poisson", "rectified_gaussian")
+MEASURED = (64, 256, 512)  # latent sizes measured here; in between, time is interpolated on K
+PIXELS, PATCHES, BATCH, EPOCHS, PUBLISHED_GPU_HOURS = (
+    256,
+    107_520,
+    1000,
+    3000,
+    {"poisson": 293.7, "rectified_gaussian": 100.5},
+)
+STEPS = 3
+
+
+def seconds_per_fit_step(law: str, n_latents: int, device: str) -> float:
+    """Median of a few steps of a stack over beta, at the published start."""
+    settings = {"latent": law, "n_latents": n_latents, "epochs": EPOCHS}
+    fits = len(BETAS)
+    config = FitConfig.from_recipe("paper", **settings)
+    while fits > 1 and stack_bytes(config, (PIXELS,), fits) > MEMORY_BYTES:
+        fits //= 2
+    configs = [FitConfig.from_recipe("paper", beta=beta, **settings) for beta in BETAS[:fits]]
+    x = torch.randn(4 * BATCH, PIXELS, generator=torch.Generator().manual_seed(0))
+    stack = Stack(configs, x, (PIXELS,), device=device)
+    stack.step()
+    taken = []
+    for _ in range(STEPS):
+        began = time.perf_counter()
+        stack.step()
+        if device.startswith("cuda"):
+            torch.cuda.synchronize()
+        taken.append(time.perf_counter() - began)
+    return statistics.median(taken) / fits
+
+
+def interpolated(known: dict[int, float], n_latents: int) -> float:
+    """Seconds at this latent size: linear between measured sizes, proportional to K beyond them."""
+    sizes = sorted(known)
+    if n_latents <= sizes[0]:
+        return known[sizes[0]]
+    for low, high in pairwise(sizes):
+        if n_latents <= high:
+            share = (n_latents - low) / (high - low)
+            return (1 - share) * known[low] + share * known[high]
+    return known[sizes[-1]] * n_latents / sizes[-1]
+
+
+def compare(device: str = "cpu", measured: tuple[int, ...] = MEASURED) -> tuple[list[dict[str, Any]], str]:
+    """Rows (law, K) and a table with the projected hours of the whole grid."""
+    steps = EPOCHS * (PATCHES // BATCH)
+    rows: list[dict[str, Any]] = []
+    for law in LAWS:
+        known = {}
+        for n_latents in measured:
+            print(f"paper grid: {law}, K = {n_latents}", file=sys.stderr, flush=True)
+            known[n_latents] = seconds_per_fit_step(law, n_latents, device)
+        for n_latents in WIDTHS:
+            seconds = interpolated(known, n_latents)
+            rows.append(
+                {
+                    "law": law,
+                    "n_latents": n_latents,
+                    "measured": n_latents in known,
+                    "ms_per_fit_step": 1e3 * seconds,
+                    "hours": seconds * steps * len(BETAS) / 3600,
+                    "flop": 10.0 * BATCH * PIXELS * n_latents * steps * len(BETAS),
+                }
+            )
+    lines = [
+        f"the published grid on {device}, {torch.get_num_threads()} threads, one stack at a time (stacks of at most "
+        f"{MAX_FITS} fits and {MEMORY_BYTES >> 30} GiB); K = {', '.join(map(str, measured))} measured for {STEPS} "
+        "steps on noise, other K scaled",
+        f"{'law':<20}{'hours here':>12}{'published GPU-hours':>21}{'hours here, K <= 512':>22}",
+    ]
+    for law in LAWS:
+        own = [row for row in rows if row["law"] == law]
+        small = sum(row["hours"] for row in own if row["n_latents"] <= 512)
+        lines.append(
+            f"{law:<20}{sum(row['hours'] for row in own):>12.0f}{PUBLISHED_GPU_HOURS[law]:>21.1f}{small:>22.0f}"
+        )
+    flop = sum(row["flop"] for row in rows)
+    hours = sum(row["hours"] for row in rows)
+    lines.append(
+        f"matrix products of the whole grid: {flop:.1e} floating-point operations; here {flop / hours / 3.6e12:.0f} "
+        "GFLOP/s all in. The default recipe needs 1,000 steps of 250 in place of 321,000 of 1000."
+    )
+    return rows, "\n".join(lines)

@@ -1,0 +1,136 @@
+"""One whole training step: ours against the published one and against its matrix products alone.
+
+Linear encoder and decoder, 256 pixels, log-rates near Normal(-3, 1). Ours by Monte Carlo (the same objective as the
+published step, Adam), and in closed form with the decoder solved. All run in one process by turns; times are medians.
+Peak memory is what a step adds to a process that does nothing else.
+"""
+
+import json
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from itertools import product
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from memory import LEAN_ENVIRONMENT, added_mib, can_measure
+from published import PublishedStep
+
+from spikevae.config import FitConfig
+from spikevae.training import Stack
+
+PIXELS, LOG_RATE, SCALE = 256, -3.0, 1 / 16
+WIDTHS, BATCHES, TEMPERATURES = (128, 512, 2048), (250, 1000), (1.0, 0.05)
+REPEATS = 5
+VARIANTS = ("products", "exact", "monte carlo", "published")
+
+
+class Case(NamedTuple):
+    n_latents: int
+    batch: int
+    temperature: float
+
+
+def stimuli(batch: int) -> torch.Tensor:
+    """(4 batches, D) standard normal."""
+    return torch.randn(4 * batch, PIXELS, generator=torch.Generator().manual_seed(0))
+
+
+def products(case: Case) -> Callable[[], Any]:
+    """The five products of a linear step: encoder, decoder, and the gradients of code, dictionary and encoder."""
+    x, code = torch.randn(case.batch, PIXELS), torch.randn(case.batch, case.n_latents)
+    encoder, dictionary = torch.randn(PIXELS, case.n_latents), torch.randn(case.n_latents, PIXELS)
+
+    def run() -> None:
+        x @ encoder, code @ dictionary, x @ dictionary.mT, code.mT @ x, x.mT @ code
+
+    return run
+
+
+def stepper(variant: str, case: Case) -> Callable[[], Any]:
+    """A function that does one step."""
+    if variant == "products":
+        return products(case)
+    x = stimuli(case.batch)
+    if variant == "published":
+        options = {"beta": 1.0, "temperature": case.temperature, "log_rate": LOG_RATE, "scale": SCALE}
+        model, batch = PublishedStep(PIXELS, case.n_latents, **options), x[: case.batch]
+        return lambda: model(batch)
+    settings: dict[str, Any] = {"n_latents": case.n_latents, "batch_size": case.batch, "steps": 1_000_000}
+    settings |= {"init": "random", "start": LOG_RATE, "init_scale": SCALE}
+    if variant == "monte carlo":
+        settings |= {"estimator": "monte_carlo", "prior": "learned", "temperature_anneal": 0.0}
+        settings |= {"temperature": case.temperature, "indicator": "sigmoid", "learning_rate": 1e-5}
+    return Stack([FitConfig.from_recipe("default", **settings)], x, (PIXELS,)).step
+
+
+def milliseconds(case: Case, repeats: int) -> dict[str, float]:
+    """Median time of a step of each variant, by turns; the first round is not counted."""
+    steppers = {variant: stepper(variant, case) for variant in VARIANTS}
+    times: dict[str, list[float]] = {variant: [] for variant in VARIANTS}
+    for _ in range(repeats + 1):
+        for variant, step in steppers.items():
+            count = 1 if variant == "published" else 4
+            began = time.perf_counter()
+            for _ in range(count):
+                step()
+            times[variant].append(1e3 * (time.perf_counter() - began) / count)
+    return {variant: statistics.median(taken[1:]) for variant, taken in times.items()}
+
+
+def peaks(cases: list[Case]) -> list[dict[str, float]] | None:
+    """MiB that a step adds at its peak, measured in a child process; None where the system does not tell."""
+    if not can_measure():
+        return None
+    command = [sys.executable, __file__, json.dumps(cases)]
+    done = subprocess.run(command, env=LEAN_ENVIRONMENT, capture_output=True, text=True, check=True)
+    return json.loads(done.stdout)
+
+
+def peaks_here(case: Case) -> dict[str, float]:
+    """The same in this process."""
+    return {variant: added_mib(stepper(variant, case)) for variant in VARIANTS if variant != "products"}
+
+
+def compare(
+    widths: tuple[int, ...] = WIDTHS, batches: tuple[int, ...] = BATCHES, repeats: int = REPEATS
+) -> tuple[list[dict[str, Any]], str]:
+    """Rows and a table of all cases."""
+    cases = [Case(*values) for values in product(widths, batches, TEMPERATURES)]
+    memory = peaks(cases)
+    rows: list[dict[str, Any]] = []
+    lines = [
+        f"a training step, {torch.get_num_threads()} threads: milliseconds; times the bare products; peak MiB",
+        f"{'K':>5}{'batch':>7}{'tau':>6}{'products':>10}{'GFLOP/s':>9}{'exact':>8}{'x':>5}{'sampled':>9}{'x':>5}"
+        f"{'published':>11}{'over sampled':>14}{'MiB exact':>11}{'sampled':>9}{'published':>11}",
+    ]
+    for i, case in enumerate(cases):
+        print(f"step: {case}", file=sys.stderr, flush=True)
+        ms = milliseconds(case, repeats)
+        bare = ms["products"]
+        rate = 5 * 2 * case.batch * PIXELS * case.n_latents / bare / 1e6
+        used = memory[i] if memory else {}
+        rows.append(
+            case._asdict()
+            | {f"{name.replace(' ', '_')}_ms": value for name, value in ms.items()}
+            | {f"{name.replace(' ', '_')}_mib": value for name, value in used.items()}
+            | {"speedup": ms["published"] / ms["monte carlo"], "over_products": ms["monte carlo"] / bare}
+        )
+        shown = "".join(
+            f"{format(used[name], '.0f') if name in used else '-':>{width}}"
+            for name, width in (("exact", 11), ("monte carlo", 9), ("published", 11))
+        )
+        lines.append(
+            f"{case.n_latents:>5}{case.batch:>7}{case.temperature:>6}{bare:>10.2f}{rate:>9.0f}"
+            f"{ms['exact']:>8.1f}{ms['exact'] / bare:>5.1f}{ms['monte carlo']:>9.1f}{ms['monte carlo'] / bare:>5.1f}"
+            f"{ms['published']:>11.0f}{ms['published'] / ms['monte carlo']:>14.1f}{shown}"
+        )
+    return rows, "\n".join(lines)
+
+
+if __name__ == "__main__":  # the child process of `peaks`
+    sys.path.insert(0, str(Path(__file__).parent))
+    print(json.dumps([peaks_here(Case(*values)) for values in json.loads(sys.argv[1])]))

@@ -1,0 +1,10 @@
+"""`spikevae compare`: this dictionary, that inference. Saved models are coded again by other inferences."""
+
+from .output import sentences as sentences
+from .output import table as table
+from .output import write as write
+from .points import Comparison as Comparison
+from .points import Point as Point
+from .points import compare as compare
+from .points import read_models as read_models
+from .recodings import RECODINGS as RECODINGS

@@ -1,0 +1,144 @@
+"""The inferences by which a dictionary can be coded again, in one table."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ..models._model import LatentModel
+from ..models.coded import Coder
+from ..models.iterative import IterativeVAE
+from ..models.sparse_coding import INFERENCES
+from ..models.sparse_model import SparseCoding
+
+OWN = "own"
+"""The inference that the model was trained with."""
+SHARES = (0.02, 0.8)
+"""Ends of a scan over the sparsity price, in shares of the median over stimuli of the largest drive: the price at which
+half of the stimuli are coded by nothing at all."""
+
+
+@dataclass(frozen=True)
+class Effort:
+    """How far an inference goes."""
+
+    tolerance: float = 1e-3
+    """Violation of the conditions of optimality, by the largest drive, at which a stimulus is done."""
+    max_steps: int = 1000
+    """Steps after which a stimulus is left as it is."""
+
+
+@dataclass(frozen=True)
+class Scan:
+    """Prices to try."""
+
+    prices: list[float]
+    """Rising."""
+    silent: float | None
+    """A price at which every code is silent; None where there is none."""
+
+
+@dataclass(frozen=True)
+class Recoding:
+    """A way to code stimuli with a dictionary that is given."""
+
+    label: str
+    """Words in tables and figures."""
+    colour: str
+    marker: str
+    """Of matplotlib."""
+    build: Callable[[Any, float, Effort], LatentModel | Coder]
+    """(a model with a linear decoder, price, effort) -> the model that codes with its dictionary."""
+    scan: Callable[[Any, Tensor, int], Scan] | None
+    """(model, stimuli, count) -> the prices to scan; None for an inference that has none."""
+
+
+def bias_of(model: Any) -> Tensor | None:
+    """The decoder's bias (D,), or None."""
+    bias = model.decoder.head.bias
+    return None if bias is None else bias.detach()
+
+
+def sparse_scan(model: Any, x: Tensor, count: int) -> Scan:
+    """Sparsity prices for unit-norm atoms, evenly spread in their logarithm between `SHARES` of the median drive."""
+    coder = SparseCoding.around(model.dictionary.detach(), bias_of(model), model.shape)
+    drive = (coder.centred(x) @ coder.unit_atoms()[0].mT).abs().amax(1)
+    low, high = (share * float(drive.median()) for share in SHARES)
+    if not low > 0:
+        raise ValueError("half of the stimuli drive no atom: the dictionary or the stimuli are zero")
+    return Scan(np.geomspace(low, high, count).tolist(), 1.001 * max(float(drive.max()), high))
+
+
+def _sparse(inference: str, colour: str, marker: str) -> Recoding:
+    def build(model: Any, price: float, effort: Effort) -> Coder:
+        return SparseCoding.around(
+            model.dictionary.detach(),
+            bias_of(model),
+            model.shape,
+            inference=inference,
+            sparsity_price=price,
+            tolerance=effort.tolerance,
+            max_steps=effort.max_steps,
+            noise_variance=float(torch.exp(model.log_noise_variance)),
+        )
+
+    return Recoding(INFERENCES[inference].label, colour, marker, build, sparse_scan)
+
+
+ITERATIVE_STEPS = 100
+"""Steps of iterative inference."""
+BETAS = (0.02, 4.0)
+"""Ends of a scan over beta."""
+
+
+def _iterative(model: Any, beta: float, effort: Effort) -> LatentModel:
+    """Iterative inference with the law, the decoder, the prior and the pixel noise of a model."""
+    if not isinstance(model, LatentModel):
+        raise ValueError(
+            "iterative inference needs the law and the prior of a code, and sparse coders have neither: leave it "
+            "out, or compare models that `spikevae train` made"
+        )
+    iterative = IterativeVAE(
+        model.shape,
+        latent=model.law.name,
+        n_latents=model.n_latents,
+        generator=torch.Generator(),
+        beta=beta,
+        decoder_bias=bias_of(model) is not None,
+        clamp=model.clamp,
+        prior=model.prior_mode,
+        evaluation_steps=min(ITERATIVE_STEPS, effort.max_steps),
+    ).to(model.log_noise_variance)
+    shared, theirs = iterative.state_dict(), model.state_dict()
+    iterative.load_state_dict(
+        {name: theirs[name] if name.startswith(GENERATIVE) else value for name, value in shared.items()}
+    )
+    return iterative.eval().requires_grad_(False)
+
+
+GENERATIVE = ("decoder.", "prior_", "log_noise_variance")
+"""Weights of the generative half, which any inference shares."""
+
+
+def beta_scan(model: Any, x: Tensor, count: int) -> Scan:
+    """Values of beta, evenly spread in their logarithm."""
+    return Scan(np.geomspace(*BETAS, count).tolist(), None)
+
+
+# Colours that the colour-blind can tell apart (Okabe & Ito 2008), each with a marker of its own.
+RECODINGS: dict[str, Recoding] = {
+    OWN: Recoding("as trained", "#1b1f24", "*", lambda model, price, effort: model, None),
+    "lca-soft": _sparse("lca-soft", "#0072B2", "o"),
+    "lca-hard": _sparse("lca-hard", "#D55E00", "s"),
+    "lca-rectified": _sparse("lca-rectified", "#009E73", "^"),
+    "ista": _sparse("ista", "#56B4E9", "v"),
+    "fista": _sparse("fista", "#CC79A7", "D"),
+    "nonnegative": _sparse("nonnegative", "#E69F00", "P"),
+    "iterative": Recoding("Iterative (price: beta)", "#59636e", "X", _iterative, beta_scan),
+}
+DEFAULT = (OWN, "lca-soft", "lca-hard", "lca-rectified", "fista")
+"""What is compared unless asked otherwise: ISTA and the non-negative FISTA reach the codes of others, only slower or
+faster."""

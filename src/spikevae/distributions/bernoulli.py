@@ -1,0 +1,213 @@
+"""Bernoulli code: a spike or none, the law of a unit that fires at most once a stimulus."""
+
+import math
+from functools import partial
+from typing import Any, ClassVar, Self, final
+
+import torch
+from torch import Tensor
+from torch.distributions import Distribution, constraints, register_kl
+from torch.distributions.utils import lazy_property
+from torch.nn import functional as F
+
+from ._law import Law, softclamp_above
+from ._random import Generator, draw
+from .arrivals import Pathwise, check_temperature
+
+HIGHEST_START = 0.5
+"""Firing rate at which units start that are asked for more: a unit fires once at most."""
+
+
+def _uniform(like: Tensor, generator: torch.Generator) -> tuple[Tensor, ...]:
+    return (torch.rand(like.shape, generator=generator, dtype=like.dtype, device=like.device),)
+
+
+def _soft_spike(logit: Tensor, generator: torch.Generator, *, temperature: float) -> tuple[Tensor, ...]:
+    """z and dz/dlogit."""
+    uniform = _uniform(logit, generator)[0].clamp_(min=torch.finfo(logit.dtype).tiny)
+    z = torch.sigmoid((logit + uniform.log() - torch.log1p(-uniform)) / temperature)
+    return z, z * (1 - z) / temperature
+
+
+def _logit_of(log_rate: float) -> float:
+    rate = min(math.exp(min(log_rate, 0.0)), HIGHEST_START)
+    return math.log(rate) - math.log1p(-rate)
+
+
+@final
+class RelaxedBernoulli(Distribution):
+    r"""Spike with a soft threshold: sigmoid((logit + logistic noise) / temperature).
+
+    As the temperature goes to 0 it becomes the Bernoulli spike; its mean is that of the spike only then.
+
+    Parameters
+    ----------
+    logit
+        Log odds of a spike, any shape.
+    temperature
+        Softness of the threshold, > 0.
+
+    Raises
+    ------
+    ValueError
+        If the temperature is not positive.
+
+    References
+    ----------
+    Maddison, Mnih and Teh (2017), arXiv 1611.00712; Jang, Gu and Poole (2017), arXiv 1611.01144.
+
+    Examples
+    --------
+    >>> z = RelaxedBernoulli(torch.zeros(3), temperature=0.1).rsample(generator=torch.Generator().manual_seed(0))
+    >>> bool(((z >= 0) & (z <= 1)).all())
+    True
+    """
+
+    arg_constraints: ClassVar[dict[str, Any]] = {"logit": constraints.real}
+    support: ClassVar[Any] = constraints.unit_interval
+    has_rsample: ClassVar[bool] = True  # type: ignore[misc]
+
+    def __init__(self, logit: Tensor, temperature: float) -> None:
+        self.logit = logit
+        self.temperature = check_temperature(temperature)
+        super().__init__(logit.shape, validate_args=False)
+
+    def rsample(self, sample_shape: Any = (), *, generator: Generator) -> Tensor:  # type: ignore[override]
+        """Values in [0, 1] of shape `sample_shape + batch_shape`, differentiable in `logit`."""
+        logit = self.logit.expand(self._extended_shape(sample_shape))
+        z, slope = draw(partial(_soft_spike, temperature=self.temperature), logit, generator)
+        spikes: Tensor = Pathwise.apply(logit, z, slope)
+        return spikes
+
+    def sample(self, sample_shape: Any = (), *, generator: Generator) -> Tensor:  # type: ignore[override]
+        """Values without gradient."""
+        with torch.no_grad():
+            return self.rsample(sample_shape, generator=generator)
+
+
+@final
+class Bernoulli(Law):
+    r"""Spike or none, parametrised by the log odds of a spike.
+
+    .. math:: P(z = 1) = r = \frac{1}{1 + e^{-\text{logit}}}
+
+    :math:`r` is the firing rate in spikes per unit per stimulus, 1 at most. The divergence from a prior is
+    :math:`r\,\delta + \log(1-r) - \log(1-r_0)` nats, :math:`\delta` the difference of the logits; for small
+    firing rates it is that of the Poisson law.
+
+    Parameters
+    ----------
+    logit
+        Log odds of a spike, any shape.
+    validate_args
+        As in `torch.distributions`.
+
+    References
+    ----------
+    The factorial Bernoulli posterior of Vafaii, Galor and Yates (2025), arXiv 2410.19315, and its successors.
+
+    Examples
+    --------
+    >>> prior = Bernoulli(torch.tensor([0.0]))
+    >>> torch.distributions.kl_divergence(Bernoulli(torch.tensor([2.0])), prior)
+    tensor([0.3278])
+    >>> prior.sample((4,), generator=torch.Generator().manual_seed(0)).shape
+    torch.Size([4, 1])
+    """
+
+    name: ClassVar[str] = "bernoulli"
+    label: ClassVar[str] = "Bernoulli"
+    n_params: ClassVar[int] = 1
+    is_count: ClassVar[bool] = True
+    has_rate: ClassVar[bool] = True
+    prior_params: ClassVar[tuple[str, ...]] = ("logit",)
+    formula: ClassVar[str] = "P(z = 1) = p = 1 / (1 + exp(-logit)), P(z = 0) = 1 - p"
+    mean_formula: ClassVar[str] = "p"
+    variance_formula: ClassVar[str] = "p (1 - p)"
+    fano_formula: ClassVar[str] = "1 - p, below 1"
+    divergence: ClassVar[str] = "closed form"
+    citation: ClassVar[str] = "Vafaii, Galor and Yates (2025), arXiv 2410.19315"
+    arg_constraints: ClassVar[dict[str, Any]] = {"logit": constraints.real}
+    support: ClassVar[Any] = constraints.boolean
+
+    logit: Tensor
+
+    def __init__(self, logit: Tensor, validate_args: bool | None = None) -> None:
+        super().__init__(logit, validate_args=validate_args)
+
+    @classmethod
+    def initial_prior(
+        cls, n_units: int, log_rate: float, spread: float, generator: torch.Generator
+    ) -> dict[str, Tensor]:
+        """Logits uniform within `spread` of that of the firing rate exp(log_rate), taken as a half where above."""
+        uniform = torch.rand(n_units, generator=generator, device=generator.device)
+        return {"logit": _logit_of(log_rate) + spread * (2 * uniform - 1)}
+
+    @classmethod
+    def from_encoder(cls, raw: Tensor, prior: Self | None, *, clamp: float | None = None) -> Self:
+        """Posterior from outputs (..., K): residuals on the prior's logit, or logits without a prior.
+
+        With `clamp` the logit is softly bounded above by it.
+        """
+        logit = raw if prior is None else prior.logit + raw
+        return cls(logit if clamp is None else softclamp_above(logit, clamp), validate_args=False)
+
+    @classmethod
+    def initial_raw(cls, n_units: int, log_rate: float, residual: bool) -> Tensor:
+        """Zeros on top of a prior (which holds the firing rate itself), else the logit of exp(log_rate), or of 1/2."""
+        return torch.full((n_units,), 0.0 if residual else _logit_of(log_rate))
+
+    def moments(self) -> Tensor:
+        """Firing rate, shape (1, *batch_shape)."""
+        return self.rate.unsqueeze(0)
+
+    @classmethod
+    def prior_from_moments(cls, moments: Tensor) -> dict[str, Tensor]:
+        """The optimal prior firing rate is the mean posterior firing rate; moments (1, K)."""
+        info = torch.finfo(moments.dtype)
+        return {"logit": torch.logit(moments[0].clamp(info.tiny, 1 - info.eps))}
+
+    @lazy_property
+    def rate(self) -> Tensor:
+        """Probability of a spike: the firing rate, spikes per unit per stimulus."""
+        return torch.sigmoid(self.logit)
+
+    @property
+    def mean(self) -> Tensor:
+        """Mean of the code: the firing rate."""
+        return self.rate
+
+    @property
+    def variance(self) -> Tensor:
+        """Variance of the code, r (1 - r)."""
+        return self.rate * torch.sigmoid(-self.logit)
+
+    @property
+    def zero_probability(self) -> Tensor:
+        """Probability of no spike, 1 - r."""
+        return torch.sigmoid(-self.logit)
+
+    def log_prob(self, value: Tensor) -> Tensor:
+        """Log probability of 0 or 1 in nats."""
+        if self._validate_args:
+            self._validate_sample(value)
+        return -F.softplus(torch.where(value > 0, -self.logit, self.logit))
+
+    def sample(self, sample_shape: Any = (), *, generator: Generator) -> Tensor:  # type: ignore[override]
+        """Zeros and ones as floats, shape `sample_shape + batch_shape`, without gradient."""
+        rate = self.rate.detach().expand(self._extended_shape(sample_shape))
+        return (draw(_uniform, rate, generator)[0] < rate).to(rate.dtype)
+
+    def relaxed(self, *, temperature: float, indicator: str) -> RelaxedBernoulli:
+        """Spikes with a soft threshold; the indicator belongs to counts of arrivals and is not used."""
+        return RelaxedBernoulli(self.logit, temperature)
+
+
+@register_kl(Bernoulli, Bernoulli)
+def _kl_bernoulli(q: Bernoulli, p: Bernoulli) -> Tensor:
+    """r delta - [softplus(logit) - softplus(prior logit)], the bracket as log1p(r_0 (e^delta - 1)) near delta = 0."""
+    delta = q.logit - p.logit
+    near = delta.clamp(-1, 1)
+    close = torch.log1p(p.rate * torch.expm1(near))
+    far = F.softplus(q.logit) - F.softplus(p.logit)
+    return q.rate * delta - torch.where(delta.abs() < 1, close, far)

@@ -1,0 +1,207 @@
+"""`SparseCoder`: sparse coding with dictionary learning as a scikit-learn estimator."""
+
+from pathlib import Path
+from typing import Any, Self
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from sklearn.base import BaseEstimator, ClassNamePrefixFeaturesOutMixin, TransformerMixin
+from sklearn.utils import check_random_state
+from sklearn.utils.validation import check_is_fitted
+
+from .estimator import checked_stimuli, resolve_device
+from .evaluate import Evaluation, Metrics, evaluate
+from .models.files import load_model, save_model
+from .models.sparse_model import SparseCoding
+from .progress import show_progress
+from .training.dictionary import DictionaryLearning
+
+MODEL_PARAMS = ("n_latents", "inference", "sparsity_price", "tolerance", "max_steps")
+
+
+class SparseCoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
+    """Linear sparse coding: a dictionary learnt with the codes that an inference finds, scikit-learn style.
+
+    Minimises ``1/2 ||x - z Phi||^2 + sparsity_price sum_k |z_k|`` over codes z and unit-norm atoms (what the hard
+    threshold minimises instead: :mod:`spikevae.models.sparse_coding`). Its methods are those of
+    :class:`~spikevae.SpikeVAE`; numbers that need a posterior (coding rate, free energy) or a spike are undefined.
+
+    Parameters
+    ----------
+    n_latents : int
+        Number of units K.
+    sparsity_price : float
+        Weight of the absolute codes; the threshold of the LCA. In the unit of a pixel.
+    inference : str
+        "lca-soft", "lca-hard", "lca-rectified", "ista", "fista" or "nonnegative" (FISTA, codes of zero or more).
+    steps : int
+        Mini-batches to learn from.
+    batch_size : int
+        Stimuli a mini-batch.
+    tolerance : float
+        A stimulus is coded when no condition of optimality is violated by more than this share of its largest drive.
+    max_steps : int
+        Steps of inference after which a stimulus' code is left as it is.
+    device : str
+        Torch device for learning; "auto" takes a GPU if there is one.
+    random_state : int, RandomState or None
+        Seed of the first atoms and of the batches. None draws a fresh one at each fit.
+    verbose : bool
+        Show a progress bar while fitting.
+
+    Attributes
+    ----------
+    model_ : SparseCoding
+        The trained model, on the CPU, in the type of X (float32 or float64).
+    components_ : ndarray (K, D)
+        Dictionary, atoms of norm one.
+    history_ : dict
+        step, objective, distortion, penalty (nats per stimulus), active units and converged stimuli over learning.
+    n_features_in_ : int
+        D, pixels per stimulus.
+    shape_ : tuple
+        Shape of a stimulus: (D,), or (C, H, W) for images.
+
+    References
+    ----------
+    Olshausen & Field, Nature 381 (1996); Mairal, Bach, Ponce & Sapiro, JMLR 11 (2010), the learning.
+
+    Examples
+    --------
+    >>> X = np.random.default_rng(0).normal(size=(200, 16)).astype("float32")
+    >>> m = SparseCoder(n_latents=8, steps=20, random_state=0).fit(X)
+    >>> m.transform(X).shape, m.components_.shape
+    ((200, 8), (8, 16))
+    """
+
+    shape_: tuple[int, ...]
+
+    def __init__(
+        self,
+        n_latents: int = 128,
+        sparsity_price: float = 0.5,
+        *,
+        inference: str = "fista",
+        steps: int = 400,
+        batch_size: int = 250,
+        tolerance: float = 1e-3,
+        max_steps: int = 1000,
+        device: str = "cpu",
+        random_state: Any = None,
+        verbose: bool = False,
+    ):
+        self.n_latents = n_latents
+        self.sparsity_price = sparsity_price
+        self.inference = inference
+        self.steps = steps
+        self.batch_size = batch_size
+        self.tolerance = tolerance
+        self.max_steps = max_steps
+        self.device = device
+        self.random_state = random_state
+        self.verbose = verbose
+
+    def fit(self, X: Any, y: Any = None) -> Self:
+        """Learn the dictionary.
+
+        Parameters
+        ----------
+        X
+            (n, D) floats, or images (n, H, W) or (n, C, H, W).
+        y
+            Ignored.
+
+        Raises
+        ------
+        ValueError
+            For NaN, infinity, empty input or settings out of range.
+        """
+        seed = self.random_state
+        if seed is None or isinstance(seed, np.random.RandomState):
+            seed = int(check_random_state(seed).randint(2**31 - 1))
+        for name in ("n_latents", "steps", "batch_size"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} is {getattr(self, name)}; give one or more")
+        stimuli = torch.from_numpy(checked_stimuli(self, X, reset=True)).to(resolve_device(self.device))
+        model = SparseCoding(self.shape_, generator=torch.Generator(), **self._model_params())
+        learning = DictionaryLearning(model.to(stimuli), stimuli, batch_size=self.batch_size, seed=int(seed))
+        with show_progress(f"SparseCoder {self.inference}", enabled=self.verbose) as report:
+            self.history_ = learning.run(self.steps, lambda done: report(done, self.steps, "batches"))
+        self._adopt(model.cpu())
+        return self
+
+    def _model_params(self) -> dict[str, Any]:
+        return {name: getattr(self, name) for name in MODEL_PARAMS}
+
+    def _adopt(self, model: SparseCoding) -> None:
+        self.model_ = model.eval().requires_grad_(False)
+        self.components_ = model.dictionary.detach().numpy().copy()
+        self._n_features_out = model.n_latents
+
+    def _check(self, X: Any) -> torch.Tensor:
+        return torch.from_numpy(checked_stimuli(self, X, reset=False)).to(self.model_.decoder.head.weight)
+
+    def transform(self, X: Any) -> NDArray[Any]:
+        """Sparse codes (n, K) of stimuli."""
+        check_is_fitted(self)
+        return self.model_.coded(self._check(X)).code.numpy()
+
+    def inverse_transform(self, X: Any) -> NDArray[Any]:
+        """Pixels (n, D) of codes (n, K)."""
+        check_is_fitted(self)
+        codes = torch.as_tensor(np.asarray(X)).to(self.model_.decoder.head.weight)
+        if codes.ndim != 2 or codes.shape[1] != self.model_.n_latents:
+            raise ValueError(f"codes have shape {tuple(codes.shape)}; expected (n, {self.model_.n_latents})")
+        with torch.inference_mode():
+            return self.model_.decode(codes).numpy()
+
+    def _evaluate(self, X: Any) -> Evaluation:
+        check_is_fitted(self)
+        return evaluate(self.model_, self._check(X))
+
+    def evaluate(self, X: Any) -> Metrics:
+        """Every number that spikevae reports of a model, on these stimuli; NaN where a graded code has none."""
+        return self._evaluate(X).metrics
+
+    def score(self, X: Any, y: Any = None) -> float:
+        """Minus the objective in nats per stimulus at a pixel noise variance of one half: higher is better."""
+        return -self._evaluate(X).objective
+
+    def save(self, path: str | Path) -> None:
+        """Write weights and parameters to one safetensors file; nothing is pickled."""
+        check_is_fitted(self)
+        params = {k: v for k, v in self.get_params(deep=False).items() if isinstance(v, int | float | str | None)}
+        extra = {"sparse_coder": params, "shape": self.shape_, "history": self.history_}
+        save_model(self.model_, path, self._model_params(), extra)
+
+    @classmethod
+    def load(cls, path: str | Path) -> Self:
+        """Read what :meth:`save` wrote.
+
+        Raises
+        ------
+        FileNotFoundError, ValueError
+            With the file's name.
+        """
+        model, extra = load_model(path)
+        params = extra.get("sparse_coder")
+        if not isinstance(model, SparseCoding) or not isinstance(params, dict):
+            raise ValueError(f"{path} holds no sparse coder; read it with spikevae.load_model")
+        try:
+            coder = cls(**params)
+        except TypeError as error:
+            raise ValueError(f"{path} holds no valid parameters: {error}") from None
+        coder.shape_ = tuple(extra.get("shape", model.shape))
+        coder.history_ = extra.get("history", {})
+        coder.n_features_in_ = model.n_features
+        coder._adopt(model)
+        return coder
+
+    def __sklearn_tags__(self) -> Any:
+        tags = super().__sklearn_tags__()
+        tags.transformer_tags.preserves_dtype = ["float64", "float32"]
+        return tags
+
+    def __sklearn_is_fitted__(self) -> bool:
+        return hasattr(self, "model_")

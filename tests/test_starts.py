@@ -1,0 +1,159 @@
+"""The limit of small signals: its value, its code, and where a fit starts."""
+
+import math
+
+import numpy as np
+import pytest
+import scipy.optimize
+import torch
+from torch.distributions import kl_divergence
+
+from spikevae.config import FitConfig
+from spikevae.distributions import Poisson
+from spikevae.training import Stack, train
+from spikevae.training.stack import build_model
+from spikevae.training.starts import Spectrum, limit_encoder, linear_limit, solve_decoder, start_at_linear_limit
+
+D = 12
+VALUES = torch.linspace(6.0, 0.2, D, dtype=torch.float64)
+
+
+def gaussian_stimuli(n=6000, seed=0):
+    """Normal stimuli whose second moment has the eigenvalues VALUES, to rounding."""
+    g = torch.Generator().manual_seed(seed)
+    x = torch.randn(n, D, generator=g, dtype=torch.float64)
+    x = x @ torch.linalg.cholesky(torch.linalg.inv(x.mT @ x / n))
+    axes = torch.linalg.qr(torch.randn(D, D, generator=g, dtype=torch.float64)).Q
+    return x * VALUES.sqrt() @ axes.mT
+
+
+def limit_model(x, log_rate, *, beta=1.0, n_latents=16, lowest=None, price=0.0, clamp=None):
+    """A model that starts at the limit, and its log firing rate."""
+    config = FitConfig.from_recipe("default", n_latents=n_latents, beta=beta, clamp=clamp)
+    model = build_model(config, (D,)).double()
+    generator = torch.Generator().manual_seed(1)
+    lowest = log_rate if lowest is None else lowest
+    options = {"beta": beta, "spike_price": price, "lowest": lowest, "generator": generator}
+    return model, start_at_linear_limit(model, Spectrum.of(x), x, **options)
+
+
+def objective(model, x, beta=1.0):
+    with torch.no_grad():
+        return float(model(x, beta, 0.0, exact=True).total)
+
+
+@pytest.mark.parametrize("beta", [0.1, 1.0, 5.0])
+@pytest.mark.parametrize("noise_variance", [0.5, 2.0])
+def test_the_limit_is_the_minimum_over_gain_and_dictionary(beta, noise_variance):
+    """A numerical search over (w, phi) of every direction, at ((1 - w phi)^2 e + phi^2) / 2v + beta w^2 e / 2."""
+
+    def cost(code, e):
+        w, phi = code
+        return ((1 - w * phi) ** 2 * e + phi**2) / (2 * noise_variance) + beta * w**2 * e / 2
+
+    least = []
+    for e in VALUES.tolist():
+        starts = [(0.0, 0.0), (0.3, 0.3), (1.0, 1.0)]
+        least.append(min(scipy.optimize.minimize(cost, s, (e,), tol=1e-12).fun for s in starts))
+    for k in (3, D):
+        wanted = sum(least[:k]) + VALUES[k:].sum() / (2 * noise_variance)
+        assert float(linear_limit(VALUES, beta, k, noise_variance)) == pytest.approx(float(wanted), rel=1e-6)
+
+
+def test_poisson_models_tend_to_the_limit_as_rates_grow():
+    """The remainder falls as one over the rate: by e^2 over two log units, within a quarter."""
+    x = gaussian_stimuli(2000)  # all of them set the decoder
+    limit = float(linear_limit(VALUES, 1.0, 16))
+    near, middle, far, end = (objective(limit_model(x, r)[0], x) / limit - 1 for r in (3.0, 5.0, 7.0, 10.0))
+    assert abs(end) < 1e-3 and 0.01 < near < 0.02
+    assert (middle - end) / (far - end) == pytest.approx(math.e**2, rel=0.25)
+    assert (near - end) / (middle - end) == pytest.approx(math.e**2, rel=0.25)
+
+
+def test_the_limit_does_not_know_the_firing_rate():
+    """Seven times the spikes, the same free energy to 0.2 %: exact, and from Poisson counts drawn by numpy."""
+    x = gaussian_stimuli()
+    found = []
+    for log_rate in (5.0, 7.0):
+        model, _ = limit_model(x, log_rate)
+        with torch.no_grad():
+            q = model.posterior(x)
+            kl = kl_divergence(q, model.prior()).sum(1).mean()
+            counts = np.random.default_rng(0).poisson(q.mean.numpy())
+            error = ((x.numpy() - counts @ model.dictionary.numpy()) ** 2).sum(1).mean()
+        exact = objective(model, x)
+        assert float(kl) + error == pytest.approx(exact, rel=0.01)
+        found.append((exact, float(q.mean.sum(1).mean())))
+    assert found[1][0] == pytest.approx(found[0][0], rel=2e-3)
+    assert found[1][1] > 7 * found[0][1]
+
+
+def test_the_lowest_rate_at_which_the_limit_nearly_holds():
+    x = gaussian_stimuli()
+    rates = [limit_model(x, None, beta=beta, lowest=-5.0)[1] for beta in (0.1, 1.0, 6.0)]
+    assert rates == sorted(rates, reverse=True) and rates[0] > rates[2] + 1
+    assert limit_model(x, None, beta=6.0, lowest=2.0)[1] == 2.0
+    priced = limit_model(x, None, lowest=-5.0, price=0.5)[1]
+    assert priced <= rates[1]
+
+
+def test_spread_over_more_units_than_directions_changes_nothing():
+    spectrum = Spectrum.of(gaussian_stimuli())
+    codes = [limit_encoder(spectrum, 1.0, k, torch.Generator().manual_seed(2)) for k in (D, 40)]
+    assert codes[1].shape == (40, D)
+    torch.testing.assert_close(codes[0].mT @ codes[0], codes[1].mT @ codes[1])
+    assert torch.linalg.matrix_rank(limit_encoder(spectrum, 5.0, 40, torch.Generator().manual_seed(2))) == int(
+        (VALUES > 2.5).sum()
+    )
+
+
+def test_spectrum_of_huge_and_tiny_stimuli():
+    x = gaussian_stimuli().float()
+    for scale in (1e18, 1e-18):
+        torch.testing.assert_close(Spectrum.of(x * scale).values / scale**2, VALUES, rtol=1e-4, atol=1e-6)
+
+
+def test_the_solved_decoder_is_the_minimum_of_the_exact_distortion():
+    """At it the gradient of SSE + sum of variances times ||phi||^2 vanishes; a lost variance term would show."""
+    g = torch.Generator().manual_seed(3)
+    x = torch.randn(200, D, generator=g, dtype=torch.float64)
+    rates = torch.randn(200, 7, generator=g, dtype=torch.float64).exp()
+    variance = rates.mean(0)
+    second = rates.mT @ rates / 200 + torch.diag(variance)
+    phi = solve_decoder(second, rates.mT @ x / 200).requires_grad_()
+    cost = ((x - rates @ phi) ** 2).sum(1).mean() + variance @ phi.square().sum(1)
+    (gradient,) = torch.autograd.grad(cost, phi)
+    assert gradient.abs().max() < 1e-5
+    assert (2 * variance[:, None] * phi).abs().max() > 1e-2
+
+
+def test_the_solved_decoder_survives_silent_units_and_bad_moments():
+    second = torch.diag(torch.tensor([1.0, 1e-25, 0.0]))
+    solved = solve_decoder(second, torch.tensor([[2.0], [1e-25], [0.0]]))
+    assert torch.isfinite(solved).all() and solved[0, 0] == pytest.approx(2.0, rel=1e-5)
+    both = solve_decoder(torch.stack([second, second * math.nan]), torch.ones(2, 3, 1))
+    assert not torch.isfinite(both[1]).any()
+
+
+def test_signal_gain_moves_the_mean_by_one_standard_deviation():
+    for log_rate in (-3.0, 0.0, 2.0):
+        gain = Poisson.signal_gain(log_rate)
+        small = 1e-6
+        near = Poisson(torch.tensor([log_rate, log_rate + small * gain], dtype=torch.float64))
+        moved = (near.mean[1] - near.mean[0]) / near.variance[0].sqrt()
+        assert float(moved) == pytest.approx(small, rel=1e-5)
+        near = Poisson(torch.tensor([log_rate, log_rate + 1e-3 * gain], dtype=torch.float64))
+        assert float(kl_divergence(Poisson(near.log_rate[1]), Poisson(near.log_rate[0]))) == pytest.approx(
+            0.5e-6, rel=0.01
+        )
+
+
+def test_training_from_the_limit_ends_below_it():
+    """The start is near the optimum of a linear code; training bends it and must not end above where it began."""
+    x = gaussian_stimuli().float()
+    config = FitConfig.from_recipe("default", n_latents=24, steps=200)
+    stack = Stack([config], x, (D,))
+    began = objective(stack.result(0).model, x)
+    train(stack)
+    assert objective(stack.result(0).model, x) < began
+    assert began < 1.1 * float(linear_limit(VALUES, 1.0, 24))
