@@ -61,9 +61,9 @@ class NegativeBinomial(NegativeBinomialBase):
         ValueError
             Without a prior.
         """
-        log_rate, prior = residual_log_rate(cls, raw, prior, clamp)
-        q = cls(log_rate, prior.log_dispersion, validate_args=False)
-        q._shared = prior.log_dispersion
+        log_rate, given = residual_log_rate(cls, raw, prior, clamp)
+        q = cls(log_rate, given.log_dispersion, validate_args=False)
+        q._shared = given.log_dispersion
         return q
 
 

@@ -58,10 +58,10 @@ class NegativeBinomialFree(NegativeBinomialBase):
             Without a prior.
         """
         rate, dispersion = split_blocks(raw, cls.n_params)
-        log_rate, prior = residual_log_rate(cls, rate, prior, clamp)
+        log_rate, given = residual_log_rate(cls, rate, prior, clamp)
         if clamp is not None:
             dispersion = softclamp_symmetric(dispersion, RESIDUAL_LIMIT)
-        return cls(log_rate, prior.log_dispersion + dispersion, validate_args=False)
+        return cls(log_rate, given.log_dispersion + dispersion, validate_args=False)
 
 
 @register_kl(NegativeBinomialFree, NegativeBinomialFree)
