@@ -536,5 +536,5 @@ class SweepConfig(FrozenConfig):
         return cls.from_toml(Path(__file__).parent / "sweep" / "presets" / f"{name}.toml")
 
 
-PRESETS = ("demo", "laws", "paper")
+PRESETS = ("demo", "paper", "laws")
 MAX_CONFIG_BYTES = 1_000_000

@@ -22,6 +22,9 @@ LOG_SHAPE_LIMIT = math.log(4.0)
 TERMS = 128
 """Counts that are summed, 0 to 127. Left out is, for rates up to TABLE_RATE, less than 3e-8 of the whole."""
 
+NEGLIGIBLE = -80.0
+"""Logits this far below the largest count as this far below: exp is many times slower where it underflows."""
+
 TABLE_RATE = 40.0
 """Rate from which on an expansion in 1 / (shape * rate) takes over. There its error is largest: 1e-5 in the log
 normaliser, 5e-6 of the mean and 3e-5 of the variance at shape 1/4, and a hundredth of that from shape 0.7 on."""
@@ -43,7 +46,7 @@ def table_probabilities(log_rate: Tensor, shape: Tensor) -> tuple[Tensor, Tensor
     poisson = log_rate[..., None] * n - log_factorial - log_rate.exp()[..., None]
     logits = shape[..., None] * poisson
     log_sum = torch.logsumexp(logits, -1)
-    return log_sum, torch.exp(logits - log_sum[..., None])
+    return log_sum, torch.exp((logits - log_sum[..., None]).clamp_min(NEGLIGIBLE))
 
 
 def _expansion(log_rate: Tensor, shape: Tensor) -> tuple[Tensor, ...]:
@@ -82,6 +85,59 @@ def sums(log_rate: Tensor, shape: Tensor) -> tuple[Tensor, ...]:
     small = (log_sum, mean, variance, p @ log_factorial)
     large = _expansion(log_rate.clamp_min(border), shape)
     return tuple(torch.where(log_rate > border, b, a) for a, b in zip(small, large))
+
+
+def slopes(log_rate: Tensor, shape: Tensor) -> tuple[tuple[Tensor, ...], tuple[tuple[Tensor, ...], ...]]:
+    """The same as `sums`, with the derivatives of each by log-rate and shape, from one pass over the counts.
+
+    P(z) is of the exponential family in (z, log z!), so that derivatives of expectations are covariances with
+    shape * z (by log-rate) and log-rate * z - log z! (by shape). All moments are one product of the weights with a
+    table of eight columns.
+    """
+    border = math.log(TABLE_RATE)
+    u = log_rate.clamp_max(border)
+    weights, top = _weights(u, shape)
+    totals = weights.double() @ _statistics(log_rate.device)  # covariances are small differences of these
+    one = totals[..., 0]
+    n, n2, n3, f, nf, n2f, f2 = (totals[..., 1:] / one[..., None]).unbind(-1)
+    variance, both, ff = n2 - n * n, nf - n * f, f2 - f * f
+    third = n3 - n * (3 * n2 - 2 * n * n)
+    squared = n2f - n2 * f - 2 * n * both
+    rate, wide = u.exp(), u.double()
+    values = tuple(value.to(u.dtype) for value in (top + one.log() - shape * rate, n, variance, f))
+    covariances = ((n - rate, f), (variance, both), (third, squared), (both, ff))  # with z, with log z!
+    along_shape = (wide * n - rate, *(wide * with_z for with_z, _ in covariances[1:]))
+    jacobian = tuple(
+        ((shape * with_z).to(u.dtype), (along - with_f).to(u.dtype))
+        for (with_z, with_f), along in zip(covariances, along_shape)
+    )
+    large = log_rate > border
+    if log_rate.device.type == "cpu" and not bool(large.any()):  # elsewhere asking would make the device wait
+        return values, jacobian
+    with torch.enable_grad():
+        x = log_rate.detach().clamp_min(border).requires_grad_(), shape.detach().requires_grad_()
+        beyond = _expansion(*x)
+        gradients = [torch.autograd.grad(value.sum(), x, retain_graph=True) for value in beyond]
+    return (
+        tuple(torch.where(large, b.detach(), a) for a, b in zip(values, beyond)),
+        tuple(tuple(torch.where(large, b, a) for a, b in zip(*rows)) for rows in zip(jacobian, gradients)),
+    )
+
+
+@lru_cache(maxsize=8)
+def _statistics(device: torch.device) -> Tensor:
+    """(TERMS, 8): 1, n, n^2, n^3, log n!, n log n!, n^2 log n! and (log n!)^2."""
+    n, f = _table(torch.float64, torch.device("cpu"))
+    return torch.stack([n**0, n, n**2, n**3, f, n * f, n**2 * f, f**2], -1).to(device)
+
+
+def _weights(log_rate: Tensor, shape: Tensor) -> tuple[Tensor, Tensor]:
+    """exp(logits - top) of the counts, (..., TERMS), and top, the largest logit: shape (n log_rate - log n!)."""
+    n, log_factorial = _table(log_rate.dtype, log_rate.device)
+    weights = (shape * log_rate)[..., None] * n
+    weights.addcmul_(shape[..., None], log_factorial, value=-1)
+    top = weights.amax(-1)
+    return weights.sub_(top[..., None]).clamp_min_(NEGLIGIBLE).exp_(), top
 
 
 def _counts(parameters: Tensor, generator: torch.Generator) -> tuple[Tensor, ...]:
@@ -221,7 +277,7 @@ class ConwayMaxwellPoisson(Law):
 
     @lazy_property
     def _sums(self) -> tuple[Tensor, ...]:
-        return pointwise(sums, TERMS, self.log_rate, self.shape)
+        return pointwise(sums, TERMS, self.log_rate, self.shape, slopes=slopes)
 
     @property
     def mean(self) -> Tensor:
