@@ -243,6 +243,7 @@ def evaluate(
         Seed of the patches and of the sampled codes; by default that of the training data.
     """
     with checking_input():
+        from .evaluate import describe_layers
         from .single import evaluate_file, load_for
 
         stimuli = load_for(model, data, patch=patch, n=n, seed=seed)
@@ -253,8 +254,11 @@ def evaluate(
         "data": stimuli.name,
         "stimuli": len(stimuli.test),
         "metrics": metrics.to_dict(),
+        "layers": evaluation.layers,
     }
-    emit(json, facts, f"{len(stimuli.test)} held-out stimuli of {stimuli.name}\n\n{metrics.describe()}")
+    text = f"{len(stimuli.test)} held-out stimuli of {stimuli.name}\n\n{metrics.describe()}"
+    layers = describe_layers(evaluation.layers)
+    emit(json, facts, f"{text}\n\n{layers}" if layers else text)
 
 
 @app.command
