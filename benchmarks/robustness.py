@@ -1,9 +1,9 @@
 """Amortised against iterative Poisson inference away from the training set, and inference for a thousand steps.
 
-Both are trained on windows of photographs with the same law, size, data and free energy, several seeds each, and look at
-held-out windows, turned ones, noisy ones, and digits. The digits are averaged over 2 x 2 pixels and brought to mean zero
-and the photographs' standard deviation. R2 is of the mean code, pooled; the free energy is that of evaluations (beta = 1).
-Then each law infers the same held-out windows for a thousand steps, though it was trained with a few.
+Both are trained on windows of photographs with the same law, size, data and free energy, several seeds each, and look
+at held-out windows, turned ones, noisy ones, and digits. The digits are averaged over 2 x 2 pixels and brought to mean
+zero and the photographs' standard deviation. R2 is of the mean code, pooled; the free energy is that of evaluations
+(beta = 1). Then each law infers the same held-out windows for a thousand steps, though it was trained with a few.
 
     python benchmarks/robustness.py --digits mnist:FOLDER --out FOLDER --json FILE
 """

@@ -75,6 +75,10 @@ def laws_text() -> str:
             [
                 ("name in configurations", f"`{law.name}`"),
                 ("formula", law.formula),
+                ("mean", law.mean_formula),
+                ("variance", law.variance_formula),
+                ("Fano factor", law.fano_formula),
+                ("divergence from the prior", law.divergence),
                 ("codes", kind),
                 ("encoder outputs a unit", law.n_params),
                 ("prior parameters", ", ".join(f"`{name}`" for name in law.prior_params)),

@@ -153,3 +153,10 @@ def test_a_reversal_is_found_between_betas_that_are_not_neighbours():
 def test_a_flat_quantity_is_not_monotone():
     flat = monotonicity(*table([[0.5] * 8, [0.5] * 8]), "up")
     assert not flat.holds and flat.p_value == 1.0 and flat.tau == 0 and math.isnan(flat.violation_share)
+
+
+def test_rounding_is_no_trend():
+    """A constant quantity from float32 sums neither rises nor falls."""
+    m = monotonicity([0.5, 1, 2], [0.0625, 0.0625 - 3e-9, 0.0625 - 6e-9], [0, 0, 0], "down")
+    assert (m.holds, m.tau, m.violation) == (False, 0.0, 0.0)
+    assert monotonicity([0.5, 1, 2], [65.0, 0.0076, 0.0057], [0, 0, 0], "down").holds

@@ -95,7 +95,7 @@ def sweep(
     config
         A TOML file with [data], [fit] and [grid] tables.
     preset
-        An embedded sweep: demo, paper or iterative.
+        An embedded sweep: demo, iterative, laws or paper.
     out
         The run folder; by default runs/NAME.
     recipe
@@ -243,6 +243,7 @@ def evaluate(
         Seed of the patches and of the sampled codes; by default that of the training data.
     """
     with checking_input():
+        from .evaluate import describe_layers
         from .single import evaluate_file, load_for
 
         stimuli = load_for(model, data, patch=patch, n=n, seed=seed)
@@ -253,8 +254,11 @@ def evaluate(
         "data": stimuli.name,
         "stimuli": len(stimuli.test),
         "metrics": metrics.to_dict(),
+        "layers": evaluation.layers,
     }
-    emit(json, facts, f"{len(stimuli.test)} held-out stimuli of {stimuli.name}\n\n{metrics.describe()}")
+    text = f"{len(stimuli.test)} held-out stimuli of {stimuli.name}\n\n{metrics.describe()}"
+    layers = describe_layers(evaluation.layers)
+    emit(json, facts, f"{text}\n\n{layers}" if layers else text)
 
 
 @app.command
@@ -457,7 +461,7 @@ def data(
 
 @app.command
 def models(*, seed: int = 0, device: Device = "auto", json: Json = False) -> None:
-    """List the laws of the latent code.
+    """List the laws of the latent code: formula, mean, variance, Fano factor, divergence and source.
 
     Example: `spikevae models --json`
 
@@ -473,12 +477,17 @@ def models(*, seed: int = 0, device: Device = "auto", json: Json = False) -> Non
             "name": law.name,
             "label": law.label,
             "formula": law.formula,
+            "mean": law.mean_formula,
+            "variance": law.variance_formula,
+            "fano": law.fano_formula,
+            "divergence": law.divergence,
             "counts": law.is_count,
             "source": law.citation,
         }
         for law in LAWS.values()
     ]
-    lines = [f"{row['name']}\n    {row['formula']}\n    {row['source']}" for row in rows]
+    shown = ("formula", "mean", "variance", "fano", "divergence", "source")
+    lines = ["\n".join([str(row["name"]), *(f"    {key:<10} {row[key]}" for key in shown)]) for row in rows]
     emit(json, {"models": rows}, "\n".join(lines))
 
 

@@ -79,8 +79,9 @@ class FitConfig(FrozenConfig):
     start_spread: float = Field(0.0, ge=0)
     """Half-width of the uniform spread of the prior's starting log firing rate around `start`."""
 
-    inference: Literal["amortised", "iterative"] = "amortised"
-    """How a posterior is found: by an encoder, or step by step on the free energy (FOND), without one."""
+    inference: Literal["amortised", "iterative", "hierarchical"] = "amortised"
+    """How a posterior is found: by an encoder, or step by step on the free energy (FOND), without one, or by an encoder
+    for layers of counts, each of which sets the prior of the one below."""
     encoder: Literal["linear", "mlp", "conv"] = "linear"
     """The network that turns a stimulus into the parameters of its posterior."""
     encoder_bias: bool = True
@@ -97,6 +98,12 @@ class FitConfig(FrozenConfig):
     """Soft clamp of the encoder's output (log firing rate from above, log scale on both sides); None: none."""
     prior: Literal["learned", "closed_form", "fixed"] = "closed_form"
     """How the prior's parameters are found: by gradient, as the mean posterior statistics, or not at all."""
+
+    upper: tuple[int, ...] = Field((), max_length=8)
+    """Units of the layers above the first, from below to above; given alone it implies inference='hierarchical'."""
+    free_bits: float = Field(0.0, ge=0, allow_inf_nan=False)
+    """Coding rate of a layer, nats per stimulus, below which it is not pressed further (hierarchical only); warm-up is
+    `beta_anneal`."""
 
     inference_steps: int = Field(16, ge=1, le=10_000)
     """Steps of inference in training (iterative only)."""
@@ -140,8 +147,9 @@ class FitConfig(FrozenConfig):
     """Pixel noise variance of the Gaussian likelihood; one half makes the distortion the plain squared error."""
     estimator: Literal["auto", "exact", "monte_carlo"] = "auto"
     """Expected distortion in closed form (linear decoders) or from one sample; auto takes the closed form if it can."""
-    indicator: Literal["sigmoid", "linear", "cubic", "quintic", "cosine"] = "cubic"
-    """Shape of the smooth event indicator of the relaxed counts (Monte Carlo only)."""
+    indicator: Literal["sigmoid", "linear", "cubic", "quintic", "cosine", "gumbel"] = "cubic"
+    """Shape of the smooth event indicator of the relaxed counts (Monte Carlo only); gumbel draws Poisson counts by a
+    relaxed choice among 0 to 31 instead."""
     temperature_start: float = Field(1.0, gt=0)
     """Temperature of the relaxed counts at the first step (Monte Carlo only)."""
     temperature: float = Field(0.05, gt=0)
@@ -186,7 +194,11 @@ class FitConfig(FrozenConfig):
     @model_validator(mode="before")
     @classmethod
     def _defaults_at_limit(cls, given: Any) -> Any:
-        if isinstance(given, Mapping) and cls.starts_at_limit_with(given):
+        if not isinstance(given, Mapping):
+            return given
+        if given.get("upper"):
+            return {"inference": "hierarchical", "prior": "learned", **given}
+        if cls.starts_at_limit_with(given):
             return {"start": -5.0, "bias_lr_factor": 5.0, **given}
         return given
 
@@ -206,6 +218,11 @@ class FitConfig(FrozenConfig):
             )
         if (self.steps is None) == (self.epochs is None):
             raise ValueError(f"give either steps or epochs, not {'both' if self.steps else 'neither'}")
+        if self.prior == "closed_form" and not law.closed_form_prior:
+            raise ValueError(
+                f"prior='closed_form': the optimal prior of {self.latent!r} has no closed form. Set prior='learned' "
+                "or prior='fixed'"
+            )
         if self.inference == "amortised" and self.prior == "closed_form" and not self.encoder_bias:
             raise ValueError(
                 "prior='closed_form' needs encoder_bias=True: tied to a bias-free encoder it inflates the "
@@ -215,13 +232,35 @@ class FitConfig(FrozenConfig):
             raise ValueError(f"noise_variance is {self.noise_variance}; it must be positive or 'learned'")
         if self.estimator == "exact" and not self.has_exact_objective:
             raise ValueError(
-                f"estimator='exact' needs decoder='linear' and likelihood='gaussian', given {self.decoder!r} and "
-                f"{self.likelihood!r}; use estimator='auto'"
+                "estimator='exact' needs decoder='linear', likelihood='gaussian' and a latent with independent units, "
+                f"given {self.decoder!r}, {self.likelihood!r} and {self.latent!r}; use estimator='auto'"
             )
         if self.spike_price > 0 and not law.has_rate:
             raise ValueError(f"spike_price needs a latent with a firing rate; {self.latent!r} codes are signed")
         if self.cycles == 2 and self.steps is not None and self.steps % 2:
             raise ValueError(f"cycles=2 needs an even number of steps, given {self.steps}")
+        return self
+
+    @model_validator(mode="after")
+    def _consistent_layers(self) -> Self:
+        if self.inference != "hierarchical":
+            changed = [name for name in HIERARCHICAL_FIELDS if getattr(self, name)]
+            if changed:
+                raise ValueError(f"{', '.join(changed)} need inference='hierarchical', given {self.inference!r}")
+            return self
+        law = get_law(self.latent)
+        if not self.upper or min(self.upper) < 1:
+            raise ValueError(
+                f"inference='hierarchical' needs units above the first layer, given upper={list(self.upper)}; "
+                "set upper=[32], say"
+            )
+        if "log_rate" not in law.prior_params:
+            raise ValueError(
+                f"layers need a law of counts whose prior has a log firing rate, as poisson and negative_binomial; "
+                f"latent is {self.latent!r}"
+            )
+        if self.prior != "learned":
+            raise ValueError(f"layers need prior='learned': theirs depend on the layer above; given {self.prior!r}")
         return self
 
     @model_validator(mode="after")
@@ -271,17 +310,24 @@ class FitConfig(FrozenConfig):
     @property
     def draws(self) -> bool:
         """Whether a training step draws random codes."""
-        return not self.exact or (self.inference == "iterative" and self.samples_codes)
+        sampled = self.inference == "hierarchical" or (self.inference == "iterative" and self.samples_codes)
+        return sampled or not self.exact
 
     @property
     def steps_in_graph(self) -> int:
         """Times that a training step goes through the code."""
-        return 1 if self.inference == "amortised" else self.inference_steps * self.inner_steps
+        return self.inference_steps * self.inner_steps if self.inference == "iterative" else 1
+
+    @property
+    def n_units(self) -> int:
+        """Latent units of all layers."""
+        return self.n_latents + sum(self.upper)
 
     @property
     def has_exact_objective(self) -> bool:
         """Whether the expected distortion has a closed form."""
-        return self.decoder == "linear" and self.likelihood == "gaussian"
+        linear = self.decoder == "linear" and self.likelihood == "gaussian"
+        return linear and get_law(self.latent).independent
 
     @classmethod
     def starts_at_limit_with(cls, given: Mapping[str, Any]) -> bool:
@@ -338,6 +384,10 @@ class FitConfig(FrozenConfig):
             values.pop("steps", None)
             values.pop("epochs", None)
         values = {**values, **overrides}
+        if values.get("upper") and "prior" not in overrides:
+            values["prior"] = "learned"
+        if values.get("upper") and "inference" not in overrides:
+            values["inference"] = "hierarchical"
         if values.get("steps") is None and values.get("epochs") is None:
             values["steps"] = LIMIT_STEPS if cls.starts_at_limit_with(values) else STEPS
         try:
@@ -364,6 +414,8 @@ LIMIT_FIELDS = ("inference", "init", "latent", "encoder", "decoder", "encoder_bi
 STEPS, LIMIT_STEPS = 3000, 1000
 """Optimiser steps of the default recipe from random weights, and from the limit of small signals."""
 
+HIERARCHICAL_FIELDS = ("upper", "free_bits")
+
 ITERATIVE_FIELDS = (
     "inference_steps",
     "evaluation_steps",
@@ -389,6 +441,12 @@ RECIPES: dict[str, dict[str, dict[str, Any]]] = {
         "*": {"prior": "closed_form", "grad_clip": 500.0},
         "gaussian": {"prior": "fixed"},
         "rectified_gaussian": {"prior": "fixed"},
+        "gaussian_softplus": {"prior": "fixed"},
+        "gaussian_exp": {"prior": "fixed"},
+        "laplace": {"prior": "fixed"},
+        "negative_binomial": {"prior": "learned"},
+        "negative_binomial_free": {"prior": "learned"},
+        "conway_maxwell_poisson": {"prior": "learned"},
     },
     "paper": {
         "*": {
@@ -517,11 +575,11 @@ class SweepConfig(FrozenConfig):
 
     @classmethod
     def preset(cls, name: str) -> Self:
-        """An embedded sweep: `demo` or `paper`."""
+        """An embedded sweep: `demo`, `laws` or `paper`."""
         if name not in PRESETS:
             raise ValueError(unknown_key_message(name, list(PRESETS)).replace("key", "preset", 1))
         return cls.from_toml(Path(__file__).parent / "sweep" / "presets" / f"{name}.toml")
 
 
-PRESETS = ("demo", "paper", "iterative")
+PRESETS = ("demo", "paper", "iterative", "laws")
 MAX_CONFIG_BYTES = 1_000_000

@@ -235,7 +235,7 @@ class SpikeVAE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator)
         check_is_fitted(self)
         noise = generator(int(random_state), "evaluation")
         with torch.inference_mode():
-            codes = self.model_.posterior(self._check(X, reset=False), generator=noise).sample(generator=noise)
+            codes = self.model_.sample_codes(self._check(X, reset=False), generator=noise)
         return codes.numpy().astype(np.int64) if self.model_.law.is_count else codes.numpy()
 
     def inverse_transform(self, X: Any) -> NDArray[np.float32]:

@@ -7,17 +7,14 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor
-from torch.distributions import kl_divergence
 
-from .distributions._law import Law
-from .energy import PRICES, Prices, atp_to_joules, hardware_joules, spikes_to_atp, synaptic_operations
+from .energy import PRICES, Prices, SynapticOperations, atp_to_joules, hardware_joules, spikes_to_atp
 from .metrics.coding import active_units, bits, bits_per_spike, fano_of_sums, prior_posterior_gap
 from .metrics.fields import Metrics as Metrics
 from .metrics.reconstruction import r2_of_sums, r2_pooled_of_sums
 from .metrics.sparsity import sparseness_of_sums
 from .models._model import LatentModel
 from .models.coded import Coded, CodeKind, Coder
-from .networks import dense_macs
 
 N_BINS = 64
 """Most bins of a code histogram."""
@@ -39,6 +36,9 @@ class Evaluation:
     a posterior, distortion + what its code costs in its own objective."""
     units: dict[str, list[float]]
     """Per unit: ``prior_firing_rate``, ``firing_rate`` (posterior mean) and ``kl`` (nats per stimulus)."""
+    layers: list[dict[str, float]]
+    """Per layer of codes, the lowest first: ``units``, and per stimulus ``kl`` (nats), ``spikes`` (posterior mean; NaN
+    without firing rates) and ``nonzero`` (units)."""
     code_histogram: dict[str, Any]
     """Sampled codes of all units: ``zero``, the share at zero, and ``mass`` (n,), the shares of the others
     in the bins between ``edges`` (n + 1,); the end bins hold what lies beyond them too."""
@@ -85,27 +85,17 @@ class _Sums:
 
     def __init__(self, law: type[CodeKind]) -> None:
         self.law = law
-        self.n_stimuli, self.n_bad, self.ones, self.negative = 0, 0, 0, False
-        self.units: dict[str, Tensor | float] = dict.fromkeys(("kl", "mean", "code", "square", "nonzero"), 0.0)
+        self.n_stimuli, self.n_bad, self.negative = 0, 0, False
+        names = ("kl", "mean", "code", "square", "nonzero", "prior", "ones")
+        self.units: dict[str, Tensor | float] = dict.fromkeys(names, 0.0)
         self.stimuli: dict[str, list[Tensor]] = {}
         self.histogram = _Histogram(law)
 
-    def add(self, model: LatentModel, prior: Law, x: Tensor, generator: torch.Generator) -> None:
+    def add(self, x: Tensor, coded: Coded) -> None:
         """Account for a batch (B, D). One with a value that is not finite is only counted as bad."""
-        q = model.posterior(x, generator=generator)
-        kl, mean = kl_divergence(q, prior), q.mean  # (B, K)
-        if self._bad(kl, mean):
-            return
-        code = q.sample(generator=generator)
-        distortion = model.expected_distortion(x, q)
-        if distortion is None:
-            distortion = model.distortion(x, code)
-        self.add_coded(x, Coded(code, mean, kl, model.decode(code), model.decode(mean), distortion))
-
-    def add_coded(self, x: Tensor, coded: Coded) -> None:
-        """Account for a batch (B, D) that was coded already."""
         code, mean, pixels, pixels_of_mean = coded.code, coded.mean, coded.pixels, coded.pixels_of_mean
-        if self._bad(code, pixels, pixels_of_mean, coded.distortion):
+        given = [value for value in (coded.kl, coded.prior_mean) if value is not None]
+        if self._bad(code, mean, pixels, pixels_of_mean, coded.distortion, *given):
             return
         self.n_stimuli += len(x)
         nonzero, square = code != 0, code.square()
@@ -115,12 +105,12 @@ class _Sums:
             ("code", code),
             ("square", square),
             ("nonzero", nonzero),
+            ("prior", torch.full_like(mean, math.nan) if coded.prior_mean is None else coded.prior_mean),
+            ("ones", code == 1),
         ):
             # A variance is a difference of these sums, which float32 would swallow at high firing rates.
             self.units[name] += value.sum(0, dtype=torch.float64)
-        if self.law.is_count:
-            self.ones += int((code == 1).sum())
-        elif not self.law.has_rate:
+        if not (self.law.is_count or self.law.has_rate):
             self.negative |= bool((code < 0).any())
         self.histogram.add(code[nonzero])
         facts = {**(coded.facts or {}), "penalty": coded.penalty, "macs": coded.macs}
@@ -219,30 +209,34 @@ def evaluate(
     generator = torch.Generator(device=weight.device).manual_seed(seed)
     sums, has_rate = _Sums(model.law), model.law.has_rate
     rates = {name: np.full(model.n_latents, np.nan) for name in ("prior_firing_rate", "firing_rate")}
-    static = {"encoder_macs": math.nan, "decoder_macs": float(dense_macs(model.decoder, model.n_latents))}
+    static = {"encoder_macs": math.nan, "decoder_macs": float(model.decoder_macs())}
     if isinstance(model, Coder):
         for batch in stimuli.split(batch_size):
             batch = batch.to(weight)
-            sums.add_coded(batch, model.coded(batch))
+            sums.add(batch, model.coded(batch))
         static["encoder_macs"] = sums.mean("macs", math.nan)
     else:
-        prior = model.prior()
         for batch in stimuli.split(batch_size):
-            sums.add(model, prior, batch.to(weight), generator)
+            batch = batch.to(weight)
+            sums.add(batch, model.coded(batch, generator=generator))
         static["encoder_macs"] = float(model.inference_macs())
         if has_rate:
-            rates["prior_firing_rate"] = prior.mean.double().cpu().numpy()
+            rates["prior_firing_rate"] = model.prior().mean.double().cpu().numpy()
     if sums.n_bad:
         undefined = [math.nan] * model.n_latents
         return Evaluation(
             Metrics.undefined(nan_count=float(sums.n_bad), **static),
             math.nan,
             {"prior_firing_rate": undefined, "firing_rate": undefined, "kl": undefined},
+            [],
             {"edges": [], "mass": [], "zero": math.nan},
             {},
         )
     if has_rate:
         rates["firing_rate"] = sums.per_unit("mean") / sums.n_stimuli
+        own = sums.per_unit("prior") / sums.n_stimuli
+        if np.isfinite(own).all():
+            rates["prior_firing_rate"] = own
     metrics = _metrics(model, sums, rates, static, prices)
     price = spike_price * metrics.spikes if has_rate else 0.0
     return Evaluation(
@@ -250,9 +244,38 @@ def evaluate(
         metrics.distortion + sums.mean("penalty", beta * metrics.kl + price),
         {name: value.tolist() for name, value in rates.items()}
         | {"kl": (sums.per_unit("kl") / sums.n_stimuli).tolist()},
+        [
+            {
+                "units": float(units.stop - units.start),
+                "kl": float(sums.per_unit("kl")[units].sum() / sums.n_stimuli),
+                "spikes": float(rates["firing_rate"][units].sum()),
+                "nonzero": float(sums.per_unit("nonzero")[units].sum() / sums.n_stimuli),
+            }
+            for units in (model.layers if isinstance(model, LatentModel) else [slice(0, model.n_latents)])
+        ],
         sums.histogram.result(sums.n_stimuli * model.n_latents),
         {name: sums.per_stimulus(name) for name in sums.stimuli if name not in SUMMED},
     )
+
+
+def describe_layers(layers: list[dict[str, float]]) -> str:
+    """A table of the layers of codes; empty for a single one.
+
+    Examples
+    --------
+    >>> print(describe_layers([{"units": 8, "kl": 2.0, "spikes": 1.0, "nonzero": 0.5}] * 2))
+    layer  units  nats  spikes  nonzero
+        1      8     2       1      0.5
+        2      8     2       1      0.5
+    """
+    if len(layers) < 2:
+        return ""
+    lines = ["layer  units  nats  spikes  nonzero"]
+    for number, row in enumerate(layers, 1):
+        values = (f"{row[name]:.3g}" for name in ("units", "kl", "spikes", "nonzero"))
+        units, kl, spikes, nonzero = values
+        lines.append(f"{number:>5} {units:>6} {kl:>5} {spikes:>7} {nonzero:>8}")
+    return "\n".join(lines)
 
 
 def _metrics(
@@ -275,11 +298,11 @@ def _metrics(
         factors = fano_of_sums(*unit_sums, m)
         fano = float(np.nanmean(factors)) if np.isfinite(factors).any() else math.nan
 
-    counts = float(sums.per_unit("code").sum() / m) if law.is_count else math.nan
-    fan_out = model.decoder.fan_out
-    assert isinstance(fan_out, int)
-    synops = synaptic_operations(counts, nonzero, sums.ones / m, fan_out)
-    dense = static["encoder_macs"] + static["decoder_macs"] - n_units * fan_out  # all that no code entry gates
+    fan_outs = np.array(model.fan_outs(), dtype=float)
+    counts = float(sums.per_unit("code") @ fan_outs / m) if law.is_count else math.nan
+    ones = float(sums.per_unit("ones") @ fan_outs / m) if law.is_count else 0.0
+    synops = SynapticOperations(counts, float(sums.per_unit("nonzero") @ fan_outs / m), ones)
+    dense = static["encoder_macs"] + static["decoder_macs"] - fan_outs.sum()  # all that no code entry gates
     if law.is_count:
         joules_of_hardware = hardware_joules(dense, synops.events, prices)
     else:

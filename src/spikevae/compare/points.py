@@ -361,7 +361,7 @@ def milliseconds(model: LatentModel | Coder, x: Tensor, seed: int) -> float:
         if isinstance(model, Coder):
             model.coded(x)
         else:
-            model.posterior(x, generator=generator).sample(generator=generator)
+            model.sample_codes(x, generator=generator)
         if x.device.type == "cuda":
             torch.cuda.synchronize(x.device)
         best = min(best, time.perf_counter() - began)

@@ -101,6 +101,8 @@ def _iterative(model: Any, beta: float, effort: Effort) -> LatentModel:
             "iterative inference needs the law and the prior of a code, and sparse coders have neither: leave it "
             "out, or compare models that `spikevae train` made"
         )
+    if model.dictionary is None or len(model.dictionary) != model.n_latents:
+        raise ValueError("iterative inference is of one layer of codes, and this model has several: leave it out")
     iterative = IterativeVAE(
         model.shape,
         latent=model.law.name,

@@ -9,12 +9,41 @@ from ._random import GeneratorStack as GeneratorStack
 from .arrivals import INDICATORS as INDICATORS
 from .arrivals import relaxed_counts as relaxed_counts
 from .bernoulli import Bernoulli as Bernoulli
+from .binomial import Binomial as Binomial
+from .categorical import Categorical as Categorical
+from .conway_maxwell_poisson import ConwayMaxwellPoisson as ConwayMaxwellPoisson
+from .estimates import Estimate as Estimate
+from .estimates import monte_carlo_kl as monte_carlo_kl
 from .gaussian import Gaussian as Gaussian
+from .gaussian_exp import GaussianExp as GaussianExp
+from .gaussian_softplus import GaussianSoftplus as GaussianSoftplus
+from .laplace import Laplace as Laplace
+from .negative_binomial import NegativeBinomial as NegativeBinomial
+from .negative_binomial_free import NegativeBinomialFree as NegativeBinomialFree
 from .poisson import Poisson as Poisson
 from .rectified_gaussian import RectifiedGaussian as RectifiedGaussian
+from .relaxations import GumbelPoisson as GumbelPoisson
 from .relaxations import RelaxedPoisson as RelaxedPoisson
+from .zero_inflated_poisson import ZeroInflatedPoisson as ZeroInflatedPoisson
 
-LAWS: dict[str, type[Law]] = {law.name: law for law in (Poisson, Gaussian, RectifiedGaussian, Bernoulli)}
+LAWS: dict[str, type[Law]] = {
+    law.name: law
+    for law in (
+        Poisson,
+        NegativeBinomial,
+        NegativeBinomialFree,
+        ZeroInflatedPoisson,
+        ConwayMaxwellPoisson,
+        Binomial,
+        Bernoulli,
+        Categorical,
+        Gaussian,
+        Laplace,
+        RectifiedGaussian,
+        GaussianSoftplus,
+        GaussianExp,
+    )
+}
 """Every law by its word in configurations."""
 
 

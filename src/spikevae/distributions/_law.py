@@ -10,6 +10,8 @@ from torch.nn import functional as F
 
 from ._random import Generator
 
+NO_CLOSED_FORM = "the optimal prior has no closed form; use prior='learned' or prior='fixed'"
+
 
 class Reparametrised(Protocol):
     """Anything that draws codes with a pathwise gradient."""
@@ -59,8 +61,20 @@ class Law(Distribution, ABC):
     """Whether codes are non-negative, so that a firing rate is defined."""
     prior_params: ClassVar[tuple[str, ...]]
     """Constructor arguments, in order: the tensors a learned prior consists of."""
+    independent: ClassVar[bool] = True
+    """Whether the units of a code are independent given the stimulus: what the exact expected distortion rests on."""
+    closed_form_prior: ClassVar[bool] = True
+    """Whether the optimal prior follows from :meth:`moments`."""
     formula: ClassVar[str]
     """The law in one line of mathematics."""
+    mean_formula: ClassVar[str]
+    """Mean of the code."""
+    variance_formula: ClassVar[str]
+    """Variance of the code."""
+    fano_formula: ClassVar[str]
+    """Variance over mean of the code."""
+    divergence: ClassVar[str]
+    """How the divergence from the prior is computed."""
     citation: ClassVar[str]
     """Where the law was proposed or used as a code."""
 
@@ -134,14 +148,26 @@ class Law(Distribution, ABC):
         """
         return None
 
-    @abstractmethod
     def moments(self) -> Tensor:
-        """Statistics, shape (n_moments, *batch_shape), whose mean over stimuli fixes the optimal prior."""
+        """Statistics, shape (n_moments, *batch_shape), whose mean over stimuli fixes the optimal prior.
+
+        Raises
+        ------
+        NotImplementedError
+            Where the optimal prior has no closed form.
+        """
+        raise NotImplementedError(f"{self.label}: {NO_CLOSED_FORM}")
 
     @classmethod
-    @abstractmethod
     def prior_from_moments(cls, moments: Tensor) -> dict[str, Tensor]:
-        """Prior parameters that minimise the mean divergence of posteriors with these mean moments."""
+        """Prior parameters that minimise the mean divergence of posteriors with these mean moments.
+
+        Raises
+        ------
+        NotImplementedError
+            Where the optimal prior has no closed form.
+        """
+        raise NotImplementedError(f"{cls.label}: {NO_CLOSED_FORM}")
 
     @property
     @abstractmethod

@@ -1,4 +1,4 @@
-"""What the laws built on a Gaussian share: its parameters, its divergence and its prior."""
+"""What the laws with a location and a scale share, and those built on a Gaussian: divergence and prior."""
 
 from abc import abstractmethod
 from typing import Any, ClassVar, Self
@@ -29,7 +29,7 @@ def gaussian_kl(loc: Tensor, log_scale: Tensor, prior_loc: Tensor, prior_log_sca
 
 
 class LocationScale(Law):
-    """A law made from N(loc, exp(log_scale)^2); abstract."""
+    """A law made from a variable loc + exp(log_scale) * noise; abstract."""
 
     n_params: ClassVar[int] = 2
     is_count: ClassVar[bool] = False
@@ -47,16 +47,33 @@ class LocationScale(Law):
     def initial_prior(
         cls, n_units: int, log_rate: float, spread: float, generator: torch.Generator
     ) -> dict[str, Tensor]:
-        """N(0, 1) for every unit, whatever the firing rate asked for."""
+        """Location 0 and scale 1 for every unit, whatever the firing rate asked for."""
         return {key: torch.zeros(n_units, device=generator.device) for key in cls.prior_params}
 
     @classmethod
     def from_encoder(cls, raw: Tensor, prior: Self | None, *, clamp: float | None = None) -> Self:
-        """Posterior from outputs (..., 2K): K means, then K log-scales, bounded to +-clamp if given."""
+        """Posterior from outputs (..., 2K): K locations, then K log-scales, bounded to +-clamp if given."""
         loc, log_scale = split_blocks(raw, cls.n_params)
         if clamp is not None:
             log_scale = softclamp_symmetric(log_scale, clamp)
         return cls(loc, log_scale, validate_args=False)
+
+    @property
+    def scale(self) -> Tensor:
+        """Scale of the noise: for a Gaussian its standard deviation."""
+        return self.log_scale.exp()
+
+    @abstractmethod
+    def rsample(self, sample_shape: Any = (), *, generator: Generator) -> Tensor:  # type: ignore[override]
+        """Codes through which gradients flow to the parameters."""
+
+    def relaxed(self, *, temperature: float, indicator: str) -> Self:
+        """The law itself: its samples are differentiable at every temperature."""
+        return self
+
+
+class GaussianBased(LocationScale):
+    """A law made from N(loc, exp(log_scale)^2), with that Gaussian's divergence; abstract."""
 
     def moments(self) -> Tensor:
         """Mean and second moment of the Gaussian, shape (2, *batch_shape)."""
@@ -68,16 +85,3 @@ class LocationScale(Law):
         loc, second = moments
         variance = (second - loc.square()).clamp_min(torch.finfo(moments.dtype).tiny)
         return {"loc": loc, "log_scale": 0.5 * variance.log()}
-
-    @property
-    def scale(self) -> Tensor:
-        """Standard deviation of the Gaussian."""
-        return self.log_scale.exp()
-
-    @abstractmethod
-    def rsample(self, sample_shape: Any = (), *, generator: Generator) -> Tensor:  # type: ignore[override]
-        """Codes through which gradients flow to the parameters."""
-
-    def relaxed(self, *, temperature: float, indicator: str) -> Self:
-        """The law itself: its samples are differentiable at every temperature."""
-        return self

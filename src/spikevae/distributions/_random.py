@@ -7,7 +7,8 @@ import torch
 from torch import Tensor
 
 Sampler = Callable[[Tensor, torch.Generator], tuple[Tensor, ...]]
-"""A function of one parameter tensor and a generator; every tensor it returns has the parameter's shape."""
+"""A function of one parameter tensor and a generator; every tensor it returns has the parameter's shape, or, where
+several parameters of one draw are stacked along a last axis, that shape without the axis."""
 
 
 class GeneratorStack:
@@ -154,3 +155,54 @@ def poisson(rate: Tensor, generator: Generator) -> Tensor:
     tensor(0.)
     """
     return draw(_poisson, rate, generator)[0]
+
+
+def _uniform(like: Tensor, generator: torch.Generator) -> tuple[Tensor, ...]:
+    return (torch.rand(like.shape, generator=generator, dtype=like.dtype, device=like.device),)
+
+
+def standard_uniform(like: Tensor, generator: Generator) -> Tensor:
+    """Independent numbers uniform in [0, 1) with the shape, type and device of `like`.
+
+    Examples
+    --------
+    >>> standard_uniform(torch.zeros(2, 3), torch.Generator().manual_seed(0)).shape
+    torch.Size([2, 3])
+    """
+    return draw(_uniform, like, generator)[0]
+
+
+def _log_gamma(log_shape: Tensor, generator: torch.Generator) -> tuple[Tensor, ...]:
+    """log g and dlog g / dlog r for g of Gamma(r, 1): g = G U^(1/r) with G of Gamma(r + 1) (Marsaglia and Tsang)."""
+    r = log_shape.exp()
+    usable = (r < _GAMMA_LIMIT) & (r > 0)
+    shape = torch.where(usable, r, 1.0)
+    larger = torch._standard_gamma(shape + 1, generator=generator)
+    uniform = torch.rand(r.shape, generator=generator, dtype=r.dtype, device=r.device)
+    boost = uniform.clamp_min_(torch.finfo(r.dtype).tiny).log_().div_(shape)
+    slope = shape * torch._standard_gamma_grad(shape + 1, larger) / larger - boost
+    return torch.where(usable, larger.log() + boost, log_shape), torch.where(usable, slope, torch.ones_like(slope))
+
+
+_GAMMA_LIMIT = 1e18
+"""Gamma variables of a shape above this are, to 1e-9, equal to it."""
+
+
+def log_standard_gamma(log_shape: Tensor, generator: Generator) -> tuple[Tensor, Tensor]:
+    """Logarithm of independent Gamma(exp(log_shape), 1) numbers, and its derivative by `log_shape`.
+
+    The logarithm, because numbers of a shape near zero are themselves too small for any floating-point type.
+
+    References
+    ----------
+    Marsaglia and Tsang (2000) for shapes below 1; Figurnov, Mohamed and Mnih (2018), arXiv 1805.08498, for the
+    derivative.
+
+    Examples
+    --------
+    >>> value, slope = log_standard_gamma(torch.full((2,), -7.0), torch.Generator().manual_seed(0))
+    >>> bool(torch.isfinite(value).all() and torch.isfinite(slope).all())
+    True
+    """
+    value, slope = draw(_log_gamma, log_shape, generator)
+    return value, slope

@@ -127,13 +127,13 @@ def window_integrals(temperature: float, indicator_name: str) -> tuple[float, fl
     nodes, weights = np.polynomial.legendre.leggauss(128)
     half = 0.5 * (stop - start)
     t = torch.from_numpy(start + half * (nodes + 1))
-    value, slope = _contributions(t, temperature, indicator)
+    value, slope = contributions(t, temperature, indicator)
     w = torch.from_numpy(half * weights)
     first, second, third = ((w * f).sum().item() for f in (value, value.square(), slope.square()))
     return first, second, third
 
 
-def _contributions(t: Any, temperature: float, indicator: Indicator) -> tuple[Any, Any]:
+def contributions(t: Any, temperature: float, indicator: Indicator) -> tuple[Any, Any]:
     """What arrivals at times t, a tensor or a NumPy array, add to z and to dz/dlog_rate."""
     value, slope = indicator.with_slope((1 - t) * (1 / temperature))
     return value, slope * (t * (1 / temperature))
@@ -144,9 +144,9 @@ def _soft_counts(
 ) -> tuple[Tensor, Tensor]:
     """z and dz/dlog_rate for flat log-rates below inf whose window expects no more than BUSY arrivals."""
     start, stop = window(temperature, indicator)
-    contributions = partial(_contributions, temperature=temperature, indicator=indicator)
+    added = partial(contributions, temperature=temperature, indicator=indicator)
     if log_rate.device.type == "cpu":
-        return soft_counts(log_rate, (start, stop), contributions, generator)
+        return soft_counts(log_rate, (start, stop), added, generator)
     rate = log_rate.exp()
     z = torch.poisson(rate * start, generator=generator)
     slope = torch.zeros_like(rate)
@@ -155,7 +155,7 @@ def _soft_counts(
         counts = torch.poisson(rates * (stop - start), generator=generator).long()
         cell = torch.repeat_interleave(counts)
         time = torch.rand(len(cell), generator=generator, dtype=rate.dtype, device=rate.device)
-        value, gradient = contributions(time.mul_(stop - start).add_(start))
+        value, gradient = added(time.mul_(stop - start).add_(start))
         # index_put_ adds in an order that does not change from run to run; index_add_ does not on CUDA
         zs.index_put_((cell,), value, accumulate=True)
         slopes.index_put_((cell,), gradient, accumulate=True)
@@ -207,7 +207,7 @@ def _sample(
     return z.view_as(log_rate), slope.view_as(log_rate)
 
 
-class _Pathwise(torch.autograd.Function):
+class Pathwise(torch.autograd.Function):
     """Return z, and send gradients to log_rate through a known dz/dlog_rate."""
 
     @staticmethod
@@ -228,7 +228,7 @@ class _Pathwise(torch.autograd.Function):
         lanes = [
             x.expand(info.batch_size, *x.shape) if d is None else x.movedim(d, 0) for x, d in zip(tensors, in_dims)
         ]
-        return _Pathwise.apply(*lanes), 0
+        return Pathwise.apply(*lanes), 0
 
 
 def relaxed_counts(log_rate: Tensor, *, temperature: float, indicator: str = "cubic", generator: Generator) -> Tensor:
@@ -280,7 +280,7 @@ def relaxed_counts(log_rate: Tensor, *, temperature: float, indicator: str = "cu
     """
     sampler = partial(_sample, temperature=check_temperature(temperature), indicator=get_indicator(indicator))
     z, slope = draw(sampler, log_rate, generator)
-    counts: Tensor = _Pathwise.apply(log_rate, z, slope)
+    counts: Tensor = Pathwise.apply(log_rate, z, slope)
     return counts
 
 
@@ -311,6 +311,6 @@ def counts_at(log_rate: Tensor, unit_arrivals: Tensor, *, temperature: float, in
     """
     with torch.no_grad():
         t = unit_arrivals * torch.exp(-log_rate)
-        z, slope = _contributions(t, check_temperature(temperature), get_indicator(indicator))
-    counts: Tensor = _Pathwise.apply(log_rate, z.sum(0), slope.sum(0))
+        z, slope = contributions(t, check_temperature(temperature), get_indicator(indicator))
+    counts: Tensor = Pathwise.apply(log_rate, z.sum(0), slope.sum(0))
     return counts

@@ -12,7 +12,7 @@ from torch.nn import functional as F
 
 from ._law import Law, softclamp_above
 from ._random import Generator, draw
-from .arrivals import _Pathwise, check_temperature
+from .arrivals import Pathwise, check_temperature
 
 HIGHEST_START = 0.5
 """Firing rate at which units start that are asked for more: a unit fires once at most."""
@@ -76,7 +76,7 @@ class RelaxedBernoulli(Distribution):
         """Values in [0, 1] of shape `sample_shape + batch_shape`, differentiable in `logit`."""
         logit = self.logit.expand(self._extended_shape(sample_shape))
         z, slope = draw(partial(_soft_spike, temperature=self.temperature), logit, generator)
-        spikes: Tensor = _Pathwise.apply(logit, z, slope)
+        spikes: Tensor = Pathwise.apply(logit, z, slope)
         return spikes
 
     def sample(self, sample_shape: Any = (), *, generator: Generator) -> Tensor:  # type: ignore[override]
@@ -121,7 +121,11 @@ class Bernoulli(Law):
     is_count: ClassVar[bool] = True
     has_rate: ClassVar[bool] = True
     prior_params: ClassVar[tuple[str, ...]] = ("logit",)
-    formula: ClassVar[str] = "P(z = 1) = 1 / (1 + exp(-logit)), P(z = 0) = 1 - P(z = 1)"
+    formula: ClassVar[str] = "P(z = 1) = p = 1 / (1 + exp(-logit)), P(z = 0) = 1 - p"
+    mean_formula: ClassVar[str] = "p"
+    variance_formula: ClassVar[str] = "p (1 - p)"
+    fano_formula: ClassVar[str] = "1 - p, below 1"
+    divergence: ClassVar[str] = "closed form"
     citation: ClassVar[str] = "Vafaii, Galor and Yates (2025), arXiv 2410.19315"
     arg_constraints: ClassVar[dict[str, Any]] = {"logit": constraints.real}
     support: ClassVar[Any] = constraints.boolean

@@ -7,14 +7,14 @@ import torch
 from torch import Tensor
 from torch.distributions import constraints, register_kl
 
-from ._location_scale import LocationScale, gaussian_kl
+from ._location_scale import GaussianBased, gaussian_kl
 from ._random import Generator, standard_normal
 
 _HALF_LOG_2PI = 0.5 * math.log(2 * math.pi)
 
 
 @final
-class Gaussian(LocationScale):
+class Gaussian(GaussianBased):
     r"""Gaussian code, parametrised by its mean and the log of its standard deviation.
 
     .. math:: z \sim \mathcal N(\mu, \sigma^2), \qquad \sigma = e^{\text{log_scale}}
@@ -47,6 +47,10 @@ class Gaussian(LocationScale):
     label: ClassVar[str] = "Gaussian"
     has_rate: ClassVar[bool] = False
     formula: ClassVar[str] = "z ~ N(loc, exp(log_scale)^2)"
+    mean_formula: ClassVar[str] = "loc"
+    variance_formula: ClassVar[str] = "exp(2 log_scale)"
+    fano_formula: ClassVar[str] = "undefined: codes are signed"
+    divergence: ClassVar[str] = "closed form"
     citation: ClassVar[str] = "Kingma and Welling (2014), arXiv 1312.6114"
     support: ClassVar[Any] = constraints.real
 

@@ -11,7 +11,7 @@ from torch.distributions.utils import lazy_property
 
 from ._law import Coded, Law, softclamp_above
 from ._random import Generator, poisson
-from .relaxations import RelaxedPoisson
+from .relaxations import GumbelPoisson, RelaxedPoisson, soft_counts
 
 RESIDUAL_LIMIT = 10.0
 """Soft upper bound of the residual log-rate where bounds are asked for, as published."""
@@ -144,7 +144,7 @@ class _Units(torch.autograd.Function):
 
 
 def _stirling_residual(n: Tensor) -> Tensor:
-    """log n! minus Stirling's (n + 1/2) log n - n + log(2 pi) / 2, for n >= 1.
+    """log Gamma(n + 1) minus Stirling's (n + 1/2) log n - n + log(2 pi) / 2, for n > 0.
 
     The asymptotic series is exact to 1e-16 from n = 16 on; below, `lgamma` is small enough to subtract.
     """
@@ -154,7 +154,7 @@ def _stirling_residual(n: Tensor) -> Tensor:
     series = terms[4] * inverse + terms[3]
     for term in terms[2::-1]:
         series = series * inverse + term
-    small = n.clamp(1, 16).double()
+    small = n.clamp(torch.finfo(n.dtype).tiny, 16).double()
     direct = torch.lgamma(small + 1) - (small + 0.5) * small.log() + small - 0.5 * math.log(2 * math.pi)
     return torch.where(n < 16, direct.to(n.dtype), series / large)
 
@@ -197,6 +197,10 @@ class Poisson(Law):
     has_rate: ClassVar[bool] = True
     prior_params: ClassVar[tuple[str, ...]] = ("log_rate",)
     formula: ClassVar[str] = "P(z) = exp(z log_rate - exp(log_rate)) / z!"
+    mean_formula: ClassVar[str] = "exp(log_rate)"
+    variance_formula: ClassVar[str] = "exp(log_rate)"
+    fano_formula: ClassVar[str] = "1"
+    divergence: ClassVar[str] = "closed form"
     citation: ClassVar[str] = "Vafaii, Galor and Yates (2024), arXiv 2405.14473"
     arg_constraints: ClassVar[dict[str, Any]] = {"log_rate": constraints.real}
     support: ClassVar[Any] = constraints.nonnegative_integer
@@ -298,9 +302,9 @@ class Poisson(Law):
         """Integer counts as floats, shape `sample_shape + batch_shape`, without gradient."""
         return poisson(self.rate.expand(self._extended_shape(sample_shape)), generator)
 
-    def relaxed(self, *, temperature: float, indicator: str) -> RelaxedPoisson:
-        """Counts of softened arrivals; see `RelaxedPoisson`."""
-        return RelaxedPoisson(self.log_rate, temperature, indicator)
+    def relaxed(self, *, temperature: float, indicator: str) -> RelaxedPoisson | GumbelPoisson:
+        """Counts of softened arrivals, or for the indicator "gumbel" by a softened choice."""
+        return soft_counts(self.log_rate, temperature, indicator)
 
 
 @register_kl(Poisson, Poisson)

@@ -10,7 +10,7 @@ from torch.distributions import constraints, register_kl
 from torch.distributions.utils import lazy_property
 from torch.nn import functional as F
 
-from ._location_scale import LocationScale, gaussian_kl
+from ._location_scale import GaussianBased, gaussian_kl
 from ._random import Generator, standard_normal
 from .gaussian import Gaussian
 
@@ -84,6 +84,18 @@ class _RectifiedMoments(torch.autograd.Function):
         return _RectifiedMoments.apply(*torch.broadcast_tensors(*lanes)), (0, 0, 0, 0)
 
 
+def rectified_moments(loc: Tensor, log_scale: Tensor) -> tuple[Tensor, Tensor]:
+    """Mean and variance of max(N(loc, exp(log_scale)^2), 0), differentiable once.
+
+    Examples
+    --------
+    >>> rectified_moments(torch.zeros(1), torch.zeros(1))
+    (tensor([0.3989]), tensor([0.3408]))
+    """
+    mean, variance, *_ = _RectifiedMoments.apply(loc, log_scale)
+    return mean, variance
+
+
 def _ndtr(x: Tensor) -> Tensor:
     """Phi(x), exact in the tail too, where `torch.special.ndtr` (2.13, CPU) is 1 + erf and vanishes at -9."""
     return 0.5 * torch.special.erfc(x / -math.sqrt(2))
@@ -127,7 +139,7 @@ def _loc_of_rate(rate: float) -> float:
 
 
 @final
-class RectifiedGaussian(LocationScale):
+class RectifiedGaussian(GaussianBased):
     r"""Gaussian passed through a rectifier: a mass at zero and a density above it.
 
     .. math:: z = \max(y, 0), \quad y \sim \mathcal N(\mu, \sigma^2), \qquad \sigma = e^{\text{log_scale}}
@@ -160,6 +172,10 @@ class RectifiedGaussian(LocationScale):
     label: ClassVar[str] = "Rectified Gaussian"
     has_rate: ClassVar[bool] = True
     formula: ClassVar[str] = "z = max(y, 0), y ~ N(loc, exp(log_scale)^2)"
+    mean_formula: ClassVar[str] = "scale (phi(a) + a Phi(a)), a = loc / scale, scale = exp(log_scale)"
+    variance_formula: ClassVar[str] = "scale^2 ((a^2 + 1) Phi(a) + a phi(a)) - mean^2"
+    fano_formula: ClassVar[str] = "variance / mean, in units of the code"
+    divergence: ClassVar[str] = "closed form, before the rectifier: bounds that of the codes from above"
     citation: ClassVar[str] = "Vafaii and Yates (2026), arXiv 2602.13421"
     support: ClassVar[Any] = constraints.nonnegative
 
@@ -175,8 +191,7 @@ class RectifiedGaussian(LocationScale):
 
     @lazy_property
     def _moments(self) -> tuple[Tensor, Tensor]:
-        mean, variance, *_ = _RectifiedMoments.apply(self.loc, self.log_scale)
-        return mean, variance
+        return rectified_moments(self.loc, self.log_scale)
 
     @property
     def mean(self) -> Tensor:

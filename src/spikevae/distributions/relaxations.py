@@ -6,8 +6,20 @@ import torch
 from torch import Tensor
 from torch.distributions import Distribution, constraints
 
-from ._random import Generator
-from .arrivals import check_temperature, get_indicator, relaxed_counts, window, window_integrals
+from ._random import Generator, standard_uniform
+from .arrivals import (
+    check_temperature,
+    get_indicator,
+    relaxed_counts,
+    window,
+    window_integrals,
+)
+
+GUMBEL = "gumbel"
+"""Instead of an indicator: counts by a relaxed choice among their values."""
+
+GUMBEL_COUNTS = 32
+"""Values that a count drawn by a relaxed choice may take: 0 to 31 (published: 5 to 30)."""
 
 
 @final
@@ -82,3 +94,145 @@ class RelaxedPoisson(Distribution):
         """Relaxed counts without gradient."""
         with torch.no_grad():
             return self.rsample(sample_shape, generator=generator)
+
+
+@final
+class GumbelPoisson(Distribution):
+    r"""Poisson count drawn by a relaxed choice among 0, 1, ..., 31.
+
+    .. math:: z = \sum_k k\, w_k, \qquad w = \operatorname{softmax}\big((k \log\lambda - \log k! + g_k)/\tau\big)
+
+    with independent Gumbel noise :math:`g_k`. As the temperature goes to 0 it becomes the Poisson count, cut at 31;
+    its mean is that of the count only then, and it costs 32 draws whatever the firing rate.
+
+    Parameters
+    ----------
+    log_rate
+        Log of the firing rate lambda, any shape.
+    temperature
+        Softness of the choice, > 0.
+
+    References
+    ----------
+    Jang, Gu and Poole (2017), arXiv 1611.01144; as a count in Zhang et al. (2025), arXiv 2508.05423.
+
+    Examples
+    --------
+    >>> z = GumbelPoisson(torch.zeros(2), temperature=0.5)
+    >>> z.rsample((5,), generator=torch.Generator().manual_seed(0)).shape
+    torch.Size([5, 2])
+    """
+
+    arg_constraints: ClassVar[dict[str, Any]] = {"log_rate": constraints.real}
+    support: ClassVar[Any] = constraints.nonnegative
+    has_rsample: ClassVar[bool] = True  # type: ignore[misc]
+
+    def __init__(self, log_rate: Tensor, temperature: float) -> None:
+        self.log_rate = log_rate
+        self.temperature = check_temperature(temperature)
+        super().__init__(log_rate.shape, validate_args=False)
+
+    def rsample(self, sample_shape: Any = (), *, generator: Generator) -> Tensor:  # type: ignore[override]
+        """Relaxed counts of shape `sample_shape + batch_shape`, differentiable in `log_rate`."""
+        log_rate = self.log_rate.expand(self._extended_shape(sample_shape)).unsqueeze(-1)
+        k = torch.arange(GUMBEL_COUNTS, dtype=log_rate.dtype, device=log_rate.device)
+        logits = k * log_rate - torch.lgamma(k + 1)
+        weights = torch.softmax((logits + gumbel(logits, generator)) / self.temperature, -1)
+        return (weights * k).sum(-1)
+
+    def sample(self, sample_shape: Any = (), *, generator: Generator) -> Tensor:  # type: ignore[override]
+        """Relaxed counts without gradient."""
+        with torch.no_grad():
+            return self.rsample(sample_shape, generator=generator)
+
+
+def gumbel(like: Tensor, generator: Generator) -> Tensor:
+    """Independent standard Gumbel numbers with the shape, type and device of `like`.
+
+    Examples
+    --------
+    >>> gumbel(torch.zeros(2, 3), torch.Generator().manual_seed(0)).shape
+    torch.Size([2, 3])
+    """
+    uniform = standard_uniform(like, generator).clamp_min(torch.finfo(like.dtype).tiny)
+    return -torch.log(-torch.log(uniform))
+
+
+def soft_counts(log_rate: Tensor, temperature: float, indicator: str) -> RelaxedPoisson | GumbelPoisson:
+    """Relaxed Poisson counts by the arrivals that this indicator softens, or by a choice for "gumbel".
+
+    Examples
+    --------
+    >>> type(soft_counts(torch.zeros(2), 0.5, "gumbel")).__name__
+    'GumbelPoisson'
+    """
+    if indicator == GUMBEL:
+        return GumbelPoisson(log_rate, temperature)
+    return RelaxedPoisson(log_rate, temperature, indicator)
+
+
+class _SoftThreshold(torch.autograd.Function):
+    """Value, and the slope that gradients to the probability are multiplied with."""
+
+    @staticmethod
+    def forward(probability: Tensor, uniform: Tensor, edge: float, indicator: str) -> tuple[Tensor, Tensor]:
+        width = (torch.minimum(probability, 1 - probability) * edge).clamp_min(torch.finfo(probability.dtype).tiny)
+        x = (probability - uniform) / width
+        softened = get_indicator(indicator)
+        value, slope = softened.with_slope(x)
+        return value, slope / width
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> None:
+        ctx.mark_non_differentiable(output[1])
+        ctx.set_materialize_grads(False)
+        ctx.save_for_backward(output[1])
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor | None, _: Any) -> tuple[Tensor | None, None, None, None]:
+        (slope,) = ctx.saved_tensors
+        return None if grad is None else grad * slope, None, None, None
+
+    @staticmethod
+    def vmap(
+        info: Any, in_dims: tuple[Any, ...], probability: Tensor, uniform: Tensor, edge: float, indicator: str
+    ) -> Any:
+        lanes = [
+            x.expand(info.batch_size, *x.shape) if d is None else x.movedim(d, 0)
+            for x, d in zip((probability, uniform), in_dims)
+        ]
+        return _SoftThreshold.apply(*lanes, edge, indicator), (0, 0)
+
+
+def soft_threshold(probability: Tensor, uniform: Tensor, *, temperature: float, indicator: str) -> Tensor:
+    r"""Whether `uniform` is below `probability`, with a soft edge that keeps the mean: an event of that probability.
+
+    .. math:: b = s\big((p - u)/w\big), \qquad w = \min(p, 1 - p)\,\min(\tau, 1/\text{reach})
+
+    The edge lies inside (0, 1) and s(x) + s(-x) = 1, so the mean over u is p exactly at every temperature, and the
+    pathwise derivative s'/w, w held, has mean 1.
+
+    Parameters
+    ----------
+    probability
+        p, any shape.
+    uniform
+        u, uniform in (0, 1), of a shape that broadcasts with it.
+    temperature, indicator
+        Softness and softened step, a key of `INDICATORS`; "gumbel", which is for counts, is taken as "cubic".
+
+    Returns
+    -------
+    Tensor
+        Values in [0, 1], differentiable in `probability`, once.
+
+    Examples
+    --------
+    >>> u = (torch.arange(1000) + 0.5) / 1000
+    >>> soft_threshold(torch.tensor(0.3), u, temperature=0.7, indicator="cubic").mean()
+    tensor(0.3000)
+    """
+    name = "cubic" if indicator == GUMBEL else indicator
+    edge = min(check_temperature(temperature), 1 / get_indicator(name).reach)
+    soft: Tensor = _SoftThreshold.apply(*torch.broadcast_tensors(probability, uniform), edge, name)[0]
+    return soft

@@ -20,6 +20,9 @@ SEEDS_FOR_T = 3
 """Fewest seeds for a t interval: with two it is 12.7 standard errors wide and says nothing that their range
 does not."""
 
+DIGITS = 6
+"""Digits of the largest value that are compared: beyond them, sums in float32 differ by rounding alone."""
+
 Interval = Literal["t over seeds", "range of seeds", "regression over betas", "none"]
 
 
@@ -153,7 +156,7 @@ def monotonicity(beta: ArrayLike, value: ArrayLike, seed: ArrayLike, direction: 
     statistic is the effect size.
 
     A small p says that the quantity follows beta, not that it never turns back: read `holds` and `violation`
-    for that. The means are over the seeds present at each beta.
+    for that. The means are over the seeds present at each beta. Values are compared to six digits of the largest.
 
     Parameters
     ----------
@@ -179,6 +182,9 @@ def monotonicity(beta: ArrayLike, value: ArrayLike, seed: ArrayLike, direction: 
     (False, 0.1, (2.0, 4.0), 0.667)
     """
     b, v, s = _columns(beta, value, seed)
+    largest = float(np.abs(v).max(initial=0.0))
+    if largest > 0:
+        v = np.round(v, DIGITS - 1 - math.floor(math.log10(largest)))
     score, pairs = 0, 0
     null = np.ones(1)
     for one in np.unique(s):

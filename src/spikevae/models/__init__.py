@@ -5,6 +5,7 @@ from .amortised import AmortisedVAE as AmortisedVAE
 from .files import MODELS as MODELS
 from .files import load_model as load_model
 from .files import save_model as save_model
+from .hierarchical import HierarchicalVAE as HierarchicalVAE
 from .iterative import IterativeVAE as IterativeVAE
 from .sparse_coding import INFERENCES as INFERENCES
 from .sparse_coding import fista as fista

@@ -6,12 +6,14 @@ from typing import ClassVar, Literal
 
 import torch
 from torch import Tensor, nn
+from torch.distributions import kl_divergence
 
 from ..distributions import get_law
 from ..distributions._law import Law
 from ..distributions._random import Generator
-from ..networks import build_decoder
+from ..networks import build_decoder, dense_macs
 from ..objectives import FreeEnergy, bernoulli_distortion, expected_squared_error, gaussian_distortion, squared_error
+from .coded import Coded
 
 
 class LatentModel(nn.Module, ABC):
@@ -31,11 +33,14 @@ class LatentModel(nn.Module, ABC):
     """Word in configurations."""
     decoder: nn.Module
     log_noise_variance: Tensor
+    layers: list[slice]
+    """The units of each layer of codes, the lowest first; most models have one layer."""
 
     def __init__(self, shape: tuple[int, ...], latent: str, n_latents: int, clamp: float | None) -> None:
         super().__init__()
         self.shape, self.n_latents, self.clamp = tuple(shape), n_latents, clamp
         self.n_features = math.prod(shape)
+        self.layers = [slice(0, n_latents)]
         self.law: type[Law] = get_law(latent)
 
     def _generate(
@@ -51,12 +56,13 @@ class LatentModel(nn.Module, ABC):
         likelihood: Literal["gaussian", "bernoulli"],
         noise_variance: float | Literal["learned"],
         generator: torch.Generator,
+        n_inputs: int | None = None,
     ) -> None:
-        """Build decoder, prior and noise."""
+        """Build decoder, prior and noise; the decoder takes `n_inputs` units if not all."""
         self.prior_mode, self.likelihood = prior, likelihood
         self.decoder = build_decoder(
             decoder,
-            self.n_latents,
+            n_inputs or self.n_latents,
             self.shape,
             bias=decoder_bias,
             hidden=hidden,
@@ -88,9 +94,33 @@ class LatentModel(nn.Module, ABC):
     def posterior(self, x: Tensor, *, generator: Generator | None = None) -> Law:
         """q(z | x): batch shape (B, K) for stimuli (B, D). Noise, where inference has any, is from `generator`."""
 
+    def sample_codes(self, x: Tensor, *, generator: Generator) -> Tensor:
+        """Hard codes (B, K) of stimuli (B, D), one sample each."""
+        return self.posterior(x, generator=generator).sample(generator=generator)
+
+    def coded(self, x: Tensor, *, generator: Generator) -> Coded:
+        """Stimuli (B, D) coded by one sample each, and what evaluations need beside it."""
+        q = self.posterior(x, generator=generator)
+        kl = kl_divergence(q, self.prior())
+        code = q.sample(generator=generator)
+        distortion = self.expected_distortion(x, q)
+        if distortion is None:
+            distortion = self.distortion(x, code)
+        return Coded(code, q.mean, kl, self.decode(code), self.decode(q.mean), distortion)
+
     @abstractmethod
     def inference_macs(self) -> int:
         """Multiply-accumulates of finding one posterior, all weights and activations counted."""
+
+    def decoder_macs(self) -> int:
+        """Multiply-accumulates from one code to its pixels."""
+        return dense_macs(self.decoder, self.n_latents)
+
+    def fan_outs(self) -> list[int]:
+        """Synapses that each unit drives directly, K numbers."""
+        fan_out = self.decoder.fan_out
+        assert isinstance(fan_out, int)
+        return [fan_out] * self.n_latents
 
     def decode(self, code: Tensor) -> Tensor:
         """Mean pixels (B, D) of codes (B, K)."""

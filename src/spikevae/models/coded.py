@@ -5,7 +5,7 @@ from typing import ClassVar, NamedTuple, Protocol
 
 from torch import Tensor, nn
 
-from ..networks import LinearNetwork
+from ..networks import LinearNetwork, dense_macs
 
 
 class CodeKind(Protocol):
@@ -38,6 +38,8 @@ class Coded(NamedTuple):
     """(B,) multiply-accumulates spent on finding the code; None: those of the dense encoder."""
     facts: dict[str, Tensor] | None = None
     """(B,) each: what else there is to know of how a stimulus was coded."""
+    prior_mean: Tensor | None = None
+    """(B, K) prior mean codes where each stimulus has its own prior; None: one prior for all, or none."""
 
 
 class Coder(nn.Module, ABC):
@@ -52,3 +54,11 @@ class Coder(nn.Module, ABC):
     @abstractmethod
     def coded(self, x: Tensor) -> Coded:
         """Codes of stimuli (B, D) and what they decode to."""
+
+    def decoder_macs(self) -> int:
+        """Multiply-accumulates from one code to its pixels."""
+        return dense_macs(self.decoder, self.n_latents)
+
+    def fan_outs(self) -> list[int]:
+        """Synapses that each unit drives directly, K numbers."""
+        return [self.decoder.fan_out] * self.n_latents

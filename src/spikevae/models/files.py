@@ -14,10 +14,13 @@ from safetensors.torch import save_file
 from ._model import LatentModel
 from .amortised import AmortisedVAE
 from .coded import Coder
+from .hierarchical import HierarchicalVAE
 from .iterative import IterativeVAE
 from .sparse_model import SparseCoding
 
-MODELS: dict[str, Callable[..., LatentModel]] = {model.inference: model for model in (AmortisedVAE, IterativeVAE)}
+MODELS: dict[str, Callable[..., LatentModel]] = {
+    model.inference: model for model in (AmortisedVAE, IterativeVAE, HierarchicalVAE)
+}
 """Every model by the word for its inference in configurations."""
 FORMAT = "spikevae model 1"
 KINDS: dict[str, Any] = {**MODELS, "sparse_coding": SparseCoding}
@@ -88,7 +91,7 @@ def load_model(path: str | Path) -> tuple[Any, dict[str, Any]]:
 
 def _check_sizes(shape: tuple[int, ...], given: dict[str, Any]) -> None:
     """Refuse sizes that no honest file has before anything of that size is made."""
-    widths = [math.prod(shape), int(given["n_latents"]), *(given.get("hidden") or ())]
+    widths = [math.prod(shape), int(given["n_latents"]), *(given.get("hidden") or ()), *given.get("upper", ())]
     two_largest = sorted(widths)[-2:]
     if min(shape, default=0) < 1 or min(widths) < 1 or math.prod(two_largest) > MAX_WEIGHTS:
         raise ValueError(f"sizes out of range: shape {shape}, n_latents {given['n_latents']}, {given.get('hidden')}")

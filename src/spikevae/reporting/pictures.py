@@ -140,9 +140,7 @@ def _reconstruction(
     """Stimuli decoded from one sampled code each, on the grey scale of the stimuli."""
     generator = torch.Generator().manual_seed(cell.seed + seed)
     with torch.inference_mode():
-        pixels = model.decode(
-            model.posterior(torch.from_numpy(x), generator=generator).sample(generator=generator)
-        ).numpy()
+        pixels = model.decode(model.sample_codes(torch.from_numpy(x), generator=generator)).numpy()
     png, width = mosaic(pixels, shape, len(x), limit)
     title = f"{cell.family.label}, K = {cell.n_latents}, β = {exact(cell.beta)}"
     rate = f", firing rate {shown(cell['firing_rate'])}" if cell.family.has_rate else ""

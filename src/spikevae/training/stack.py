@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 from torch.func import functional_call, stack_module_state, vmap
 
-from ..config import ITERATIVE_FIELDS, FitConfig
+from ..config import HIERARCHICAL_FIELDS, ITERATIVE_FIELDS, FitConfig
 from ..distributions._random import GeneratorStack
 from ..models._model import LatentModel
 from ..models.amortised import AmortisedVAE
@@ -47,6 +47,7 @@ MODEL_FIELDS = [
 ]
 OWN_FIELDS = {
     "amortised": ["encoder", "encoder_bias"],
+    "hierarchical": ["encoder", "encoder_bias", *HIERARCHICAL_FIELDS],
     "iterative": ["beta", "spike_price", *ITERATIVE_FIELDS],
 }
 RUNNING, DIVERGED, SETTLED = 0, 1, 2
@@ -77,10 +78,10 @@ def stack_bytes(config: FitConfig, shape: tuple[int, ...], n_fits: int) -> int:
     """
     model = build_model(config, shape)
     n_parameters = sum(p.numel() for p in model.parameters())
-    widest = max(config.n_latents, *(config.hidden or (0,)))
+    widest = max(config.n_units, *(config.hidden or (0,)))
     if "conv" in (config.encoder, config.decoder):
         channels = config.hidden or DEFAULT_HIDDEN["conv"]
-        widest = max(config.n_latents, channels[0] * math.prod(shape[-2:]))
+        widest = max(config.n_units, channels[0] * math.prod(shape[-2:]))
     solved = config.n_latents * (config.n_latents + math.prod(shape)) if config.solves_decoder else 0
     live = config.batch_size * config.steps_in_graph * (LIVE_TENSORS * widest + LIVE_OUTPUTS * math.prod(shape))
     return 4 * n_fits * (4 * n_parameters + solved + live)

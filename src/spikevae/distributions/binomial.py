@@ -1,0 +1,224 @@
+"""Binomial code: spike counts that a refractory period bounds, more regular than Poisson."""
+
+import math
+from functools import partial
+from typing import Any, ClassVar, Self, final
+
+import torch
+from torch import Tensor
+from torch.distributions import Distribution, constraints, register_kl
+from torch.distributions.utils import lazy_property
+from torch.nn import functional as F
+
+from ._law import Law
+from ._random import Generator, draw
+from .arrivals import Pathwise, check_temperature, contributions, get_indicator
+from .poisson import _Deviance
+from .relaxations import GUMBEL
+
+SLOTS = 8
+"""Most spikes of a unit in the time of one stimulus: moments at which it may fire once, each as likely."""
+
+HIGHEST_START = 0.5
+"""Probability of a spike in a slot at which units start that are asked for more."""
+
+
+def logit_of_rate(log_rate: float) -> float:
+    """Log odds of a spike in a slot at which the mean count is exp(log_rate), or half of the slots where above."""
+    p = min(math.exp(min(log_rate, 700.0)) / SLOTS, HIGHEST_START)
+    return math.log(p) - math.log1p(-p)
+
+
+def _counts(logit: Tensor, generator: torch.Generator) -> tuple[Tensor, ...]:
+    uniform = torch.rand(SLOTS, *logit.shape, generator=generator, dtype=logit.dtype, device=logit.device)
+    counts = (uniform < torch.sigmoid(logit)).sum(0, dtype=logit.dtype)
+    return (torch.where(logit.isnan(), logit, counts),)
+
+
+def _soft_counts(
+    logit: Tensor, generator: torch.Generator, *, temperature: float, indicator: str
+) -> tuple[Tensor, ...]:
+    """z and dz/dlogit: of spikes where p <= 1/2, of the missing ones where p > 1/2.
+
+    A slot fires at time u / p, u uniform, hence within [0, 1) with probability p. Softening the end of that time like
+    that of Poisson arrivals leaves the mean as it is while the soft end, up to 1 + temperature, lies before the last
+    possible arrival 1 / p >= 2.
+    """
+    softened = get_indicator(indicator)
+    uniform = torch.rand(SLOTS, *logit.shape, generator=generator, dtype=logit.dtype, device=logit.device)
+    likely = logit > 0
+    rare = torch.sigmoid(-logit.abs())  # min(p, 1 - p)
+    value, slope = contributions(uniform / rare, temperature, softened)
+    z, along = value.sum(0), slope.sum(0) * torch.sigmoid(logit.abs())
+    return torch.where(likely, SLOTS - z, z), along
+
+
+@final
+class Binomial(Law):
+    r"""Number of spikes in 8 slots that each hold one at most, parametrised by the log odds of a slot.
+
+    .. math:: P(z) = \binom{n}{z} p^z (1-p)^{n-z}, \qquad p = \frac{1}{1 + e^{-\text{logit}}},\ n = 8
+
+    The limit of a refractory period of an eighth of the stimulus: mean np, Fano factor :math:`1 - p < 1`. The
+    divergence is :math:`n\,[p\log\frac{p}{p_0} + (1-p)\log\frac{1-p}{1-p_0}]` nats; for small p it is that of the
+    Poisson law.
+
+    Parameters
+    ----------
+    logit
+        Log odds of a spike in a slot, any shape.
+    validate_args
+        As in `torch.distributions`.
+
+    References
+    ----------
+    Berry and Meister (1998), Refractoriness and neural precision, doi 10.1523/JNEUROSCI.18-06-02200.1998.
+
+    Examples
+    --------
+    >>> q = Binomial(torch.zeros(1))
+    >>> q.mean, q.variance
+    (tensor([4.]), tensor([2.]))
+    >>> q.sample((4,), generator=torch.Generator().manual_seed(0)).shape
+    torch.Size([4, 1])
+    """
+
+    name: ClassVar[str] = "binomial"
+    label: ClassVar[str] = "Binomial"
+    n_params: ClassVar[int] = 1
+    is_count: ClassVar[bool] = True
+    has_rate: ClassVar[bool] = True
+    prior_params: ClassVar[tuple[str, ...]] = ("logit",)
+    formula: ClassVar[str] = f"P(z) = C(n, z) p^z (1 - p)^(n - z), p = 1 / (1 + exp(-logit)), n = {SLOTS}"
+    mean_formula: ClassVar[str] = "n p"
+    variance_formula: ClassVar[str] = "n p (1 - p)"
+    fano_formula: ClassVar[str] = "1 - p, below 1"
+    divergence: ClassVar[str] = "closed form"
+    citation: ClassVar[str] = "Berry and Meister (1998), doi 10.1523/JNEUROSCI.18-06-02200.1998"
+    arg_constraints: ClassVar[dict[str, Any]] = {"logit": constraints.real}
+    support: ClassVar[Any] = constraints.integer_interval(0, SLOTS)
+
+    logit: Tensor
+
+    def __init__(self, logit: Tensor, validate_args: bool | None = None) -> None:
+        super().__init__(logit, validate_args=validate_args)
+
+    @classmethod
+    def initial_prior(
+        cls, n_units: int, log_rate: float, spread: float, generator: torch.Generator
+    ) -> dict[str, Tensor]:
+        """Logits uniform within `spread` of that of the mean count exp(log_rate), half of the slots where above."""
+        uniform = torch.rand(n_units, generator=generator, device=generator.device)
+        return {"logit": logit_of_rate(log_rate) + spread * (2 * uniform - 1)}
+
+    @classmethod
+    def from_encoder(cls, raw: Tensor, prior: Self | None, *, clamp: float | None = None) -> Self:
+        """Posterior from outputs (..., K): residuals on the prior's logit, or logits; bounded by the slots already."""
+        return cls(raw if prior is None else prior.logit + raw, validate_args=False)
+
+    @classmethod
+    def initial_raw(cls, n_units: int, log_rate: float, residual: bool) -> Tensor:
+        """Zeros on top of a prior (which holds the firing rate itself), else the logit of the mean count."""
+        return torch.full((n_units,), 0.0 if residual else logit_of_rate(log_rate))
+
+    def moments(self) -> Tensor:
+        """Firing rate, shape (1, *batch_shape)."""
+        return self.mean.unsqueeze(0)
+
+    @classmethod
+    def prior_from_moments(cls, moments: Tensor) -> dict[str, Tensor]:
+        """The optimal prior firing rate is the mean posterior firing rate; moments (1, K)."""
+        info = torch.finfo(moments.dtype)
+        return {"logit": torch.logit((moments[0] / SLOTS).clamp(info.tiny, 1 - info.eps))}
+
+    @lazy_property
+    def p(self) -> Tensor:
+        """Probability of a spike in a slot."""
+        return torch.sigmoid(self.logit)
+
+    @property
+    def mean(self) -> Tensor:
+        """Mean count n p: the firing rate, spikes per unit per stimulus."""
+        return SLOTS * self.p
+
+    @property
+    def variance(self) -> Tensor:
+        """Variance of the count, n p (1 - p)."""
+        return self.mean * torch.sigmoid(-self.logit)
+
+    @property
+    def zero_probability(self) -> Tensor:
+        """Probability of no spike, (1 - p)^n."""
+        return torch.exp(SLOTS * F.logsigmoid(-self.logit))
+
+    def log_prob(self, value: Tensor) -> Tensor:
+        """Log probability of counts in nats."""
+        if self._validate_args:
+            self._validate_sample(value)
+        ways = math.lgamma(SLOTS + 1) - torch.lgamma(value + 1) - torch.lgamma(SLOTS - value + 1)
+        return ways + value * F.logsigmoid(self.logit) + (SLOTS - value) * F.logsigmoid(-self.logit)
+
+    def sample(self, sample_shape: Any = (), *, generator: Generator) -> Tensor:  # type: ignore[override]
+        """Integer counts as floats, shape `sample_shape + batch_shape`, without gradient."""
+        return draw(_counts, self.logit.expand(self._extended_shape(sample_shape)), generator)[0]
+
+    def relaxed(self, *, temperature: float, indicator: str) -> "RelaxedBinomial":
+        """Counts of softened arrivals, one a slot."""
+        return RelaxedBinomial(self.logit, temperature, indicator)
+
+
+@final
+class RelaxedBinomial(Distribution):
+    """Binomial count whose slots have soft ends; its mean is that of the count for temperatures up to 1.
+
+    Parameters
+    ----------
+    logit
+        Log odds of a spike in a slot, any shape.
+    temperature
+        Softness of the ends, > 0.
+    indicator
+        Softened step, a key of `INDICATORS`; "gumbel", a choice among counts, is taken as "cubic".
+
+    Raises
+    ------
+    ValueError
+        If the temperature is not positive or the indicator unknown.
+
+    Examples
+    --------
+    >>> z = RelaxedBinomial(torch.zeros(2), temperature=0.5, indicator="cubic")
+    >>> z.rsample((5,), generator=torch.Generator().manual_seed(0)).shape
+    torch.Size([5, 2])
+    """
+
+    arg_constraints: ClassVar[dict[str, Any]] = {"logit": constraints.real}
+    support: ClassVar[Any] = constraints.interval(0, SLOTS)
+    has_rsample: ClassVar[bool] = True  # type: ignore[misc]
+
+    def __init__(self, logit: Tensor, temperature: float, indicator: str = "cubic") -> None:
+        self.logit = logit
+        self.temperature = check_temperature(temperature)
+        self.indicator = get_indicator("cubic" if indicator == GUMBEL else indicator)
+        super().__init__(logit.shape, validate_args=False)
+
+    def rsample(self, sample_shape: Any = (), *, generator: Generator) -> Tensor:  # type: ignore[override]
+        """Relaxed counts of shape `sample_shape + batch_shape`, differentiable in `logit`."""
+        logit = self.logit.expand(self._extended_shape(sample_shape))
+        sampler = partial(_soft_counts, temperature=self.temperature, indicator=self.indicator.name)
+        z, slope = draw(sampler, logit, generator)
+        counts: Tensor = Pathwise.apply(logit, z, slope)
+        return counts
+
+    def sample(self, sample_shape: Any = (), *, generator: Generator) -> Tensor:  # type: ignore[override]
+        """Relaxed counts without gradient."""
+        with torch.no_grad():
+            return self.rsample(sample_shape, generator=generator)
+
+
+@register_kl(Binomial, Binomial)
+def _kl_binomial(q: Binomial, p: Binomial) -> Tensor:
+    """n [p_0 g(log p / p_0) + (1 - p_0) g(log (1 - p) / (1 - p_0))], g(x) = 1 + e^x (x - 1): no term is negative."""
+    fired = _Deviance.apply(F.logsigmoid(q.logit) - F.logsigmoid(p.logit))[0]
+    silent = _Deviance.apply(F.logsigmoid(-q.logit) - F.logsigmoid(-p.logit))[0]
+    return SLOTS * (p.p * fired + torch.sigmoid(-p.logit) * silent)

@@ -1,0 +1,200 @@
+"""Categorical code: in each group of units exactly one spikes."""
+
+from functools import cached_property
+from typing import Any, ClassVar, Self, final
+
+import torch
+from torch import Tensor
+from torch.distributions import Distribution, constraints, register_kl
+from torch.nn import functional as F
+
+from ._law import Law, softclamp_symmetric
+from ._random import Generator
+from .arrivals import check_temperature
+from .poisson import _Deviance
+from .relaxations import gumbel
+
+GROUP = 16
+"""Units of a group: consecutive along the last axis, the last group the smaller where they do not divide."""
+
+
+def in_groups(x: Tensor, fill: float) -> Tensor:
+    """Units (..., K) as groups (..., ceil(K / 16), min(K, 16)), the places of units that are missing filled."""
+    x = x if x.dim() else x.unsqueeze(0)
+    size = min(GROUP, x.shape[-1])
+    return F.pad(x, (0, -x.shape[-1] % size), value=fill).unflatten(-1, (-1, size))
+
+
+def ungrouped(x: Tensor, shape: torch.Size) -> Tensor:
+    """Groups as units again, of the given shape."""
+    return x.flatten(-2)[..., : shape[-1] if shape else 1].reshape(shape)
+
+
+@final
+class Categorical(Law):
+    r"""One-hot groups of 16 units, parametrised by logits: in each group one unit spikes once, the others are silent.
+
+    .. math:: P(z_k = 1) = p_k = \frac{e^{\text{logit}_k}}{\sum_{j \in \text{group}} e^{\text{logit}_j}}
+
+    The spikes of a stimulus are as many as there are groups, so the code has no freedom of rate. Units of a group are
+    not independent: the expected distortion is estimated from samples. The divergence of a group,
+    :math:`\sum_k p_k \log\frac{p_k}{p^0_k}`, is spread over its units as
+    :math:`p_k \log\frac{p_k}{p^0_k} - p_k + p^0_k \ge 0` nats, which has the same sum.
+
+    Parameters
+    ----------
+    logit
+        Log odds within the group, up to a constant; units along the last axis.
+    validate_args
+        As in `torch.distributions`.
+
+    References
+    ----------
+    Jang, Gu and Poole (2017), arXiv 1611.01144; the categorical baseline of Vafaii, Galor and Yates (2024), arXiv
+    2405.14473, which is one group of all units.
+
+    Examples
+    --------
+    >>> q = Categorical(torch.zeros(4))
+    >>> q.mean
+    tensor([0.2500, 0.2500, 0.2500, 0.2500])
+    >>> q.sample((3,), generator=torch.Generator().manual_seed(0)).sum(-1)
+    tensor([1., 1., 1.])
+    """
+
+    name: ClassVar[str] = "categorical"
+    label: ClassVar[str] = "Categorical"
+    n_params: ClassVar[int] = 1
+    is_count: ClassVar[bool] = True
+    has_rate: ClassVar[bool] = True
+    independent: ClassVar[bool] = False
+    prior_params: ClassVar[tuple[str, ...]] = ("logit",)
+    formula: ClassVar[str] = f"P(z_k = 1) = p_k = exp(logit_k) / (sum of exp(logit) over the group of {GROUP} units)"
+    mean_formula: ClassVar[str] = "p_k"
+    variance_formula: ClassVar[str] = "p_k (1 - p_k); covariance in the group -p_j p_k"
+    fano_formula: ClassVar[str] = "1 - p_k, below 1"
+    divergence: ClassVar[str] = "closed form, of a group"
+    citation: ClassVar[str] = "Jang, Gu and Poole (2017), arXiv 1611.01144"
+    arg_constraints: ClassVar[dict[str, Any]] = {"logit": constraints.real}
+    support: ClassVar[Any] = constraints.boolean
+
+    logit: Tensor
+
+    def __init__(self, logit: Tensor, validate_args: bool | None = None) -> None:
+        super().__init__(logit, validate_args=validate_args)
+
+    @classmethod
+    def initial_prior(
+        cls, n_units: int, log_rate: float, spread: float, generator: torch.Generator
+    ) -> dict[str, Tensor]:
+        """Logits uniform in (-spread, spread): every group spikes once, whatever the firing rate asked for."""
+        uniform = torch.rand(n_units, generator=generator, device=generator.device)
+        return {"logit": spread * (2 * uniform - 1)}
+
+    @classmethod
+    def from_encoder(cls, raw: Tensor, prior: Self | None, *, clamp: float | None = None) -> Self:
+        """Posterior from outputs (..., K): residuals on the prior's logits, or logits, bounded to +-clamp if given."""
+        raw = raw if clamp is None else softclamp_symmetric(raw, clamp)
+        return cls(raw if prior is None else prior.logit + raw, validate_args=False)
+
+    @classmethod
+    def initial_raw(cls, n_units: int, log_rate: float, residual: bool) -> Tensor:
+        """Zeros: as likely as the prior has it, or all alike."""
+        return torch.zeros(n_units)
+
+    def moments(self) -> Tensor:
+        """Firing rate, shape (1, *batch_shape)."""
+        return self.mean.unsqueeze(0)
+
+    @classmethod
+    def prior_from_moments(cls, moments: Tensor) -> dict[str, Tensor]:
+        """The optimal prior firing rate is the mean posterior firing rate; moments (1, K)."""
+        return {"logit": moments[0].clamp_min(torch.finfo(moments.dtype).tiny).log()}
+
+    @cached_property
+    def log_probability(self) -> Tensor:
+        """Log probability of a spike of each unit."""
+        return ungrouped(torch.log_softmax(in_groups(self.logit, -torch.inf), -1), self.batch_shape)
+
+    @property
+    def mean(self) -> Tensor:
+        """Probability of a spike: the firing rate, spikes per unit per stimulus."""
+        return self.log_probability.exp()
+
+    @property
+    def variance(self) -> Tensor:
+        """Variance of one unit's code, p (1 - p)."""
+        return self.mean * self.zero_probability
+
+    @property
+    def zero_probability(self) -> Tensor:
+        """Probability of no spike, 1 - p."""
+        return -torch.expm1(self.log_probability)
+
+    def log_prob(self, value: Tensor) -> Tensor:
+        """Each unit's share of the log probability in nats: that of the unit that spikes, else zero."""
+        if self._validate_args:
+            self._validate_sample(value)
+        return torch.where(value > 0, value * self.log_probability, 0.0)
+
+    def sample(self, sample_shape: Any = (), *, generator: Generator) -> Tensor:  # type: ignore[override]
+        """Zeros and ones as floats, one 1 a group, shape `sample_shape + batch_shape`, without gradient."""
+        with torch.no_grad():
+            shape = self._extended_shape(sample_shape)
+            logits = self.log_probability.expand(shape)
+            score = in_groups(logits + gumbel(logits, generator), -torch.inf)
+            winner = torch.zeros_like(score).scatter(-1, score.argmax(-1, keepdim=True), 1.0)
+            return ungrouped(winner, shape)
+
+    def relaxed(self, *, temperature: float, indicator: str) -> "RelaxedCategorical":
+        """A softened choice in each group; the indicator belongs to counts of arrivals and is not used."""
+        return RelaxedCategorical(self.logit, temperature)
+
+
+@final
+class RelaxedCategorical(Distribution):
+    """Softened choices, softmax((logit + Gumbel noise) / temperature) over each group: they sum to 1 there.
+
+    Parameters
+    ----------
+    logit
+        Log odds within the group, units along the last axis.
+    temperature
+        Softness of the choice, > 0.
+
+    References
+    ----------
+    Jang, Gu and Poole (2017), arXiv 1611.01144; Maddison, Mnih and Teh (2017), arXiv 1611.00712.
+
+    Examples
+    --------
+    >>> z = RelaxedCategorical(torch.zeros(4), temperature=0.5)
+    >>> z.rsample((2,), generator=torch.Generator().manual_seed(0)).sum(-1)
+    tensor([1., 1.])
+    """
+
+    arg_constraints: ClassVar[dict[str, Any]] = {"logit": constraints.real}
+    support: ClassVar[Any] = constraints.unit_interval
+    has_rsample: ClassVar[bool] = True  # type: ignore[misc]
+
+    def __init__(self, logit: Tensor, temperature: float) -> None:
+        self.logit = logit
+        self.temperature = check_temperature(temperature)
+        super().__init__(logit.shape, validate_args=False)
+
+    def rsample(self, sample_shape: Any = (), *, generator: Generator) -> Tensor:  # type: ignore[override]
+        """Values in [0, 1] of shape `sample_shape + batch_shape`, differentiable in `logit`."""
+        shape = self._extended_shape(sample_shape)
+        logit = self.logit.expand(shape)
+        score = in_groups((logit + gumbel(logit, generator)) / self.temperature, -torch.inf)
+        return ungrouped(torch.softmax(score, -1), shape)
+
+    def sample(self, sample_shape: Any = (), *, generator: Generator) -> Tensor:  # type: ignore[override]
+        """Values without gradient."""
+        with torch.no_grad():
+            return self.rsample(sample_shape, generator=generator)
+
+
+@register_kl(Categorical, Categorical)
+def _kl_categorical(q: Categorical, p: Categorical) -> Tensor:
+    return p.mean * _Deviance.apply(q.log_probability - p.log_probability)[0]

@@ -1,0 +1,70 @@
+"""Negative binomial code whose posterior has a dispersion of its own for every stimulus."""
+
+from typing import ClassVar, Self, final
+
+from torch import Tensor
+from torch.distributions import register_kl
+
+from ._law import softclamp_symmetric, split_blocks
+from ._negative_binomial import NegativeBinomialBase, residual_log_rate, shared_dispersion_kl, unequal_dispersion_kl
+from .poisson import RESIDUAL_LIMIT
+
+
+@final
+class NegativeBinomialFree(NegativeBinomialBase):
+    r"""Negative binomial spike count whose encoder gives the dispersion too, relative to the prior's.
+
+    .. math:: P(z) = \frac{\Gamma(z + r)}{\Gamma(r)\,z!}\, p^r (1-p)^z, \qquad p = \frac{r}{r + m},
+        \quad m = e^{\text{log_rate}},\ r = e^{\text{log_dispersion}}
+
+    Prior and posterior have separate dispersions. What the difference costs has no closed form; it is integrated
+    numerically and added to the divergence at the prior's dispersion.
+
+    Parameters
+    ----------
+    log_rate, log_dispersion
+        Log of the mean and of the dispersion, broadcast together; `from_r_p` takes the other parametrisation.
+    validate_args
+        As in `torch.distributions`.
+
+    References
+    ----------
+    Zhang et al. (2025), arXiv 2508.05423, which estimates this divergence from samples.
+
+    Examples
+    --------
+    >>> import torch
+    >>> prior = NegativeBinomialFree(torch.zeros(1), torch.zeros(1))
+    >>> q = NegativeBinomialFree.from_encoder(torch.tensor([0.5, 1.0]), prior)
+    >>> torch.distributions.kl_divergence(q, prior)
+    tensor([0.1245])
+    """
+
+    name: ClassVar[str] = "negative_binomial_free"
+    label: ClassVar[str] = "Negative binomial, free dispersion"
+    n_params: ClassVar[int] = 2
+    divergence: ClassVar[str] = "quadrature, to 1e-6 for dispersions within 1e4 of each other"
+
+    @classmethod
+    def from_encoder(cls, raw: Tensor, prior: Self | None, *, clamp: float | None = None) -> Self:
+        """Posterior from outputs (..., 2K): residuals on the prior's log-rates, then on its log dispersions.
+
+        With `clamp` the log-rate is softly bounded above by it and its residual by 10, that of the log dispersion by
+        10 on both sides.
+
+        Raises
+        ------
+        ValueError
+            Without a prior.
+        """
+        rate, dispersion = split_blocks(raw, cls.n_params)
+        log_rate, given = residual_log_rate(cls, rate, prior, clamp)
+        if clamp is not None:
+            dispersion = softclamp_symmetric(dispersion, RESIDUAL_LIMIT)
+        return cls(log_rate, given.log_dispersion + dispersion, validate_args=False)
+
+
+@register_kl(NegativeBinomialFree, NegativeBinomialFree)
+def _kl_negative_binomial_free(q: NegativeBinomialFree, p: NegativeBinomialFree) -> Tensor:
+    shared = shared_dispersion_kl(q.log_rate, p.log_rate, p.log_dispersion)
+    return shared + unequal_dispersion_kl(q.log_rate, q.log_dispersion, p.log_dispersion)

@@ -1,0 +1,254 @@
+"""Layers of counts: each layer sets the prior of the one below, the lowest makes the pixels. Written for one fit."""
+
+from collections.abc import Iterator
+from itertools import pairwise
+from typing import ClassVar, Literal, NamedTuple, final
+
+import torch
+from torch import Tensor, nn
+from torch.distributions import kl_divergence
+
+from ..distributions._law import Law, softclamp_above
+from ..distributions._random import Generator
+from ..networks import LinearNetwork, build_encoder, dense_macs
+from ..objectives import FreeEnergy
+from ._model import LatentModel
+from .coded import Coded
+
+RATE = "log_rate"
+"""The prior's parameter that the layer above moves."""
+
+
+class Layer(NamedTuple):
+    """One layer, given the codes above it."""
+
+    posterior: Law
+    prior: Law
+    code: Tensor
+    """(B, K_l) what is handed down: a sample, hard or relaxed, or the mean."""
+
+
+@final
+class HierarchicalVAE(LatentModel):
+    r"""Variational autoencoder with two or more layers of spike counts and top-down conditional priors.
+
+    .. math:: z_L \sim \mathrm{law}(b_L),\quad z_l \mid z_{l+1} \sim \mathrm{law}(b_l + W_l z_{l+1}),\quad
+        x \mid z_1 \sim \mathrm{likelihood}(\mathrm{decoder}(z_1))
+
+    in log firing rates. The posterior follows the same path from above to below, each layer by the encoder's residual
+    on its conditional prior: :math:`\log\lambda_l = b_l + W_l z_{l+1} + \delta_l(x)`. Units are numbered from the
+    lowest layer up, in codes, laws and tables alike.
+
+    The coding rate of a layer is exact given the codes above, which are sampled (relaxed in training); with a linear
+    decoder and Gaussian pixels so is the distortion. The rest is Monte Carlo with one sample.
+
+    Parameters
+    ----------
+    shape
+        Stimulus shape, (D,) or (C, H, W).
+    latent
+        Name of a law of counts with a firing rate and a residual on its prior (poisson, negative_binomial, ...).
+    n_latents, upper
+        Units of the lowest layer and of the layers above it, from below to above.
+    free_bits
+        Coding rate of a layer, in nats a stimulus, below which the objective does not ask it to fall further.
+    (others)
+        As the fields of :class:`spikevae.config.FitConfig` of the same names.
+
+    References
+    ----------
+    Sonderby et al. 2016 (arXiv 1602.02282), top-down posteriors and warm-up; Kingma et al. 2016 (arXiv 1606.04934),
+    free bits; Zhang et al. 2025 (arXiv 2508.05423), layers of negative binomial counts with residual posteriors.
+
+    Examples
+    --------
+    >>> model = HierarchicalVAE(
+    ...     (16,), latent="poisson", n_latents=8, upper=(4, 2), generator=torch.Generator().manual_seed(0)
+    ... )
+    >>> model.posterior(torch.ones(3, 16)).mean.shape, [layer.stop - layer.start for layer in model.layers]
+    (torch.Size([3, 14]), [8, 4, 2])
+    """
+
+    inference: ClassVar[str] = "hierarchical"
+
+    def __init__(
+        self,
+        shape: tuple[int, ...],
+        *,
+        latent: str,
+        n_latents: int,
+        upper: tuple[int, ...],
+        generator: torch.Generator,
+        free_bits: float = 0.0,
+        start: float = 0.5,
+        start_spread: float = 0.0,
+        encoder: str = "linear",
+        encoder_bias: bool = True,
+        decoder: str = "linear",
+        decoder_bias: bool = False,
+        hidden: tuple[int, ...] | None = None,
+        init_scale: float = 0.05,
+        clamp: float | None = None,
+        prior: Literal["learned", "closed_form", "fixed"] = "learned",
+        likelihood: Literal["gaussian", "bernoulli"] = "gaussian",
+        noise_variance: float | Literal["learned"] = 0.5,
+    ):
+        sizes = (n_latents, *upper)
+        super().__init__(shape, latent, sum(sizes), clamp)
+        ends = [sum(sizes[: i + 1]) for i in range(len(sizes))]
+        self.layers = [slice(end - size, end) for size, end in zip(sizes, ends)]
+        if RATE not in self.law.prior_params or len(sizes) < 2 or min(sizes) < 1 or prior != "learned":
+            raise ValueError(
+                f"layers need a law of counts with a log firing rate, one or more layers above the first and a learned "
+                f"prior, given {latent!r}, {list(upper)} above {n_latents} and {prior!r}"
+            )
+        self.free_bits = free_bits
+        n_params = self.law.n_params
+        self.encoder = build_encoder(
+            encoder,
+            self.shape,
+            n_params * self.n_latents,
+            bias=encoder_bias,
+            hidden=hidden,
+            init_scale=init_scale,
+            generator=generator,
+        )
+        self._generate(
+            n_inputs=n_latents,
+            decoder=decoder,
+            decoder_bias=decoder_bias,
+            hidden=hidden,
+            init_scale=init_scale,
+            start=start,
+            start_spread=start_spread,
+            prior=prior,
+            likelihood=likelihood,
+            noise_variance=noise_variance,
+            generator=generator,
+        )
+        self.down = nn.ModuleList(
+            LinearNetwork(above, below, False, init_scale, generator) for below, above in pairwise(sizes)
+        )
+        if encoder_bias:
+            bias = self.encoder.get_parameter("head.bias")
+            with torch.no_grad():
+                bias.copy_(torch.cat([self.law.initial_raw(size, start, residual=True) for size in sizes]))
+
+    def _conditional(self, index: int, above: Tensor | None) -> Law:
+        """p(z_l | z_{l+1}): batch shape (B, K_l), or (K_l,) for the highest layer."""
+        values = {name: getattr(self, f"prior_{name}")[self.layers[index]] for name in self.law.prior_params}
+        if above is not None:
+            log_rate = values[RATE] + self.down[index](above)
+            values[RATE] = log_rate if self.clamp is None else softclamp_above(log_rate, self.clamp)
+            values = {name: value.expand_as(log_rate) for name, value in values.items()}
+        return self.law.from_prior(values)
+
+    def _descend(
+        self, x: Tensor, generator: Generator | None, relaxed: tuple[float, str] | None = None
+    ) -> Iterator[Layer]:
+        """The layers from the highest to the lowest: sampled, relaxed if so told, or by means without a generator."""
+        n, outputs = self.law.n_params, self.encoder(x)
+        above: Tensor | None = None
+        for index in reversed(range(len(self.layers))):
+            units = self.layers[index]
+            prior = self._conditional(index, above)
+            q = self.law.from_encoder(outputs[..., n * units.start : n * units.stop], prior, clamp=self.clamp)
+            if generator is None or (relaxed and not index):  # of the lowest layer training takes the expectation
+                above = q.mean
+            elif relaxed is None:
+                above = q.sample(generator=generator)
+            else:
+                above = q.relaxed(temperature=relaxed[0], indicator=relaxed[1]).rsample(generator=generator)
+            yield Layer(q, prior, above)
+
+    def _joined(self, layers: list[Layer]) -> Law:
+        """All layers, the lowest first, as one law of batch shape (B, K)."""
+        laws = [layer.posterior for layer in reversed(layers)]
+        names = self.law.prior_params
+        return self.law.from_prior({name: torch.cat([getattr(law, name) for law in laws], -1) for name in names})
+
+    def posterior(self, x: Tensor, *, generator: Generator | None = None) -> Law:
+        """q(z | x), batch shape (B, K), given codes above that are sampled, or mean codes without a generator."""
+        return self._joined(list(self._descend(x, generator)))
+
+    def sample_codes(self, x: Tensor, *, generator: Generator) -> Tensor:
+        """Hard codes (B, K), all layers from one descent."""
+        return torch.cat([layer.code for layer in reversed(list(self._descend(x, generator)))], -1)
+
+    def coded(self, x: Tensor, *, generator: Generator) -> Coded:
+        """Codes of one descent, and coding rates given the codes above them."""
+        layers = list(self._descend(x, generator))
+        below, mean = layers[-1], self._joined(layers).mean
+        code = torch.cat([layer.code for layer in reversed(layers)], -1)
+        kl = torch.cat([kl_divergence(layer.posterior, layer.prior) for layer in reversed(layers)], -1)
+        distortion = super().expected_distortion(x, below.posterior)
+        if distortion is None:
+            distortion = self.distortion(x, code)
+        prior_mean = torch.cat([layer.prior.mean.expand_as(layer.code) for layer in reversed(layers)], -1)
+        return Coded(code, mean, kl, self.decode(code), self.decode(mean), distortion, prior_mean=prior_mean)
+
+    def generate(self, n: int, *, generator: Generator) -> tuple[Tensor, Tensor]:
+        """Codes (n, K) drawn from the model from above to below, and their mean pixels (n, D)."""
+        codes: list[Tensor] = []
+        for index in reversed(range(len(self.layers))):
+            prior = self._conditional(index, codes[-1] if codes else None)
+            codes.append(prior.sample(() if codes else (n,), generator=generator))
+        code = torch.cat(codes[::-1], -1)
+        return code, self.decode(code)
+
+    def decode(self, code: Tensor) -> Tensor:
+        """Mean pixels (B, D) of codes (B, K), which the lowest layer alone makes."""
+        return super().decode(code[..., self.layers[0]])
+
+    def distortion(self, x: Tensor, code: Tensor) -> Tensor:
+        """(B,) nats of the stimuli given codes (B, K)."""
+        return super().distortion(x, code[..., self.layers[0]])
+
+    def expected_distortion(self, x: Tensor, q: Law) -> None:
+        """None: the expectation over the layers above has no closed form."""
+
+    def inference_macs(self) -> int:
+        """Multiply-accumulates of the encoder and of all conditional priors."""
+        return dense_macs(self.encoder, self.n_features) + self._down_macs()
+
+    def decoder_macs(self) -> int:
+        """Multiply-accumulates from codes to pixels, without the priors, whose cost is inference's."""
+        return dense_macs(self.decoder, self.layers[0].stop)
+
+    def fan_outs(self) -> list[int]:
+        """Synapses that each unit drives: the decoder's from the lowest layer, else the units of the layer below."""
+        sizes = [units.stop - units.start for units in self.layers]
+        lowest = super().fan_outs()[: sizes[0]]
+        return lowest + [below for below, size in pairwise(sizes) for _ in range(size)]
+
+    def _down_macs(self) -> int:
+        return sum(dense_macs(net, units.stop - units.start) for net, units in zip(self.down, self.layers[1:]))
+
+    def forward(
+        self,
+        x: Tensor,
+        beta: Tensor | float,
+        spike_price: Tensor | float,
+        *,
+        exact: bool,
+        temperature: float = 0.05,
+        indicator: str = "cubic",
+        generator: Generator | None = None,
+    ) -> FreeEnergy:
+        """Free energy of a batch; see :meth:`LatentModel.forward`. `exact` is of the lowest layer's distortion."""
+        assert generator is not None, "layers above the first are sampled"
+        layers = list(self._descend(x, generator, (temperature, indicator)))
+        below = layers[-1].posterior
+        if exact:
+            expected = super().expected_distortion(x, below)
+            assert expected is not None, "the configuration allows exact only where there is a closed form"
+            distortion = expected.mean()
+        else:
+            relaxed = below.relaxed(temperature=temperature, indicator=indicator).rsample(generator=generator)
+            distortion = super().distortion(x, relaxed).mean()
+        rates = [kl_divergence(layer.posterior, layer.prior).sum(-1).mean() for layer in layers]
+        kl = torch.stack(rates)
+        spikes = torch.stack([layer.posterior.mean.sum(-1).mean() for layer in layers]).sum()
+        total = distortion + beta * kl.clamp_min(self.free_bits).sum() + spike_price * spikes
+        none = torch.zeros_like(spikes)
+        return FreeEnergy(total, distortion, kl.sum(), spikes, none, none, none)
