@@ -94,8 +94,8 @@ class _Sums:
     def add(self, x: Tensor, coded: Coded) -> None:
         """Account for a batch (B, D). One with a value that is not finite is only counted as bad."""
         code, mean, pixels, pixels_of_mean = coded.code, coded.mean, coded.pixels, coded.pixels_of_mean
-        given = [value for value in (coded.kl, coded.prior_mean) if value is not None]
-        if self._bad(code, mean, pixels, pixels_of_mean, coded.distortion, *given):
+        posterior = [value for value in (coded.kl, coded.prior_mean) if value is not None]
+        if self._bad(mean, *posterior) or self._bad(code, pixels, pixels_of_mean, coded.distortion):
             return
         self.n_stimuli += len(x)
         nonzero, square = code != 0, code.square()
