@@ -39,6 +39,7 @@ LAYERS = {
     "sweep": 6,
     "bench": 6,
     "gradient_study": 6,
+    "count_fits": 6,
     "reporting": 7,
     "cli": 8,
     "__main__": 9,

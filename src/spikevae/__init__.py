@@ -9,6 +9,7 @@ if TYPE_CHECKING:
     from . import data as data
     from .config import FitConfig as FitConfig
     from .config import SweepConfig as SweepConfig
+    from .count_fits import fit_counts as fit_counts
     from .distributions import LAWS as LAWS
     from .estimator import SpikeVAE as SpikeVAE
     from .estimator import load_model as load_model
@@ -31,6 +32,7 @@ _HOME = {
     "report": ("reporting", "build_report"),
     "RunFolder": ("sweep", "RunFolder"),
     "Sweep": ("sweep", "Sweep"),
+    "fit_counts": ("count_fits", "fit_counts"),
     "data": ("data", None),
 }
 __all__ = [*_HOME, "__version__"]

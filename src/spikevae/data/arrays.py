@@ -33,13 +33,13 @@ def read_array(config: DataConfig) -> Images:
     if not path.is_file():
         raise ValueError(f"source 'array': {path} is no file")
     try:
-        arrays = _load(path)
+        arrays = load_arrays(path)
         return _assemble(path, arrays)
     except (ValueError, OSError, EOFError, KeyError, zipfile.BadZipFile) as error:
         raise ValueError(f"source 'array': {path}: {error}") from error
 
 
-def _load(path: Path) -> dict[str, np.ndarray]:
+def load_arrays(path: Path) -> dict[str, np.ndarray]:
     """All arrays of a file by name; an .npy file holds one, named `x`."""
     if path.suffix.lower() == ".npy":
         return {"x": np.load(path, mmap_mode="r", allow_pickle=False)}

@@ -1,0 +1,151 @@
+"""How useful for classification are codes of digits, by law? k-nearest neighbours from few labels, and shattering.
+
+Models with MLP encoder and decoder are trained on digits without labels at one recipe and budget; features are mean
+codes. Published figures (Vafaii, Galor & Yates 2024, arXiv 2405.14473; convolutions, all of MNIST) are beside.
+
+    python benchmarks/digits.py --digits mnist:FOLDER --json FILE
+"""
+
+import argparse
+import json
+import math
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from scipy.stats import t as student
+
+from spikevae.config import FitConfig
+from spikevae.data import load
+from spikevae.evaluate import evaluate
+from spikevae.metrics.probes import knn_accuracy, shattering_dimensionality
+from spikevae.training import Stack, train
+
+ROWS: dict[str, dict[str, Any]] = {
+    "Poisson": {"latent": "poisson"},
+    "negative binomial": {"latent": "negative_binomial"},
+    "categorical": {"latent": "categorical"},
+    "Gaussian": {"latent": "gaussian"},
+    "Poisson, 10 units above": {"latent": "poisson", "upper": (10,)},
+}
+PUBLISHED: dict[tuple[str, int], tuple[float, float, float]] = {  # 200 labels, 1000 labels, shattering
+    ("Poisson", 10): (0.815, 0.919, 0.797),
+    ("Poisson", 50): (0.825, 0.927, 0.935),
+    ("categorical", 10): (0.705, 0.800, 0.795),
+    ("categorical", 50): (0.770, 0.880, 0.899),
+    ("Gaussian", 10): (0.673, 0.813, 0.758),
+    ("Gaussian", 50): (0.604, 0.746, 0.743),
+}
+SHARED = {"encoder": "mlp", "decoder": "mlp", "hidden": (256,), "beta": 1.0, "batch_size": 200, "start": -1.0}
+SIZES, N_LABELS, N_PROBED, DRAWS = (10, 50), (200, 1000), 4000, 5
+"""Latent units; labels; training digits of the logistic probes; draws of the labelled digits."""
+
+
+def interval(values: list[float]) -> tuple[float, float]:
+    """Mean and half-width of its 95 % interval over seeds (Student)."""
+    n = len(values)
+    return float(np.mean(values)), float(np.std(values, ddof=1) / math.sqrt(n) * student.ppf(0.975, n - 1))
+
+
+def probed(model: Any, digits: Any, seed: int) -> dict[str, float]:
+    """What one model's mean codes are good for."""
+    with torch.inference_mode():
+        codes, unseen = (
+            model.posterior(torch.from_numpy(part)).mean.double().numpy() for part in (digits.train, digits.test)
+        )
+    labels, unseen_labels = digits.train_labels, digits.test_labels
+    draws = [
+        knn_accuracy(codes, labels, unseen, unseen_labels, n_labels=N_LABELS, rng=np.random.default_rng([seed, draw]))
+        for draw in range(DRAWS)
+    ]
+    metrics = evaluate(model, digits.test, seed=seed).metrics
+    return {
+        **{f"knn_{n}": float(np.mean([draw[n] for draw in draws])) for n in N_LABELS},
+        "shattering": shattering_dimensionality(codes[:N_PROBED], labels[:N_PROBED], unseen, unseen_labels),
+        "r2": metrics.r2_pooled_mean_code,
+        "kl": metrics.kl,
+        "zeros": metrics.fraction_zeros,
+        "spikes": metrics.spikes,
+    }
+
+
+def pixels(digits: Any, seed: int) -> dict[str, float]:
+    """The same of the pixels themselves."""
+    found = [
+        knn_accuracy(
+            digits.train,
+            digits.train_labels,
+            digits.test,
+            digits.test_labels,
+            n_labels=N_LABELS,
+            rng=np.random.default_rng([seed, draw]),
+        )
+        for draw in range(DRAWS)
+    ]
+    return {f"knn_{n}": float(np.mean([draw[n] for draw in found])) for n in N_LABELS}
+
+
+def run(source: str, seeds: int, steps: int) -> list[dict[str, Any]]:
+    """One row for each law and size."""
+    digits = load(source)
+    x = torch.from_numpy(digits.train)
+    rows = []
+    for size in SIZES:
+        for name, options in ROWS.items():
+            given = {**SHARED, **options, "n_latents": size, "steps": steps}
+            configs = [FitConfig.from_recipe("default", **given, seed=seed) for seed in range(seeds)]
+            began = time.perf_counter()
+            stack = Stack(configs, x, (1, 28, 28))
+            train(stack)
+            models = [stack.result(index).model.requires_grad_(False) for index in range(seeds)]
+            found = [probed(model, digits, seed) for seed, model in enumerate(models)]
+            row = {"law": name, "n_latents": size, "seconds": time.perf_counter() - began}
+            rows.append(row | {key: interval([one[key] for one in found]) for key in found[0]})
+            print(f"{name}, K = {size}: {row['seconds']:.0f} s", flush=True)
+    floor = [pixels(digits, seed) for seed in range(seeds)]
+    rows.append({"law": "pixels", "n_latents": 784} | {key: interval([one[key] for one in floor]) for key in floor[0]})
+    return rows
+
+
+def shown(value: tuple[float, float] | None, digits: int = 3) -> str:
+    if value is None or not math.isfinite(value[0]):
+        return "–"
+    return f"{value[0]:.{digits}f} ± {value[1]:.{digits}f}".replace("-", "−")
+
+
+def table(rows: list[dict[str, Any]]) -> str:
+    """Markdown."""
+    lines = [
+        "| law | K | kNN, 200 labels (published) | 1000 (published) | shattering (published) | R² | nats | zeros |",
+        "|---|---|---|---|---|---|---|---|",
+    ]
+    for row in rows:
+        theirs = PUBLISHED.get((row["law"], row["n_latents"]))
+        cells = [
+            shown(row.get(key)) + (f" ({theirs[i]:.3f})" if theirs else "")
+            for i, key in enumerate(("knn_200", "knn_1000", "shattering"))
+        ]
+        cells += [shown(row.get("r2")), shown(row.get("kl"), 1), shown(row.get("zeros"))]
+        lines.append(f"| {row['law']} | {row['n_latents']} | " + " | ".join(cells) + " |")
+    return "\n".join(lines)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--digits", metavar="mnist:PATH", required=True)
+    parser.add_argument("--seeds", type=int, default=4, help="fits of each law, 3 or more")
+    parser.add_argument("--steps", type=int, default=2000)
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write the numbers there")
+    chosen = parser.parse_args()
+    if chosen.seeds < 3:
+        parser.error(f"--seeds {chosen.seeds}: intervals need three seeds or more")
+    rows = run(chosen.digits, chosen.seeds, chosen.steps)
+    print(f"\nMeans and 95 % intervals over {chosen.seeds} seeds.\n\n{table(rows)}")
+    if chosen.json is not None:
+        chosen.json.write_text(json.dumps(rows, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main()

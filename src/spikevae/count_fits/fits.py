@@ -1,0 +1,434 @@
+"""Maximum likelihood of laws of counts, one unit at a time but all units at once, and what tells the laws apart."""
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from numpy.typing import ArrayLike
+from scipy import special, stats
+from torch import Tensor
+
+from ..distributions import ConwayMaxwellPoisson, NegativeBinomial, Poisson, ZeroInflatedPoisson
+from ..distributions._law import Law
+from ..distributions.conway_maxwell_poisson import LOG_SHAPE_LIMIT
+from ..progress import Report
+
+MAX_COUNT = 1_000_000
+STEP = 3e-4
+"""Of numerical derivatives, in log parameters."""
+ITERATIONS, SHRINKS = 100, 16
+CLOSED = 1e-7
+"""Parameters that move by less than this have arrived."""
+ENOUGH = 1e-9
+"""Nats that a step must bring."""
+SLOTS_TRIED = 100_000
+"""A binomial of more slots than this many above the largest count is a Poisson law."""
+EXPECTED = 5.0
+"""Fewest expected trials of a bin in the test of fit."""
+LEVEL = 0.05
+"""False discovery rate of the dispersion tests."""
+
+LogLikelihood = Callable[[Tensor], Tensor]
+
+
+class Kind(NamedTuple):
+    """A law with parameters on the whole line."""
+
+    build: Callable[[Tensor, Tensor], Law]
+    start: Callable[[np.ndarray, np.ndarray, np.ndarray], np.ndarray]
+    """Second parameter from means, variances and fractions of zeros."""
+    inside: Callable[[np.ndarray, np.ndarray, np.ndarray], np.ndarray]
+    """Where the likelihood has its maximum inside, not in the limit that is the Poisson law."""
+    natural: dict[str, Callable[[Any], Tensor]]
+    """What is reported of a law besides its mean."""
+    limit: dict[str, float]
+    """The natural parameters that have a value in that limit."""
+
+
+KINDS: dict[str, Kind] = {
+    "negative_binomial": Kind(
+        NegativeBinomial,
+        lambda m, v, zero: np.log(m**2 / np.maximum(v - m, 0.02 * m)),
+        lambda m, v, zero: v > m,  # of the likelihood's own variance, over n: Levin and Reeds 1977
+        {"r": lambda law: law.log_dispersion.exp()},
+        {"r": math.inf},
+    ),
+    "zero_inflated_poisson": Kind(
+        ZeroInflatedPoisson,
+        lambda m, v, zero: np.full_like(m, -1.0),
+        lambda m, v, zero: zero > np.exp(-m),
+        {"rate_on": lambda law: law.log_rate.exp(), "off": lambda law: torch.sigmoid(law.logit_off)},
+        {"off": 0.0},
+    ),
+    "conway_maxwell_poisson": Kind(
+        ConwayMaxwellPoisson,
+        lambda m, v, zero: np.clip(np.log(m / np.maximum(v, 1e-3 * m)), -1.2, 1.2),
+        lambda m, v, zero: np.ones(len(m), dtype=bool),
+        {"rate": lambda law: law.rate, "shape": lambda law: law.shape},
+        {},
+    ),
+}
+LAWS = ("poisson", *KINDS, "binomial")
+"""The laws that are fitted, by their words in configurations."""
+N_PARAMETERS = {law: 1 if law == "poisson" else 2 for law in LAWS}
+
+
+@dataclass(frozen=True)
+class CountFits:
+    """Laws fitted to each unit."""
+
+    n_trials: int
+    """Trials."""
+    laws: tuple[str, ...]
+    """The laws that were fitted."""
+    units: list[dict[str, Any]]
+    """Per unit: ``mean`` and ``variance`` (unbiased), ``fano`` with ``fano_se``, ``zeros``, ``silent``; the dispersion
+    test's ``index`` (sum of squared deviations over the mean), ``p_value`` and ``dispersion`` ("over", "under",
+    "neither"); ``best_bic`` and ``best_aic``."""
+    fits: list[dict[str, Any]]
+    """Per unit and law: ``log_likelihood``, ``n_parameters``, ``aic``, ``bic``, ``weight`` (Akaike), fitted ``mean``,
+    ``variance`` and ``fano``, ``parameters`` and ``standard_errors`` (NaN where there is none), ``at_limit`` and
+    ``fit_p_value``."""
+    counts: np.ndarray
+    """(n_trials, n_units)."""
+
+    def of(self, unit: int, law: str) -> dict[str, Any]:
+        """One fit."""
+        return next(row for row in self.fits if (row["unit"], row["law"]) == (unit, law))
+
+    def share(self, criterion: str = "bic") -> dict[str, float]:
+        """For what share of the units that fire each law is best, by bic or aic."""
+        firing = [row for row in self.units if not row["silent"]]
+        return {law: sum(row[f"best_{criterion}"] == law for row in firing) / max(len(firing), 1) for law in self.laws}
+
+    def summary(self) -> str:
+        """Which law to take, in sentences."""
+        firing = [row for row in self.units if not row["silent"]]
+        if not firing:
+            return f"None of {len(self.units)} units fires: there is nothing to choose."
+        over, under = (sum(row["dispersion"] == word for row in firing) for word in ("over", "under"))
+        bic, aic = self.share(), self.share("aic")
+        best = max(bic, key=lambda law: bic[law])
+        silent = len(self.units) - len(firing)
+        quiet = f" ({silent} silent ones left out)" if silent else ""
+        return (
+            f"{len(firing)} units{quiet}, {self.n_trials} trials: {over} over-dispersed and {under} under-dispersed "
+            f"against Poisson at a false discovery rate of {LEVEL:.0%}. Best by BIC: {best} for {bic[best]:.0%} of "
+            f"units (by AIC {aic[best]:.0%}); as a latent law: latent = {best!r}."
+        )
+
+
+def fit_counts(counts: ArrayLike, laws: Sequence[str] = LAWS, *, report: Report | None = None) -> CountFits:
+    """Fit laws of counts to each unit of a recording by maximum likelihood.
+
+    Standard errors are from the observed information. Where the maximum lies in the limit in which a law is Poisson (a
+    negative binomial of under-dispersed counts, say) the fit is that limit, ``at_limit`` says so, and its second
+    parameter has no standard error. The dispersion test compares the sum of squared deviations over the mean with
+    chi-squared of n - 1 degrees of freedom, two-sided, and is corrected over units (Benjamini and Hochberg). Trials are
+    taken as independent repeats of one condition.
+
+    Parameters
+    ----------
+    counts
+        (n_trials, n_units) or (n_trials,) whole numbers, zero or more; two trials or more.
+    laws
+        Which: poisson, negative_binomial, zero_inflated_poisson, conway_maxwell_poisson, binomial.
+    report
+        Called with what is done, the whole, and words, as progress is made.
+
+    Raises
+    ------
+    ValueError
+        For counts that are negative, not whole, not finite, over a million, of another shape, or an unknown law.
+
+    References
+    ----------
+    Fisher 1950 (doi 10.2307/3001660) for the dispersion test; Goris, Movshon & Simoncelli 2014 (doi 10.1038/nn.3711)
+    for why cortical counts are over-dispersed; Schwarz 1978 and Akaike 1974 for the criteria.
+
+    Examples
+    --------
+    >>> rng = np.random.default_rng(0)
+    >>> found = fit_counts(rng.negative_binomial(2, 0.4, size=(500, 3)))
+    >>> [unit["best_bic"] for unit in found.units]
+    ['negative_binomial', 'negative_binomial', 'negative_binomial']
+    >>> row = found.of(0, "negative_binomial")
+    >>> bool(abs(row["parameters"]["r"] - 2) < 3 * row["standard_errors"]["r"])
+    True
+    """
+    z = _checked(counts)
+    unknown = [law for law in laws if law not in LAWS]
+    if unknown or not len(laws):
+        raise ValueError(f"unknown laws {unknown}: choose from {', '.join(LAWS)}")
+    n = len(z)
+    values, inverse = np.unique(z, return_inverse=True)
+    place = inverse.reshape(z.shape) + len(values) * np.arange(z.shape[1])
+    frequency = np.bincount(place.ravel(), minlength=len(values) * z.shape[1]).reshape(z.shape[1], -1)
+    unit_rows = _units(z)
+    firing = np.flatnonzero([not row["silent"] for row in unit_rows])
+    rows: list[dict[str, Any]] = []
+    for i, law in enumerate(dict.fromkeys(laws)):
+        if report is not None:
+            report(i, len(laws), law.replace("_", " "))
+        found = _fit(law, values.astype(float), frequency[firing].astype(float)) if len(firing) else []
+        rows += [{"unit": int(unit), "law": law, **row} for unit, row in zip(firing, found)]
+    rows.sort(key=lambda row: (row["unit"], laws.index(row["law"])))
+    for unit in firing:
+        own = [row for row in rows if row["unit"] == unit]
+        for row in own:
+            k = row["n_parameters"] = N_PARAMETERS[row["law"]]
+            row["aic"], row["bic"] = (2 * k - 2 * row["log_likelihood"], k * math.log(n) - 2 * row["log_likelihood"])
+        least = min(row["aic"] for row in own)
+        total = sum(math.exp((least - row["aic"]) / 2) for row in own)
+        for row in own:
+            row["weight"] = math.exp((least - row["aic"]) / 2) / total
+        for criterion in ("aic", "bic"):
+            unit_rows[unit][f"best_{criterion}"] = min(own, key=lambda row: row[criterion])["law"]
+    return CountFits(n, tuple(dict.fromkeys(laws)), unit_rows, rows, z)
+
+
+def _checked(counts: ArrayLike) -> np.ndarray:
+    z = np.asarray(counts)
+    if z.dtype.kind not in "buif":
+        raise ValueError(f"counts have type {z.dtype}; whole numbers are needed")
+    z = z[:, None] if z.ndim == 1 else z
+    if z.ndim != 2 or len(z) < 2 or not z.shape[1]:
+        raise ValueError(f"counts have shape {np.shape(counts)}; expected (n_trials, n_units), two trials or more")
+    if not np.isfinite(z).all():
+        raise ValueError("counts hold NaN or infinite values: leave these trials out")
+    if (z < 0).any() or (z != np.round(z)).any():
+        worst = z[(z < 0) | (z != np.round(z))][0]
+        raise ValueError(f"counts must be whole numbers, zero or more; found {worst:g}. Rates need a window's length")
+    if z.max() > MAX_COUNT:
+        raise ValueError(f"the largest count is {z.max():g}, more than {MAX_COUNT:,}")
+    return z.astype(np.int64)
+
+
+def _units(z: np.ndarray) -> list[dict[str, Any]]:
+    """What is known of each unit before any fit."""
+    n = len(z)
+    mean, variance = z.mean(0), z.var(0, ddof=1)
+    silent = mean == 0
+    safe = np.where(silent, 1.0, mean)
+    fano = variance / safe
+    influence = ((z - mean) ** 2 - variance) / safe - fano * (z - mean) / safe
+    index = (n - 1) * fano
+    p = np.minimum(1.0, 2 * np.minimum(stats.chi2.cdf(index, n - 1), stats.chi2.sf(index, n - 1)))
+    p = np.where(silent, np.nan, p)
+    adjusted = np.full(len(p), np.nan)
+    if (~silent).any():
+        adjusted[~silent] = stats.false_discovery_control(p[~silent])
+    return [
+        {
+            "unit": u,
+            "mean": float(mean[u]),
+            "variance": float(variance[u]),
+            "fano": math.nan if silent[u] else float(fano[u]),
+            "fano_se": math.nan if silent[u] else float(influence[:, u].std(ddof=1) / math.sqrt(n)),
+            "zeros": float((z[:, u] == 0).mean()),
+            "silent": bool(silent[u]),
+            "index": math.nan if silent[u] else float(index[u]),
+            "p_value": float(p[u]),
+            "p_adjusted": float(adjusted[u]),
+            "dispersion": "neither" if not adjusted[u] < LEVEL else "over" if fano[u] > 1 else "under",
+            "best_bic": None,
+            "best_aic": None,
+        }
+        for u in range(z.shape[1])
+    ]
+
+
+def _fit(law: str, values: np.ndarray, frequency: np.ndarray) -> list[dict[str, Any]]:
+    """Fits of one law to units of frequencies (U, V) of the values (V,), none of them silent."""
+    n = frequency.sum(1)
+    mean = frequency @ values / n
+    plain = _poisson(values, frequency, mean)
+    if law == "poisson":
+        return plain
+    if law == "binomial":
+        return _binomial(values, frequency, mean, plain)
+    kind, variance = KINDS[law], frequency @ values**2 / n - mean**2
+    zero = frequency[:, values == 0].sum(1) / n
+    inside = kind.inside(mean, variance, zero)
+    rows = [
+        {
+            **row,
+            "parameters": {"mean": row["mean"], **kind.limit},
+            "standard_errors": {"mean": row["standard_errors"]["mean"]} | dict.fromkeys(kind.limit, math.nan),
+            "at_limit": True,
+        }
+        for row in plain
+    ]
+    which = np.flatnonzero(inside)
+    if not len(which):
+        return rows
+    start = np.stack([np.log(mean), kind.start(mean, variance, zero)], -1)[which]
+    f, v = torch.from_numpy(frequency[which]), torch.from_numpy(values)
+
+    def build(u: Tensor) -> Law:
+        return kind.build(u[..., :1], u[..., 1:])
+
+    def log_likelihood(u: Tensor) -> Tensor:
+        return (f * build(u).log_prob(v)).sum(-1)
+
+    top, value, hessian = _maximise(log_likelihood, torch.from_numpy(start))
+
+    def natural(u: Tensor) -> Tensor:
+        law = build(u)
+        columns = [law.mean, law.variance / law.mean, *(of(law) for of in kind.natural.values())]
+        return torch.cat(columns, -1)
+
+    found, spread = natural(top), _delta(natural, top, hessian)
+    names = ["mean", "fano", *kind.natural]
+    laws = build(top)
+    mass = laws.log_prob(torch.arange(float(values.max()) + 1, dtype=torch.float64)).exp()
+    for i, u in enumerate(which.tolist()):
+        numbers = dict(zip(names, found[i].tolist()))
+        errors = dict(zip(names, spread[i].tolist()))
+        edge = law == "conway_maxwell_poisson" and abs(math.log(numbers["shape"])) > 0.98 * LOG_SHAPE_LIMIT
+        if edge:
+            errors["shape"] = errors["rate"] = math.nan
+        rows[u] = {
+            "log_likelihood": float(value[i]),
+            "mean": numbers["mean"],
+            "variance": numbers["mean"] * numbers["fano"],
+            "fano": numbers["fano"],
+            "parameters": {name: numbers[name] for name in names if name != "fano"},
+            "standard_errors": {name: errors[name] for name in names},
+            "at_limit": edge,
+            "fit_p_value": _fit_p(frequency[u], values, mass[i].numpy(), 2),
+        }
+    return rows
+
+
+def _poisson(values: np.ndarray, frequency: np.ndarray, mean: np.ndarray) -> list[dict[str, Any]]:
+    n = frequency.sum(1)
+    law = Poisson(torch.from_numpy(np.log(mean))[:, None])
+    total = (torch.from_numpy(frequency) * law.log_prob(torch.from_numpy(values))).sum(-1).numpy()
+    grid = np.arange(values.max() + 1)
+    return [
+        {
+            "log_likelihood": float(total[u]),
+            "mean": float(m),
+            "variance": float(m),
+            "fano": 1.0,
+            "parameters": {"mean": float(m)},
+            "standard_errors": {"mean": math.sqrt(m / n[u])},
+            "at_limit": False,
+            "fit_p_value": _fit_p(frequency[u], values, stats.poisson(m).pmf(grid), 1),
+        }
+        for u, m in enumerate(mean)
+    ]
+
+
+def _binomial(
+    values: np.ndarray, frequency: np.ndarray, mean: np.ndarray, plain: list[dict[str, Any]]
+) -> list[dict[str, Any]]:
+    """The number of slots by its profile likelihood, which has one peak; none if counts are not under-dispersed."""
+    grid = np.arange(values.max() + 1)
+    rows = []
+    for u, m in enumerate(mean.tolist()):
+        n, used = float(frequency[u].sum()), frequency[u] > 0
+        v, f = values[used], frequency[u][used]
+        most, variance = int(v.max()), float(f @ v**2 / n - m**2)
+
+        def profile(slots: int, v: np.ndarray = v, f: np.ndarray = f, n: float = n, m: float = m) -> float:
+            choose = special.gammaln(slots + 1) - special.gammaln(v + 1) - special.gammaln(slots - v + 1)
+            return float(f @ choose + n * (special.xlogy(m, m / slots) + special.xlogy(slots - m, 1 - m / slots)))
+
+        low, high = most, most + SLOTS_TRIED
+        while high - low > 2:
+            middle = (low + high) // 2
+            low, high = (middle, high) if profile(middle + 1) > profile(middle) else (low, middle + 1)
+        slots = max(range(low, high + 1), key=profile)
+        if variance >= m or slots >= most + SLOTS_TRIED - 1:
+            row = {**plain[u], "parameters": {"mean": m, "n": math.inf, "p": 0.0}, "at_limit": True}
+            row["standard_errors"] = {**plain[u]["standard_errors"], "n": math.nan, "p": math.nan}
+            rows.append(row)
+            continue
+        p = m / slots
+        error = math.sqrt(p * (1 - p) / (n * slots))
+        rows.append(
+            {
+                "log_likelihood": profile(slots),
+                "mean": float(m),
+                "variance": float(m * (1 - p)),
+                "fano": 1 - p,
+                "parameters": {"mean": float(m), "n": float(slots), "p": p},
+                "standard_errors": {"mean": slots * error, "n": math.nan, "p": error},
+                "at_limit": False,
+                "fit_p_value": _fit_p(frequency[u], values, stats.binom(slots, p).pmf(grid), 2),
+            }
+        )
+    return rows
+
+
+def _stencil(f: LogLikelihood, u: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Value (U,), gradient (U, 2) and Hessian (U, 2, 2) by central differences."""
+    moves = STEP * torch.tensor([[0, 0], [1, 0], [-1, 0], [0, 1], [0, -1], [1, 1], [-1, -1]], dtype=u.dtype)
+    here, right, left, up, down, both, neither = (f(u + move) for move in moves)
+    gradient = torch.stack([right - left, up - down], -1) / (2 * STEP)
+    xx, yy = right + left - 2 * here, up + down - 2 * here
+    xy = 0.5 * (both + neither - right - left - up - down + 2 * here)
+    hessian = torch.stack([torch.stack([xx, xy], -1), torch.stack([xy, yy], -1)], -2) / STEP**2
+    return here, gradient, hessian
+
+
+def _maximise(f: LogLikelihood, u: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Newton's ascent of each unit, the best of steps from whole to 2^-15; maximum, its value and its Hessian."""
+    shrink = 0.5 ** torch.arange(SHRINKS, dtype=u.dtype)
+    for _ in range(ITERATIONS):
+        here, gradient, hessian = _stencil(f, u)
+        size, axes = torch.linalg.eigh(-hessian)
+        size = size.abs().clamp_min(1e-6 * size.abs().amax(-1, keepdim=True)).clamp_min(1e-12)
+        step = (axes @ ((axes.mT @ gradient[..., None]) / size[..., None])).squeeze(-1).clamp(-2, 2)
+        tried = torch.stack([f(u + s * step) for s in shrink]).nan_to_num(nan=-math.inf)
+        best, place = tried.max(0)
+        moved = torch.where((best > here + ENOUGH)[:, None], shrink[place][:, None] * step, 0.0)
+        u = u + moved
+        if float(moved.abs().max()) < CLOSED:
+            break
+    here, _, hessian = _stencil(f, u)
+    return u, here, hessian
+
+
+def _delta(natural: Callable[[Tensor], Tensor], u: Tensor, hessian: Tensor) -> Tensor:
+    """Standard errors (U, Q) of functions of the parameters; NaN where the information is not positive."""
+    columns = []
+    for axis in range(2):
+        move = STEP * torch.eye(2, dtype=u.dtype)[axis]
+        columns.append((natural(u + move) - natural(u - move)) / (2 * STEP))
+    slope = torch.stack(columns, -1)
+    positive = torch.linalg.eigvalsh(-hessian)[:, 0] > 0
+    information = torch.where(positive[:, None, None], -hessian, torch.eye(2, dtype=u.dtype))
+    variance = (slope @ torch.linalg.inv(information) * slope).sum(-1)
+    return torch.where(positive[:, None], variance.clamp_min(0).sqrt(), math.nan)
+
+
+def _fit_p(frequency: np.ndarray, values: np.ndarray, mass: np.ndarray, n_parameters: int) -> float:
+    """p-value of Pearson's test on neighbouring counts pooled to `EXPECTED` trials; NaN if too few bins are left.
+
+    The last bin takes all larger counts. Parameters are those of the whole likelihood, so p is a little too large.
+    """
+    n = frequency.sum()
+    observed = np.zeros(len(mass))
+    observed[values.astype(int)] = frequency
+    expected = n * mass
+    expected[-1] = max(n - expected[:-1].sum(), 0.0)
+    bins: list[list[float]] = [[0.0, 0.0]]
+    for o, e in zip(observed, expected):
+        bins[-1][0] += o
+        bins[-1][1] += e
+        if bins[-1][1] >= EXPECTED:
+            bins.append([0.0, 0.0])
+    rest = bins.pop()
+    if not bins:
+        return math.nan
+    bins[-1] = [bins[-1][0] + rest[0], bins[-1][1] + rest[1]]
+    freedom = len(bins) - 1 - n_parameters
+    if freedom < 1:
+        return math.nan
+    return float(stats.chi2.sf(sum((o - e) ** 2 / e for o, e in bins), freedom))

@@ -1,0 +1,199 @@
+"""Laws fitted to spike counts: SciPy's likelihoods and optimisers, coverage of intervals, limits, files."""
+
+import json
+import math
+
+import numpy as np
+import pytest
+from scipy import optimize, stats
+
+import spikevae
+from spikevae.cli import main
+from spikevae.count_fits import fit_counts, read_counts
+
+N = 400
+
+
+@pytest.fixture(scope="module")
+def mixed():
+    """100 units each of negative binomial (m = 3, r = 2), Poisson (3) and binomial (6 of .5); one that is silent."""
+    rng = np.random.default_rng(3)
+    return np.concatenate(
+        [
+            rng.negative_binomial(2, 0.4, (N, 100)),
+            rng.poisson(3.0, (N, 100)),
+            rng.binomial(6, 0.5, (N, 100)),
+            np.zeros((N, 1), dtype=int),
+        ],
+        1,
+    )
+
+
+@pytest.fixture(scope="module")
+def found(mixed):
+    return fit_counts(mixed)
+
+
+def column(found, units, law, name, kind="parameters"):
+    return np.array([found.of(u, law)[kind][name] for u in units])
+
+
+@pytest.mark.parametrize(
+    ("units", "law", "name", "truth"),
+    [
+        (range(100), "negative_binomial", "mean", 3.0),
+        (range(100), "negative_binomial", "r", 2.0),
+        (range(100, 200), "poisson", "mean", 3.0),
+        (range(100, 200), "conway_maxwell_poisson", "shape", 1.0),
+        (range(200, 300), "binomial", "mean", 3.0),
+    ],
+)
+def test_intervals_cover_the_truth(found, units, law, name, truth):
+    """Of 100 intervals of 1.96 standard errors 86 to 100 cover (p < 1e-4 of fewer); errors off by 1.5 would fail."""
+    value, error = column(found, units, law, name), column(found, units, law, name, "standard_errors")
+    z = (value - truth) / error
+    assert np.mean(np.abs(z) < 1.96) >= 0.86
+    assert 0.75 < np.std(z) < 1.35
+
+
+def test_zero_inflated_intervals_cover_the_truth():
+    rng = np.random.default_rng(5)
+    z = rng.poisson(4.0, (N, 100)) * (rng.random((N, 100)) > 0.3)
+    found = fit_counts(z, ["zero_inflated_poisson"])
+    for name, truth in (("rate_on", 4.0), ("off", 0.3), ("mean", 2.8)):
+        score = (column(found, range(100), "zero_inflated_poisson", name) - truth) / column(
+            found, range(100), "zero_inflated_poisson", name, "standard_errors"
+        )
+        assert np.mean(np.abs(score) < 1.96) >= 0.86 and 0.75 < np.std(score) < 1.35
+
+
+def test_likelihoods_and_maxima_are_those_of_scipy(mixed, found):
+    z = mixed[:, 0]
+    row = found.of(0, "negative_binomial")
+
+    def minus(u):
+        m, r = np.exp(u)
+        return -stats.nbinom(r, r / (r + m)).logpmf(z).sum()
+
+    theirs = optimize.minimize(minus, [1.0, 1.0], method="Nelder-Mead", options={"xatol": 1e-8, "fatol": 1e-10})
+    assert row["log_likelihood"] == pytest.approx(-theirs.fun, abs=1e-6)
+    np.testing.assert_allclose([row["parameters"]["mean"], row["parameters"]["r"]], np.exp(theirs.x), rtol=1e-4)
+    assert row["aic"] == pytest.approx(4 + 2 * theirs.fun, abs=1e-5)
+    assert row["bic"] == pytest.approx(2 * math.log(N) + 2 * theirs.fun, abs=1e-5)
+
+    poisson = found.of(100, "poisson")
+    assert poisson["parameters"]["mean"] == pytest.approx(mixed[:, 100].mean())
+    assert poisson["log_likelihood"] == pytest.approx(stats.poisson(mixed[:, 100].mean()).logpmf(mixed[:, 100]).sum())
+    assert poisson["standard_errors"]["mean"] == pytest.approx(math.sqrt(mixed[:, 100].mean() / N))
+
+    binomial = found.of(200, "binomial")
+    z = mixed[:, 200]
+    profile = {n: stats.binom(n, z.mean() / n).logpmf(z).sum() for n in range(int(z.max()), 200)}
+    assert binomial["parameters"]["n"] == max(profile, key=profile.get)
+    assert binomial["log_likelihood"] == pytest.approx(max(profile.values()))
+
+
+def test_each_law_is_chosen_for_its_counts(found):
+    """At 400 trials BIC takes the law that made the counts for seven in ten units; its rival is Conway-Maxwell's."""
+    for start, law in ((0, "negative_binomial"), (100, "poisson"), (200, "binomial")):
+        chosen = [found.units[u]["best_bic"] for u in range(start, start + 100)]
+        assert chosen.count(law) >= 70, law
+    assert sum(found.share().values()) == pytest.approx(1.0)
+    assert all(sum(r["weight"] for r in found.fits if r["unit"] == u) == pytest.approx(1) for u in (0, 150, 250))
+    assert "latent = " in found.summary() and "1 silent" in found.summary()
+
+
+def test_limits_are_said(found):
+    """Under-dispersed counts: the negative binomial is Poisson, without an error of r; and so for the binomial."""
+    row = found.of(200, "negative_binomial")
+    assert row["at_limit"] and row["parameters"]["r"] == math.inf and math.isnan(row["standard_errors"]["r"])
+    assert row["log_likelihood"] == found.of(200, "poisson")["log_likelihood"]
+    assert found.of(0, "binomial")["at_limit"]
+    assert found.of(200, "zero_inflated_poisson")["parameters"]["off"] == 0.0
+
+
+def test_dispersion_test_is_uniform_under_poisson():
+    """300 units of Poisson counts: p-values are uniform (Kolmogorov-Smirnov p > 1e-3), next to none is discovered."""
+    found = fit_counts(np.random.default_rng(11).poisson(3.0, (200, 300)), ["poisson"])
+    assert stats.kstest([row["p_value"] for row in found.units], "uniform").pvalue > 1e-3
+    assert sum(row["dispersion"] != "neither" for row in found.units) <= 3
+    z = np.random.default_rng(11).poisson(3.0, (200, 300))[:, 0]
+    assert found.units[0]["index"] == pytest.approx(((z - z.mean()) ** 2).sum() / z.mean())
+
+
+def test_fano_errors_cover():
+    rng = np.random.default_rng(13)
+    found = fit_counts(rng.negative_binomial(3, 0.5, (2000, 150)), ["poisson"])
+    score = [(row["fano"] - 2.0) / row["fano_se"] for row in found.units]
+    assert 0.8 < np.std(score) < 1.25 and abs(np.mean(score)) < 0.4
+
+
+@pytest.mark.parametrize(
+    "z",
+    [np.full((20, 1), 4), np.array([[0], [1]]), np.array([[0], [0], [9]]), np.array([[1000], [1010], [990], [1005]])],
+    ids=["constant", "two trials", "one burst", "large"],
+)
+def test_odd_units_give_finite_numbers(z):
+    found = fit_counts(z)
+    assert all(math.isfinite(row["log_likelihood"]) and math.isfinite(row["bic"]) for row in found.fits)
+
+
+def test_nothing_fires():
+    found = fit_counts(np.zeros((5, 2), dtype=int))
+    assert found.fits == [] and "None of 2 units fires" in found.summary()
+
+
+@pytest.mark.parametrize(
+    ("counts", "message"),
+    [
+        (np.array([[1.5], [2.0]]), "whole numbers.*1.5"),
+        (np.array([[-1], [2]]), "found -1"),
+        (np.array([[np.nan], [2.0]]), "NaN"),
+        (np.zeros((1, 3)), "two trials"),
+        (np.array([["a"], ["b"]]), "type"),
+        (np.array([[2_000_000], [1]]), "1,000,000"),
+    ],
+)
+def test_bad_counts(counts, message):
+    with pytest.raises(ValueError, match=message):
+        fit_counts(counts)
+
+
+def test_unknown_law():
+    with pytest.raises(ValueError, match="choose from"):
+        spikevae.fit_counts(np.ones((3, 1), dtype=int), ["gaussian"])
+
+
+def test_command_line(tmp_path, capsys, mixed):
+    source, out = tmp_path / "c.npz", tmp_path / "out"
+    np.savez(source, counts=mixed[:, ::20], other=np.zeros(3))
+    assert main(["fit-counts", str(source), "--out", str(out)]) == 0
+    assert "latent = " in capsys.readouterr().out
+    assert (out / "fits.png").stat().st_size > 10_000
+    lines = (out / "fits.csv").read_text().splitlines()
+    assert len(lines) == 1 + 5 * 15 and lines[0].startswith("unit,law,log_likelihood")
+    assert json.loads((out / "fits.json").read_text())["n_trials"] == N
+    assert main(["fit-counts", str(source), "--out", str(out), "--law", "poisson", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["laws"] == ["poisson"]
+
+
+def test_files(tmp_path, capsys):
+    table = np.array([[1, 2], [3, 4]])
+    for name, write in (("a.npy", np.save), ("b.npz", lambda path, x: np.savez(path, x))):
+        write(tmp_path / name, table)
+        np.testing.assert_array_equal(read_counts(tmp_path / name), table)
+    for text in ("1,2\n3,4\n", "one,two\n1,2\n3,4\n"):
+        (tmp_path / "c.csv").write_text(text)
+        np.testing.assert_array_equal(read_counts(tmp_path / "c.csv"), table)
+    np.savez(tmp_path / "two.npz", a=table, b=table)
+    np.save(tmp_path / "pickled.npy", np.array([{}], dtype=object), allow_pickle=True)
+    (tmp_path / "broken.csv").write_text("1,2\n3\n")
+    for name, message in (
+        ("two.npz", "--key"),
+        ("pickled.npy", "pickle"),
+        ("no.npz", "no file"),
+        ("broken.csv", "row"),
+    ):
+        assert main(["fit-counts", str(tmp_path / name)]) != 0
+        said = capsys.readouterr().err
+        assert message in said.replace("\n", " ").lower() and name in said.replace("\n", "")
