@@ -400,7 +400,12 @@ def basis(side: Side) -> str:
 
 def _laws(found: Sequence[Finding]) -> str:
     """The laws of some findings in the words of figures."""
-    return " and ".join(dict.fromkeys(f.family.law_label for f in found))
+    labels = [label.replace(", free dispersion", " of free dispersion") for label in _distinct(found)]
+    return " and ".join([", ".join(labels[:-1]), labels[-1]] if len(labels) > 1 else labels)
+
+
+def _distinct(found: Sequence[Finding]) -> list[str]:
+    return list(dict.fromkeys(f.family.law_label for f in found))
 
 
 def _places(found: Sequence[Finding]) -> str:

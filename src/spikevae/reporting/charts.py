@@ -18,10 +18,10 @@ from .style import (
     GRID,
     INK,
     Axis,
+    colour,
     dash,
     log_ticks,
     marker,
-    size_colours,
     size_widths,
     worth_a_log,
 )
@@ -98,7 +98,7 @@ def _line(run: Run, curve: Curve, x: np.ndarray, y: np.ndarray, hover: list[str]
         "text": hover,
         "hoverinfo": "text",
         "line": {
-            "color": size_colours(run)[curve.n_latents],
+            "color": colour(run, curve.family, curve.n_latents),
             "dash": dash(curve.family),
             "width": size_widths(run)[curve.n_latents],
         },
@@ -158,7 +158,7 @@ def _band(run: Run, curve: Curve) -> dict[str, Any]:
     """The area between the low and the high price of a spike."""
     low, high = curve.mean("joules_low"), curve.mean("joules_high")
     keep = np.isfinite(low) & np.isfinite(high) & (low > 0)
-    red, green, blue = (int(size_colours(run)[curve.n_latents][i : i + 2], 16) for i in (1, 3, 5))
+    red, green, blue = (int(colour(run, curve.family, curve.n_latents)[i : i + 2], 16) for i in (1, 3, 5))
     return {
         "type": "scatter",
         "mode": "lines",
@@ -280,7 +280,7 @@ def starts(run: Run, metric: str) -> Chart | None:
                     "y": plain(b[metric] for _, b in own),
                     "text": hover,
                     "hoverinfo": "text",
-                    "marker": {"color": size_colours(run)[size], "symbol": symbol, "size": 8, "opacity": 0.8},
+                    "marker": {"color": colour(run, family, size), "symbol": symbol, "size": 8, "opacity": 0.8},
                     "showlegend": False,
                     "meta": {"family": family.index, "size": size},
                 }

@@ -22,12 +22,14 @@ from .style import (
     INK,
     MARKERS,
     dash,
+    family_colours,
     log_ticks,
     marker,
     size_colours,
     size_widths,
     worth_a_log,
 )
+from .style import colour as line_colour
 from .words import exact
 
 PNG_DPI = 110
@@ -138,8 +140,10 @@ def _keys(run: Run, figure: Any, *, lines: bool = True) -> None:
     """Legends below the axes: families by line and marker, latent sizes by colour and width."""
     from matplotlib.lines import Line2D
 
+    own = family_colours(run)
     families = [
-        Line2D([], [], color=GREY, linestyle=dash(f, static=True) if lines else "", marker=marker(f, static=True),
+        Line2D([], [], color=own[f.index % len(own)] if own else GREY,
+               linestyle=dash(f, static=True) if lines else "", marker=marker(f, static=True),
                markersize=5, label=literal(f.label))
         for f in run.families
     ]  # fmt: skip
@@ -156,12 +160,12 @@ def _keys(run: Run, figure: Any, *, lines: bool = True) -> None:
 
 def _against_beta(run: Run, axes: Any, metric: str) -> None:
     log = AXES[metric].log
-    colours, widths = size_colours(run), size_widths(run)
+    widths = size_widths(run)
     for curve in curves(run.best):
         mean = _positive(curve.mean(metric), log)
         if not np.isfinite(mean).any():
             continue
-        colour = colours[curve.n_latents]
+        colour = line_colour(run, curve.family, curve.n_latents)
         bars = [mean - curve.low(metric), curve.high(metric) - mean]
         style = {"color": colour, "linestyle": dash(curve.family, static=True)}
         axes.errorbar(
@@ -200,13 +204,16 @@ def cost_figure(run: Run, folder: Path) -> Static:
 
 def frontier_figure(run: Run, folder: Path) -> Static:
     """Distortion against bits and against joules, all families on one axis."""
-    colours, widths = size_colours(run), size_widths(run)
+    widths = size_widths(run)
     with canvas(1, 2, 4.2, 3.6, key_rows=_key_rows(run)) as (figure, axes):
         for ax, x_metric in zip(axes[0], ("bits", "joules")):
             log = AXES[x_metric].log
             for curve in curves(run.best):
                 x, y = _positive(curve.mean(x_metric), log), curve.mean("distortion")
-                style = {"color": colours[curve.n_latents], "linestyle": dash(curve.family, static=True)}
+                style = {
+                    "color": line_colour(run, curve.family, curve.n_latents),
+                    "linestyle": dash(curve.family, static=True),
+                }
                 ax.plot(x, y, marker=marker(curve.family, static=True), markersize=4,
                         linewidth=widths[curve.n_latents], **style)  # fmt: skip
             _label(ax, x_metric, "distortion", log_x=log)
@@ -308,14 +315,14 @@ def start_figure(run: Run, folder: Path) -> Static | None:
     pairs = start_pairs(run)
     if not pairs:
         return None
-    colours = size_colours(run)
     with canvas(1, 2, 3.8, 3.6, key_rows=_key_rows(run)) as (figure, axes):
         for ax, metric in zip(axes[0], ("fit_objective", "firing_rate")):
             log = AXES[metric].log
             values = np.array([[low[metric], high[metric]] for low, high in pairs])
             keep = np.isfinite(values).all(axis=1) & ((values > 0).all(axis=1) if log else True)
             for (low, _), (x, y) in zip([p for p, k in zip(pairs, keep) if k], values[keep]):
-                ax.plot(x, y, marker(low.family, static=True), color=colours[low.n_latents], markersize=4, alpha=0.8)
+                ax.plot(x, y, marker(low.family, static=True), markersize=4, alpha=0.8,
+                        color=line_colour(run, low.family, low.n_latents))  # fmt: skip
             if keep.any():
                 ends = [values[keep].min(), values[keep].max()]
                 ax.plot(ends, ends, "--", color=GREY, linewidth=0.8)

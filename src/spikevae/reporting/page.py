@@ -15,7 +15,7 @@ from .figures import Static
 from .pictures import Picture
 from .reading import Run
 from .sections import Section, figure_sections, picture_sections
-from .style import size_colours, size_widths
+from .style import GREY, family_colours, size_colours, size_widths
 from .tables import SIDE_COLUMNS, columns, side_rows, slope_tables
 from .words import exact, shown
 
@@ -146,12 +146,15 @@ def family_swatches(run: Run) -> list[dict[str, Any]]:
         '<path d="M19 1l5 4-2 6h-6l-2-6z"/>',
         '<path d="M19 1l1.5 3.5 4 .5-3 2.5 1 4-3.500-2-3.500 2 1-4-3-2.500 4-.5z"/>',
     )
+    own = family_colours(run)
+    colours = [own[f.index % len(own)] if own else GREY for f in run.families]
     return [
         {
             "index": f.index,
+            "colour": colour,
             "label": f.label,
             "dashes": dashes[f.index % len(dashes)],
-            "marker": Markup(f'<g fill="#59636e">{shapes[f.index % len(shapes)]}</g>'),
+            "marker": Markup(f'<g fill="{colour}">{shapes[f.index % len(shapes)]}</g>'),
         }
-        for f in run.families
+        for f, colour in zip(run.families, colours)
     ]

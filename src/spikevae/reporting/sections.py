@@ -10,7 +10,7 @@ from .figures import Static
 from .physiology import Shown
 from .pictures import MAX_ATOMS, Picture
 from .reading import MAX_SHOWN_FAMILIES, Run
-from .style import AXES
+from .style import AXES, family_colours
 
 
 @dataclass(frozen=True)
@@ -108,9 +108,12 @@ def points(run: Run) -> str:
     hollow = (
         "Hollow markers: not every seed is flagged converged." if n > 1 else "Hollow markers: not flagged converged."
     )
-    return (
-        f"Best of starts, {seeds}. Colour and line width: K. Line and marker: family. {hollow} Hover or tap for values."
+    signs = (
+        "Colour, line and marker: family."
+        if family_colours(run)
+        else "Colour and line width: K. Line and marker: family."
     )
+    return f"Best of starts, {seeds}. {signs} {hollow} Hover or tap for values."
 
 
 PLANS = (

@@ -1,5 +1,5 @@
 """One look for static and interactive figures: a colour and a width for each latent size, a line and a marker for
-each family."""
+each family, and a colour too where there is one size."""
 
 import math
 from dataclasses import dataclass
@@ -12,6 +12,7 @@ from .reading import Run
 
 INK, GREY, GRID = "#1b1f24", "#59636e", "#d8dee4"
 BETA_COLOURS = ("#0072B2", "#E69F00", "#D55E00")  # Okabe-Ito: lowest beta, near 1, highest
+FAMILY_COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#1b1f24", "#8C8C00")
 DASHES = (("solid", "-"), ("dash", "--"), ("dot", ":"), ("dashdot", "-."), ("longdash", (0, (8, 3))))
 MARKERS = (("circle", "o"), ("square", "s"), ("diamond", "D"), ("triangle-up", "^"), ("pentagon", "p"), ("star", "*"))
 
@@ -71,6 +72,17 @@ def size_colours(run: Run) -> dict[int, str]:
 
     n = len(run.sizes)
     return {k: to_hex(colormaps["viridis"](0.82 * i / max(1, n - 1))) for i, k in enumerate(run.sizes)}
+
+
+def family_colours(run: Run) -> tuple[str, ...]:
+    """Where there is one latent size, families have colours (Okabe-Ito) too; elsewhere none."""
+    return FAMILY_COLOURS if len(run.sizes) == 1 and len(run.families) > 1 else ()
+
+
+def colour(run: Run, family: Family, size: int) -> str:
+    """Of a line: its latent size's or, where there is one size, its family's."""
+    own = family_colours(run)
+    return own[family.index % len(own)] if own else size_colours(run)[size]
 
 
 def size_widths(run: Run) -> dict[int, float]:
