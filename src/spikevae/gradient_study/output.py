@@ -18,6 +18,8 @@ SHOWN = {  # colour (Okabe-Ito), line, marker
     "implicit Gamma": ("#8C8C00", "-.", "*"),
 }
 FLOOR = 1e-4
+BIASES, RATES = (5e-3, 1.5), (6e-3, 170.0)
+"""Ends of the axes, alike for both decoders."""
 TRUSTED = 2.0  # a bias below this many standard errors is not told from none
 
 
@@ -102,10 +104,19 @@ def figure(rows: Rows, path: Path) -> None:
             panels[0].set(title=f"{decoder} decoder, {units}\nbias at temperature {MIDDLE_TEMPERATURE:g}")
             panels[1].set(title=f"bias at {MIDDLE_RATE:g} spike per unit")
             panels[2].set(title=f"noise at temperature {MIDDLE_TEMPERATURE:g}")
+            for axis in panels[:2]:
+                axis.set_ylim(*BIASES)
             for axis, label in zip(panels, ("firing rate (spikes/unit)", "temperature", "firing rate (spikes/unit)")):
                 axis.set(xscale="log", yscale="log", xlabel=label)
+                if label == "temperature":
+                    ticks = sorted({row["temperature"] for row in rows["estimates"]})
+                    axis.set_xticks(ticks, [f"{t:g}" for t in ticks])
+                    axis.set_xticks([], minor=True)
+                    axis.set_xlim(0.8 * ticks[0], 1.25 * ticks[-1])
+                else:
+                    axis.set_xlim(*RATES)
                 axis.grid(color="#e3e7eb", linewidth=0.6)
-            panels[0].set_ylabel("length over that of the exact gradient")
+            panels[0].set_ylabel("length over that of the exact gradient\n(bias: where above two standard errors)")
             _training_panel(panels[3], _find(rows["training"], decoder=decoder))
         sheet.legend(handles.values(), handles.keys(), loc="outside lower center", ncols=4, frameon=False)
         sheet.savefig(path, dpi=130)

@@ -99,12 +99,13 @@ def quality(estimator: GradientEstimator, f: Any, log_rate: Tensor, n: int, seed
     length = float(exact.norm())
     variance = float(found.var(0).sum())
     distance = float((found.mean(0) - exact).square().sum())
-    norms = found.norm(dim=-1).clamp_min(1e-300)
+    tiny = torch.finfo(found.dtype).tiny
+    ways = found / found.abs().amax(-1, keepdim=True).clamp_min(tiny)  # squares of small estimates would underflow
     return Quality(
         bias=math.sqrt(max(distance - variance / n, 0.0)) / length,
         bias_error=math.sqrt(variance / n) / length,
         noise=math.sqrt(variance) / length,
-        cosine=float(((found @ exact) / (norms * length)).mean()),
+        cosine=float(((ways @ exact) / (ways.norm(dim=-1).clamp_min(tiny) * length)).mean()),
         seconds=seconds,
         evaluations=estimator.evaluations(len(log_rate)),
     )
