@@ -2,11 +2,15 @@
 
 import os
 import platform
+import time
 from pathlib import Path
 
 import torch
 
 import spikevae
+
+ENOUGH_SECONDS, FEWEST = 4.0, 2
+"""After so long, and so many counted repeats, a case is measured."""
 
 
 def machine() -> dict[str, str | int | float]:
@@ -31,3 +35,8 @@ def processor() -> str:
             if line.startswith("model name"):
                 return line.partition(":")[2].strip()
     return platform.processor() or "unknown"
+
+
+def enough(began: float, counted: int) -> bool:
+    """Whether a case has been timed for long enough (`perf_counter` seconds since `began`) after so many repeats."""
+    return counted >= FEWEST and time.perf_counter() - began > ENOUGH_SECONDS

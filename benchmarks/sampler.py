@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import torch
+from machine import enough
 from memory import LEAN_ENVIRONMENT, added_mib, can_measure
 from torch import Tensor
 
@@ -67,7 +68,10 @@ def milliseconds(case: Case, repeats: int) -> dict[str, float]:
     """Median time of a draw, the samplers by turns; the first round is not counted."""
     log_rate, generator = log_rates(case), torch.Generator().manual_seed(1)
     times: dict[str, list[float]] = {name: [] for name in SAMPLERS}
-    for _ in range(repeats + 1):
+    start = time.perf_counter()
+    for done in range(repeats + 1):
+        if enough(start, done - 1):
+            break
         for name, taken in times.items():
             began = time.perf_counter()
             draw(name, case, log_rate, generator)

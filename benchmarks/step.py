@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
+from machine import enough
 from memory import LEAN_ENVIRONMENT, added_mib, can_measure
 from published import PublishedStep
 
@@ -71,7 +72,10 @@ def milliseconds(case: Case, repeats: int) -> dict[str, float]:
     """Median time of a step of each variant, by turns; the first round is not counted."""
     steppers = {variant: stepper(variant, case) for variant in VARIANTS}
     times: dict[str, list[float]] = {variant: [] for variant in VARIANTS}
-    for _ in range(repeats + 1):
+    start = time.perf_counter()
+    for done in range(repeats + 1):
+        if enough(start, done - 1):
+            break
         for variant, step in steppers.items():
             count = 1 if variant == "published" else 4
             began = time.perf_counter()
