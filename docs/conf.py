@@ -34,6 +34,7 @@ html_math_renderer = "mathml"
 
 default_role = "code"  # single backticks in docstrings
 autodoc_member_order = "bysource"
+autodoc_inherit_docstrings = False  # those of torch refer to pages of its own
 autodoc_typehints = "signature"
 autodoc_default_options = {"members": True, "show-inheritance": True}
 napoleon_google_docstring = False

@@ -31,7 +31,7 @@ from spikevae.distributions import (
     ZeroInflatedPoisson,
     get_law,
 )
-from spikevae.distributions._law import softclamp_above, softclamp_symmetric
+from spikevae.distributions._law import Law, softclamp_above, softclamp_symmetric
 from spikevae.distributions._negative_binomial import NegativeBinomialBase
 from spikevae.distributions._random import poisson, standard_normal
 
@@ -409,6 +409,45 @@ def test_lanes_are_the_calls_alone_bit_for_bit(law):
         else:
             torch.testing.assert_close(z[i], z_alone)
         torch.testing.assert_close(raw.grad[i], lane.grad, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("dtype, tolerance", [(torch.float64, 1e-11), (torch.float32, 2e-4)])
+@pytest.mark.parametrize("clamp", [None, 3.0])
+@pytest.mark.parametrize("residual", [True, False])
+def test_encode_gives_what_the_laws_methods_give(law, residual, clamp, dtype, tolerance):
+    """Averages of a batch and all their gradients, by the law's own pass and by its methods in float64; two lanes."""
+    if not residual and not law.closed_form_prior:
+        pytest.skip("outputs are always relative to this law's prior")
+    drawn = 0.7 * torch.randn(2, 9, 16 * law.n_params, generator=seeded(0), dtype=torch.float64)
+    before = {key: 0.3 * torch.randn(2, 16, generator=seeded(1), dtype=torch.float64) for key in law.prior_params}
+    weights = torch.randn(4, 9, 16, generator=seeded(2), dtype=torch.float64)
+
+    def total(encode, raw, prior):
+        coded = encode(raw, law.from_prior(prior), residual=residual, clamp=clamp)
+        w, q = weights.to(raw), coded.posterior
+        value = 1.3 * coded.kl + (w[0, 0] * coded.mean).sum() + (w[0, 1] * coded.variance).sum()
+        value = value + (w[1] * q.mean).sum()
+        for w, key in zip(w[2:], law.prior_params):
+            value = value + (w * getattr(q, key)).sum()
+        known = () if coded.moments is None else (coded.moments,)
+        return value, (coded.kl, coded.mean, coded.variance, *known)
+
+    def both(encode, dtype):
+        raw = drawn.to(dtype).requires_grad_()
+        prior = {key: value.to(dtype).requires_grad_() for key, value in before.items()}
+        value, shown = torch.func.vmap(lambda r, p: total(encode, r, p))(raw, prior)
+        return [*shown[:3], *torch.autograd.grad(value.sum(), [raw, *prior.values()])], shown[3:]
+
+    found, moments = both(law.encode, dtype)
+    expected, _ = both(lambda *a, **k: Law.encode.__func__(law, *a, **k), torch.float64)
+    for ours, reference in zip(found, expected):
+        scale = float(reference.detach().abs().max())
+        torch.testing.assert_close(ours.double(), reference, rtol=tolerance, atol=tolerance * scale)
+    if moments:
+        for lane in range(2):
+            prior = law.from_prior({key: value[lane].to(dtype) for key, value in before.items()})
+            q = law.from_encoder(drawn[lane].to(dtype), prior if residual else None, clamp=clamp)
+            torch.testing.assert_close(moments[0][lane], q.moments().mean(-2), rtol=tolerance, atol=tolerance)
 
 
 @pytest.mark.parametrize("draw", [standard_normal, poisson])

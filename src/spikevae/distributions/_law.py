@@ -32,6 +32,8 @@ class Coded(NamedTuple):
     """(K,) mean over stimuli of the code's mean."""
     variance: Tensor
     """(K,) mean over stimuli of the code's variance."""
+    moments: Tensor | None = None
+    """(n_moments, K) mean over stimuli of :meth:`Law.moments` where it is known already, without gradient."""
 
 
 class Law(Distribution, ABC):

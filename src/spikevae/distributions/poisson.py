@@ -240,7 +240,7 @@ class Poisson(Law):
         log_rate, rate, kl, mean, _ = _Units.apply(raw, prior.log_rate, clamp)
         q = cls(log_rate, validate_args=False)
         q.rate = rate
-        return Coded(q, kl, mean, mean)
+        return Coded(q, kl, mean, mean, mean.detach().unsqueeze(0))
 
     @classmethod
     def initial_raw(cls, n_units: int, log_rate: float, residual: bool) -> Tensor:

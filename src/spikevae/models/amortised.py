@@ -131,6 +131,7 @@ class AmortisedVAE(LatentModel):
             distortion = self._mean_distortion(x, relaxed.rsample(generator=generator))
         spikes = coded.mean.sum(-1) if self.law.has_rate else torch.zeros_like(coded.kl)
         total = distortion + beta * coded.kl + spike_price * spikes
-        follows = self.prior_mode == "closed_form"
-        moments = q.moments().detach().mean(-2) if follows else torch.zeros_like(coded.kl)
+        moments = torch.zeros_like(coded.kl)
+        if self.prior_mode == "closed_form":
+            moments = q.moments().detach().mean(-2) if coded.moments is None else coded.moments
         return FreeEnergy(total, distortion, coded.kl, spikes, moments, q.mean.detach(), coded.variance.detach())
