@@ -100,8 +100,8 @@ def rectified_moments(loc: Tensor, log_scale: Tensor) -> tuple[Tensor, Tensor]:
 class _Units(torch.autograd.Function):
     """A batch of encoder outputs in few passes: location, log scale, means, and averages over the batch.
 
-    Values are those of the law's own methods, save that far below zero (u = -loc / scale > 3.5) means lose u^2 roundings
-    and variances u^4, of numbers that vanish there. The divergence is put together from each unit's averages; its
+    Values are those of the law's own methods, save that far below zero (u = -loc / scale > 3.5) means lose u^2
+    roundings and variances u^4, of numbers that vanish there. The divergence is put together from averages; its
     gradient is exact. The soft clamp L tanh(x / L) has slope 1 - (log scale / L)^2.
     """
 
