@@ -6,6 +6,7 @@ byte deep, and the rest of its digits drawn only where that byte leaves room for
 """
 
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from itertools import pairwise
 from typing import Any
 
@@ -125,10 +126,19 @@ def soft_counts(
 ) -> tuple[Tensor, Tensor]:
     """Relaxed counts of flat log-rates and their derivative; no cell may expect more than BUSY arrivals."""
     z, slope = torch.empty_like(log_rate), torch.empty_like(log_rate)
-    if len(z) == 0:
-        return z, slope
-    with np.errstate(divide="ignore", invalid="ignore"):  # a uniform number of 0, a rate of 0: no arrival
-        for block in zip(log_rate.split(BLOCK), z.split(BLOCK), slope.split(BLOCK)):
-            log_rates, counts, slopes = (x.numpy() for x in block)
-            fill(log_rates, counts, slopes, window, contributions, generator)
+    blocks = [
+        [x.numpy() for x in block] for block in zip(log_rate.split(BLOCK), z.split(BLOCK), slope.split(BLOCK))
+    ]
+
+    def draw(block: list[Array], own: torch.Generator) -> None:
+        with np.errstate(divide="ignore", invalid="ignore"):  # a uniform number of 0, a rate of 0: no arrival
+            fill(*block, window, contributions, own)
+
+    if len(blocks) == 1 and len(z) > 0:
+        draw(blocks[0], generator)
+    elif len(z) > 0:
+        seeds = torch.randint(2**62, (len(blocks),), generator=generator).tolist()
+        generators = [torch.Generator().manual_seed(seed) for seed in seeds]
+        with ThreadPoolExecutor(min(torch.get_num_threads(), len(blocks))) as pool:
+            list(pool.map(draw, blocks, generators))  # the list, so that an error is raised here
     return z, slope

@@ -78,6 +78,8 @@ class _Draw(torch.autograd.Function):
         if len(generator) != info.batch_size:
             raise ValueError(f"got {len(generator)} generators for {info.batch_size} lanes: give one generator a lane")
         lanes = [_Draw.apply(sampler, lane, alone) for lane, alone in zip(like.unbind(0), generator)]
+        if len(lanes) == 1:  # no copy
+            return tuple(drawn.unsqueeze(0) for drawn in lanes[0]), (0,) * len(lanes[0])
         draws = tuple(torch.stack(column) for column in zip(*lanes))
         return draws, (0,) * len(draws)
 

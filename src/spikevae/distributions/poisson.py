@@ -16,6 +16,9 @@ from .relaxations import GumbelPoisson, RelaxedPoisson, soft_counts
 RESIDUAL_LIMIT = 10.0
 """Soft upper bound of the residual log-rate where bounds are asked for, as published."""
 
+_FAR_ABOVE = 80.0
+"""Where the soft bound of a residual has long become flat, and e^x is still finite in float32."""
+
 _NEAR_ZERO = 0.02
 """Below this |x| the differences 1 + e^x (x - 1) and e^x - 1 - x are summed as series. Outside it they lose
 2 / |x| roundings at most, which is less than the rounding of x = difference of two log-rates costs."""
@@ -90,34 +93,49 @@ class _Units(torch.autograd.Function):
 
     With d = u - log rate_0 the divergence is sum e^u (d - 1) + rate_0, and its derivative to u is d e^u: no
     difference of large numbers stands in the gradient. The value, a monitor, loses what single precision loses in
-    the sum. The soft clamp u = x - log(1 + e^(x - L)) has slope 1 - e^(u - L).
+    the sum. A soft clamp x - log(1 + e^(x - L)) has slope 1 / (1 + e^(x - L)), which for the rates' is 1 - e^(u - L);
+    residuals on the prior have one of their own.
     """
 
     @staticmethod
-    def forward(raw: Tensor, prior: Tensor, limit: float | None) -> tuple[Tensor, ...]:
-        log_rate = raw if limit is None else raw - torch.exp(raw - limit).log1p_()
-        rate = log_rate.exp()
-        relative = log_rate - prior.unsqueeze(-2)
+    def forward(raw: Tensor, prior: Tensor, limit: float | None, residual: bool) -> tuple[Tensor, ...]:
+        row, slope = prior.unsqueeze(-2), raw.new_empty(0)
+        if limit is None:
+            log_rate = raw + row if residual else raw.view_as(raw)
+            rate = log_rate.exp()
+        elif not residual:
+            log_rate = raw - torch.exp(raw - limit).log1p_()
+            rate = log_rate.exp()
+        else:
+            bounded = raw.clamp_max(_FAR_ABOVE)
+            rate = bounded.exp()
+            excess = rate * math.exp(-RESIDUAL_LIMIT) + 1
+            slope = excess.reciprocal()
+            rate.mul_(slope).mul_(row.exp())  # bounded by e^10 of the prior's
+            above = rate * math.exp(-limit) + 1
+            rate.div_(above)
+            log_rate = bounded.add_(row).sub_(excess.mul_(above).log_())
+        relative = log_rate - row
         n = raw.shape[-2]
         mean = rate.mean(-2)
         weighted = torch.linalg.vecdot(rate.flatten(-2), relative.flatten(-2)) / n
         kl = weighted + (prior.exp() - mean).sum(-1)
-        return log_rate if limit is not None else raw.view_as(raw), rate, kl, mean, relative
+        return log_rate, rate, kl, mean, relative, slope
 
     @staticmethod
-    def setup_context(ctx: Any, inputs: tuple[Tensor, Tensor, float | None], output: tuple[Tensor, ...]) -> None:
-        _, rate, _, mean, relative = output
-        ctx.limit = inputs[2]
-        ctx.mark_non_differentiable(relative)
+    def setup_context(ctx: Any, inputs: tuple[Tensor, Tensor, float | None, bool], output: tuple[Tensor, ...]) -> None:
+        _, rate, _, mean, relative, slope = output
+        _, prior, ctx.limit, ctx.residual = inputs
+        ctx.mark_non_differentiable(relative, slope)
         ctx.set_materialize_grads(False)
-        ctx.save_for_backward(rate, relative, mean, inputs[1])
+        ctx.save_for_backward(rate, relative, mean, prior, slope)
 
     @staticmethod
     @once_differentiable
     def backward(
-        ctx: Any, to_log: Tensor | None, to_rate: Tensor | None, to_kl: Tensor | None, to_mean: Tensor | None, _: Any
-    ) -> tuple[Tensor | None, Tensor | None, None]:
-        rate, relative, mean, prior = ctx.saved_tensors
+        ctx: Any, to_log: Tensor | None, to_rate: Tensor | None, to_kl: Tensor | None, to_mean: Tensor | None, *_: Any
+    ) -> tuple[Tensor | None, ...]:
+        rate, relative, mean, prior, slope = ctx.saved_tensors
         n = rate.shape[-2]
         to_prior = None
         total = torch.zeros_like(rate[..., :1, :]) if to_mean is None else to_mean.unsqueeze(-2) / n
@@ -129,18 +147,25 @@ class _Units(torch.autograd.Function):
             total = to_rate + total
         total = total * rate
         if to_log is not None:
-            total = to_log + total
+            total = total.add_(to_log)
         if ctx.limit is not None:
             total = torch.addcmul(total, total, rate, value=-math.exp(-ctx.limit))
-        return total, to_prior, None
+        if ctx.residual:
+            if ctx.needs_input_grad[1]:
+                moved = total.sum(-2)
+                to_prior = moved if to_prior is None else to_prior + moved
+            if ctx.limit is not None:
+                total = total.mul_(slope)
+        return total, to_prior, None, None
 
     @staticmethod
-    def vmap(info: Any, in_dims: tuple[Any, ...], raw: Tensor, prior: Tensor, limit: float | None) -> Any:
+    def vmap(info: Any, in_dims: tuple[Any, ...], raw: Tensor, prior: Tensor, *options: Any) -> Any:
         lanes = [
             t.movedim(d, 0) if d is not None else t.expand(info.batch_size, *t.shape)
             for t, d in zip((raw, prior), in_dims)
         ]
-        return _Units.apply(*lanes, limit), (0,) * 5
+        found = _Units.apply(*lanes, *options)
+        return found, (0, 0, 0, 0, 0, 0 if found[5].numel() else None)
 
 
 def _stirling_residual(n: Tensor) -> Tensor:
@@ -235,9 +260,7 @@ class Poisson(Law):
     @classmethod
     def encode(cls, raw: Tensor, prior: Self, *, residual: bool, clamp: float | None = None) -> Coded:
         """Build the posterior and its averages in a few passes, with a hand-written backward."""
-        if residual:
-            raw = prior.log_rate + (raw if clamp is None else softclamp_above(raw, RESIDUAL_LIMIT))
-        log_rate, rate, kl, mean, _ = _Units.apply(raw, prior.log_rate, clamp)
+        log_rate, rate, kl, mean, *_ = _Units.apply(raw, prior.log_rate, clamp, residual)
         q = cls(log_rate, validate_args=False)
         q.rate = rate
         return Coded(q, kl, mean, mean, mean.detach().unsqueeze(0))
