@@ -126,9 +126,7 @@ def soft_counts(
 ) -> tuple[Tensor, Tensor]:
     """Relaxed counts of flat log-rates and their derivative; no cell may expect more than BUSY arrivals."""
     z, slope = torch.empty_like(log_rate), torch.empty_like(log_rate)
-    blocks = [
-        [x.numpy() for x in block] for block in zip(log_rate.split(BLOCK), z.split(BLOCK), slope.split(BLOCK))
-    ]
+    blocks = [[x.numpy() for x in block] for block in zip(log_rate.split(BLOCK), z.split(BLOCK), slope.split(BLOCK))]
 
     def draw(block: list[Array], own: torch.Generator) -> None:
         with np.errstate(divide="ignore", invalid="ignore"):  # a uniform number of 0, a rate of 0: no arrival
