@@ -8,14 +8,13 @@ codes. Published figures (Vafaii, Galor & Yates 2024, arXiv 2405.14473; convolut
 
 import argparse
 import json
-import math
 import time
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from scipy.stats import t as student
+from spread import interval, shown
 
 from spikevae.config import FitConfig
 from spikevae.data import load
@@ -41,12 +40,6 @@ PUBLISHED: dict[tuple[str, int], tuple[float, float, float]] = {  # 200 labels, 
 SHARED = {"encoder": "mlp", "decoder": "mlp", "hidden": (256,), "beta": 1.0, "batch_size": 200, "start": -1.0}
 SIZES, N_LABELS, N_PROBED, DRAWS = (10, 50), (200, 1000), 4000, 5
 """Latent units; labels; training digits of the logistic probes; draws of the labelled digits."""
-
-
-def interval(values: list[float]) -> tuple[float, float]:
-    """Mean and half-width of its 95 % interval over seeds (Student)."""
-    n = len(values)
-    return float(np.mean(values)), float(np.std(values, ddof=1) / math.sqrt(n) * student.ppf(0.975, n - 1))
 
 
 def probed(model: Any, digits: Any, seed: int) -> dict[str, float]:
@@ -107,12 +100,6 @@ def run(source: str, seeds: int, steps: int) -> list[dict[str, Any]]:
     floor = [pixels(digits, seed) for seed in range(seeds)]
     rows.append({"law": "pixels", "n_latents": 784} | {key: interval([one[key] for one in floor]) for key in floor[0]})
     return rows
-
-
-def shown(value: tuple[float, float] | None, digits: int = 3) -> str:
-    if value is None or not math.isfinite(value[0]):
-        return "–"
-    return f"{value[0]:.{digits}f} ± {value[1]:.{digits}f}".replace("-", "−")
 
 
 def table(rows: list[dict[str, Any]]) -> str:

@@ -10,7 +10,6 @@ zero and the photographs' standard deviation. R2 is of the mean code, pooled; th
 
 import argparse
 import json
-import math
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -18,7 +17,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from scipy.stats import t as student
+from spread import interval, shown
 from torch import Tensor
 from torch.distributions import kl_divergence
 
@@ -89,12 +88,6 @@ def measured(model: Any, x: Tensor, steps: int | None = None) -> dict[str, float
     }
 
 
-def interval(values: list[float]) -> tuple[float, float]:
-    """Mean and half-width of its 95 % interval over seeds (Student)."""
-    n = len(values)
-    return float(np.mean(values)), float(np.std(values, ddof=1) / math.sqrt(n) * student.ppf(0.975, n - 1))
-
-
 def compare(source: str = "bundled", digits: str | None = None, seeds: int = SEEDS) -> tuple[list[dict[str, Any]], str]:
     """Rows of every situation, and a Markdown table."""
     patches = load(source, patch=WIDE, n=N_TRAIN, n_test=N_TEST)
@@ -113,10 +106,6 @@ def compare(source: str = "bundled", digits: str | None = None, seeds: int = SEE
             row[f"{number}_gap"] = interval(gaps)
         rows.append(row)
     return rows, table(rows, seeds)
-
-
-def shown(value: tuple[float, float], digits: int) -> str:
-    return f"{value[0]:.{digits}f} ± {value[1]:.{digits}f}".replace("-", "−")
 
 
 def table(rows: list[dict[str, Any]], seeds: int) -> str:

@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
 
 BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
 
@@ -111,3 +112,39 @@ def test_convergence_benchmark_and_its_figure(
     assert convergence.first_within([0, 5], [3.0, 2.0], 1.2) is None
     convergence.figure(rows, tmp_path / "convergence.png")
     assert (tmp_path / "convergence.png").stat().st_size > 5000
+
+
+@pytest.mark.slow
+def test_inferences_benchmark(benchmarks: None, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    import inferences
+
+    for name, value in {"N_LATENTS": 8, "BETAS": (0.3, 1.0), "PRICES": (0.5, 1.0), "HORIZONS": (2, 4, 8)}.items():
+        monkeypatch.setattr(inferences, name, value)
+    small = {name: {**options, "steps": 5} for name, options in inferences.FAMILIES.items()}
+    monkeypatch.setattr(inferences, "FAMILIES", small)
+    x = torch.randn(300, 16, generator=torch.Generator().manual_seed(0))
+    rows = inferences.fit_all(x, x[:40], 3, lambda text: None)
+    assert len(rows) == 3 * 2 * (len(small) + 1)
+    rows = [
+        row | {"r2_at_12": row["r2_at_2"], "r2_at_1000": row["r2_at_8"]} if "r2_at_2" in row else row for row in rows
+    ]
+    text = inferences.page(rows, 3)
+    assert all(family in text for family in small) and "published finding" in text
+    inferences.figure({"noise": rows}, tmp_path / "f.png")
+    assert (tmp_path / "f.png").stat().st_size > 1000
+
+
+def test_numbers_at_equal_sparsity(benchmarks: None) -> None:
+    import inferences
+
+    def line(family: str, lift: float) -> list[dict[str, float | str]]:
+        return [
+            {"family": family, "seed": s, "zeros": z, "r2": 1 - z + lift + 0.01 * s}
+            for s in range(3)
+            for z in (0.2, 0.8)
+        ]
+
+    mean, half = inferences.at_equal(line("a", 0.1) + line("b", 0.0), "a", "b", "zeros", "r2", 3)
+    assert abs(mean - 0.1) < 1e-12 and half < 1e-12
+    apart = [row | {"zeros": row["zeros"] + 0.7} for row in line("b", 0.0)]
+    assert inferences.at_equal(line("a", 0.1) + apart, "a", "b", "zeros", "r2", 3) is None

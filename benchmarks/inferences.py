@@ -1,0 +1,269 @@
+"""Amortised, iterative and sparse-coding inference on one footing: fidelity, sparsity, spikes, energy and time.
+
+Every family is trained over a range of prices (beta; for sparse coding its own) and several seeds on the same stimuli.
+Each fit is a point of fidelity against sparsity, its distance from the ideal corner (R2 = 1, all codes zero) beside.
+Then the published qualitative findings are checked one by one, as differences within seeds with 95 % intervals.
+
+    python benchmarks/inferences.py folder:PHOTOGRAPHS mnist:FOLDER --out FOLDER
+"""
+
+import argparse
+import json
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from spread import interval, shown
+
+from spikevae.compare.points import milliseconds
+from spikevae.config import FitConfig
+from spikevae.data import load
+from spikevae.energy import hardware_joules
+from spikevae.evaluate import evaluate
+from spikevae.inference_energy import inference_energy
+from spikevae.metrics.sparsity import corner_distance
+from spikevae.models.iterative import IterativeVAE
+from spikevae.reporting.figures import canvas
+from spikevae.sparse_coder import SparseCoder
+from spikevae.training import Stack, train
+
+SEEDS, N_LATENTS, BATCH = 3, 128, 160
+BETAS, PRICES = (0.1, 0.3, 1.0, 3.0), (0.2, 0.5, 1.0, 2.0, 4.0)
+AT = 1.0
+"""The price of the table."""
+STEP_BY_STEP = {"inference": "iterative", "inference_steps": 12, "start": -3.0, "steps": 400}
+FAMILIES: dict[str, dict[str, Any]] = {
+    "amortised Poisson, linear": {},
+    "amortised Poisson, MLP": {"encoder": "mlp", "hidden": (256,), "steps": 2000, "start": -1.0},
+    "iterative Poisson": STEP_BY_STEP,
+    "iterative rectified Gaussian": {**STEP_BY_STEP, "latent": "rectified_gaussian"},
+    "iterative Gaussian": {**STEP_BY_STEP, "latent": "gaussian"},
+}
+SPARSE = "LCA"
+LOOKS = {
+    "amortised Poisson, linear": ("#E69F00", "s", "--"),
+    "amortised Poisson, MLP": ("#D55E00", "D", "--"),
+    "iterative Poisson": ("#0072B2", "o", "-"),
+    "iterative rectified Gaussian": ("#009E73", "^", "-."),
+    "iterative Gaussian": ("#59636e", "v", ":"),
+    SPARSE: ("#CC79A7", "P", "-"),
+}
+HORIZONS = (12, 64, 1000)
+"""Steps of inference: as in training, as in evaluations, and many."""
+N_TRAIN, N_TEST, N_FOLLOWED, PATCH = 20_000, 1000, 200, 12
+NUMBERS = ("r2_pooled", "r2_pooled_mean_code", "fraction_zeros", "lifetime_sparseness", "spikes", "joules")
+
+Row = dict[str, Any]
+
+
+def stimuli(source: str) -> tuple[torch.Tensor, torch.Tensor]:
+    """Training and test stimuli; photographs are cut into patches."""
+    cut = {} if source.startswith("mnist") else {"patch": PATCH, "n": N_TRAIN, "n_test": N_TEST}
+    data = load(source, **cut)
+    return torch.from_numpy(data.train), torch.from_numpy(data.test[:N_TEST])
+
+
+def measured(model: Any, x: torch.Tensor, family: str, price: float, seed: int) -> Row:
+    """All numbers of one fit."""
+    m = evaluate(model, x, seed=seed).metrics
+    row: Row = {"family": family, "price": price, "seed": seed} | {name: getattr(m, name) for name in NUMBERS}
+    row["corner"] = corner_distance(m.r2_pooled, m.fraction_zeros)
+    row["corner_mean_code"] = corner_distance(m.r2_pooled_mean_code, m.fraction_zeros)
+    row["inference_joules"] = hardware_joules(m.encoder_macs, 0.0)
+    if isinstance(model, IterativeVAE):
+        cost = inference_energy(model, x[:N_FOLLOWED], steps=HORIZONS[-1], seed=seed)
+        spent = np.cumsum(cost.joules)
+        row["inference_joules"] = float(spent[HORIZONS[1] - 1])
+        row |= {f"r2_at_{steps}": float(cost.r2[steps - 1]) for steps in HORIZONS}
+        budget = hardware_joules(model.n_features * model.n_latents, 0.0)  # that of a linear encoder
+        reached = inference_energy(model, x[:N_FOLLOWED], steps=HORIZONS[1], seed=seed)
+        row |= {"steps_to_95": reached.steps_to_share, "spikes_to_95": reached.spikes_to_share}
+        row |= {"joules_to_95": reached.joules_to_share, "r2_at_joules": {}}
+        for times in (1.1, 1.5, 2.0):
+            within = np.flatnonzero(spent <= times * budget)
+            row["r2_at_joules"][str(times)] = float(cost.r2[within[-1]]) if len(within) else float("nan")
+    return row
+
+
+def fit_all(x: torch.Tensor, test: torch.Tensor, seeds: int, say: Callable[[str], None]) -> list[Row]:
+    """A row a fit; the models at price `AT` of the first seed are timed one after another at the end."""
+    rows: list[Row] = []
+    timed: list[tuple[Row, Any]] = []
+    for family, options in FAMILIES.items():
+        say(family)
+        given = {"n_latents": N_LATENTS, "batch_size": BATCH, **options}
+        configs = [FitConfig.from_recipe("default", **given, beta=b, seed=s) for s in range(seeds) for b in BETAS]
+        stack = Stack(configs, x, (x.shape[1],))
+        train(stack)
+        for index, config in enumerate(configs):
+            model = stack.result(index).model.requires_grad_(False)
+            rows.append(measured(model, test, family, config.beta, config.seed))
+            if config.beta == AT:
+                timed.append((rows[-1], model))
+    say(SPARSE)
+    for seed in range(seeds):
+        for price in PRICES:
+            coder = SparseCoder(
+                N_LATENTS, price, inference="lca-soft", steps=200, batch_size=BATCH, random_state=seed
+            ).fit(x)
+            rows.append(measured(coder.model_, test, SPARSE, price, seed))
+            if price == AT:
+                timed.append((rows[-1], coder.model_))
+    say("time")
+    for row, model in timed:
+        row["ms"] = milliseconds(model, test[:256], row["seed"])
+    return rows
+
+
+def at_equal(rows: list[Row], one: str, other: str, shared: str, value: str, seeds: int) -> tuple[float, float] | None:
+    """`value` of one family minus that of the other where `shared` is equal: mean over the common range, by seed.
+
+    Both are straight lines between the fits of neighbouring prices. None where the ranges hardly meet.
+    """
+    gaps = []
+    for seed in range(seeds):
+        curves = []
+        for family in (one, other):
+            own = sorted((r[shared], r[value]) for r in rows if r["family"] == family and r["seed"] == seed)
+            curves.append(np.array(own).T)
+        low, high = (f(curve[0][end] for curve in curves) for f, end in ((max, 0), (min, -1)))
+        if not high - low > 0.02:
+            return None
+        places = np.linspace(low, high, 50)
+        a, b = (np.interp(places, *curve) for curve in curves)
+        gaps.append(float(np.mean(a - b)))
+    return interval(gaps)
+
+
+def findings(rows: list[Row], seeds: int) -> list[tuple[str, str, tuple[float, float] | None, bool | None]]:
+    """(published finding, what is measured, difference with interval, whether it holds) of one set of stimuli."""
+    at = [r for r in rows if r["price"] == AT and r["family"] == "iterative Poisson"]
+    trained, _, many = (f"r2_at_{steps}" for steps in HORIZONS)
+    later = interval([r[many] - r[trained] for r in at])
+    poisson, rectified = "iterative Poisson", "iterative rectified Gaussian"
+    best: dict[str, list[float]] = {
+        family: [min(r["corner"] for r in rows if r["family"] == family and r["seed"] == s) for s in range(seeds)]
+        for family in (poisson, SPARSE, "amortised Poisson, linear", "amortised Poisson, MLP")
+    }
+    found = [
+        (
+            "inference keeps improving past the training horizon",
+            f"R² of {HORIZONS[2]:,} steps − of {HORIZONS[0]}, β = {AT:g}",
+            later,
+        )
+    ]
+    for kind in ("linear", "MLP"):
+        for number, words in (("r2_pooled", "sampled codes"), ("r2_pooled_mean_code", "mean codes")):
+            gap = at_equal(rows, poisson, f"amortised Poisson, {kind}", "fraction_zeros", number, seeds)
+            text = f"iterative − amortised ({kind}), R² of {words} at equal zeros"
+            found.append(("iterative Poisson beats amortised Poisson in R² at equal zeros", text, gap))
+    gap = at_equal(rows, poisson, rectified, "r2_pooled", "fraction_zeros", seeds)
+    found.append(("the rectified Gaussian stays denser", "zeros of Poisson − rectified at equal R²", gap))
+    corner = interval([a - b for a, b in zip(best["amortised Poisson, linear"], best[poisson])])
+    found.append(("iterative comes nearer to the ideal corner", "distance of amortised (linear) − iterative", corner))
+    corner = interval([a - b for a, b in zip(best[poisson], best[SPARSE])])
+    found.append(("LCA comes nearer still", "distance of iterative Poisson − LCA", corner))
+    return [
+        (name, text, gap, None if gap is None or abs(gap[0]) <= gap[1] else gap[0] > 0) for name, text, gap in found
+    ]
+
+
+def table(rows: list[Row]) -> str:
+    """Markdown: the families at price `AT`."""
+    columns: dict[str, tuple[str, float, int]] = {
+        "R², sampled": ("r2_pooled", 1, 3),
+        "R², mean code": ("r2_pooled_mean_code", 1, 3),
+        "zeros": ("fraction_zeros", 1, 3),
+        "corner": ("corner", 1, 3),
+        "spikes": ("spikes", 1, 1),
+        "nJ of spikes": ("joules", 1e9, 2),
+        "nJ of inference": ("inference_joules", 1e9, 1),
+        "ms": ("ms", 1, 3),
+    }
+    lines = ["| inference | " + " | ".join(columns) + " |", "|---|" + "---|" * len(columns)]
+    for family in (*FAMILIES, SPARSE):
+        own = [r for r in rows if r["family"] == family and r["price"] == AT]
+        cells = [shown(interval([scale * (r[name]) for r in own]), digits) for name, scale, digits in columns.values()]
+        lines.append(f"| {family} | " + " | ".join(cells) + " |")
+    return "\n".join(lines)
+
+
+def page(rows: list[Row], seeds: int) -> str:
+    """Markdown: table, energy until 95 % of the final R2, findings."""
+    lines = [table(rows), ""]
+    at = [r for r in rows if r["price"] == AT and r["family"] == "iterative Poisson"]
+    steps, spikes, joules = (interval([r[f"{name}_to_95"] for r in at]) for name in ("steps", "spikes", "joules"))
+    near = {times: interval([r["r2_at_joules"][times] for r in at]) for times in at[0]["r2_at_joules"]}
+    lines += [
+        f"Iterative Poisson reaches 95 % of the R² of its step {HORIZONS[1]} after {shown(steps, 1)} steps, "
+        f"{shown(spikes, 1)} spikes and {shown((1e9 * joules[0], 1e9 * joules[1]), 1)} nJ of arithmetic. R² of its mean "
+        "code within the arithmetic of a linear encoder "
+        + ", ".join(f"× {times}: {shown(value)}" for times, value in near.items())
+        + ".",
+        "",
+        "| published finding | measured | difference | holds |",
+        "|---|---|---|---|",
+    ]
+    for name, text, gap, holds in findings(rows, seeds):
+        verdict = {None: "not decided" if gap else "ranges do not meet", True: "yes", False: "**no**"}[holds]
+        lines.append(f"| {name} | {text} | {shown(gap)} | {verdict} |")
+    return "\n".join(lines)
+
+
+def figure(found: dict[str, list[Row]], path: Path) -> None:
+    """R2 against zeros, a panel a source; points joined over prices, means over seeds, circles around the corner."""
+    with canvas(1, len(found), 4.2, 3.8, key_rows=2) as (drawn, panels):
+        for axes, (source, rows) in zip(panels[0], found.items()):
+            angle = np.linspace(np.pi, 1.5 * np.pi, 100)
+            for radius in (0.2, 0.4, 0.6, 0.8, 1.0):
+                axes.plot(
+                    1 + radius * np.cos(angle), 1 + radius * np.sin(angle), color="#d0d7de", linewidth=0.7, zorder=0
+                )
+            for family in (*FAMILIES, SPARSE):
+                colour, marker, line = LOOKS[family]
+                prices = sorted({r["price"] for r in rows if r["family"] == family})
+                own = [[r for r in rows if r["family"] == family and r["price"] == p] for p in prices]
+                zeros, r2 = (
+                    [float(np.mean([r[n] for r in group])) for group in own] for n in ("fraction_zeros", "r2_pooled")
+                )
+                axes.plot(zeros, r2, line, marker=marker, color=colour, markersize=5, linewidth=1.5, label=family)
+            axes.set(xlim=(-0.02, 1.02), ylim=(-0.05, 1.02), xlabel="Fraction of zeros", ylabel="R² (sampled, pooled)")
+            axes.set_title(source, fontsize=10)
+        handles, labels = panels[0, 0].get_legend_handles_labels()
+        drawn.legend(handles, labels, loc="lower center", ncols=3, fontsize=8, borderaxespad=0.1)
+        drawn.savefig(path, dpi=110)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("sources", nargs="*", default=["bundled"], help="bundled, folder:PATH, mnist:PATH, ...")
+    parser.add_argument("--seeds", type=int, default=SEEDS, help=f"fits of each family and price, 3 or more; {SEEDS}")
+    parser.add_argument("--out", type=Path, metavar="FOLDER", help="write inferences.json, .md and .png there")
+    parser.add_argument("--read", type=Path, nargs="*", default=[], help="inferences.json of earlier runs, shown again")
+    chosen = parser.parse_args()
+    if chosen.seeds < 3:
+        parser.error(f"--seeds {chosen.seeds}: intervals need three seeds or more")
+    began = time.perf_counter()
+    found: dict[str, list[Row]] = {}
+    for path in chosen.read:
+        found |= json.loads(path.read_text())
+    for source in [] if chosen.read else chosen.sources:
+        x, test = stimuli(source)
+        kind = "digits" if source.startswith("mnist") else "photographs"
+        found[kind] = fit_all(x, test, chosen.seeds, lambda text, kind=kind: print(f"{kind}: {text}", file=sys.stderr))
+    seeds = 1 + max(row["seed"] for rows in found.values() for row in rows)
+    text = "\n\n".join(f"## {kind}\n\n{page(rows, seeds)}" for kind, rows in found.items())
+    print(f"{text}\n\n{time.perf_counter() - began:.0f} s, {torch.get_num_threads()} threads")
+    if chosen.out is not None:
+        chosen.out.mkdir(parents=True, exist_ok=True)
+        (chosen.out / "inferences.json").write_text(json.dumps(found, indent=1) + "\n")
+        (chosen.out / "inferences.md").write_text(text + "\n")
+        figure(found, chosen.out / "inferences.png")
+
+
+if __name__ == "__main__":
+    main()
