@@ -200,8 +200,8 @@ def page(rows: list[Row], seeds: int) -> str:
     near = {times: interval([r["r2_at_joules"][times] for r in at]) for times in at[0]["r2_at_joules"]}
     lines += [
         f"Iterative Poisson reaches 95 % of the R² of its step {HORIZONS[1]} after {shown(steps, 1)} steps, "
-        f"{shown(spikes, 1)} spikes and {shown((1e9 * joules[0], 1e9 * joules[1]), 1)} nJ of arithmetic. R² of its mean "
-        "code within the arithmetic of a linear encoder "
+        f"{shown(spikes, 1)} spikes and {shown((1e9 * joules[0], 1e9 * joules[1]), 1)} nJ of arithmetic. R² of its "
+        "mean code within the arithmetic of a linear encoder "
         + ", ".join(f"× {times}: {shown(value)}" for times, value in near.items())
         + ".",
         "",
