@@ -126,11 +126,12 @@ def soft_counts(
 ) -> tuple[Tensor, Tensor]:
     """Relaxed counts of flat log-rates and their derivative; no cell may expect more than BUSY arrivals."""
     z, slope = torch.empty_like(log_rate), torch.empty_like(log_rate)
-    blocks = [[x.numpy() for x in block] for block in zip(log_rate.split(BLOCK), z.split(BLOCK), slope.split(BLOCK))]
+    blocks = list(zip(log_rate.split(BLOCK), z.split(BLOCK), slope.split(BLOCK)))
 
-    def draw(block: list[Array], own: torch.Generator) -> None:
+    def draw(block: tuple[Tensor, ...], own: torch.Generator) -> None:
+        log_rates, counts, slopes = (x.numpy() for x in block)
         with np.errstate(divide="ignore", invalid="ignore"):  # a uniform number of 0, a rate of 0: no arrival
-            fill(*block, window, contributions, own)
+            fill(log_rates, counts, slopes, window, contributions, own)
 
     if len(blocks) == 1 and len(z) > 0:
         draw(blocks[0], generator)
