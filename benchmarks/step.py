@@ -42,8 +42,10 @@ def stimuli(batch: int) -> torch.Tensor:
 
 
 def products(case: Case, solved: bool) -> Callable[[], Any]:
-    """The products of a linear step: encoder, decoder, gradients of code and encoder, codes with pixels (gradient of the
-    dictionary, or moment); and of codes with codes where the decoder is solved."""
+    """The products of a linear step: encoder, decoder, gradients of code, dictionary (or its moment) and encoder.
+
+    A solved decoder needs the product of codes with codes besides.
+    """
     x, code = torch.randn(case.batch, PIXELS), torch.randn(case.batch, case.n_latents)
     encoder, dictionary = torch.randn(PIXELS, case.n_latents), torch.randn(case.n_latents, PIXELS)
 
