@@ -637,3 +637,146 @@ def test_files_that_ask_for_endless_inference_are_refused(tmp_path):
     save_model(build_model(config, SHAPE), path, {**model_arguments(config), "evaluation_steps": 10**12})
     with pytest.raises(ValueError, match="evaluation_steps=1000000000000"):
         load_model(path)
+
+
+# What the parts are put together from ----------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("given", [{"start": 2.0, "clamp": 0.5}, {"start": 4.5, "start_spread": 3.0, "beta": 8.0}])
+def test_a_prior_beyond_the_clamp_does_not_break_the_guard(given):
+    """Inference starts at the prior's nearest state within bounds, and descends from there."""
+    config = fit(**{"n_latents": 8, "init_scale": 1e-3, "step_size": 10.0, **given})
+    model = build_model(config, SHAPE).double()
+    x = draw(6, 16)
+    drive, prior = model._drive(x, reused=True), model._start()
+    costs = model._costs(model.beta, model.spike_price)
+
+    def energy(state):
+        law = model.law_of(state)
+        return free_energy(model.flow, law, state.params, prior, drive, drive.look(law.mean), costs).detach()
+
+    energies = [energy(s) for s in (model.init_state(6), *model.trajectory(x, 10))]
+    for before, after in pairwise(energies):
+        assert (after <= before + 1e-12 * before.abs()).all()
+
+
+@pytest.mark.parametrize("latent", ["poisson", "gaussian"])
+def test_the_guard_finds_very_short_steps(latent):
+    """Pixels of almost no noise: only steps a billion times shorter than asked for descend."""
+    model = build_model(
+        fit(latent=latent, n_latents=64, init_scale=0.3, step_size=1.0, noise_variance=1e-6), (64,)
+    ).double()
+    x = draw(16, 64)
+    start, end = model.init_state(16), model.infer(x, 5)
+    errors = [(x - model.decode(model.codes(s))).square().sum(1) for s in (start, end)]
+    assert (errors[1] < errors[0]).all()
+
+
+def test_the_leak_is_of_the_inner_beta():
+    """One Euler step from a state off the reference moves by the leak at `beta_inner`, whatever beta is."""
+    common = {"integrator": "euler", "guard": False, "step_size": 1e-3, "beta": 5.0}
+    x = draw(3, 16)
+    moved = {}
+    for inner in (None, 0.5):
+        model = build_model(fit(**common, beta_inner=inner), SHAPE).double()
+        state = model.init_state(3)._replace(params=(model.init_state(3).params[0] + 1.0,))
+        moved[inner] = model.infer_step(state, x).params[0]
+    torch.testing.assert_close(moved[0.5] - moved[None], torch.full((3, 6), 1e-3 * 4.5, dtype=torch.float64))
+
+
+def test_published_reference_measures_each_step_from_the_one_before(stimuli):
+    """KL of training with reference="previous": the mean over steps of that from posterior to posterior."""
+    model = build_model(fit(reference="previous", step_size=0.3), SHAPE).double()
+    x = stimuli[:5].double()
+    parts = model(x, 1.0, 0.0, exact=True)
+    states = [model.init_state(5), *model.trajectory(x, 4)]
+    laws = [model.law_of(state) for state in states]
+    expected = torch.stack([kl_divergence(q, p).sum(-1).mean() for p, q in pairwise(laws)]).mean()
+    torch.testing.assert_close(parts.kl, expected)
+
+
+def test_sampled_dynamics_with_the_exact_objective_hold_the_mean_against_the_pixels(stimuli):
+    model = build_model(fit(dynamics="sampled", inference_steps=1), SHAPE).double()
+    x = stimuli[:50].double()
+    parts = model(x, 1.0, 0.0, exact=True, generator=seeded(1))
+    law = model.law_of(model.init_state(50))  # of the step, all that is random is the state that it ends in
+    drawn = law.relaxed(temperature=0.05, indicator="cubic").rsample(generator=seeded(1))
+    look = model._drive(x, reused=True).look(drawn)
+    drive = model._drive(x, reused=True)
+    costs = model._costs(1.0, 0.0)
+    end = advance(
+        model.rule,
+        law_params(model, law),
+        model._start(),
+        look,
+        drive.width,
+        costs,
+        model.log_step_size.exp(),
+        sampled=True,
+    )
+    q = model.flow.posterior(end)
+    error = expected_squared_error(x, model.decode(q.mean), q.variance, model.dictionary)
+    torch.testing.assert_close(parts.distortion, error.mean())
+    monte_carlo = model(x, 1.0, 0.0, exact=False, generator=seeded(1))
+    assert abs(monte_carlo.distortion - parts.distortion) > 1e-6 * parts.distortion
+
+
+def law_params(model, law):
+    return model.flow.params(law)
+
+
+def test_learned_self_inhibition_inhibits_and_spikes_have_their_price():
+    x = draw(4, 16)
+    steps = {}
+    for name, options in {
+        "plain": {"self_inhibition": "none"},
+        "inhibited": {"self_inhibition": "learned"},
+        "priced": {"self_inhibition": "none", "spike_price": 0.7},
+    }.items():
+        config = fit(dynamics="sampled", integrator="euler", step_size=0.01, **options)
+        model = build_model(config, SHAPE).double()
+        steps[name] = model.infer_step(model.init_state(4), x, generator=seeded(3)).params[0]
+    inhibition = 0.01 * math.exp(-3.0)
+    torch.testing.assert_close(steps["plain"] - steps["inhibited"], torch.full((4, 6), inhibition, dtype=torch.float64))
+    torch.testing.assert_close(steps["plain"] - steps["priced"], torch.full((4, 6), 0.007, dtype=torch.float64))
+
+
+def test_dense_arithmetic_of_inference():
+    """16 pixels, 6 units, 8 steps: the drive once, K^2 a step; twice the decoder a step where it is not linear."""
+    assert build_model(fit(), SHAPE).inference_macs() == 16 * 6 + 8 * 36
+    assert build_model(fit(n_latents=40), SHAPE).inference_macs() == 16 * 40 + 8 * 40 * 32
+    network = build_model(fit(decoder="mlp", hidden=(5,), inner_steps=2), SHAPE)
+    assert network.inference_macs() == 2 * 16 * (6 * 5 + 5 * 16)
+
+
+@pytest.mark.parametrize(
+    "given, message",
+    [
+        ({"integrator": "rk4"}, "integrator='rk4': use one of euler, exponential"),
+        ({"reference": "prio"}, "reference"),
+        ({"step_size": -1.0}, "step_size"),
+        ({"backprop_steps": 0}, "backprop_steps"),
+        ({"dynamics": "expected", "decoder": "mlp"}, "needs decoder='linear'"),
+    ],
+)
+def test_models_refuse_what_configurations_refuse(given, message):
+    arguments = {**model_arguments(fit()), **given}
+    with pytest.raises(ValueError, match=message):
+        IterativeVAE(SHAPE, generator=seeded(), **arguments)
+
+
+def test_streams_and_accounts_refuse_what_is_not_finite(stimuli):
+    model = build_model(fit(), SHAPE)
+    frames = [stimuli[:2], torch.full((2, 16), math.nan)]
+    stream = model.stream(frames)
+    assert next(stream).params[0].isfinite().all()
+    with pytest.raises(ValueError, match="frame 1 holds NaN"):
+        next(stream)
+    with pytest.raises(ValueError, match="NaN"):
+        inference_energy(model, frames[1])
+    with pytest.raises(TypeError, match="step by step"):
+        inference_energy(build_model(FitConfig.from_recipe("default", n_latents=4), SHAPE), stimuli)
+    with pytest.raises(ValueError, match="steps=-3"):
+        model.infer(stimuli, -3)
+    with pytest.raises(ValueError, match="take fewer steps"):
+        fit(inference_steps=10_000, inner_steps=1000)

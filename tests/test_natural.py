@@ -174,3 +174,36 @@ def test_settings_that_do_not_go_together(given, message):
     values = {"inference": "iterative", "learning": "natural_gradient", "optimizer": "sgd", **given}
     with pytest.raises(ValueError, match=message):
         FitConfig.from_recipe("default", **values)
+
+
+def test_a_step_of_learning_goes_to_the_flows_ends():
+    """At learning rate one decoder, bias, noise and prior land where their flows are after unit time."""
+    config = FitConfig.from_recipe(
+        "default", inference="iterative", n_latents=K, learning="natural_gradient", optimizer="sgd",
+        decoder_bias=True, noise_variance="learned", prior="learned", inference_steps=3, steps=2, start=-0.5,
+    )  # fmt: skip
+    model = build_model(config, SHAPE).double()
+    x = 0.7 * draw(B, 16, seed=3)
+    with torch.no_grad():
+        model.decoder.head.bias.copy_(0.1 * draw(16, seed=4))
+    model(x, 1.0, 0.0, exact=True).total.backward()
+    law, prior = model.law_of(model.infer(x, 3)), model.prior()
+    m, v, n = law.mean.detach(), law.variance.detach(), len(x)
+    z = torch.cat([m, torch.ones(n, 1)], 1)  # the bias as a unit that always is one
+    spread = torch.diag(torch.cat([v.mean(0), torch.zeros(1)]))
+    second, cross = z.mT @ z / n + spread, z.mT @ x / n
+    p = torch.cat([prior.mean.detach(), torch.ones(1)])
+    metric = torch.outer(p, p) + torch.diag(torch.cat([prior.variance.detach(), torch.zeros(1)]))
+    head = model.decoder.head
+    weights = torch.cat([head.weight.detach().mT, head.bias.detach()[None]])
+    best = torch.linalg.solve(second, cross)
+    end = best + torch.from_numpy(expm(-np.linalg.solve(metric.numpy(), second.numpy()))) @ (weights - best)
+    torch.testing.assert_close((head.weight - head.weight.grad).detach().mT, end[:K], rtol=1e-6, atol=1e-8)
+    torch.testing.assert_close((head.bias - head.bias.grad).detach(), end[K], rtol=1e-6, atol=1e-8)
+    weights = torch.cat([head.weight.detach().mT, head.bias.detach()[None]])
+    found = ((x - z @ weights).square().sum(1).mean() + (v.mean(0) * weights[:K].square().sum(1)).sum()) / 16
+    old = model.log_noise_variance.detach().exp()
+    target = (1 - math.exp(-1)) * found + math.exp(-1) * old
+    torch.testing.assert_close((model.log_noise_variance - model.log_noise_variance.grad).detach(), target.log())
+    rate = (1 - math.exp(-1)) * m.mean(0) + math.exp(-1) * prior.mean.detach()
+    torch.testing.assert_close((model.prior_log_rate - model.prior_log_rate.grad).detach(), rate.log())

@@ -20,6 +20,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 from .data._config import DataConfig
 from .distributions import LAWS, get_law
 from .models.flows import get_flow
+from .models.iterative import MAX_STEPS
 
 
 class FrozenConfig(BaseModel):
@@ -121,7 +122,7 @@ class FitConfig(FrozenConfig):
     integrator: Literal["euler", "exponential"] = "exponential"
     """Steps of the state: Euler, or with the leak integrated exactly (iterative only)."""
     guard: bool = True
-    """Whether a step of expected dynamics is halved until it does not raise the free energy (iterative only)."""
+    """Whether a step of expected dynamics is shortened until it does not raise the free energy (iterative only)."""
     step_size: float = Field(0.1, gt=0, allow_inf_nan=False)
     """Size of a step of inference at the start of training (iterative only)."""
     learn_step_size: bool = True
@@ -275,6 +276,9 @@ class FitConfig(FrozenConfig):
                 raise ValueError(f"{', '.join(changed)} need inference='iterative', given {self.inference!r}")
             return self
         flow = get_flow(self.latent)
+        for name in ("inference_steps", "evaluation_steps"):
+            if getattr(self, name) * self.inner_steps > MAX_STEPS:
+                raise ValueError(f"{name} times inner_steps is over {MAX_STEPS}: take fewer steps")
         if self.dynamics == "expected" and not self.has_exact_objective:
             raise ValueError(
                 f"dynamics='expected' needs decoder='linear' and likelihood='gaussian', given {self.decoder!r} and "

@@ -101,11 +101,15 @@ def inference_energy(
     >>> inference_energy(model, torch.ones(8, 4), steps=5).r2.shape
     (5,)
     """
+    if not isinstance(model, IterativeVAE):
+        raise TypeError(f"{type(model).__name__} does not infer step by step; give a model with inference='iterative'")
     stimuli = x if isinstance(x, Tensor) else torch.tensor(np.asarray(x))
     if stimuli.ndim != 2 or stimuli.shape[1] != model.n_features or not len(stimuli):
         raise ValueError(
             f"stimuli have shape {tuple(stimuli.shape)}; expected (m, {model.n_features}), with one or more rows"
         )
+    if not stimuli.isfinite().all():
+        raise ValueError("stimuli hold NaN or infinite values; drop or fill these rows first")
     n_steps = (model.evaluation_steps if steps is None else steps) * model.inner_steps
     if n_steps < 1:
         raise ValueError(f"steps={steps}: follow one step or more")

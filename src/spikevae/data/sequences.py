@@ -146,6 +146,8 @@ def rotate(
     _, height, width = image_size(shape)
     if patch is None and height != width:
         raise ValueError(f"stimuli of {height} x {width} pixels do not turn into themselves; give patch")
+    if not math.isfinite(degrees):
+        raise ValueError(f"degrees={degrees}: give a finite turn")
     images = _images(x, shape, height if patch is None else patch)
     _check(frames)
 
@@ -253,6 +255,8 @@ def bar(
     _check(frames)
     channels, rows, columns = _pixels(shape)
     angle, wide, fast, bright = _each(orientation=orientation, width=width, speed=speed, contrast=contrast)
+    if not (wide > 0).all():
+        raise ValueError(f"width={width}: a bar has a positive one")
     along = angle.cos() * columns + angle.sin() * rows
 
     def sweep() -> Frames:

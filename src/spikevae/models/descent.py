@@ -1,7 +1,8 @@
 """Steps of inference: a membrane potential moved along its flow, with or without a guard on the free energy.
 
-Pure functions of an explicit state. The guard halves the step of a stimulus until its free energy does not rise; where
-twenty halvings do not suffice the stimulus stays where it is, at its minimum to rounding.
+Pure functions of an explicit state within the rule's bounds. The guard shortens the step of a stimulus until its free
+energy does not rise; where a step 2^40 times shorter still raises it, the stimulus stays where it is: at its minimum to
+rounding, or where the free energy is too steep for the number type.
 """
 
 from typing import Any, Literal, NamedTuple
@@ -13,8 +14,8 @@ from ..distributions._law import Law
 from .drive import LinearDrive, Look
 from .flows import Flow, Params, exponential_gain, step
 
-HALVINGS = 20
-"""Times a step is halved before its stimulus is left alone."""
+HALVINGS, CUTS = 10, 10
+"""Times a step is halved, then cut to an eighth, before its stimulus is left alone."""
 
 SLACK = 8.0
 """Roundings of the number type by which a free energy may seem to rise: it is a sum of large terms."""
@@ -79,7 +80,7 @@ class Guarded(NamedTuple):
     """A step that does not raise the free energy, and what is known where it ends. Nothing here is differentiated."""
 
     size: Tensor
-    """(B, 1) step sizes: the size asked for, halved as often as each stimulus needs."""
+    """(B, 1) step sizes: the size asked for, shortened as often as each stimulus needs."""
     push: Tensor
     """(B, K) push on the mean code after the step."""
     energy: Tensor
@@ -161,11 +162,11 @@ def _search(
     params = tuple(p.expand_as(push) for p in params)
     reference = tuple(r.expand_as(push) for r in reference)
     look, rest = Look(look.code.expand_as(push), push), before
-    for _ in range(HALVINGS):
+    for factor in [0.5] * HALVINGS + [0.125] * CUTS:
         kept = rising.nonzero().squeeze(1)
         left, bound, rest, drive = left[kept], bound[kept], rest[kept], drive.rows(kept)
         params, reference = tuple(p[kept] for p in params), tuple(r[kept] for r in reference)
-        look, size = Look(look.code[kept], look.push[kept]), 0.5 * size
+        look, size = Look(look.code[kept], look.push[kept]), factor * size
         sizes[left] = size
         pushes[left], energies[left], rising = attempt(size)
         if not bool(rising.any()):

@@ -1,5 +1,6 @@
 """A posterior found by inference that goes step by step: a recurrent spiking network instead of an encoder."""
 
+import math
 from collections.abc import Iterable, Iterator
 from operator import attrgetter
 from typing import ClassVar, Literal, NamedTuple, final
@@ -21,6 +22,17 @@ from .natural import Moments, flowed_decoder, moments_of, relaxed, residual_vari
 
 MAX_STEPS = 100_000
 """Most inference steps of a model; a file that asks for more is refused."""
+
+CHOICES = {
+    "reference": ("prior", "previous"),
+    "dynamics": ("auto", "expected", "sampled"),
+    "integrator": ("euler", "exponential"),
+    "self_inhibition": ("auto", "exact", "learned", "none"),
+    "loss_steps": ("all", "last"),
+    "kl_form": ("correct", "published"),
+    "learning": ("backpropagation", "natural_gradient"),
+}
+"""What options in words may be; configurations check them too, but files and callers come here directly."""
 
 BIAS_START = -3.0
 """Published start of the log of the learned self-inhibition."""
@@ -117,6 +129,14 @@ class IterativeVAE(LatentModel):
         learning: Literal["backpropagation", "natural_gradient"] = "backpropagation",
     ):
         super().__init__(shape, latent, n_latents, clamp)
+        given = (reference, dynamics, integrator, self_inhibition, loss_steps, kl_form, learning)
+        for (name, known), word in zip(CHOICES.items(), given):
+            if word not in known:
+                raise ValueError(f"{name}={word!r}: use one of {', '.join(known)}")
+        if not (step_size > 0 and math.isfinite(step_size)):
+            raise ValueError(f"step_size={step_size}: give a positive number")
+        if inner_steps < 1 or (backprop_steps is not None and backprop_steps < 1):
+            raise ValueError(f"inner_steps={inner_steps}, backprop_steps={backprop_steps}: give one step or more")
         for name, value in {"inference_steps": inference_steps, "evaluation_steps": evaluation_steps}.items():
             if not 1 <= value * inner_steps <= MAX_STEPS:
                 raise ValueError(f"{name}={value} with inner_steps={inner_steps}: from 1 to {MAX_STEPS} steps in all")
@@ -134,6 +154,8 @@ class IterativeVAE(LatentModel):
         )
         self.flow, self.learns_noise = get_flow(latent), noise_variance == "learned"
         self.is_linear = likelihood == "gaussian" and self.dictionary is not None
+        if dynamics == "expected" and not self.is_linear:
+            raise ValueError("dynamics='expected' needs decoder='linear' and likelihood='gaussian'; use 'sampled'")
         self.sampled = dynamics == "sampled" or (dynamics == "auto" and not self.is_linear)
         self.guard = guard and not self.sampled
         self.rule = Rule(self.flow, integrator, clamp)
@@ -157,7 +179,7 @@ class IterativeVAE(LatentModel):
 
     def init_state(self, n: int) -> State:
         """Inference of n stimuli before it has seen them: the posterior is the prior."""
-        start = tuple(p.expand(n, -1) for p in self._start())
+        start = tuple(p.expand(n, -1) for p in self.flow.bounded(self._start(), self.clamp))
         return State(start, torch.zeros_like(start[0]))
 
     def infer_step(self, state: State, x: Tensor, *, generator: Generator | None = None) -> State:
@@ -178,14 +200,24 @@ class IterativeVAE(LatentModel):
 
         One state and one frame are held at a time, whatever the sequence's length; nothing is kept for gradients. A
         stream goes on where another ended with that one's last `state`.
+
+        Raises
+        ------
+        ValueError
+            At a frame with NaN or infinite pixels, which would stay in the state for good; the state before it was
+            yielded already.
         """
-        for frame in frames:
+        for number, frame in enumerate(frames):
+            if not frame.isfinite().all():
+                raise ValueError(f"frame {number} holds NaN or infinite pixels; drop it or fill them first")
             state = self.init_state(len(frame)) if state is None else state
             state = self.infer_step(state, frame, generator=generator)
             yield state
 
     def infer(self, x: Tensor, steps: int | None = None, *, generator: Generator | None = None) -> State:
         """Look at the same stimuli (B, D) for `steps` steps, `evaluation_steps` if not given."""
+        if steps is not None and steps < 0:
+            raise ValueError(f"steps={steps}: give zero or more")
         drive, state = self._drive(x, reused=True), self.init_state(len(x))
         for _ in range(self.evaluation_steps if steps is None else steps):
             state = self._look_on(state, drive, generator)
@@ -332,7 +364,7 @@ class IterativeVAE(LatentModel):
             wide = law.expand((*x.shape[:-1], self.n_latents))
             return drive.look(wide.relaxed(temperature=temperature, indicator=indicator).rsample(generator=generator))
 
-        params: Params = prior
+        params: Params = self.flow.bounded(prior, self.clamp)
         seen = look(self.flow.posterior(params))
         known: Guarded | None = None
         parts: list[tuple[Tensor, ...]] = []

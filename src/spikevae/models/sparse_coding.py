@@ -355,7 +355,7 @@ def lca(
     """
     if threshold not in THRESHOLDS:
         raise ValueError(f"threshold is {threshold!r}; use one of {', '.join(THRESHOLDS)}")
-    check_problem(x, dictionary, price, tolerance, max_steps)
+    price = check_problem(x, dictionary, price, tolerance, max_steps)
     return LCA(dictionary, price, threshold).solve(x, tolerance=tolerance, max_steps=max_steps)
 
 
@@ -369,7 +369,7 @@ def ista(
     max_steps: int = 1000,
 ) -> SparseCodes:
     """Codes by iterative shrinkage, see :class:`ISTA`; arguments as of :func:`lca`."""
-    check_problem(x, dictionary, price, tolerance, max_steps)
+    price = check_problem(x, dictionary, price, tolerance, max_steps)
     return ISTA(dictionary, price, nonnegative).solve(x, tolerance=tolerance, max_steps=max_steps)
 
 
@@ -390,22 +390,23 @@ def fista(
     >>> fista(x, torch.eye(2), 1.0).codes.round(decimals=3), fista(x, torch.eye(2), 1.0, nonnegative=True).codes
     (tensor([[ 2., -1.]]), tensor([[2., 0.]]))
     """
-    check_problem(x, dictionary, price, tolerance, max_steps)
+    price = check_problem(x, dictionary, price, tolerance, max_steps)
     return FISTA(dictionary, price, nonnegative).solve(x, tolerance=tolerance, max_steps=max_steps)
 
 
-def check_problem(x: Tensor, dictionary: Tensor, price: Price, tolerance: float, max_steps: int) -> None:
-    """Refuse a problem that cannot be solved as it stands, naming what to mend."""
+def check_problem(x: Tensor, dictionary: Tensor, price: Price, tolerance: float, max_steps: int) -> Price:
+    """The price in the dictionary's type; refuse a problem that cannot be solved as it stands, naming what to mend."""
     if dictionary.ndim != 2 or 0 in dictionary.shape:
         raise ValueError(f"dictionary has shape {tuple(dictionary.shape)}; give a non-empty (K, D) matrix")
     if x.ndim != 2 or x.shape[1] != dictionary.shape[1]:
         raise ValueError(f"x has shape {tuple(x.shape)}; with this dictionary it must be (B, {dictionary.shape[1]})")
     if dictionary.dtype not in (torch.float32, torch.float64) or x.dtype != dictionary.dtype:
         raise ValueError(f"x is {x.dtype} and dictionary {dictionary.dtype}; both must be float32 or both float64")
-    prices = torch.as_tensor(price)
+    prices = torch.as_tensor(price).to(dictionary)
     if prices.shape not in ((), (len(dictionary),)) or not (prices.isfinite() & (prices >= 0)).all():
         raise ValueError(f"price is {price}; give a finite number of zero or more, or {len(dictionary)} of them")
     if not x.isfinite().all() or not dictionary.isfinite().all():
         raise ValueError("x or dictionary holds NaN or infinite values; drop or fill these rows first")
     if not tolerance > 0 or max_steps < 0:
         raise ValueError(f"tolerance is {tolerance} and max_steps {max_steps}; tolerance > 0 and max_steps >= 0")
+    return price if isinstance(price, float | int) else prices
