@@ -13,7 +13,7 @@ from spikevae.data.sequences import grating
 from spikevae.data.synthetic import gabor_dictionary
 from spikevae.metrics.dictionary import fit_gabors
 from spikevae.models import AmortisedVAE, IterativeVAE
-from spikevae.physiology import Gratings, LinearNonlinear, examine, is_neural
+from spikevae.physiology import Gratings, LinearNonlinear, examine, is_neural, tuning
 from spikevae.physiology.bars import moving_bar
 from spikevae.physiology.fields import correlation, receptive_fields
 from spikevae.physiology.neurons import mean_response
@@ -240,3 +240,15 @@ def test_models_that_cannot_be_examined_say_why():
         moving_bar(cells, 1, orientation=0.0)
     with pytest.raises(ValueError, match="lags=0"):
         receptive_fields(cells, lags=0)
+
+
+def test_the_mask_is_the_test_turned_by_a_right_angle():
+    shown, angle = Gratings(), torch.tensor([0.3], dtype=torch.float64)
+    frequency = torch.tensor([0.2], dtype=torch.float64)
+    nothing, one = torch.zeros(1, dtype=torch.float64), torch.ones(1, dtype=torch.float64)
+    mask = tuning._frames((12, 12), tuning._Conditions(angle, frequency, nothing, one), nothing, shown)
+    turned = tuning._frames((12, 12), tuning._Conditions(angle + math.pi / 2, frequency, one, nothing), nothing, shown)
+    for ours, theirs in zip(mask, turned, strict=True):
+        torch.testing.assert_close(ours, theirs)
+    across = tuning._frames((12, 12), tuning._Conditions(angle, frequency, one, nothing), nothing, shown)
+    assert abs(float((next(iter(mask)) * next(iter(across))).mean())) < 0.05  # of 0.5 for parallel ones

@@ -579,7 +579,7 @@ class SweepConfig(FrozenConfig):
 
     @classmethod
     def preset(cls, name: str) -> Self:
-        """An embedded sweep: `demo`, `laws` or `paper`."""
+        """An embedded sweep: `demo`, `iterative`, `laws` or `paper`."""
         if name not in PRESETS:
             raise ValueError(unknown_key_message(name, list(PRESETS)).replace("key", "preset", 1))
         return cls.from_toml(Path(__file__).parent / "sweep" / "presets" / f"{name}.toml")

@@ -89,7 +89,7 @@ class Examination:
         found = {"units": float(len(self.tuning.blank)), "responsive_units": float(len(rows))}
         found |= {name: median(name) for name in names}
         if self.control is not None:
-            index = self.control.suppression[np.isfinite(self.control.suppression)]
+            index = self.control.suppression[np.isfinite(self.control.suppression) & self.tuning.responsive]
             found["suppression_index_control"] = float(np.median(index)) if len(index) else math.nan
         return found
 

@@ -61,7 +61,7 @@ class Sweep:
 
     @classmethod
     def preset(cls, name: str) -> Self:
-        """An embedded sweep, `demo` or `paper`."""
+        """An embedded sweep: `demo`, `iterative`, `laws` or `paper`."""
         return cls(SweepConfig.preset(name))
 
     @classmethod
