@@ -246,9 +246,14 @@ def test_the_mask_is_the_test_turned_by_a_right_angle():
     shown, angle = Gratings(), torch.tensor([0.3], dtype=torch.float64)
     frequency = torch.tensor([0.2], dtype=torch.float64)
     nothing, one = torch.zeros(1, dtype=torch.float64), torch.ones(1, dtype=torch.float64)
-    mask = tuning._frames((12, 12), tuning._Conditions(angle, frequency, nothing, one), nothing, shown)
-    turned = tuning._frames((12, 12), tuning._Conditions(angle + math.pi / 2, frequency, one, nothing), nothing, shown)
+    mask, turned, straight = (
+        list(tuning._frames((12, 12), tuning._Conditions(*given), nothing, shown))
+        for given in (
+            (angle, frequency, nothing, one),
+            (angle + math.pi / 2, frequency, one, nothing),
+            (angle, frequency, one, nothing),
+        )
+    )
     for ours, theirs in zip(mask, turned, strict=True):
         torch.testing.assert_close(ours, theirs)
-    across = tuning._frames((12, 12), tuning._Conditions(angle, frequency, one, nothing), nothing, shown)
-    assert abs(float((next(iter(mask)) * next(iter(across))).mean())) < 0.05  # of 0.5 for parallel ones
+    assert abs(float((mask[0] * straight[0]).mean())) < 0.05  # of 0.5 for parallel ones
