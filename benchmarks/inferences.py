@@ -74,10 +74,11 @@ def measured(model: Any, x: torch.Tensor, family: str, price: float, seed: int) 
     row["corner"] = corner_distance(m.r2_pooled, m.fraction_zeros)
     row["corner_mean_code"] = corner_distance(m.r2_pooled_mean_code, m.fraction_zeros)
     row["inference_joules"] = hardware_joules(m.encoder_macs, 0.0)
-    if isinstance(model, IterativeVAE):
+    if isinstance(model, IterativeVAE) and price == AT:  # followed for a thousand steps
         cost = inference_energy(model, x[:N_FOLLOWED], steps=HORIZONS[-1], seed=seed)
         spent = np.cumsum(cost.joules)
         row["inference_joules"] = float(spent[HORIZONS[1] - 1])
+        row["r2_by_step"] = cost.r2[: HORIZONS[1]].tolist()
         row |= {f"r2_at_{steps}": float(cost.r2[steps - 1]) for steps in HORIZONS}
         budget = hardware_joules(model.n_features * model.n_latents, 0.0)  # that of a linear encoder
         reached = inference_energy(model, x[:N_FOLLOWED], steps=HORIZONS[1], seed=seed)
