@@ -1,6 +1,6 @@
 """How useful for classification are codes of digits, by law? k-nearest neighbours from few labels, and shattering.
 
-Models with MLP encoder and decoder are trained on digits without labels at one recipe and budget; features are mean
+Models with linear or MLP encoder and decoder are trained on digits without labels at one recipe and budget; features are mean
 codes. Published figures (Vafaii, Galor & Yates 2024, arXiv 2405.14473; convolutions, all of MNIST) are beside.
 
     python benchmarks/digits.py --digits mnist:FOLDER --json FILE
@@ -37,7 +37,11 @@ PUBLISHED: dict[tuple[str, int], tuple[float, float, float]] = {  # 200 labels, 
     ("Gaussian", 10): (0.673, 0.813, 0.758),
     ("Gaussian", 50): (0.604, 0.746, 0.743),
 }
-SHARED = {"encoder": "mlp", "decoder": "mlp", "hidden": (256,), "beta": 1.0, "batch_size": 200, "start": -1.0}
+SHARED = {"beta": 1.0, "batch_size": 200}
+NETWORKS: dict[str, dict[str, Any]] = {
+    "linear": {},
+    "mlp": {"encoder": "mlp", "decoder": "mlp", "hidden": (256,), "start": -1.0},
+}
 SIZES, N_LABELS, N_PROBED, DRAWS = (10, 50), (200, 1000), 4000, 5
 """Latent units; labels; training digits of the logistic probes; draws of the labelled digits."""
 
@@ -80,14 +84,14 @@ def pixels(digits: Any, seed: int) -> dict[str, float]:
     return {f"knn_{n}": float(np.mean([draw[n] for draw in found])) for n in N_LABELS}
 
 
-def run(source: str, seeds: int, steps: int) -> list[dict[str, Any]]:
+def run(source: str, networks: str, seeds: int, steps: int) -> list[dict[str, Any]]:
     """One row for each law and size."""
     digits = load(source)
     x = torch.from_numpy(digits.train)
     rows = []
     for size in SIZES:
         for name, options in ROWS.items():
-            given = {**SHARED, **options, "n_latents": size, "steps": steps}
+            given = {**SHARED, **NETWORKS[networks], **options, "n_latents": size, "steps": steps}
             configs = [FitConfig.from_recipe("default", **given, seed=seed) for seed in range(seeds)]
             began = time.perf_counter()
             stack = Stack(configs, x, (1, 28, 28))
@@ -122,13 +126,14 @@ def table(rows: list[dict[str, Any]]) -> str:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--digits", metavar="mnist:PATH", required=True)
+    parser.add_argument("--networks", choices=list(NETWORKS), default="linear", help="encoder and decoder; linear")
     parser.add_argument("--seeds", type=int, default=4, help="fits of each law, 3 or more")
     parser.add_argument("--steps", type=int, default=2000)
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the numbers there")
     chosen = parser.parse_args()
     if chosen.seeds < 3:
         parser.error(f"--seeds {chosen.seeds}: intervals need three seeds or more")
-    rows = run(chosen.digits, chosen.seeds, chosen.steps)
+    rows = run(chosen.digits, chosen.networks, chosen.seeds, chosen.steps)
     print(f"\nMeans and 95 % intervals over {chosen.seeds} seeds.\n\n{table(rows)}")
     if chosen.json is not None:
         chosen.json.write_text(json.dumps(rows, indent=1) + "\n")
