@@ -1,7 +1,7 @@
 """How useful for classification are codes of digits, by law? k-nearest neighbours from few labels, and shattering.
 
-Models with linear or MLP encoder and decoder are trained on digits without labels at one recipe and budget; features are mean
-codes. Published figures (Vafaii, Galor & Yates 2024, arXiv 2405.14473; convolutions, all of MNIST) are beside.
+Models with linear or MLP encoder and decoder are trained on digits without labels at one recipe and budget; features
+are mean codes. Published figures (Vafaii, Galor & Yates 2024, arXiv 2405.14473; convolutions, all of MNIST) are beside.
 
     python benchmarks/digits.py --digits mnist:FOLDER --json FILE
 """
