@@ -233,7 +233,8 @@ def page(rows: list[Row], seeds: int) -> str:
 
 def figure(found: dict[str, list[Row]], path: Path) -> None:
     """R2 against zeros, a panel a source; points joined over prices, means over seeds, circles around the corner."""
-    with canvas(1, len(found), 4.2, 3.8, key_rows=2) as (drawn, panels):
+    columns = 3 if len(found) > 1 else 2
+    with canvas(1, len(found), 4.2, 3.8, key_rows=6 // columns) as (drawn, panels):
         for axes, (source, rows) in zip(panels[0], found.items()):
             angle = np.linspace(np.pi, 1.5 * np.pi, 100)
             for radius in (0.2, 0.4, 0.6, 0.8, 1.0):
@@ -251,7 +252,7 @@ def figure(found: dict[str, list[Row]], path: Path) -> None:
             axes.set(xlim=(-0.02, 1.02), ylim=(-0.05, 1.02), xlabel="Fraction of zeros", ylabel="R² (sampled, pooled)")
             axes.set_title(source, fontsize=10)
         handles, labels = panels[0, 0].get_legend_handles_labels()
-        drawn.legend(handles, labels, loc="lower center", ncols=3, fontsize=8, borderaxespad=0.1)
+        drawn.legend(handles, labels, loc="lower center", ncols=columns, fontsize=8, borderaxespad=0.1)
         drawn.savefig(path, dpi=110)
 
 

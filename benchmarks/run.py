@@ -66,6 +66,11 @@ def main() -> None:
         began = time.perf_counter()
         results[name], tables[name] = known[name]()
         print(f"\n{name} ({time.perf_counter() - began:.0f} s)\n{tables[name]}", flush=True)
+        write(chosen, facts, results, tables)  # each time: nothing is lost when a later one is interrupted
+
+
+def write(chosen: argparse.Namespace, facts: dict[str, Any], results: dict[str, Any], tables: dict[str, str]) -> None:
+    """The files that were asked for, with what there is so far."""
     if chosen.json is not None:
         chosen.json.write_text(json.dumps({"machine": facts, **results}, indent=1) + "\n")
     if chosen.markdown is not None:
