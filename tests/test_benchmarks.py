@@ -120,7 +120,7 @@ def test_inferences_benchmark(benchmarks: None, monkeypatch: pytest.MonkeyPatch,
 
     for name, value in {"N_LATENTS": 8, "BETAS": (0.3, 1.0), "PRICES": (0.5, 1.0), "HORIZONS": (2, 4, 8)}.items():
         monkeypatch.setattr(inferences, name, value)
-    small = {name: {**options, "steps": 5} for name, options in inferences.FAMILIES.items()}
+    small = {name: {**options, "steps": 6} for name, options in inferences.FAMILIES.items()}
     monkeypatch.setattr(inferences, "FAMILIES", small)
     x = torch.randn(300, 16, generator=torch.Generator().manual_seed(0))
     rows = inferences.fit_all(x, x[:40], 3, lambda text: None)
