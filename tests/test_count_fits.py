@@ -197,3 +197,40 @@ def test_files(tmp_path, capsys):
         assert main(["fit-counts", str(tmp_path / name)]) != 0
         said = capsys.readouterr().err
         assert message in said.replace("\n", " ").lower() and name in said.replace("\n", "")
+
+
+def test_nested_fits_are_never_below_poisson_and_zero_inflated_ones_are_maxima():
+    """Zero-inflated counts, far from where fits start: every law that contains Poisson does at least as well."""
+    rng = np.random.default_rng(5)
+    on = rng.uniform(0.05, 0.9, 24)
+    z = rng.poisson(rng.uniform(0.5, 6, 24), (400, 24)) * (rng.uniform(size=(400, 24)) < on)
+    z[:, 0] = np.repeat(np.arange(7), [308, 22, 25, 21, 17, 4, 3])
+    found = fit_counts(z)
+
+    def zero_inflated(v, counts):
+        rate, off = np.exp(v[0]), 1 / (1 + np.exp(-v[1]))
+        zero = np.log(off + (1 - off) * np.exp(-rate))
+        return -np.where(counts == 0, zero, np.log1p(-off) + stats.poisson.logpmf(counts, rate)).sum()
+
+    for unit in range(z.shape[1]):
+        poisson = found.of(unit, "poisson")["log_likelihood"]
+        for law in ("negative_binomial", "zero_inflated_poisson", "conway_maxwell_poisson"):
+            assert found.of(unit, law)["log_likelihood"] >= poisson - 1e-3, (unit, law)
+        starts = [(a, b) for a in (-1.0, 1.0, 2.0) for b in (-2.0, 0.0, 2.0)]
+        best = min(optimize.minimize(zero_inflated, v, (z[:, unit],), method="Nelder-Mead").fun for v in starts)
+        assert found.of(unit, "zero_inflated_poisson")["log_likelihood"] >= -best - 1e-3, unit
+
+
+@pytest.mark.parametrize(
+    "text, rows",
+    [("\ufeff5,2\n3,4\n", [[5, 2], [3, 4]]), ("\ufeffa,b\n3,4\n1,1\n", [[3, 4], [1, 1]]), ("3,4\n", [[3, 4]])],
+)
+def test_no_trial_of_a_table_is_lost(tmp_path, text, rows):
+    (tmp_path / "c.csv").write_text(text, encoding="utf-8")
+    assert read_counts(tmp_path / "c.csv").tolist() == rows
+
+
+def test_a_first_trial_with_a_missing_cell_is_not_taken_for_names(tmp_path):
+    (tmp_path / "c.csv").write_text("5,,2\n3,4,1\n")
+    with pytest.raises(ValueError, match="could not convert"):
+        read_counts(tmp_path / "c.csv")

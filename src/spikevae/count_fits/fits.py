@@ -384,7 +384,8 @@ def _maximise(f: LogLikelihood, u: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         here, gradient, hessian = _stencil(f, u)
         size, axes = torch.linalg.eigh(-hessian)
         size = size.abs().clamp_min(1e-6 * size.abs().amax(-1, keepdim=True)).clamp_min(1e-12)
-        step = (axes @ ((axes.mT @ gradient[..., None]) / size[..., None])).squeeze(-1).clamp(-2, 2)
+        step = (axes @ ((axes.mT @ gradient[..., None]) / size[..., None])).squeeze(-1)
+        step = step / (step.abs().amax(-1, keepdim=True) / 2).clamp_min(1.0)  # cut as a whole: still an ascent
         tried = torch.stack([f(u + s * step) for s in shrink]).nan_to_num(nan=-math.inf)
         best, place = tried.max(0)
         moved = torch.where((best > here + ENOUGH)[:, None], shrink[place][:, None] * step, 0.0)

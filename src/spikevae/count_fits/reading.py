@@ -44,11 +44,16 @@ def read_counts(path: str | Path, key: str | None = None) -> np.ndarray:
 def _read_csv(path: Path) -> np.ndarray:
     if path.stat().st_size > MAX_CSV_BYTES:
         raise ValueError(f"has {path.stat().st_size:,} bytes, more than {MAX_CSV_BYTES:,}: save it as .npy")
-    with path.open(encoding="utf-8") as file:
+    with path.open(encoding="utf-8-sig") as file:  # spreadsheets put a mark before the first cell
         first = file.readline()
+    # A line is names only if none of its cells is a number: a trial with a missing cell must not be dropped as names.
+    names = 0 if any(_is_number(cell) for cell in first.split(",")) else 1
+    return np.loadtxt(path, delimiter=",", skiprows=names, ndmin=2, encoding="utf-8-sig")
+
+
+def _is_number(cell: str) -> bool:
     try:
-        [float(cell) for cell in first.split(",")]
-        names = 0
+        float(cell)
     except ValueError:
-        names = 1
-    return np.loadtxt(path, delimiter=",", skiprows=names, ndmin=2, encoding="utf-8")
+        return False
+    return True
