@@ -141,3 +141,12 @@ def test_errors_say_what_is_allowed(kind, shape, hidden, message):
         build_encoder(kind, shape, 4, hidden=hidden, generator=seeded())
     with pytest.raises(ValueError, match=message):
         build_decoder(kind, 4, shape, hidden=hidden, generator=seeded())
+
+
+def test_mlp_decoders_start_quiet():
+    """Poisson counts of rate one that say nothing yet move a pixel by far less than its noise."""
+    decoder = build_decoder(
+        "mlp", 10, (1, 28, 28), bias=False, hidden=(256,), init_scale=0.05, generator=torch.Generator().manual_seed(0)
+    )
+    counts = torch.poisson(torch.ones(500, 10), generator=torch.Generator().manual_seed(1))
+    assert decoder(counts).detach().std() < 0.1

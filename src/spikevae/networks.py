@@ -68,16 +68,29 @@ class LinearNetwork(nn.Module):
         return self.head(x)
 
 
-class MLP(nn.Module):
-    """Hidden layers with SiLU, then a linear head: (..., n_in) -> (..., n_out)."""
+QUIET = 0.05
+"""Share of the usual gain at which an MLP decoder's head starts. At the whole of it the noise of counts that say nothing
+yet costs about one per pixel, and training silences the units before the decoder has learned to hear them."""
 
-    def __init__(self, n_in: int, n_out: int, hidden: Sequence[int], bias: bool, generator: torch.Generator) -> None:
+
+class MLP(nn.Module):
+    """Hidden layers with SiLU, then a linear head of the given gain: (..., n_in) -> (..., n_out)."""
+
+    def __init__(
+        self,
+        n_in: int,
+        n_out: int,
+        hidden: Sequence[int],
+        bias: bool,
+        generator: torch.Generator,
+        head_gain: float = SILU_GAIN,
+    ) -> None:
         super().__init__()
         self.fan_out = hidden[0]  # synapses that one input unit drives directly
         widths = [n_in, *hidden]
         gains = [1.0, *[SILU_GAIN] * (len(hidden) - 1)]
         self.body = nn.ModuleList(_linear(a, b, generator, gain=g) for a, b, g in zip(widths, hidden, gains))
-        self.head = _linear(widths[-1], n_out, generator, gain=SILU_GAIN, bias=bias)
+        self.head = _linear(widths[-1], n_out, generator, gain=head_gain, bias=bias)
 
     def forward(self, x: Tensor) -> Tensor:
         for layer in self.body:
@@ -281,7 +294,7 @@ def build_decoder(
     if kind == "conv":
         return ConvDecoder(n_latents, (out_shape[0], out_shape[1], out_shape[2]), widths, bias, generator)
     if kind == "mlp":
-        return MLP(n_latents, math.prod(out_shape), tuple(reversed(widths)), bias, generator)
+        return MLP(n_latents, math.prod(out_shape), tuple(reversed(widths)), bias, generator, QUIET * SILU_GAIN)
     return LinearNetwork(n_latents, math.prod(out_shape), bias, init_scale, generator)
 
 
