@@ -287,7 +287,7 @@ def test_relaxed_counts_are_seen_to_read_on_a_cpu(stimuli):
 
 
 def test_an_mlp_poisson_fit_does_not_fall_silent():
-    """Images of a few strokes: 10.3 to 10.6 nats over three seeds, 0.5 to 1.7 from a decoder's head at full gain."""
+    """Images of a few strokes: over 10 nats for three seeds; 0.5 to 1.7 from a decoder's head at full gain."""
     g = torch.Generator().manual_seed(0)
     strokes = (torch.rand(10, 400, generator=g) < 0.15).float()
     x = (torch.rand(1000, 10, generator=g) < 0.2).float() @ strokes
