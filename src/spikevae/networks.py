@@ -69,8 +69,8 @@ class LinearNetwork(nn.Module):
 
 
 QUIET = 0.05
-"""Share of the usual gain at which an MLP decoder's head starts. At the whole of it the noise of counts that say nothing
-yet costs about one per pixel, and training silences the units before the decoder has learned to hear them."""
+"""Share of the usual gain at which an MLP decoder's head starts. At the whole of it the noise of counts that say
+nothing yet costs about one per pixel, and training silences the units before the decoder can hear them."""
 
 
 class MLP(nn.Module):
