@@ -369,3 +369,18 @@ def test_cost_goes_with_the_spikes():
 
     ours = min(seconds(relaxed_counts, "cubic") for _ in range(5))
     assert seconds(dense_counts, "sigmoid") > 10 * ours
+
+
+def test_numbers_do_not_depend_on_threads():
+    """Three blocks and a part of a fourth, by one thread and by two."""
+    log_rate = torch.randn(3 * 65536 + 100, generator=torch.Generator().manual_seed(0)) - 2
+    before, drawn = torch.get_num_threads(), []
+    try:
+        for threads in (1, 2):
+            torch.set_num_threads(threads)
+            drawn.append(relaxed_counts(log_rate, temperature=0.1, generator=torch.Generator().manual_seed(1)))
+    finally:
+        torch.set_num_threads(before)
+    assert torch.equal(*drawn)
+    parts = drawn[0].split(65536)
+    assert not torch.equal(parts[0], parts[1]) and abs(float(drawn[0].mean() / log_rate.exp().mean()) - 1) < 0.02

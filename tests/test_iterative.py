@@ -706,7 +706,7 @@ def test_sampled_dynamics_with_the_exact_objective_hold_the_mean_against_the_pix
     costs = model._costs(1.0, 0.0)
     end = advance(
         model.rule,
-        law_params(model, law),
+        model.flow.params(law),
         model._start(),
         look,
         drive.width,
@@ -719,10 +719,6 @@ def test_sampled_dynamics_with_the_exact_objective_hold_the_mean_against_the_pix
     torch.testing.assert_close(parts.distortion, error.mean())
     monte_carlo = model(x, 1.0, 0.0, exact=False, generator=seeded(1))
     assert abs(monte_carlo.distortion - parts.distortion) > 1e-6 * parts.distortion
-
-
-def law_params(model, law):
-    return model.flow.params(law)
 
 
 def test_learned_self_inhibition_inhibits_and_spikes_have_their_price():

@@ -3,7 +3,7 @@
 import math
 from collections.abc import Iterable, Iterator
 from operator import attrgetter
-from typing import ClassVar, Literal, NamedTuple, final
+from typing import Any, ClassVar, Literal, NamedTuple, final, get_args, get_origin, get_type_hints
 
 import torch
 from torch import Tensor, nn
@@ -22,17 +22,6 @@ from .natural import Moments, flowed_decoder, moments_of, relaxed, residual_vari
 
 MAX_STEPS = 100_000
 """Most inference steps of a model; a file that asks for more is refused."""
-
-CHOICES = {
-    "reference": ("prior", "previous"),
-    "dynamics": ("auto", "expected", "sampled"),
-    "integrator": ("euler", "exponential"),
-    "self_inhibition": ("auto", "exact", "learned", "none"),
-    "loss_steps": ("all", "last"),
-    "kl_form": ("correct", "published"),
-    "learning": ("backpropagation", "natural_gradient"),
-}
-"""What options in words may be; configurations check them too, but files and callers come here directly."""
 
 BIAS_START = -3.0
 """Published start of the log of the learned self-inhibition."""
@@ -128,11 +117,8 @@ class IterativeVAE(LatentModel):
         kl_form: Literal["correct", "published"] = "correct",
         learning: Literal["backpropagation", "natural_gradient"] = "backpropagation",
     ):
+        _check_words(locals())
         super().__init__(shape, latent, n_latents, clamp)
-        given = (reference, dynamics, integrator, self_inhibition, loss_steps, kl_form, learning)
-        for (name, known), word in zip(CHOICES.items(), given):
-            if word not in known:
-                raise ValueError(f"{name}={word!r}: use one of {', '.join(known)}")
         if not (step_size > 0 and math.isfinite(step_size)):
             raise ValueError(f"step_size={step_size}: give a positive number")
         if inner_steps < 1 or (backprop_steps is not None and backprop_steps < 1):
@@ -470,3 +456,10 @@ def pull(value: Tensor, end: Tensor) -> Tensor:
     """Zero, with the gradient `value - end`."""
     gap = (value - end).detach()
     return (gap * (value - value.detach())).sum()
+
+
+def _check_words(given: dict[str, Any]) -> None:
+    """Refuse words that the constructor's annotations do not list: model files and callers pass no configuration."""
+    for name, kind in get_type_hints(IterativeVAE.__init__).items():
+        if get_origin(kind) is Literal and given[name] not in get_args(kind):
+            raise ValueError(f"{name}={given[name]!r}: use one of {', '.join(get_args(kind))}")
