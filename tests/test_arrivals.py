@@ -382,5 +382,7 @@ def test_numbers_do_not_depend_on_threads():
     finally:
         torch.set_num_threads(before)
     assert torch.equal(*drawn)
-    parts = drawn[0].split(65536)
-    assert not torch.equal(parts[0], parts[1]) and abs(float(drawn[0].mean() / log_rate.exp().mean()) - 1) < 0.02
+    assert abs(float(drawn[0].mean() / log_rate.exp().mean()) - 1) < 0.02
+    alike = relaxed_counts(torch.zeros(2 * 65536), temperature=0.1, generator=torch.Generator().manual_seed(1))
+    first, second = alike.split(65536)
+    assert abs(float(torch.corrcoef(torch.stack([first, second]))[0, 1])) < 0.02  # 5 standard errors
