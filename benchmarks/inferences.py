@@ -82,9 +82,10 @@ def measured(model: Any, x: torch.Tensor, family: str, price: float, seed: int) 
         row["r2_by_step"] = cost.r2[: HORIZONS[1]].tolist()
         row |= {f"r2_at_{steps}": float(cost.r2[steps - 1]) for steps in HORIZONS}
         budget = hardware_joules(model.n_features * model.n_latents, 0.0)  # that of a linear encoder
-        done = int(steps_to_share(cost.r2[: HORIZONS[1]]))
-        row |= {"steps_to_95": done, "spikes_to_95": float(cost.spikes[:done].sum())}
-        row |= {"joules_to_95": float(spent[done - 1]), "r2_at_joules": {}}
+        done = steps_to_share(cost.r2[: HORIZONS[1]])  # nan where nothing is explained
+        row |= {"steps_to_95": done, "r2_at_joules": {}}
+        for name, total in (("spikes_to_95", np.cumsum(cost.spikes)), ("joules_to_95", spent)):
+            row[name] = float("nan") if np.isnan(done) else float(total[int(done) - 1])
         for times in (1.1, 1.5, 2.0):
             within = np.flatnonzero(spent <= times * budget)
             row["r2_at_joules"][str(times)] = float(cost.r2[within[-1]]) if len(within) else float("nan")

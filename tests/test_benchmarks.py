@@ -1,12 +1,16 @@
 """The benchmarks run, in small; their numbers are the machine's own."""
 
 import json
+import math
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 import torch
+
+from spikevae.config import FitConfig
+from spikevae.training.stack import build_model
 
 BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
 
@@ -132,6 +136,21 @@ def test_inferences_benchmark(benchmarks: None, monkeypatch: pytest.MonkeyPatch,
     assert all(family in text for family in small) and "published finding" in text
     inferences.figure({"noise": rows}, tmp_path / "f.png")
     assert (tmp_path / "f.png").stat().st_size > 1000
+
+
+def test_an_inference_that_explains_nothing_has_no_time_to_quality(
+    benchmarks: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import inferences
+
+    monkeypatch.setattr(inferences, "HORIZONS", (2, 4, 8))
+    config = FitConfig(n_latents=8, inference="iterative", inference_steps=2, steps=2)
+    model = build_model(config, (16,))
+    with torch.no_grad():
+        model.decoder.head.weight.zero_()
+    x = torch.randn(40, 16, generator=torch.Generator().manual_seed(0))
+    row = inferences.measured(model, x, "iterative Poisson", inferences.AT, 0)
+    assert all(math.isnan(row[f"{name}_to_95"]) for name in ("steps", "spikes", "joules"))
 
 
 def test_numbers_at_equal_sparsity(benchmarks: None) -> None:

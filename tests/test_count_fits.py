@@ -5,7 +5,7 @@ import math
 
 import numpy as np
 import pytest
-from scipy import optimize, stats
+from scipy import optimize, special, stats
 
 import spikevae
 from spikevae.cli import main
@@ -91,6 +91,93 @@ def test_likelihoods_and_maxima_are_those_of_scipy(mixed, found):
     profile = {n: stats.binom(n, z.mean() / n).logpmf(z).sum() for n in range(int(z.max()), 200)}
     assert binomial["parameters"]["n"] == max(profile, key=profile.get)
     assert binomial["log_likelihood"] == pytest.approx(max(profile.values()))
+
+
+def hessian(f, u, step=1e-4):
+    """Second derivatives of `f` at `u` by central differences of fourth order in each direction."""
+    u, axes = np.asarray(u, dtype=float), np.eye(len(u))
+    weights = {-2: 1 / 12, -1: -2 / 3, 1: 2 / 3, 2: -1 / 12}
+    h = step * np.abs(u)
+
+    def slope(at, i):
+        return sum(w * f(at + k * h[i] * axes[i]) for k, w in weights.items()) / h[i]
+
+    return np.array(
+        [
+            [sum(w * slope(u + k * h[j] * axes[j], i) for k, w in weights.items()) / h[j] for j in range(2)]
+            for i in (0, 1)
+        ]
+    )
+
+
+def zero_inflated(z):
+    def log_likelihood(u):
+        rate, off = u
+        return np.log(off * (z == 0) + (1 - off) * stats.poisson(rate).pmf(z)).sum()
+
+    return log_likelihood
+
+
+def conway_maxwell(z):
+    def log_likelihood(u):
+        rate, shape = u
+        every = shape * stats.poisson(rate).logpmf(np.arange(150))
+        return (shape * stats.poisson(rate).logpmf(z)).sum() - len(z) * special.logsumexp(every)
+
+    return log_likelihood
+
+
+@pytest.mark.parametrize(
+    ("law", "of", "names", "truth"),
+    [
+        ("zero_inflated_poisson", zero_inflated, ("rate_on", "off"), 0.3),
+        ("conway_maxwell_poisson", conway_maxwell, ("rate", "shape"), 0.25),
+    ],
+)
+def test_standard_errors_are_of_the_whole_information(law, of, names, truth):
+    """The two parameters' errors are bound to each other: neglecting that shrinks them by more than a tenth here."""
+    rng = np.random.default_rng(8)
+    z = rng.poisson(1.5, N) * (rng.random(N) > truth)
+    row = fit_counts(z, [law]).of(0, law)
+    u = [row["parameters"][name] for name in names]
+    information = -hessian(of(z), u)
+    errors = np.sqrt(np.diag(np.linalg.inv(information)))
+    assert (errors > 1.1 / np.sqrt(np.diag(information))).all()
+    np.testing.assert_allclose([row["standard_errors"][name] for name in names], errors, rtol=1e-3)
+
+
+@pytest.mark.parametrize(("unit", "law"), [(0, "negative_binomial"), (100, "poisson"), (200, "binomial")])
+def test_fit_is_tested_with_one_degree_less_for_each_parameter(mixed, found, unit, law):
+    row = found.of(unit, law)
+    m, theirs = (
+        row["parameters"],
+        {"poisson": stats.poisson, "binomial": stats.binom, "negative_binomial": stats.nbinom},
+    )
+    given = {"poisson": lambda: (m["mean"],), "binomial": lambda: (m["n"], m["p"])}.get(
+        law, lambda: (m["r"], m["r"] / (m["r"] + m["mean"]))
+    )()
+    bins, o, e, left = [], 0, 0.0, float(N)
+    for count in range(200):
+        o, e = o + int((mixed[:, unit] == count).sum()), e + N * theirs[law](*given).pmf(count)
+        if e >= 5:
+            bins.append((o, e))
+            left, o, e = left - e, 0, 0.0
+    bins[-1] = (bins[-1][0] + o, bins[-1][1] + left)
+    chi2 = sum((o - e) ** 2 / e for o, e in bins)
+    parameters = 1 if law == "poisson" else 2
+    assert row["fit_p_value"] == pytest.approx(stats.chi2.sf(chi2, len(bins) - 1 - parameters), rel=1e-6)
+
+
+def test_one_enormous_count_is_no_trouble():
+    """The test of fit goes over each unit's own range, not over all counts up to the largest of the table."""
+    z = np.random.default_rng(0).poisson(3.0, (100, 3))
+    alone = fit_counts(z[:, 1:], ["poisson", "negative_binomial"])
+    z[0, 0] = 1_000_000
+    found = fit_counts(z, ["poisson", "negative_binomial"])
+    for unit in (0, 1):
+        for law in found.laws:
+            assert found.of(unit + 1, law)["fit_p_value"] == pytest.approx(alone.of(unit, law)["fit_p_value"], rel=1e-6)
+    assert found.of(0, "poisson")["fit_p_value"] < 1e-6 and found.units[0]["dispersion"] == "over"
 
 
 def test_each_law_is_chosen_for_its_counts(found):

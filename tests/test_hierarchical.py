@@ -115,6 +115,26 @@ def test_free_bits_free_a_layer_that_codes_less():
     assert model.encoder.head.weight.grad is not None
 
 
+def test_free_bits_are_of_each_layer():
+    """The lowest layer codes less than is free, the one above more: only the first is lifted.
+
+    A residual r on a Poisson prior of rate m costs m (exp(r) (r - 1) + 1) nats.
+    """
+
+    def nats(mean, residual):
+        return mean * (math.exp(residual) * (residual - 1) + 1)
+
+    x = -1.0
+    high = nats(math.exp(0.4), -0.4 * x - 0.1)
+    above = math.exp(0.4 - 0.4 * x - 0.1)
+    low = nats(math.exp(-0.3 + above * math.expm1(0.1)), 0.3 * x + 0.2)
+    free = 0.05
+    assert low < 0.1 * free and high > 1.5 * free
+    parts = tiny(free_bits=free)(torch.full((20_000, 1), x).double(), 1.0, 0.0, exact=True, generator=seeded())
+    assert parts.kl.item() == pytest.approx(low + high, abs=1e-4)
+    assert (parts.total - parts.distortion).item() == pytest.approx(free + high, abs=1e-7)
+
+
 def test_every_parameter_learns():
     model = HierarchicalVAE((9,), latent="negative_binomial", n_latents=5, upper=(4, 3), generator=seeded())
     parts = model(torch.randn(50, 9, generator=seeded(1)), 1.0, 0.0, exact=True, generator=seeded(2))

@@ -597,3 +597,13 @@ def test_dependent_units_have_no_exact_objective():
     assert not FitConfig.from_recipe("default", latent="categorical").exact
     with pytest.raises(ValueError, match="independent units"):
         FitConfig.from_recipe("default", latent="categorical", estimator="exact")
+
+
+@pytest.mark.parametrize("graded", [True, False])
+def test_a_conway_maxwell_unit_that_hardly_fires_is_nearly_bernoulli(graded):
+    """What is too small to count does not add up to more than the first spike's own probability."""
+    log_rate = torch.tensor([-18.0, -12.0, -6.0]).requires_grad_(graded)
+    with torch.set_grad_enabled(graded):
+        q = ConwayMaxwellPoisson(log_rate, torch.tensor(6.0))
+        torch.testing.assert_close(q.mean, (q.shape * log_rate).exp(), rtol=1e-4, atol=0)
+        torch.testing.assert_close(q.variance, q.mean, rtol=1e-4, atol=0)

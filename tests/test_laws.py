@@ -257,6 +257,11 @@ def parameters_of(law, *shape, seed=0, dtype=torch.float64):
     return dict(zip(law.prior_params, 0.7 * draws))
 
 
+def test_the_table_holds_every_law():
+    """Categorical units depend on each other: test_law_numerics.py has them against torch, by groups."""
+    assert {law for law, *_ in CASES.values()} | {Categorical} == set(LAWS.values())
+
+
 # Each property of the table -------------------------------------------------------------------------------
 
 

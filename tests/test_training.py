@@ -7,9 +7,12 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from spikevae.config import FitConfig
+from spikevae.distributions import LAWS
+from spikevae.evaluate import evaluate
+from spikevae.models import load_model, save_model
 from spikevae.training import Interrupted, Stack, checkpoint, train
 from spikevae.training import schedules as s
-from spikevae.training.stack import DIVERGED, SETTLED, build_model, stack_key
+from spikevae.training.stack import DIVERGED, SETTLED, build_model, model_arguments, stack_key
 
 SHAPE = (1, 4, 4)
 
@@ -35,6 +38,7 @@ VARIANTS = {
     "conv": {"encoder": "conv", "decoder": "conv", "hidden": (4, 8), "steps": 10},
     "learned noise": {"noise_variance": "learned"},
     "beta annealed": {"beta_anneal": 0.5},
+    **{f"law {name}": {"latent": name, "steps": 12} for name in LAWS},
 }
 
 
@@ -53,6 +57,24 @@ def test_each_fit_of_a_stack_is_the_fit_alone(stimuli, variant):
         torch.testing.assert_close(ours.history["objective"], theirs.history["objective"], rtol=1e-9, atol=1e-9)
         for name, value in theirs.model.state_dict().items():
             torch.testing.assert_close(ours.model.state_dict()[name], value, rtol=1e-7, atol=1e-9, msg=name)
+
+
+@pytest.mark.parametrize("latent", LAWS)
+def test_a_fit_of_every_law_is_kept_and_measured(stimuli, latent, tmp_path):
+    config = fit(latent=latent, steps=200)
+    stack = Stack([config], stimuli, SHAPE)
+    train(stack)
+    result = stack.result(0)
+    assert result.history["objective"][-1] < 0.9 * result.history["objective"][0]
+    save_model(result.model, tmp_path / "fit.spikevae", model_arguments(config))
+    model, _ = load_model(tmp_path / "fit.spikevae")
+    for name, value in result.model.state_dict().items():
+        torch.testing.assert_close(model.state_dict()[name], value, rtol=0, atol=0)
+    metrics = evaluate(model, stimuli, seed=0).metrics
+    assert metrics.r2_pooled > 0.2
+    counts = LAWS[latent].is_count
+    assert not counts or (metrics.spikes > 0 and metrics.joules > 0)
+    assert math.isfinite(metrics.bits_per_spike) or not counts
 
 
 @pytest.mark.parametrize("variant", ["poisson exact", "poisson sampled", "poisson learned prior"])

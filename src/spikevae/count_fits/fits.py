@@ -3,6 +3,7 @@
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -28,6 +29,8 @@ SLOTS_TRIED = 100_000
 """A binomial of more slots than this many above the largest count is a Poisson law."""
 EXPECTED = 5.0
 """Fewest expected trials of a bin in the test of fit."""
+WIDTHS = 12.0
+"""Standard deviations of a law that this test goes through count by count."""
 LEVEL = 0.05
 """False discovery rate of the dispersion tests."""
 
@@ -241,6 +244,7 @@ def _units(z: np.ndarray) -> list[dict[str, Any]]:
     ]
 
 
+@torch.no_grad()
 def _fit(law: str, values: np.ndarray, frequency: np.ndarray) -> list[dict[str, Any]]:
     """Fits of one law to units of frequencies (U, V) of the values (V,), none of them silent."""
     n = frequency.sum(1)
@@ -283,8 +287,10 @@ def _fit(law: str, values: np.ndarray, frequency: np.ndarray) -> list[dict[str, 
 
     found, spread = natural(top), _delta(natural, top, hessian)
     names = ["mean", "fano", *kind.natural]
-    laws = build(top)
-    mass = laws.log_prob(torch.arange(float(values.max()) + 1, dtype=torch.float64)).exp()
+
+    def pmf(unit: int, counts: np.ndarray) -> np.ndarray:
+        return build(top[unit : unit + 1]).log_prob(torch.from_numpy(counts).double())[0].exp().numpy()
+
     for i, u in enumerate(which.tolist()):
         numbers = dict(zip(names, found[i].tolist()))
         errors = dict(zip(names, spread[i].tolist()))
@@ -299,7 +305,9 @@ def _fit(law: str, values: np.ndarray, frequency: np.ndarray) -> list[dict[str, 
             "parameters": {name: numbers[name] for name in names if name != "fano"},
             "standard_errors": {name: errors[name] for name in names},
             "at_limit": edge,
-            "fit_p_value": _fit_p(frequency[u], values, mass[i].numpy(), 2),
+            "fit_p_value": _fit_p(
+                frequency[u], values, partial(pmf, i), numbers["mean"], numbers["mean"] * numbers["fano"], 2
+            ),
         }
     return rows
 
@@ -308,7 +316,6 @@ def _poisson(values: np.ndarray, frequency: np.ndarray, mean: np.ndarray) -> lis
     n = frequency.sum(1)
     law = Poisson(torch.from_numpy(np.log(mean))[:, None])
     total = (torch.from_numpy(frequency) * law.log_prob(torch.from_numpy(values))).sum(-1).numpy()
-    grid = np.arange(values.max() + 1)
     return [
         {
             "log_likelihood": float(total[u]),
@@ -318,7 +325,7 @@ def _poisson(values: np.ndarray, frequency: np.ndarray, mean: np.ndarray) -> lis
             "parameters": {"mean": float(m)},
             "standard_errors": {"mean": math.sqrt(m / n[u])},
             "at_limit": False,
-            "fit_p_value": _fit_p(frequency[u], values, stats.poisson(m).pmf(grid), 1),
+            "fit_p_value": _fit_p(frequency[u], values, stats.poisson(m).pmf, m, m, 1),
         }
         for u, m in enumerate(mean)
     ]
@@ -328,7 +335,6 @@ def _binomial(
     values: np.ndarray, frequency: np.ndarray, mean: np.ndarray, plain: list[dict[str, Any]]
 ) -> list[dict[str, Any]]:
     """The number of slots by its profile likelihood, which has one peak; none if counts are not under-dispersed."""
-    grid = np.arange(values.max() + 1)
     rows = []
     for u, m in enumerate(mean.tolist()):
         n, used = float(frequency[u].sum()), frequency[u] > 0
@@ -360,7 +366,7 @@ def _binomial(
                 "parameters": {"mean": float(m), "n": float(slots), "p": p},
                 "standard_errors": {"mean": slots * error, "n": math.nan, "p": error},
                 "at_limit": False,
-                "fit_p_value": _fit_p(frequency[u], values, stats.binom(slots, p).pmf(grid), 2),
+                "fit_p_value": _fit_p(frequency[u], values, stats.binom(slots, p).pmf, m, m * (1 - p), 2),
             }
         )
     return rows
@@ -409,27 +415,33 @@ def _delta(natural: Callable[[Tensor], Tensor], u: Tensor, hessian: Tensor) -> T
     return torch.where(positive[:, None], variance.clamp_min(0).sqrt(), math.nan)
 
 
-def _fit_p(frequency: np.ndarray, values: np.ndarray, mass: np.ndarray, n_parameters: int) -> float:
+def _fit_p(
+    frequency: np.ndarray,
+    values: np.ndarray,
+    pmf: Callable[[np.ndarray], np.ndarray],
+    mean: float,
+    variance: float,
+    n_parameters: int,
+) -> float:
     """p-value of Pearson's test on neighbouring counts pooled to `EXPECTED` trials; NaN if too few bins are left.
 
-    The last bin takes all larger counts. Parameters are those of the whole likelihood, so p is a little too large.
+    Counts further than `WIDTHS` standard deviations of the fitted law from its mean belong to the outermost bins.
+    Parameters are those of the whole likelihood, so p is a little too large.
     """
-    n = frequency.sum()
-    observed = np.zeros(len(mass))
-    observed[values.astype(int)] = frequency
-    expected = n * mass
+    n, reach = frequency.sum(), WIDTHS * math.sqrt(variance) + 1
+    low, high = max(0, math.floor(mean - reach)), math.ceil(mean + reach)
+    observed = np.bincount(values.astype(int).clip(low, high) - low, weights=frequency, minlength=high - low + 1)
+    expected = n * pmf(np.arange(low, high + 1))
     expected[-1] = max(n - expected[:-1].sum(), 0.0)
-    bins: list[list[float]] = [[0.0, 0.0]]
-    for o, e in zip(observed, expected):
-        bins[-1][0] += o
-        bins[-1][1] += e
-        if bins[-1][1] >= EXPECTED:
-            bins.append([0.0, 0.0])
-    rest = bins.pop()
-    if not bins:
-        return math.nan
-    bins[-1] = [bins[-1][0] + rest[0], bins[-1][1] + rest[1]]
-    freedom = len(bins) - 1 - n_parameters
+    reached, ends = np.cumsum(expected), [-1]
+    while True:
+        end = int(np.searchsorted(reached, EXPECTED + (reached[ends[-1]] if ends[-1] >= 0 else 0.0)))
+        if end == len(reached):
+            break
+        ends.append(end)
+    freedom = len(ends) - 2 - n_parameters
     if freedom < 1:
         return math.nan
-    return float(stats.chi2.sf(sum((o - e) ** 2 / e for o, e in bins), freedom))
+    starts = np.array(ends[:-1]) + 1  # the last bin takes what is left
+    o, e = (np.add.reduceat(part, starts) for part in (observed, expected))
+    return float(stats.chi2.sf(((o - e) ** 2 / e).sum(), freedom))

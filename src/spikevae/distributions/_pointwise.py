@@ -131,7 +131,7 @@ def pointwise(function: Function, n_nodes: int, *x: Tensor, slopes: Slopes | Non
     >>> total
     tensor([6., 6.])
     """
-    if slopes is None:
+    if slopes is None or not torch.is_grad_enabled():
         values: tuple[Tensor, ...] = _Pointwise.apply(function, n_nodes, *torch.broadcast_tensors(*x))
         return values
     found: tuple[Tensor, ...] = _Sloped.apply(function, slopes, n_nodes, *torch.broadcast_tensors(*x))

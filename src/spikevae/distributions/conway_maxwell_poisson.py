@@ -22,8 +22,8 @@ LOG_SHAPE_LIMIT = math.log(4.0)
 TERMS = 128
 """Counts that are summed, 0 to 127. Left out is, for rates up to TABLE_RATE, less than 3e-8 of the whole."""
 
-NEGLIGIBLE = -80.0
-"""Logits this far below the largest count as this far below: exp is many times slower where it underflows."""
+LEAST = {dtype: math.log(torch.finfo(dtype).tiny) + 7 for dtype in (torch.float32, torch.float64)}
+"""Logits further than this below the largest are dropped: exp is many times slower where it underflows."""
 
 TABLE_RATE = 40.0
 """Rate from which on an expansion in 1 / (shape * rate) takes over. There its error is largest: 1e-5 in the log
@@ -46,7 +46,8 @@ def table_probabilities(log_rate: Tensor, shape: Tensor) -> tuple[Tensor, Tensor
     poisson = log_rate[..., None] * n - log_factorial - log_rate.exp()[..., None]
     logits = shape[..., None] * poisson
     log_sum = torch.logsumexp(logits, -1)
-    return log_sum, torch.exp((logits - log_sum[..., None]).clamp_min(NEGLIGIBLE))
+    least = LEAST[logits.dtype]
+    return log_sum, (logits - log_sum[..., None]).clamp_min(least).exp() - math.exp(least)
 
 
 def _expansion(log_rate: Tensor, shape: Tensor) -> tuple[Tensor, ...]:
@@ -137,7 +138,8 @@ def _weights(log_rate: Tensor, shape: Tensor) -> tuple[Tensor, Tensor]:
     weights = (shape * log_rate)[..., None] * n
     weights.addcmul_(shape[..., None], log_factorial, value=-1)
     top = weights.amax(-1)
-    return weights.sub_(top[..., None]).clamp_min_(NEGLIGIBLE).exp_(), top
+    least = LEAST[weights.dtype]
+    return weights.sub_(top[..., None]).clamp_min_(least).exp_().sub_(math.exp(least)), top
 
 
 def _counts(parameters: Tensor, generator: torch.Generator) -> tuple[Tensor, ...]:
