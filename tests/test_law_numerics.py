@@ -605,5 +605,5 @@ def test_a_conway_maxwell_unit_that_hardly_fires_is_nearly_bernoulli(graded):
     log_rate = torch.tensor([-18.0, -12.0, -6.0]).requires_grad_(graded)
     with torch.set_grad_enabled(graded):
         q = ConwayMaxwellPoisson(log_rate, torch.tensor(6.0))
-        torch.testing.assert_close(q.mean, (q.shape * log_rate).exp(), rtol=1e-4, atol=0)
-        torch.testing.assert_close(q.variance, q.mean, rtol=1e-4, atol=0)
+        torch.testing.assert_close(q.mean, (q.shape * log_rate).exp(), rtol=1e-3, atol=0)
+        torch.testing.assert_close(q.variance, q.mean, rtol=1e-3, atol=0)
