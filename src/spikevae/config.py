@@ -150,7 +150,7 @@ class FitConfig(FrozenConfig):
     """Expected distortion in closed form (linear decoders) or from one sample; auto takes the closed form if it can."""
     indicator: Literal["sigmoid", "linear", "cubic", "quintic", "cosine", "gumbel"] = "cubic"
     """Shape of the smooth event indicator of the relaxed counts (Monte Carlo only); gumbel draws Poisson counts by a
-    relaxed choice among 0 to 31 instead."""
+    relaxed choice among 0 to 31 instead: for firing rates up to 20, where the cut takes half a percent."""
     temperature_start: float = Field(1.0, gt=0)
     """Temperature of the relaxed counts at the first step (Monte Carlo only)."""
     temperature: float = Field(0.05, gt=0)
