@@ -1,5 +1,6 @@
 """Sparse coding as a model, its evaluation and its estimator."""
 
+import json
 import math
 from dataclasses import fields
 
@@ -15,15 +16,19 @@ from sklearn.utils.estimator_checks import parametrize_with_checks
 from torch.func import functional_call, stack_module_state, vmap
 
 from spikevae import metrics as sm
+from spikevae.cli import main
+from spikevae.config import FitConfig
 from spikevae.energy import PRICES
-from spikevae.estimator import load_model
+from spikevae.estimator import SpikeVAE, load_model
 from spikevae.evaluate import Metrics, evaluate
 from spikevae.models.files import load_model as load_model_file
 from spikevae.models.files import save_model
 from spikevae.models.sparse_coding import INFERENCES, fista
 from spikevae.models.sparse_model import SparseCoding
 from spikevae.sparse_coder import SparseCoder
+from spikevae.training import Stack, train
 from spikevae.training.dictionary import DictionaryLearning
+from spikevae.training.stack import model_arguments
 
 D, K = 12, 20
 SIGNED = ("lca-soft", "lca-hard", "ista", "fista")
@@ -288,8 +293,6 @@ def test_files_say_what_they_hold(fitted, X, tmp_path):
         load_model(tmp_path / "sparse.spikevae")
     model, _ = load_model_file(tmp_path / "sparse.spikevae")
     assert isinstance(model, SparseCoding)
-    from spikevae.estimator import SpikeVAE
-
     SpikeVAE(n_latents=3, steps=2).fit(X).save(tmp_path / "vae.spikevae")
     with pytest.raises(ValueError, match=r"vae\.spikevae.*load_model"):
         SparseCoder.load(tmp_path / "vae.spikevae")
@@ -320,3 +323,66 @@ def test_learning_leaves_the_global_generator_alone_and_reports(X, capsys):
     SparseCoder(4, steps=5, verbose=True).fit(X)
     assert torch.equal(torch.get_rng_state(), state)
     assert "SparseCoder fista" in capsys.readouterr().err
+
+
+# Fits of sparse codes are fits like all others -------------------------------------------------------------
+
+
+def test_a_sparse_fit_is_trained_kept_and_read(X, tmp_path, capsys):
+    """By gradient, in a stack, it comes to the objective of dictionary learning; its file is a sparse coder's."""
+    config = FitConfig.from_recipe("default", latent="sparse", n_latents=6, beta=0.3, steps=400, batch_size=50)
+    assert config.inference == "sparse_coding" and FitConfig.from_recipe(inference="sparse_coding").latent == "sparse"
+    stack = Stack([config], torch.from_numpy(X), (X.shape[1],))
+    train(stack)
+    model = stack.result(0).model
+    save_model(model, tmp_path / "m.spikevae", model_arguments(config), {"fit": config.model_dump(mode="json")})
+    coder = SparseCoder.load(tmp_path / "m.spikevae")
+    assert (coder.sparsity_price, coder.inference, coder.random_state) == (0.3, "lca-soft", 0)
+    np.testing.assert_array_equal(coder.components_, model.dictionary.detach().numpy())
+    evaluation = evaluate(model, X, beta=0.3)
+    assert evaluation.objective == pytest.approx(-coder.score(X))
+    learnt = SparseCoder(6, 0.3, inference="lca-soft", steps=400, batch_size=50, random_state=0).fit(X)
+    assert evaluation.objective < -learnt.score(X) + 0.02 * abs(learnt.score(X))
+    assert main(["evaluate", str(tmp_path / "m.spikevae"), "--json"]) != 0  # it does not say what it was trained on
+    assert "--data" in capsys.readouterr().err
+
+
+def test_sparse_fits_on_the_command_line(tmp_path, capsys):
+    """Trained, evaluated and swept beside a law, whose label does not take the sparse codes' settings."""
+    model = tmp_path / "s.spikevae"
+    given = ["--patch", "6", "--n", "600", "--n-latents", "8", "--steps", "20"]
+    assert main(["train", *given, "--set", 'latent="sparse"', "--out", str(model)]) == 0
+    capsys.readouterr()
+    assert main(["evaluate", str(model), "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert 0 < found["metrics"]["fraction_zeros"] < 1 and found["metrics"]["kl"] is None
+    block = 'fit = { latent = "%s", steps = 20 }\n[blocks.grid]\nn_latents = [4]\nbeta = [0.5, 1.0]\nseed = [0, 1]\n'
+    text = '[data]\npatch = 6\nn = 600\nn_test = 50\n[[blocks]]\nlabel = "a"\n' + block % "poisson"
+    text += '[[blocks]]\nlabel = "b"\n' + (block % "sparse") + 'algorithm = ["lca-soft", "fista"]\n'
+    (tmp_path / "s.toml").write_text(text)
+    assert main(["sweep", str(tmp_path / "s.toml"), "--out", str(tmp_path / "run")]) == 0
+    out = capsys.readouterr().out
+    assert "Sparse code (b, algorithm fista)" in out and "Poisson (a)" in out
+    assert "argmin" in (tmp_path / "run" / "report.html").read_text()
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({"latent": "poisson", "inference": "sparse_coding"}, "belong together"),
+        ({"latent": "sparse", "inference": "iterative"}, "belong together"),
+        ({"algorithm": "fista"}, "algorithm needs"),
+        ({"latent": "sparse", "decoder": "mlp"}, "linear decoder"),
+        ({"latent": "sparse", "noise_variance": "learned"}, "noise_variance"),
+        ({"latent": "sparse", "spike_price": 1.0}, "firing rate"),
+        ({"latent": "sparse", "upper": (3,)}, "belong together"),
+    ],
+)
+def test_settings_of_sparse_fits_that_do_not_go_together(given, message):
+    with pytest.raises(ValueError, match=message):
+        FitConfig.from_recipe("default", **given)
+
+
+def test_the_estimator_of_posteriors_points_to_the_sparse_coder(X):
+    with pytest.raises(ValueError, match="SparseCoder"):
+        SpikeVAE(latent="sparse").fit(X)

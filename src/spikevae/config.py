@@ -18,7 +18,7 @@ from typing import Any, Literal, Self
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from .data._config import DataConfig
-from .distributions import LAWS, get_law
+from .models.codes import CODES, get_code
 from .models.flows import get_flow
 from .models.iterative import MAX_STEPS
 
@@ -62,11 +62,12 @@ class FitConfig(FrozenConfig):
     recipe: str = "default"
     """Which named set of values this one started from; a label, the values themselves are all here."""
     latent: str = "poisson"
-    """The law of the latent code: a name from `spikevae models`."""
+    """The law of the latent code, a name from `spikevae models`; or sparse: codes without a law, by sparse coding."""
     n_latents: int = Field(128, ge=1)
     """Number of latent units K."""
     beta: float = Field(1.0, ge=0, allow_inf_nan=False)
-    """Weight of the coding rate (KL, nats per stimulus) in the objective."""
+    """Weight of the coding rate (KL, nats per stimulus) in the objective; of sparse codes the sparsity price, in the
+    unit of a pixel."""
     spike_price: float = Field(0.0, ge=0, allow_inf_nan=False)
     """Price of an expected spike in the objective, nats per spike."""
     seed: int = Field(0, ge=0, lt=2**31)
@@ -80,9 +81,9 @@ class FitConfig(FrozenConfig):
     start_spread: float = Field(0.0, ge=0)
     """Half-width of the uniform spread of the prior's starting log firing rate around `start`."""
 
-    inference: Literal["amortised", "iterative", "hierarchical"] = "amortised"
-    """How a posterior is found: by an encoder, or step by step on the free energy (FOND), without one, or by an encoder
-    for layers of counts, each of which sets the prior of the one below."""
+    inference: Literal["amortised", "iterative", "hierarchical", "sparse_coding"] = "amortised"
+    """How a code is found: by an encoder, or step by step on the free energy (FOND), without one, or by an encoder for
+    layers of counts, each of which sets the prior of the one below, or as the sparse code of the stimulus."""
     encoder: Literal["linear", "mlp", "conv"] = "linear"
     """The network that turns a stimulus into the parameters of its posterior."""
     encoder_bias: bool = True
@@ -105,6 +106,9 @@ class FitConfig(FrozenConfig):
     free_bits: float = Field(0.0, ge=0, allow_inf_nan=False)
     """Coding rate of a layer, nats per stimulus, below which it is not pressed further (hierarchical only); warm-up is
     `beta_anneal`."""
+
+    algorithm: Literal["lca-soft", "lca-hard", "lca-rectified", "ista", "fista", "nonnegative"] = "lca-soft"
+    """How sparse codes are found (sparse_coding only)."""
 
     inference_steps: int = Field(16, ge=1, le=10_000)
     """Steps of inference in training (iterative only)."""
@@ -199,13 +203,15 @@ class FitConfig(FrozenConfig):
             return given
         if given.get("upper"):
             return {"inference": "hierarchical", "prior": "learned", **given}
+        if SPARSE[0] == given.get("inference") or SPARSE[1] == given.get("latent"):
+            return {"inference": SPARSE[0], "latent": SPARSE[1], "prior": "fixed", **given}
         if cls.starts_at_limit_with(given):
             return {"start": -5.0, "bias_lr_factor": 5.0, **given}
         return given
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
-        law = get_law(self.latent)
+        law = get_code(self.latent)
         if self.init == "linear_limit" and not self.starts_at_limit:
             raise ValueError(
                 "init='linear_limit' needs amortised inference, linear encoder and decoder, the encoder with a bias "
@@ -243,13 +249,37 @@ class FitConfig(FrozenConfig):
         return self
 
     @model_validator(mode="after")
+    def _consistent_sparse_codes(self) -> Self:
+        sparse = self.inference == SPARSE[0]
+        if sparse != (self.latent == SPARSE[1]):
+            raise ValueError(
+                f"inference={SPARSE[0]!r} and latent={SPARSE[1]!r} belong together, given {self.inference!r} and "
+                f"{self.latent!r}"
+            )
+        if not sparse:
+            if self.algorithm != type(self).model_fields["algorithm"].default:
+                raise ValueError(f"algorithm needs inference={SPARSE[0]!r}, given {self.inference!r}")
+            return self
+        if (self.encoder, self.decoder, self.likelihood) != ("linear", "linear", "gaussian"):
+            raise ValueError(
+                "sparse codes are of a linear decoder with Gaussian pixels and have no encoder, given "
+                f"{self.encoder!r}, {self.decoder!r} and {self.likelihood!r}"
+            )
+        if self.noise_variance == "learned" or self.prior != "fixed" or self.estimator == "monte_carlo":
+            raise ValueError(
+                "sparse codes need a given noise_variance, prior='fixed' and the exact objective: they have no "
+                f"posterior; given {self.noise_variance!r}, {self.prior!r} and estimator={self.estimator!r}"
+            )
+        return self
+
+    @model_validator(mode="after")
     def _consistent_layers(self) -> Self:
         if self.inference != "hierarchical":
             changed = [name for name in HIERARCHICAL_FIELDS if getattr(self, name)]
             if changed:
                 raise ValueError(f"{', '.join(changed)} need inference='hierarchical', given {self.inference!r}")
             return self
-        law = get_law(self.latent)
+        law = get_code(self.latent)
         if not self.upper or min(self.upper) < 1:
             raise ValueError(
                 f"inference='hierarchical' needs units above the first layer, given upper={list(self.upper)}; "
@@ -331,14 +361,14 @@ class FitConfig(FrozenConfig):
     def has_exact_objective(self) -> bool:
         """Whether the expected distortion has a closed form."""
         linear = self.decoder == "linear" and self.likelihood == "gaussian"
-        return linear and get_law(self.latent).independent
+        return linear and get_code(self.latent).independent
 
     @classmethod
     def starts_at_limit_with(cls, given: Mapping[str, Any]) -> bool:
         """Whether a fit with these settings and otherwise defaults starts at the limit of small signals."""
         value = {name: given.get(name, cls.model_fields[name].default) for name in LIMIT_FIELDS}
         linear = (value["encoder"], value["decoder"], value["likelihood"]) == ("linear", "linear", "gaussian")
-        law = LAWS.get(value["latent"]) if isinstance(value["latent"], str) else None
+        law = CODES.get(value["latent"]) if isinstance(value["latent"], str) else None
         return bool(
             value["init"] != "random"
             and value["inference"] == "amortised"
@@ -381,8 +411,10 @@ class FitConfig(FrozenConfig):
         """
         if recipe not in RECIPES:
             raise ValueError(unknown_key_message(recipe, RECIPES).replace("key", "recipe", 1))
+        if overrides.get("inference") == SPARSE[0]:
+            overrides = {"latent": SPARSE[1], **overrides}
         latent = overrides.get("latent", "poisson")
-        get_law(latent)
+        get_code(latent)
         values = {**RECIPES[recipe]["*"], **RECIPES[recipe].get(latent, {}), "recipe": recipe}
         if "steps" in overrides or "epochs" in overrides:
             values.pop("steps", None)
@@ -418,6 +450,9 @@ LIMIT_FIELDS = ("inference", "init", "latent", "encoder", "decoder", "encoder_bi
 STEPS, LIMIT_STEPS = 3000, 1000
 """Optimiser steps of the default recipe from random weights, and from the limit of small signals."""
 
+SPARSE = ("sparse_coding", "sparse")
+"""Words of `inference` and `latent` of sparse codes."""
+
 HIERARCHICAL_FIELDS = ("upper", "free_bits")
 
 ITERATIVE_FIELDS = (
@@ -448,6 +483,7 @@ RECIPES: dict[str, dict[str, dict[str, Any]]] = {
         "gaussian_softplus": {"prior": "fixed"},
         "gaussian_exp": {"prior": "fixed"},
         "laplace": {"prior": "fixed"},
+        "sparse": {"prior": "fixed", "learning_rate": 0.02, "steps": 1000},
         "negative_binomial": {"prior": "learned"},
         "negative_binomial_free": {"prior": "learned"},
         "conway_maxwell_poisson": {"prior": "learned"},

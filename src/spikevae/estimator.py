@@ -12,7 +12,7 @@ from sklearn.base import BaseEstimator, ClassNamePrefixFeaturesOutMixin, Transfo
 from sklearn.utils import check_random_state
 from sklearn.utils.validation import check_is_fitted, validate_data
 
-from .config import FitConfig
+from .config import SPARSE, FitConfig
 from .evaluate import Metrics, evaluate
 from .models._model import LatentModel
 from .models.coded import Coder
@@ -144,6 +144,8 @@ class SpikeVAE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator)
             "learning_rate",
         ]
         given = {name: getattr(self, name) for name in optional if getattr(self, name) is not None}
+        if self.latent == SPARSE[1]:
+            raise ValueError(f"latent={SPARSE[1]!r} has no posterior: fit sparse codes with spikevae.SparseCoder")
         for name in self.options or {}:
             if name in self.get_params(deep=False):
                 raise ValueError(f"options holds {name!r}, which is a parameter of its own; set it there")
@@ -202,6 +204,7 @@ class SpikeVAE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator)
                 "Scale X to unit variance, lower learning_rate, or set options={'clamp': 5.0}"
             )
         self.config_, self.history_ = config, result.history
+        assert isinstance(result.model, LatentModel), "sparse codes were refused above"
         self._adopt(result.model)
         return self
 

@@ -10,6 +10,7 @@ from sklearn.base import BaseEstimator, ClassNamePrefixFeaturesOutMixin, Transfo
 from sklearn.utils import check_random_state
 from sklearn.utils.validation import check_is_fitted
 
+from .config import FitConfig
 from .estimator import checked_stimuli, resolve_device
 from .evaluate import Evaluation, Metrics, evaluate
 from .models.files import load_model, save_model
@@ -177,7 +178,7 @@ class SparseCoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimat
 
     @classmethod
     def load(cls, path: str | Path) -> Self:
-        """Read what :meth:`save` wrote.
+        """Read what :meth:`save` wrote, or a sparse fit of `spikevae train` or of a sweep.
 
         Raises
         ------
@@ -185,18 +186,30 @@ class SparseCoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimat
             With the file's name.
         """
         model, extra = load_model(path)
-        params = extra.get("sparse_coder")
-        if not isinstance(model, SparseCoding) or not isinstance(params, dict):
+        if not isinstance(model, SparseCoding):
             raise ValueError(f"{path} holds no sparse coder; read it with spikevae.load_model")
         try:
-            coder = cls(**params)
-        except TypeError as error:
+            coder = cls(**(cls._params_of_fit(extra["fit"]) if "fit" in extra else extra["sparse_coder"]))
+        except (KeyError, TypeError, ValueError) as error:
             raise ValueError(f"{path} holds no valid parameters: {error}") from None
         coder.shape_ = tuple(extra.get("shape", model.shape))
         coder.history_ = extra.get("history", {})
         coder.n_features_in_ = model.n_features
         coder._adopt(model)
         return coder
+
+    @staticmethod
+    def _params_of_fit(fit: Any) -> dict[str, Any]:
+        """Parameters of the coder that a fit of `spikevae train` or of a sweep is."""
+        config = FitConfig.model_validate(fit)
+        return {
+            "n_latents": config.n_latents,
+            "sparsity_price": config.beta,
+            "inference": config.algorithm,
+            "steps": config.steps or SparseCoder().steps,
+            "batch_size": config.batch_size,
+            "random_state": config.seed,
+        }
 
     def __sklearn_tags__(self) -> Any:
         tags = super().__sklearn_tags__()

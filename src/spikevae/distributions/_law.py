@@ -150,6 +150,12 @@ class Law(Distribution, ABC):
         """
         return None
 
+    @classmethod
+    def silent_share(cls) -> float:
+        """Share of zeros of a code that says nothing: that of the standard prior."""
+        prior = cls.from_prior(cls.initial_prior(1, 0.0, 0.0, torch.Generator()))
+        return float(prior.zero_probability)
+
     def moments(self) -> Tensor:
         """Statistics, shape (n_moments, *batch_shape), whose mean over stimuli fixes the optimal prior.
 

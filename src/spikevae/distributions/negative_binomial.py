@@ -46,7 +46,7 @@ class NegativeBinomial(NegativeBinomialBase):
     name: ClassVar[str] = "negative_binomial"
     label: ClassVar[str] = "Negative binomial"
     n_params: ClassVar[int] = 1
-    divergence: ClassVar[str] = "closed form at the shared dispersion; else quadrature, to 1e-6 within 1e4 of each other"
+    divergence: ClassVar[str] = "closed form at the shared dispersion; else quadrature, 1e-6 within 1e4 of each other"
 
     _shared: Tensor | None = None
 

@@ -55,6 +55,10 @@ class Coder(nn.Module, ABC):
     def coded(self, x: Tensor) -> Coded:
         """Codes of stimuli (B, D) and what they decode to."""
 
+    def sample_codes(self, x: Tensor, *, generator: object = None) -> Tensor:
+        """Codes (B, K) of stimuli (B, D); there is no chance in them, and `generator` has no use."""
+        return self.coded(x).code
+
     def decoder_macs(self) -> int:
         """Multiply-accumulates from one code to its pixels."""
         return dense_macs(self.decoder, self.n_latents)

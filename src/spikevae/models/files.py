@@ -18,13 +18,12 @@ from .hierarchical import HierarchicalVAE
 from .iterative import IterativeVAE
 from .sparse_model import SparseCoding
 
-MODELS: dict[str, Callable[..., LatentModel]] = {
-    model.inference: model for model in (AmortisedVAE, IterativeVAE, HierarchicalVAE)
+MODELS: dict[str, Callable[..., LatentModel | SparseCoding]] = {
+    **{model.inference: model for model in (AmortisedVAE, IterativeVAE, HierarchicalVAE)},
+    "sparse_coding": SparseCoding,
 }
-"""Every model by the word for its inference in configurations."""
+"""Every class of models by its word in configurations and files; a file without one holds an amortised model."""
 FORMAT = "spikevae model 1"
-KINDS: dict[str, Any] = {**MODELS, "sparse_coding": SparseCoding}
-"""Every class of models by its word in files; a file without one holds an amortised model."""
 MAX_WEIGHTS = 1 << 28  # of one layer: a gigabyte in float32
 
 
@@ -45,7 +44,7 @@ def save_model(
     scratch = path.with_name(f"{path.name}.{os.getpid()}.tmp")
     metadata = {
         "format": FORMAT,
-        "inference": next(word for word, kind in KINDS.items() if kind is type(model)),
+        "inference": next(word for word, kind in MODELS.items() if kind is type(model)),
         "shape": json.dumps(model.shape),
         "given": json.dumps(given),
         "extra": json.dumps(extra or {}),
@@ -56,7 +55,7 @@ def save_model(
 
 
 def load_model(path: str | Path) -> tuple[Any, dict[str, Any]]:
-    """Read a model, of one of the classes of `KINDS`, and what was kept beside it.
+    """Read a model, of one of the classes of `MODELS`, and what was kept beside it.
 
     Raises
     ------
@@ -78,9 +77,9 @@ def load_model(path: str | Path) -> tuple[Any, dict[str, Any]]:
             raise ValueError("its configuration is not a table")
         _check_sizes(shape, given)
         inference = metadata.get("inference", AmortisedVAE.inference)
-        if inference not in KINDS:
-            raise ValueError(f"its inference is {inference!r}; this version knows {', '.join(KINDS)}")
-        model = KINDS[inference](shape, generator=torch.Generator(), **given)
+        if inference not in MODELS:
+            raise ValueError(f"its inference is {inference!r}; this version knows {', '.join(MODELS)}")
+        model = MODELS[inference](shape, generator=torch.Generator(), **given)
         model.to(next(iter(tensors.values())).dtype).load_state_dict(tensors)
     except (SafetensorError, json.JSONDecodeError, KeyError, TypeError, RuntimeError) as error:
         raise ValueError(f"{path} is not a readable model file: {error}") from None

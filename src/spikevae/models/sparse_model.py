@@ -22,6 +22,20 @@ class SparseCode:
     label: ClassVar[str] = "Sparse code"
     is_count: ClassVar[bool] = False
     has_rate: ClassVar[bool] = False
+    formula: ClassVar[str] = "z = argmin 1/2 |x - z Phi|^2 + beta sum_k |z_k|, atoms of norm one; no posterior"
+    citation: ClassVar[str] = "Olshausen and Field (1996), Nature 381; Rozell et al. (2008) for the LCA"
+    independent: ClassVar[bool] = True
+    closed_form_prior: ClassVar[bool] = False
+    prior_params: ClassVar[tuple[str, ...]] = ()
+
+    @classmethod
+    def signal_gain(cls, log_rate: float) -> None:
+        """There is no limit of small signals to start from."""
+
+    @classmethod
+    def silent_share(cls) -> float:
+        """Share of zeros of a code that says nothing: all of it."""
+        return 1.0
 
 
 class SparseCoding(Coder):

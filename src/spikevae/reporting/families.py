@@ -5,9 +5,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-import torch
-
-from ..distributions import LAWS
+from ..models.codes import CODES
 
 AXES = ("n_latents", "beta", "seed", "start", "steps", "epochs")
 """Settings that the figures and the trends run over; any other setting that varies makes another family."""
@@ -30,12 +28,12 @@ class Family:
     @property
     def law_label(self) -> str:
         """The law's word in figures."""
-        return LAWS[self.law].label
+        return CODES[self.law].label
 
     @property
     def is_count(self) -> bool:
         """Whether its codes are spike counts."""
-        return LAWS[self.law].is_count
+        return CODES[self.law].is_count
 
     @property
     def is_control(self) -> bool:
@@ -44,15 +42,13 @@ class Family:
 
     @property
     def silent_share(self) -> float:
-        """Share of zeros of a collapsed code, which follows the law's standard prior."""
-        law = LAWS[self.law]
-        prior = law.from_prior(law.initial_prior(1, 0.0, 0.0, torch.Generator()))
-        return float(prior.zero_probability)
+        """Share of zeros of a collapsed code."""
+        return float(CODES[self.law].silent_share())
 
     @property
     def has_rate(self) -> bool:
         """Whether a firing rate is defined for its codes."""
-        return LAWS[self.law].has_rate
+        return CODES[self.law].has_rate
 
 
 def families_of(cells: Iterable[Mapping[str, Any]]) -> list[Family]:
@@ -99,8 +95,9 @@ def _labels(keys: list[tuple[str, str, tuple[tuple[str, str], ...]]]) -> list[st
             part.append(block)
     for position in range(len(keys[0][2])):
         if not distinct():
-            for part, (_, _, extra) in zip(parts, keys):
+            for part, (law, block, extra) in zip(parts, keys):
                 name, value = extra[position]
-                if (name, json.loads(value)) != ("spike_price", 0.0):  # what is free goes without saying
+                varies = len({other[2][position] for other in keys if other[:2] == (law, block)}) > 1
+                if varies and (name, json.loads(value)) != ("spike_price", 0.0):  # what is free goes without saying
                     part.append(f"{name.replace('_', ' ')} {json.loads(value)}")
-    return [LAWS[key[0]].label + (f" ({', '.join(part)})" if part else "") for key, part in zip(keys, parts)]
+    return [CODES[key[0]].label + (f" ({', '.join(part)})" if part else "") for key, part in zip(keys, parts)]

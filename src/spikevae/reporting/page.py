@@ -7,9 +7,9 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from ..distributions import LAWS
 from ..energy import PRICES
 from ..metrics.convergence import FLAGS
+from ..models.codes import CODES
 from .answer import QUANTITIES, claims, convergence_sentence, demo_warning, family_sentences, sides
 from .figures import Static
 from .pictures import Picture
@@ -66,7 +66,7 @@ def render(
         data_text=str(run.data.get("description") or json.dumps(sweep.get("data", {}), indent=2)),
         data_citation=str((run.data.get("info") or {}).get("citation") or "").rstrip("."),
         prices=price_rows(),
-        laws=[LAWS[name] for name in dict.fromkeys(f.law for f in run.families)],
+        laws=[CODES[name] for name in dict.fromkeys(f.law for f in run.families)],
         seeds=", ".join(map(str, run.seeds)),
         versions=versions(run),
         config_text=json.dumps(sweep, indent=2, ensure_ascii=False),

@@ -10,9 +10,9 @@ from typing import Any
 
 import numpy as np
 
-from ..distributions import LAWS
 from ..metrics.convergence import Convergence
 from ..metrics.fields import Metrics
+from ..models.codes import CODES
 from ..sweep.store import RunFolder, flags, read_json
 from .families import Family, families_of
 
@@ -193,8 +193,8 @@ def _check(cell: Mapping[str, Any], path: Path) -> None:
     for name in ("latent", "n_latents", "beta", "seed", "start"):
         if name not in cell["config"]:
             raise ValueError(f"{path} is not a cell file: its config has no {name!r}; {REMEDY}")
-    if cell["config"]["latent"] not in LAWS:
-        raise ValueError(f"{path}: unknown law {cell['config']['latent']!r}; known: {', '.join(LAWS)}")
+    if cell["config"]["latent"] not in CODES:
+        raise ValueError(f"{path}: unknown law {cell['config']['latent']!r}; known: {', '.join(CODES)}")
     for name in ("objective", "fit_objective"):
         if name not in cell:
             raise ValueError(f"{path} is not a cell file: {name!r} is missing; {REMEDY}")

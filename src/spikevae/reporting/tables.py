@@ -14,7 +14,7 @@ from .words import exact, percent, shown
 
 def ends(trend: Trend) -> str:
     """From the lowest to the highest beta."""
-    return f"{shown(trend.first)} → {shown(trend.last)}"
+    return f"{shown(trend.first)} → {shown(trend.last)}" if trend.defined else shown(math.nan)
 
 
 def short_verdict(trend: Trend) -> str:

@@ -16,11 +16,12 @@ import torch
 from torch import Tensor
 from torch.func import functional_call, stack_module_state, vmap
 
-from ..config import HIERARCHICAL_FIELDS, ITERATIVE_FIELDS, FitConfig
+from ..config import HIERARCHICAL_FIELDS, ITERATIVE_FIELDS, SPARSE, FitConfig
 from ..distributions._random import GeneratorStack
 from ..models._model import LatentModel
 from ..models.amortised import AmortisedVAE
 from ..models.files import MODELS
+from ..models.sparse_model import SparseCoding
 from ..networks import DEFAULT_HIDDEN
 from ..objectives import FreeEnergy
 from . import schedules
@@ -50,15 +51,24 @@ OWN_FIELDS = {
     "hierarchical": ["encoder", "encoder_bias", *HIERARCHICAL_FIELDS],
     "iterative": ["beta", "spike_price", *ITERATIVE_FIELDS],
 }
+SPARSE_ARGUMENTS = {
+    "n_latents": "n_latents",
+    "inference": "algorithm",
+    "sparsity_price": "beta",
+    "decoder_bias": "decoder_bias",
+    "noise_variance": "noise_variance",
+}
 RUNNING, DIVERGED, SETTLED = 0, 1, 2
 
 
 def model_arguments(config: FitConfig) -> dict[str, Any]:
     """What the model is built with, save shape and generator."""
+    if config.inference == SPARSE[0]:
+        return {name: getattr(config, field) for name, field in SPARSE_ARGUMENTS.items()}
     return {name: getattr(config, name) for name in [*MODEL_FIELDS, *OWN_FIELDS[config.inference]]}
 
 
-def build_model(config: FitConfig, shape: tuple[int, ...]) -> LatentModel:
+def build_model(config: FitConfig, shape: tuple[int, ...]) -> LatentModel | SparseCoding:
     """A fresh model with the weights that this configuration starts from."""
     return MODELS[config.inference](
         shape, generator=schedules.generator(config.seed, "weights"), **model_arguments(config)
@@ -94,7 +104,7 @@ LIVE_TENSORS, LIVE_OUTPUTS = 16, 5
 class FitResult:
     """One fit taken out of a stack."""
 
-    model: LatentModel
+    model: LatentModel | SparseCoding
     """With its current parameters, on the CPU."""
     status: int
     """RUNNING, DIVERGED or SETTLED."""
@@ -173,7 +183,7 @@ class Stack:
         self.second = self.train.new_zeros(n, k, k)
         self.cross = self.train.new_zeros(n, k, self.train.shape[1])
 
-    def _start_at_limit(self, models: list[LatentModel]) -> None:
+    def _start_at_limit(self, models: Sequence[LatentModel | SparseCoding]) -> None:
         """Give the fits that ask for it the weights of the limit of small signals."""
         chosen = [(model, config) for model, config in zip(models, self.configs) if config.starts_at_limit]
         if not chosen:
@@ -312,7 +322,8 @@ class Stack:
         stored = self.buffers["prior_moments"]
         fresh = torch.lerp(moments, stored, PRIOR_MEMORY)
         stored.copy_(torch.where(running.view(-1, 1, 1), fresh, stored))
-        for name, value in vmap(self.template.law.prior_from_moments)(stored).items():
+        law: Any = self.template.law
+        for name, value in vmap(law.prior_from_moments)(stored).items():
             self.buffers[f"prior_{name}"].copy_(value)
 
     def _freeze(self, which: Tensor, status: int) -> None:
