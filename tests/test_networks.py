@@ -143,10 +143,9 @@ def test_errors_say_what_is_allowed(kind, shape, hidden, message):
         build_decoder(kind, 4, shape, hidden=hidden, generator=seeded())
 
 
-def test_mlp_decoders_start_quiet():
+@pytest.mark.parametrize(("kind", "hidden"), [("mlp", (256,)), ("conv", (8, 16))])
+def test_decoders_start_quiet(kind, hidden):
     """Poisson counts of rate one that say nothing yet move a pixel by far less than its noise."""
-    decoder = build_decoder(
-        "mlp", 10, (1, 28, 28), bias=False, hidden=(256,), init_scale=0.05, generator=torch.Generator().manual_seed(0)
-    )
+    decoder = build_decoder(kind, 10, (1, 28, 28), bias=False, hidden=hidden, init_scale=0.05, generator=seeded())
     counts = torch.poisson(torch.ones(500, 10), generator=torch.Generator().manual_seed(1))
     assert decoder(counts).detach().std() < 0.1

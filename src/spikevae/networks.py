@@ -69,8 +69,8 @@ class LinearNetwork(nn.Module):
 
 
 QUIET = 0.05
-"""Share of the usual gain at which an MLP decoder's head starts. At the whole of it the noise of counts that say
-nothing yet costs about one per pixel, and training silences the units before the decoder can hear them."""
+"""Share of the usual gain at which the head of an MLP or conv decoder starts. At the whole of it the noise of counts
+that say nothing yet costs about one per pixel, and training silences the units before the decoder can hear them."""
 
 
 class MLP(nn.Module):
@@ -184,7 +184,7 @@ class ConvDecoder(nn.Module):
         self.cells = nn.ModuleList(ResidualCell(c, generator) for c in widths)
         self.up = nn.ModuleList(_conv3(a, b, generator, gain=SILU_GAIN) for a, b in pairwise(widths))
         self.head = skip_init(nn.Conv2d, widths[-1], out_shape[0], kernel_size=3, padding=1, bias=bias)
-        _init(self.head, SILU_GAIN / math.sqrt(9 * widths[-1]), generator)
+        _init(self.head, QUIET * SILU_GAIN / math.sqrt(9 * widths[-1]), generator)
 
     def forward(self, z: Tensor) -> Tensor:
         lead = z.shape[:-1]
