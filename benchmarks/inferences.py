@@ -36,21 +36,14 @@ BETAS, PRICES = (0.1, 0.3, 1.0, 3.0), (0.2, 0.5, 1.0, 2.0, 4.0)
 AT = 1.0
 """The price of the table."""
 STEP_BY_STEP = {"inference": "iterative", "inference_steps": 12, "start": -3.0, "steps": 400}
-PUBLISHED = {
-    "dynamics": "sampled",
-    "reference": "previous",
-    "integrator": "euler",
-    "self_inhibition": "learned",
-    "step_size": 1.0,
-    "noise_variance": "learned",
-    "prior": "learned",
-}
-"""Dynamics as published (docs/iterative.md); divergence in training is the correct one."""
+MOVING = "iterative Poisson, moving reference"
+"""Sampled spikes, leak and rate measured from the step before, as published (not its Euler steps of one nor its learned
+noise: with our recipe they diverge). Trained at the table's price alone."""
 FAMILIES: dict[str, dict[str, Any]] = {
     "amortised Poisson, linear": {},
     "amortised Poisson, MLP": {"encoder": "mlp", "hidden": (256,), "steps": 2000, "start": -1.0},
     "iterative Poisson": STEP_BY_STEP,
-    "iterative Poisson, published dynamics": {**STEP_BY_STEP, **PUBLISHED},
+    MOVING: {**STEP_BY_STEP, "dynamics": "sampled", "reference": "previous"},
     "iterative rectified Gaussian": {**STEP_BY_STEP, "latent": "rectified_gaussian"},
     "iterative Gaussian": {**STEP_BY_STEP, "latent": "gaussian"},
 }
@@ -59,7 +52,7 @@ LOOKS = {
     "amortised Poisson, linear": ("#E69F00", "s", "--"),
     "amortised Poisson, MLP": ("#D55E00", "D", "--"),
     "iterative Poisson": ("#0072B2", "o", "-"),
-    "iterative Poisson, published dynamics": ("#56B4E9", "v", "-"),
+    MOVING: ("#56B4E9", "v", "-"),
     "iterative rectified Gaussian": ("#009E73", "^", "-."),
     "iterative Gaussian": ("#59636e", "X", ":"),
     SPARSE: ("#CC79A7", "P", "-"),
@@ -111,7 +104,8 @@ def fit_all(x: torch.Tensor, test: torch.Tensor, seeds: int, say: Callable[[str]
     for family, options in FAMILIES.items():
         say(family)
         given = {"n_latents": N_LATENTS, "batch_size": BATCH, **options}
-        configs = [FitConfig.from_recipe("default", **given, beta=b, seed=s) for s in range(seeds) for b in BETAS]
+        betas = (AT,) if family == MOVING else BETAS
+        configs = [FitConfig.from_recipe("default", **given, beta=b, seed=s) for s in range(seeds) for b in betas]
         stack = Stack(configs, x, (x.shape[1],))
         train(stack)
         for index, config in enumerate(configs):
@@ -163,7 +157,7 @@ def findings(rows: list[Row], seeds: int) -> list[tuple[str, str, tuple[float, f
         for family in (poisson, SPARSE, "amortised Poisson, linear", "amortised Poisson, MLP")
     }
     found = []
-    for family in (poisson, "iterative Poisson, published dynamics"):
+    for family in (poisson, MOVING):
         own = [r for r in rows if r["price"] == AT and r["family"] == family]
         for after, before, steps in ((longer, trained, HORIZONS[:2]), (many, longer, HORIZONS[1:])):
             found.append(

@@ -128,7 +128,7 @@ def test_inferences_benchmark(benchmarks: None, monkeypatch: pytest.MonkeyPatch,
     monkeypatch.setattr(inferences, "FAMILIES", small)
     x = torch.randn(300, 16, generator=torch.Generator().manual_seed(0))
     rows = inferences.fit_all(x, x[:40], 3, lambda text: None)
-    assert len(rows) == 3 * 2 * (len(small) + 1)
+    assert len(rows) == 3 * (2 * len(small) - 1 + 2)
     rows = [
         row | {"r2_at_12": row["r2_at_2"], "r2_at_64": row["r2_at_4"], "r2_at_1000": row["r2_at_8"]}
         if "r2_at_2" in row
