@@ -101,6 +101,15 @@ def test_paper_grid_benchmark(benchmarks: None, monkeypatch: pytest.MonkeyPatch)
     assert paper_grid.interpolated({8: 1.0, 16: 2.0}, 64) == 8.0
 
 
+def test_scaled_paper_grid(benchmarks: None, tmp_path: Path) -> None:
+    import paper_grid
+
+    small = ("n_latents=[4]", "beta=[0.5, 2.0]", "epochs=2", "data.n=200", "data.n_test=50", "batch_size=50")
+    text = paper_grid.run(tmp_path, "bundled", "cpu", small)
+    assert "4 of 176 cells" in text and "4 fits of 8 steps" in text and "n_latents=[4]" in text
+    assert (tmp_path / "report.html").is_file()
+
+
 def test_convergence_benchmark_and_its_figure(
     benchmarks: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
