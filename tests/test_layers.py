@@ -23,6 +23,7 @@ LAYERS = {
     "metrics": 0,
     "energy": 0,
     "progress": 0,
+    "_allocator": 0,
     "objectives": 1,
     "gradients": 1,
     "models": 2,

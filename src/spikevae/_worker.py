@@ -18,10 +18,12 @@ MESSAGE_SECONDS = 0.5
 def main(run: str, data: str) -> int:
     """Train until standard input closes; the exit code."""
     # Slow imports come after the handler is set: whoever stops early, stops quietly.
+    from ._allocator import keep_freed_memory
     from .sweep.grid import cells_of, plan_stacks
     from .sweep.stacks import Stimuli, train_stack
     from .sweep.store import RunFolder
 
+    keep_freed_memory()
     try:
         folder, stimuli = RunFolder(run), Stimuli.load(Path(data))
         cells = cells_of(folder.sweep())

@@ -12,6 +12,8 @@ from typing import Annotated, Any, Literal
 from cyclopts import App, CycloptsError, Parameter, validators
 from rich.console import Console
 
+from ._allocator import keep_freed_memory
+
 DONE, FAILED, USAGE, INTERRUPTED = 0, 1, 2, 130
 
 app = App(
@@ -588,6 +590,7 @@ def main(arguments: list[str] | None = None) -> int:
     """Run the program; returns the exit code."""
     # Threads that wait for each other by spinning slow a step down many times over as soon as a core is busy otherwise.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    keep_freed_memory()
     errors = Console(stderr=True, highlight=False, soft_wrap=True)
     try:
         app(arguments, exit_on_error=False, print_error=True)

@@ -18,14 +18,7 @@ from pathlib import Path
 from queue import Queue
 from typing import Any
 
-# A step makes and drops arrays of megabytes. By default glibc asks the kernel for each and gives it back, and the page
-# faults cost a good part of the time; kept, they are used again.
-WORKER_ENVIRONMENT = {
-    **dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"), "1"),
-    "MALLOC_MMAP_THRESHOLD_": str(32 << 20),
-    "MALLOC_TRIM_THRESHOLD_": str(4 << 30),
-    "MALLOC_TOP_PAD_": str(64 << 20),
-}
+WORKER_ENVIRONMENT = dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"), "1")
 END_SECONDS = 60.0  # how long an interrupted worker may take to write its checkpoint
 
 
