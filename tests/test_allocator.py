@@ -33,9 +33,8 @@ def test_freed_memory_is_kept_where_it_was_asked_for():
     """800 MB of fresh pages are 195,000 faults of 4 KiB; kept memory has none."""
 
     def faults(how: str) -> int:
-        return int(
-            subprocess.run([sys.executable, "-c", FAULTS, how], capture_output=True, text=True, check=True).stdout
-        )
+        done = subprocess.run([sys.executable, "-c", FAULTS, how], capture_output=True, text=True, check=True)
+        return int(done.stdout)
 
     assert faults("kept") < 1000
     assert faults("left alone") > 300  # 2 MiB pages at most
