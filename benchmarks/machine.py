@@ -8,9 +8,7 @@ from pathlib import Path
 import torch
 
 import spikevae
-from spikevae._allocator import keep_freed_memory
 
-keep_freed_memory()  # as the command line and the workers of a sweep do
 ENOUGH_SECONDS, FEWEST = 4.0, 2
 """After so long, and so many counted repeats, a case is measured."""
 

@@ -20,6 +20,7 @@ from typing import Any
 
 import torch
 
+from spikevae._allocator import keep_freed_memory
 from spikevae.config import FitConfig, SweepConfig
 from spikevae.estimator import resolve_device
 from spikevae.reporting import build_report, headline
@@ -148,6 +149,7 @@ def main() -> None:
     parser.add_argument("--data", default="bundled", metavar="SOURCE", help="photographs to train on; bundled")
     parser.add_argument("--device", default="auto", help="auto takes a GPU if there is one")
     chosen = parser.parse_args()
+    keep_freed_memory()  # as the command line does
     device = resolve_device(chosen.device)
     print(run(chosen.run, chosen.data, device) if chosen.run else compare(device)[1])
 

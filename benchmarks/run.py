@@ -22,6 +22,8 @@ import stacks
 import step
 from machine import machine
 
+from spikevae._allocator import keep_freed_memory
+
 Compared = tuple[list[dict[str, Any]], str]
 BENCHMARKS: dict[str, Callable[[], Compared]] = {
     "sampler": sampler.compare,
@@ -59,6 +61,7 @@ def main() -> None:
     for name in chosen.names:
         if name not in known:
             parser.error(f"unknown benchmark {name!r}; there are {', '.join(known)}")
+    keep_freed_memory()  # as the command line and the workers of a sweep do
     facts = machine()
     print(", ".join(f"{key} {value}" for key, value in facts.items()))
     results, tables = {}, {}

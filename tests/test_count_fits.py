@@ -10,6 +10,7 @@ from scipy import optimize, special, stats
 import spikevae
 from spikevae.cli import main
 from spikevae.count_fits import fit_counts, read_counts
+from spikevae.count_fits.fits import _fit_p
 
 N = 400
 
@@ -168,8 +169,29 @@ def test_fit_is_tested_with_one_degree_less_for_each_parameter(mixed, found, uni
     assert row["fit_p_value"] == pytest.approx(stats.chi2.sf(chi2, len(bins) - 1 - parameters), rel=1e-6)
 
 
+def test_an_atom_of_silence_far_from_all_else_is_expected_where_it_is():
+    """Zeros 12 standard deviations below the rest: without their place in the lowest bin the true law is rejected."""
+    rng = np.random.default_rng(6)
+    z = rng.poisson(1000.0, 5000) * (rng.random(5000) > 0.003)
+    row = fit_counts(z, ["zero_inflated_poisson"]).of(0, "zero_inflated_poisson")
+    assert row["parameters"]["off"] == pytest.approx(0.003, abs=0.003) and row["fit_p_value"] > 1e-3
+
+
+def test_the_test_of_fit_looks_at_few_counts():
+    asked = []
+
+    def pmf(counts):
+        asked.append(len(counts))
+        return stats.poisson(3.0).pmf(counts)
+
+    values = np.array([0.0, 1, 2, 3, 4, 5, 1_000_000])
+    _fit_p(np.array([5.0, 15, 22, 22, 17, 10, 1]), values, pmf, 3.0, 3.0, 1)
+    assert max(asked) < 30
+    assert math.isnan(_fit_p(np.array([5.0, 5.0]), np.array([0.0, 1.0]), pmf, math.nan, math.nan, 1))
+
+
 def test_one_enormous_count_is_no_trouble():
-    """The test of fit goes over each unit's own range, not over all counts up to the largest of the table."""
+    """It changes no other unit's test of fit."""
     z = np.random.default_rng(0).poisson(3.0, (100, 3))
     alone = fit_counts(z[:, 1:], ["poisson", "negative_binomial"])
     z[0, 0] = 1_000_000

@@ -607,3 +607,5 @@ def test_a_conway_maxwell_unit_that_hardly_fires_is_nearly_bernoulli(graded):
         q = ConwayMaxwellPoisson(log_rate, torch.tensor(6.0))
         torch.testing.assert_close(q.mean, (q.shape * log_rate).exp(), rtol=1e-3, atol=0)
         torch.testing.assert_close(q.variance, q.mean, rtol=1e-3, atol=0)
+        silent = ConwayMaxwellPoisson(torch.full((1,), -25.0).requires_grad_(graded), torch.tensor(6.0))
+        assert silent.mean == 0 and silent.variance == 0

@@ -1,5 +1,6 @@
 """Sparse coding as a model, its evaluation and its estimator."""
 
+import hashlib
 import json
 import math
 from dataclasses import fields
@@ -17,7 +18,7 @@ from torch.func import functional_call, stack_module_state, vmap
 
 from spikevae import metrics as sm
 from spikevae.cli import main
-from spikevae.config import FitConfig
+from spikevae.config import FitConfig, SweepConfig
 from spikevae.energy import PRICES
 from spikevae.estimator import SpikeVAE, load_model
 from spikevae.evaluate import Metrics, evaluate
@@ -26,6 +27,7 @@ from spikevae.models.files import save_model
 from spikevae.models.sparse_coding import INFERENCES, fista
 from spikevae.models.sparse_model import SparseCoding
 from spikevae.sparse_coder import SparseCoder
+from spikevae.sweep.edit import edited
 from spikevae.training import Stack, train
 from spikevae.training.dictionary import DictionaryLearning
 from spikevae.training.stack import model_arguments
@@ -334,10 +336,13 @@ def test_a_sparse_fit_is_trained_kept_and_read(X, tmp_path, capsys):
     assert config.inference == "sparse_coding" and FitConfig.from_recipe(inference="sparse_coding").latent == "sparse"
     stack = Stack([config], torch.from_numpy(X), (X.shape[1],))
     train(stack)
-    model = stack.result(0).model
-    save_model(model, tmp_path / "m.spikevae", model_arguments(config), {"fit": config.model_dump(mode="json")})
+    result = stack.result(0)
+    model, extra = result.model, {"fit": config.model_dump(mode="json"), "history": result.history}
+    save_model(model, tmp_path / "m.spikevae", model_arguments(config), extra)
     coder = SparseCoder.load(tmp_path / "m.spikevae")
     assert (coder.sparsity_price, coder.inference, coder.random_state) == (0.3, "lca-soft", 0)
+    assert "kl" not in coder.history_ and len(coder.history_["penalty"]) == len(coder.history_["step"])
+    np.testing.assert_allclose(np.linalg.norm(coder.components_, axis=1), 1.0, rtol=1e-5)
     np.testing.assert_array_equal(coder.components_, model.dictionary.detach().numpy())
     evaluation = evaluate(model, X, beta=0.3)
     assert evaluation.objective == pytest.approx(-coder.score(X))
@@ -376,6 +381,8 @@ def test_sparse_fits_on_the_command_line(tmp_path, capsys):
         ({"latent": "sparse", "noise_variance": "learned"}, "noise_variance"),
         ({"latent": "sparse", "spike_price": 1.0}, "firing rate"),
         ({"latent": "sparse", "upper": (3,)}, "belong together"),
+        ({"latent": "sparse", "start": -2.0}, "start"),
+        ({"latent": "sparce"}, "did you mean 'sparse'"),
     ],
 )
 def test_settings_of_sparse_fits_that_do_not_go_together(given, message):
@@ -386,3 +393,37 @@ def test_settings_of_sparse_fits_that_do_not_go_together(given, message):
 def test_the_estimator_of_posteriors_points_to_the_sparse_coder(X):
     with pytest.raises(ValueError, match="SparseCoder"):
         SpikeVAE(latent="sparse").fit(X)
+
+
+def test_a_fit_with_a_bias_survives_as_a_coder(X, tmp_path):
+    config = FitConfig.from_recipe(
+        "default", latent="sparse", n_latents=5, decoder_bias=True, noise_variance=0.1, steps=4
+    )
+    stack = Stack([config], torch.from_numpy(X), (X.shape[1],))
+    train(stack)
+    extra = {"fit": config.model_dump(mode="json")}
+    save_model(stack.result(0).model, tmp_path / "a.spikevae", model_arguments(config), extra)
+    coder = SparseCoder.load(tmp_path / "a.spikevae")
+    coder.save(tmp_path / "b.spikevae")
+    again = SparseCoder.load(tmp_path / "b.spikevae")
+    np.testing.assert_array_equal(again.transform(X), coder.transform(X))
+    np.testing.assert_array_equal(
+        again.inverse_transform(again.transform(X)), coder.inverse_transform(coder.transform(X))
+    )
+    assert again.score(X) == coder.score(X)
+
+
+def test_sparse_fits_of_the_published_recipe_and_old_run_folders():
+    config = FitConfig.from_recipe("paper", latent="sparse", epochs=2)
+    assert config.exact and config.optimizer == "adamax"
+    sweep = edited(SweepConfig.preset("iterative"), recipe="paper")
+    assert any(cell.latent == "sparse" for _, cell in sweep.cells())
+    data = sweep.data  # a field that is newer than a run folder is no part of its cells' ids unless it is used
+    sparse = FitConfig.from_recipe("default", latent="sparse", algorithm="fista")
+    assert sparse.cell_id(data) != FitConfig.from_recipe("default", latent="sparse").cell_id(data)
+    poisson = FitConfig.from_recipe("default")
+    text = json.dumps(
+        {"fit": poisson.model_dump(mode="json", exclude={"algorithm"}), "data": data.model_dump(mode="json")},
+        sort_keys=True,
+    )
+    assert poisson.cell_id(data) == hashlib.sha256(text.encode()).hexdigest()[:12]

@@ -21,6 +21,7 @@ from .data._config import DataConfig
 from .models.codes import CODES, get_code
 from .models.flows import get_flow
 from .models.iterative import MAX_STEPS
+from .models.sparse_model import FORWARD_STEPS
 
 
 class FrozenConfig(BaseModel):
@@ -265,6 +266,11 @@ class FitConfig(FrozenConfig):
                 "sparse codes are of a linear decoder with Gaussian pixels and have no encoder, given "
                 f"{self.encoder!r}, {self.decoder!r} and {self.likelihood!r}"
             )
+        idle = [
+            n for n in ("start", "start_spread", "hidden") if getattr(self, n) != type(self).model_fields[n].default
+        ]
+        if idle:
+            raise ValueError(f"{', '.join(idle)} have no use for sparse codes: leave them out")
         if self.noise_variance == "learned" or self.prior != "fixed" or self.estimator == "monte_carlo":
             raise ValueError(
                 "sparse codes need a given noise_variance, prior='fixed' and the exact objective: they have no "
@@ -351,6 +357,11 @@ class FitConfig(FrozenConfig):
     def steps_in_graph(self) -> int:
         """Times that a training step goes through the code."""
         return self.inference_steps * self.inner_steps if self.inference == "iterative" else 1
+
+    @property
+    def looks(self) -> int:
+        """Times that a training step goes through the code, whether gradients come back that way or not."""
+        return FORWARD_STEPS // 5 if self.inference == SPARSE[0] else self.steps_in_graph
 
     @property
     def n_units(self) -> int:
@@ -441,7 +452,9 @@ class FitConfig(FrozenConfig):
 
     def cell_id(self, data: DataConfig) -> str:
         """Twelve hexadecimal digits that stand for this fit on these data."""
-        text = json.dumps({"fit": self.model_dump(mode="json"), "data": data.model_dump(mode="json")}, sort_keys=True)
+        later = {name for name in LATER_FIELDS if getattr(self, name) == type(self).model_fields[name].default}
+        fit = self.model_dump(mode="json", exclude=later)
+        text = json.dumps({"fit": fit, "data": data.model_dump(mode="json")}, sort_keys=True)
         return hashlib.sha256(text.encode()).hexdigest()[:12]
 
 
@@ -449,6 +462,9 @@ LIMIT_FIELDS = ("inference", "init", "latent", "encoder", "decoder", "encoder_bi
 
 STEPS, LIMIT_STEPS = 3000, 1000
 """Optimiser steps of the default recipe from random weights, and from the limit of small signals."""
+
+LATER_FIELDS = ("algorithm",)
+"""Fields newer than run folders that are to be continued: at their defaults they are no part of a cell's id."""
 
 SPARSE = ("sparse_coding", "sparse")
 """Words of `inference` and `latent` of sparse codes."""
@@ -519,6 +535,7 @@ RECIPES: dict[str, dict[str, dict[str, Any]]] = {
             "grad_clip": 500.0,
         },
         "poisson": {"prior": "learned"},
+        "sparse": {"estimator": "auto", "start": 0.5, "start_spread": 0.0},
     },
 }
 

@@ -35,7 +35,8 @@ class Evaluation:
     """distortion + beta * kl + spike_price * spikes at the given beta and price, nats per stimulus; of a model without
     a posterior, distortion + what its code costs in its own objective."""
     units: dict[str, list[float]]
-    """Per unit: ``prior_firing_rate``, ``firing_rate`` (posterior mean) and ``kl`` (nats per stimulus)."""
+    """Per unit: ``prior_firing_rate``, ``firing_rate`` (posterior mean), ``kl`` (nats per stimulus) and ``nonzero``
+    (share of stimuli that it codes for)."""
     layers: list[dict[str, float]]
     """Per layer of codes, the lowest first: ``units``, and per stimulus ``kl`` (nats), ``spikes`` (posterior mean; NaN
     without firing rates) and ``nonzero`` (units)."""
@@ -227,7 +228,7 @@ def evaluate(
         return Evaluation(
             Metrics.undefined(nan_count=float(sums.n_bad), **static),
             math.nan,
-            {"prior_firing_rate": undefined, "firing_rate": undefined, "kl": undefined},
+            dict.fromkeys(("prior_firing_rate", "firing_rate", "kl", "nonzero"), undefined),
             [],
             {"edges": [], "mass": [], "zero": math.nan},
             {},
@@ -243,7 +244,7 @@ def evaluate(
         metrics,
         metrics.distortion + sums.mean("penalty", beta * metrics.kl + price),
         {name: value.tolist() for name, value in rates.items()}
-        | {"kl": (sums.per_unit("kl") / sums.n_stimuli).tolist()},
+        | {name: (sums.per_unit(name) / sums.n_stimuli).tolist() for name in ("kl", "nonzero")},
         [
             {
                 "units": float(units.stop - units.start),

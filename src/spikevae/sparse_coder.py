@@ -1,5 +1,6 @@
 """`SparseCoder`: sparse coding with dictionary learning as a scikit-learn estimator."""
 
+import math
 from pathlib import Path
 from typing import Any, Self
 
@@ -58,7 +59,8 @@ class SparseCoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimat
     components_ : ndarray (K, D)
         Dictionary, atoms of norm one.
     history_ : dict
-        step, objective, distortion, penalty (nats per stimulus), active units and converged stimuli over learning.
+        step, objective, distortion, penalty (nats per stimulus) over learning; active units and converged stimuli too,
+        unless it was trained by `spikevae train` or a sweep.
     n_features_in_ : int
         D, pixels per stimulus.
     shape_ : tuple
@@ -166,7 +168,7 @@ class SparseCoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimat
         return self._evaluate(X).metrics
 
     def score(self, X: Any, y: Any = None) -> float:
-        """Minus the objective in nats per stimulus at a pixel noise variance of one half: higher is better."""
+        """Minus the objective in nats per stimulus at the model's pixel noise variance, one half: higher is better."""
         return -self._evaluate(X).objective
 
     def save(self, path: str | Path) -> None:
@@ -174,7 +176,11 @@ class SparseCoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimat
         check_is_fitted(self)
         params = {k: v for k, v in self.get_params(deep=False).items() if isinstance(v, int | float | str | None)}
         extra = {"sparse_coder": params, "shape": self.shape_, "history": self.history_}
-        save_model(self.model_, path, self._model_params(), extra)
+        given = self._model_params() | {
+            "decoder_bias": self.model_.decoder.head.bias is not None,
+            "noise_variance": math.exp(float(self.model_.log_noise_variance)),
+        }
+        save_model(self.model_, path, given, extra)
 
     @classmethod
     def load(cls, path: str | Path) -> Self:
@@ -193,7 +199,10 @@ class SparseCoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimat
         except (KeyError, TypeError, ValueError) as error:
             raise ValueError(f"{path} holds no valid parameters: {error}") from None
         coder.shape_ = tuple(extra.get("shape", model.shape))
-        coder.history_ = extra.get("history", {})
+        history = dict(extra.get("history", {}))
+        if "fit" in extra:  # what a fit calls the rate is the price of the code here, and there are no spikes
+            history = {("penalty" if name == "kl" else name): v for name, v in history.items() if name != "spikes"}
+        coder.history_ = history
         coder.n_features_in_ = model.n_features
         coder._adopt(model)
         return coder

@@ -19,6 +19,7 @@ from ..metrics.sparsity import corner_distance
 from ..models._model import LatentModel
 from ..models.coded import Coder
 from ..models.files import load_model
+from ..models.sparse_model import SparseCoding
 from .recodings import OWN, RECODINGS, Effort, Recoding, Scan
 
 Match = Literal["zeros", "r2"]
@@ -147,7 +148,7 @@ def _read(path: Path, name: str) -> Trained:
             f"{path}: likelihood {model.likelihood!r} puts a sigmoid behind the dictionary; the inferences here need "
             "pixels that are linear in the code: train with likelihood='gaussian'"
         )
-    words = fit.get("latent") or f"sparse ({model.inference})"
+    words = f"sparse ({model.inference})" if isinstance(model, SparseCoding) else fit.get("latent")
     price = f"beta={fit['beta']:g}" if "beta" in fit else f"price={fit.get('sparsity_price', 0):g}"
     seed = fit.get("seed", fit.get("random_state")) or 0
     label = f"{words} K={model.n_latents} {price} seed={seed}"

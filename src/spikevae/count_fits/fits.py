@@ -428,10 +428,18 @@ def _fit_p(
     Counts further than `WIDTHS` standard deviations of the fitted law from its mean belong to the outermost bins.
     Parameters are those of the whole likelihood, so p is a little too large.
     """
-    n, reach = frequency.sum(), WIDTHS * math.sqrt(variance) + 1
-    low, high = max(0, math.floor(mean - reach)), math.ceil(mean + reach)
+    n = frequency.sum()
+    if not math.isfinite(variance) or n < EXPECTED * (n_parameters + 2):
+        return math.nan
+    reach, most = WIDTHS * math.sqrt(variance) + 1, int(values[frequency > 0].max())
+    low, high = max(0, math.floor(mean - reach)), min(math.ceil(mean + reach), most + 1)
+    low = min(low, high)
     observed = np.bincount(values.astype(int).clip(low, high) - low, weights=frequency, minlength=high - low + 1)
     expected = n * pmf(np.arange(low, high + 1))
+    if low > 0:
+        expected[0] += n * pmf(np.zeros(1, dtype=int))[0]  # silence may be an atom of its own, far from all else
+    if not np.isfinite(expected).all():
+        return math.nan
     expected[-1] = max(n - expected[:-1].sum(), 0.0)
     reached, ends = np.cumsum(expected), [-1]
     while True:

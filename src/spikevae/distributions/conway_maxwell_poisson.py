@@ -5,6 +5,7 @@ from functools import lru_cache
 from typing import Any, ClassVar, Self, final
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 from torch.distributions import Distribution, constraints, register_kl
 from torch.distributions.utils import lazy_property
@@ -40,6 +41,10 @@ def _table(dtype: torch.dtype, device: torch.device) -> tuple[Tensor, Tensor]:
     return n.to(device, dtype), torch.lgamma(n + 1).to(device, dtype)
 
 
+def _just_above(log_value: float) -> float:
+    return math.exp(log_value) * (1 + 1e-4)
+
+
 def table_probabilities(log_rate: Tensor, shape: Tensor) -> tuple[Tensor, Tensor]:
     """log sum_n [Poisson(n; rate)]^shape, and the probabilities (..., TERMS) of the counts; rates up to TABLE_RATE."""
     n, log_factorial = _table(log_rate.dtype, log_rate.device)
@@ -47,7 +52,8 @@ def table_probabilities(log_rate: Tensor, shape: Tensor) -> tuple[Tensor, Tensor
     logits = shape[..., None] * poisson
     log_sum = torch.logsumexp(logits, -1)
     least = LEAST[logits.dtype]
-    return log_sum, (logits - log_sum[..., None]).clamp_min(least).exp() - math.exp(least)
+    p = (logits - log_sum[..., None]).clamp_min(least).exp()
+    return log_sum, F.threshold(p, _just_above(least), 0.0)
 
 
 def _expansion(log_rate: Tensor, shape: Tensor) -> tuple[Tensor, ...]:
@@ -139,7 +145,8 @@ def _weights(log_rate: Tensor, shape: Tensor) -> tuple[Tensor, Tensor]:
     weights.addcmul_(shape[..., None], log_factorial, value=-1)
     top = weights.amax(-1)
     least = LEAST[weights.dtype]
-    return weights.sub_(top[..., None]).clamp_min_(least).exp_().sub_(math.exp(least)), top
+    weights = weights.sub_(top[..., None]).clamp_min_(least).exp_()
+    return F.threshold_(weights, _just_above(least), 0.0), top
 
 
 def _counts(parameters: Tensor, generator: torch.Generator) -> tuple[Tensor, ...]:

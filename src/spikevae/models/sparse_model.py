@@ -133,6 +133,11 @@ class SparseCoding(Coder):
         norms = torch.where(norms > 0, norms, 1.0)
         return self.dictionary / norms, norms
 
+    @torch.no_grad()
+    def normalise(self) -> None:
+        """Scale the atoms to norm one: the same model, whose codes are in the unit of the price."""
+        self.decoder.head.weight.copy_(self.unit_atoms()[0].mT)
+
     def centred(self, x: Tensor) -> Tensor:
         """Stimuli without the decoder's bias."""
         bias = self.decoder.head.bias

@@ -119,12 +119,13 @@ def full_rows(n: int) -> int:
 
 
 def _dictionary(model: LatentModel, cell: Cell, shape: tuple[int, int, int], name: str) -> Picture:
-    """Decoder columns, most used first: by mean posterior firing rate, or by KL for signed codes."""
+    """Decoder columns, most used first: by mean posterior firing rate, by KL for signed codes, by use without either."""
     assert model.dictionary is not None
     atoms = model.dictionary.detach().numpy()
-    use, word = cell.units.get("firing_rate", np.empty(0)), "firing rate"
-    if not (len(use) == len(atoms) and np.isfinite(use).all()):
-        use, word = cell.units.get("kl", np.empty(0)), "KL"
+    for name, word in (("firing_rate", "firing rate"), ("kl", "KL"), ("nonzero", "share of stimuli coded")):
+        use = cell.units.get(name, np.empty(0))
+        if len(use) == len(atoms) and np.isfinite(use).all():
+            break
     order = np.argsort(-use, kind="stable") if len(use) == len(atoms) else np.arange(len(atoms))
     chosen = atoms[order[:MAX_ATOMS]]
     columns = full_rows(len(chosen))

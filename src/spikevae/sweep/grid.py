@@ -59,7 +59,7 @@ def plan_stacks(cells: Sequence[Cell], n_train: int, shape: tuple[int, ...]) -> 
         size = -(-len(members) // n_stacks)
         for first in range(0, len(members), size):
             chosen = tuple(members[first : first + size])
-            macs = 5 * min(config.batch_size, n_train) * math.prod(shape) * config.n_latents * config.steps_in_graph
+            macs = 5 * min(config.batch_size, n_train) * math.prod(shape) * config.n_latents * config.looks
             work = float(len(chosen) * config.n_steps(n_train) * (macs + OVERHEAD_MACS))
             plans.append(StackPlan(f"{chosen[0].id}-{len(chosen)}", chosen, work))
     return plans
