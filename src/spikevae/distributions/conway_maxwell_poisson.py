@@ -146,7 +146,7 @@ def _weights(log_rate: Tensor, shape: Tensor) -> tuple[Tensor, Tensor]:
     top = weights.amax(-1)
     least = LEAST[weights.dtype]
     weights = weights.sub_(top[..., None]).clamp_min_(least).exp_()
-    return F.threshold_(weights, _just_above(least), 0.0), top
+    return F.threshold(weights, _just_above(least), 0.0, inplace=True), top
 
 
 def _counts(parameters: Tensor, generator: torch.Generator) -> tuple[Tensor, ...]:

@@ -118,14 +118,20 @@ def full_rows(n: int) -> int:
     return min(fitting, key=lambda c: abs(c - wish)) if fitting else max(1, math.ceil(wish))
 
 
+USES = {"firing_rate": "firing rate", "kl": "KL", "nonzero": "share of stimuli coded"}
+"""By which of a unit's numbers a dictionary is ordered: the first that the fit has."""
+
+
 def _dictionary(model: LatentModel, cell: Cell, shape: tuple[int, int, int], name: str) -> Picture:
-    """Decoder columns, most used first: by mean posterior firing rate, by KL for signed codes, by use without either."""
+    """Decoder columns, most used first: by mean posterior firing rate, else by KL, else by share of stimuli coded."""
     assert model.dictionary is not None
     atoms = model.dictionary.detach().numpy()
-    for name, word in (("firing_rate", "firing rate"), ("kl", "KL"), ("nonzero", "share of stimuli coded")):
-        use = cell.units.get(name, np.empty(0))
-        if len(use) == len(atoms) and np.isfinite(use).all():
-            break
+    known = [
+        (use, word)
+        for number, word in USES.items()
+        if len(use := cell.units.get(number, np.empty(0))) == len(atoms) and np.isfinite(use).all()
+    ]
+    use, word = known[0] if known else (np.empty(0), "the model")
     order = np.argsort(-use, kind="stable") if len(use) == len(atoms) else np.arange(len(atoms))
     chosen = atoms[order[:MAX_ATOMS]]
     columns = full_rows(len(chosen))
