@@ -282,8 +282,8 @@ def picture_sections(run: Run, dictionaries: Sequence[Picture], strips: Sequence
     found = []
     if dictionaries:
         caption = (
-            "Decoder columns in order of use (mean posterior firing rate; KL for signed codes, share of stimuli for sparse "
-            "ones), row by row; each on "
+            "Decoder columns in order of use (mean posterior firing rate; KL for signed codes, share of stimuli for "
+            "sparse ones), row by row; each on "
             f"its own grey scale, zero mid-grey. At most {MAX_ATOMS} units. {shown_fits(run)}"
         )
         title = "Learned dictionaries, most used first"
