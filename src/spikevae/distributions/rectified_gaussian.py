@@ -29,19 +29,29 @@ def _tails(u: Tensor, density: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     Phi(-u) = phi(u) / (u + c_1), c_n = n / (u + c_(n+1)), both differences become products: t = Phi(-u) c_1, and
     Phi(-u) - t u = Phi(-u) c_2 / (u + c_2).
     """
-    border, levels = _FAR[u.dtype]
+    border, _ = _FAR[u.dtype]
+    beyond = torch.special.erfc(u * math.sqrt(0.5)).mul_(0.5)
+    tail = torch.addcmul(density, u, beyond, value=-1)
+    spread = torch.addcmul(beyond, u, tail, value=-1).addcmul_(tail, tail, value=-1)
+    is_far = u > border
+    if u.device.type != "cpu":  # which cells are far cannot be asked without waiting for the device
+        return tuple(map(torch.where, [is_far] * 3, _far_tails(u, density), (beyond, tail, spread)))
+    if bool(is_far.any()):
+        for value, far in zip((beyond, tail, spread), _far_tails(u[is_far], density[is_far])):
+            value[is_far] = far
+    return beyond, tail, spread
+
+
+def _far_tails(u: Tensor, density: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """The same by the continued fraction alone."""
+    _, levels = _FAR[u.dtype]
     c2 = 0.5 * (torch.sqrt(u * u + 4.0 * (levels + 1)) - u)  # what c_n = n / (u + c_n) would give
     for level in range(levels, 1, -1):
         c2.add_(u).reciprocal_().mul_(level)
     c1 = 1 / (u + c2)
-    far = density / (u + c1)
-    far_tail = far * c1
-    near = 0.5 * torch.special.erfc(u * math.sqrt(0.5))
-    near_tail = density - u * near
-    is_far = u > border
-    beyond, tail = torch.where(is_far, far, near), torch.where(is_far, far_tail, near_tail)
-    spread = torch.where(is_far, far * c2 / (u + c2), near - u * near_tail) - tail * tail
-    return beyond, tail, spread
+    beyond = density / (u + c1)
+    tail = beyond * c1
+    return beyond, tail, torch.addcmul(beyond * c2 / (u + c2), tail, tail, value=-1)
 
 
 class _RectifiedMoments(torch.autograd.Function):
@@ -58,10 +68,11 @@ class _RectifiedMoments(torch.autograd.Function):
         u = a.abs()
         density = torch.exp(-0.5 * u * u) / _SQRT_2PI
         beyond, tail, spread = _tails(u, density)
-        below = torch.where(a < 0, beyond, 1 - beyond)  # Phi(a)
-        mean = scale * (a.clamp_min(0) + tail)
-        variance = scale * scale * torch.where(a < 0, spread, spread + (1 - 2 * beyond))
-        return mean, variance, below, scale * density
+        sign = a.sign()  # `torch.where` would cost twenty times as much (2.13, CPU)
+        below = (sign + 1).mul_(0.5).addcmul_(sign, beyond, value=-1)  # Phi(a), to its own digits in the tail
+        mean = a.clamp_min(0).add_(tail).mul_(scale)
+        variance = torch.addcmul(spread, sign.clamp_min_(0), 1 - 2 * beyond).mul_(scale).mul_(scale)
+        return mean, variance, below, density.mul_(scale)
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Tensor, ...], output: tuple[Tensor, ...]) -> None:

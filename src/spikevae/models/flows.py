@@ -178,10 +178,13 @@ class RectifiedGaussianFlow(_LocationScaleFlow):
     law: ClassVar[type[Law]] = RectifiedGaussian
 
     def drift(self, params: Params, push: Tensor, width: Tensor) -> Params:
-        """With a = mu / s: dm/dmu = Phi(a), dm/ds = phi(a), dv/dmu = 2 m (1 - Phi(a)), dv/ds = 2 s Phi - 2 m phi."""
+        """With a = mu / s: dm/dmu = Phi(a), dm/ds = phi(a), dv/dmu = 2 m (1 - Phi(a)), dv/ds = 2 s Phi - 2 m phi.
+
+        m = mu Phi + s phi loses a^2 roundings far below zero, where it is next to nothing beside `push`.
+        """
         scale = params[1].exp()
-        mean = self.posterior(params).mean
         density, mass = standard_density_and_mass(params[0] / scale)
+        mean = torch.addcmul(scale * density, params[0], mass)
         to_loc = push * mass - 2 * width * mean * (1 - mass)
         to_scale = push * density - 2 * width * (scale * mass - mean * density)
         return scale * scale * to_loc, 0.5 * scale * to_scale
