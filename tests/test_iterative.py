@@ -622,7 +622,7 @@ def test_energy_of_graded_inference(stimuli):
         ({"self_inhibition": "none", "latent": "gaussian", "dynamics": "sampled"}, "latent of counts"),
         ({"kl_form": "published", "latent": "gaussian"}, "Poisson divergence"),
         ({"backprop_steps": 2, "loss_steps": "last"}, "cuts off steps"),
-        ({"inference": "iterativ"}, "'amortised', 'iterative' or 'hierarchical'"),
+        ({"inference": "iterativ"}, "'amortised', 'iterative', 'hierarchical' or 'sparse_coding'"),
         ({"inference_steps": 0}, "greater than or equal to 1"),
     ],
 )

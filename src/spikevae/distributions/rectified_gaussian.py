@@ -1,7 +1,6 @@
 """Rectified Gaussian code: non-negative and silent half the time, but blind to its own firing rate."""
 
 import math
-from functools import partial
 from typing import Any, ClassVar, Self, final
 
 import torch
@@ -36,10 +35,9 @@ def _tails(u: Tensor, density: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     spread = torch.addcmul(beyond, u, tail, value=-1).addcmul_(tail, tail, value=-1)
     is_far = u > border
     if u.device.type != "cpu":  # which cells are far cannot be asked without waiting for the device
-        far_beyond, far_tail, far_spread = _far_tails(u, density)
-        where = partial(torch.where, is_far)
-        return where(far_beyond, beyond), where(far_tail, tail), where(far_spread, spread)
-    if bool(is_far.any()):
+        near = beyond, tail, spread
+        beyond, tail, spread = (torch.where(is_far, far, value) for far, value in zip(_far_tails(u, density), near))
+    elif bool(is_far.any()):
         for value, far in zip((beyond, tail, spread), _far_tails(u[is_far], density[is_far])):
             value[is_far] = far
     return beyond, tail, spread

@@ -112,9 +112,7 @@ class _Guard(torch.autograd.Function):
 
     @staticmethod
     def forward(rule: Rule, n: int, *given: Any) -> Guarded:
-        params, reference, look = given[:n], given[n : 2 * n], Look(*given[2 * n : 2 * n + 2])
-        drive, costs = LinearDrive(*given[2 * n + 2 : -4]), Costs(*given[-4:-2])
-        return _search(rule, params, reference, drive, look, costs, *given[-2:])
+        return _search(rule, _Move.of(n, given), given[-2])
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Guarded) -> None:
@@ -122,54 +120,76 @@ class _Guard(torch.autograd.Function):
 
     @staticmethod
     def vmap(info: Any, in_dims: tuple[Any, ...], rule: Rule, n: int, *given: Any) -> tuple[tuple[Tensor, ...], Any]:
-        lanes = []
-        for lane in range(info.batch_size):
+        def whole(*own: Any) -> tuple[Tensor, Tensor, Tensor]:
+            return _attempt(rule, _Move.of(n, own), own[-2])
+
+        pushes, energies, rising = torch.func.vmap(whole, in_dims[2:])(*given)
+        size, along = given[-2], in_dims[-2]
+        size = size if along is None else size.movedim(along, 0).reshape(info.batch_size, -1, 1)
+        sizes = size.expand(*energies.shape, 1).clone()
+        for lane in rising.flatten(1).any(1).nonzero().flatten().tolist():  # the others' whole step is a descent
             own = (g if d is None else g.select(d, lane) for g, d in zip(given, in_dims[2:]))
-            lanes.append(_Guard.apply(rule, n, *own))
-        if len(lanes) == 1:
-            return tuple(found.unsqueeze(0) for found in lanes[0]), (0, 0, 0)
-        return tuple(torch.stack(column) for column in zip(*lanes)), (0, 0, 0)
+            sizes[lane], pushes[lane], energies[lane] = _Guard.apply(rule, n, *own)
+        return (sizes, pushes, energies), (0, 0, 0)
 
 
-def _search(
-    rule: Rule,
-    params: Params,
-    reference: Params,
-    drive: LinearDrive,
-    look: Look,
-    costs: Costs,
-    size: Tensor,
-    energy: Tensor | None,
-) -> Guarded:
-    flow, push = rule.flow, look.push
-    before = energy
-    if before is None:
-        before = free_energy(flow, flow.posterior(params), params, reference, drive, look, costs)
-    bound = before + SLACK * torch.finfo(push.dtype).eps * (drive.at_silence.abs() + before.abs())
+class _Move(NamedTuple):
+    """What a step starts from."""
 
-    def attempt(size: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        moved = advance(rule, params, reference, look, drive.width, costs, size, sampled=False)
-        law = flow.posterior(moved)
-        end = drive.look(law.mean)
-        after = free_energy(flow, law, moved, reference, drive, end, costs)
-        return end.push, after, ~(after <= bound)  # true for NaN
+    params: Params
+    reference: Params
+    look: Look
+    drive: LinearDrive
+    costs: Costs
+    energy: Tensor | None
+    """(B,) free energy there, where it is known."""
 
-    pushes, energies, rising = attempt(size)
-    sizes = size.expand(len(push), 1)
-    if not bool(rising.any()):
-        return Guarded(sizes.clone(), pushes, energies)
-    sizes, left = sizes.clone(), torch.arange(len(push), device=push.device)
-    params = tuple(p.expand_as(push) for p in params)
-    reference = tuple(r.expand_as(push) for r in reference)
-    look, rest = Look(look.code.expand_as(push), push), before
+    @classmethod
+    def of(cls, n: int, given: tuple[Any, ...]) -> "_Move":
+        """From the flat arguments of `_Guard`, n of them parameters."""
+        look, drive, costs = Look(*given[2 * n : 2 * n + 2]), LinearDrive(*given[2 * n + 2 : -4]), Costs(*given[-4:-2])
+        return cls(given[:n], given[n : 2 * n], look, drive, costs, given[-1])
+
+    def bound(self, flow: Flow) -> tuple[Tensor, Tensor]:
+        """(B,) the free energy, and what it may seem to be after a step that does not raise it."""
+        before = self.energy
+        if before is None:
+            law = flow.posterior(self.params)
+            before = free_energy(flow, law, self.params, self.reference, self.drive, self.look, self.costs)
+        eps = torch.finfo(before.dtype).eps
+        return before, before + SLACK * eps * (self.drive.at_silence.abs() + before.abs())
+
+    def rows(self, kept: Tensor) -> "_Move":
+        """The same for some of the stimuli."""
+        push = self.look.push
+        params, reference = (tuple(p.expand_as(push)[kept] for p in part) for part in (self.params, self.reference))
+        look = Look(self.look.code.expand_as(push)[kept], push[kept])
+        energy = None if self.energy is None else self.energy[kept]
+        return _Move(params, reference, look, self.drive.rows(kept), self.costs, energy)
+
+
+def _attempt(rule: Rule, move: _Move, size: Tensor, bound: Tensor | None = None) -> tuple[Tensor, Tensor, Tensor]:
+    """Push and free energy after a step of this size, and whether it rose above `bound`, for each stimulus."""
+    flow, (params, reference, look, drive, costs, _) = rule.flow, move
+    moved = advance(rule, params, reference, look, drive.width, costs, size, sampled=False)
+    law = flow.posterior(moved)
+    end = drive.look(law.mean)
+    after = free_energy(flow, law, moved, reference, drive, end, costs)
+    bound = move.bound(flow)[1] if bound is None else bound
+    return end.push, after, ~(after <= bound)  # true for NaN
+
+
+def _search(rule: Rule, move: _Move, size: Tensor) -> Guarded:
+    """Shorten the step of each stimulus that would rise. Rows are picked by their values: one lane at a time."""
+    before, bound = move.bound(rule.flow)
+    pushes, energies, rising = _attempt(rule, move, size, bound)
+    sizes, left, rest = size.expand(len(pushes), 1).clone(), torch.arange(len(pushes), device=pushes.device), before
     for factor in [0.5] * HALVINGS + [0.125] * CUTS:
-        kept = rising.nonzero().squeeze(1)
-        left, bound, rest, drive = left[kept], bound[kept], rest[kept], drive.rows(kept)
-        params, reference = tuple(p[kept] for p in params), tuple(r[kept] for r in reference)
-        look, size = Look(look.code[kept], look.push[kept]), factor * size
-        sizes[left] = size
-        pushes[left], energies[left], rising = attempt(size)
         if not bool(rising.any()):
             return Guarded(sizes, pushes, energies)
-    sizes[left[rising]], pushes[left[rising]], energies[left[rising]] = 0.0, look.push[rising], rest[rising]
+        kept = rising.nonzero().squeeze(1)
+        left, bound, rest, move, size = left[kept], bound[kept], rest[kept], move.rows(kept), factor * size
+        sizes[left] = size
+        pushes[left], energies[left], rising = _attempt(rule, move, size, bound)
+    sizes[left[rising]], pushes[left[rising]], energies[left[rising]] = 0.0, move.look.push[rising], rest[rising]
     return Guarded(sizes, pushes, energies)
