@@ -174,7 +174,7 @@ def test_an_atom_of_silence_far_from_all_else_is_expected_where_it_is():
     rng = np.random.default_rng(6)
     z = rng.poisson(1000.0, 5000) * (rng.random(5000) > 0.003)
     row = fit_counts(z, ["zero_inflated_poisson"]).of(0, "zero_inflated_poisson")
-    assert row["parameters"]["off"] == pytest.approx(0.003, abs=0.003) and row["fit_p_value"] > 1e-3
+    assert row["parameters"]["off"] == pytest.approx(0.003, abs=0.0025) and row["fit_p_value"] > 1e-3
 
 
 def test_the_test_of_fit_looks_at_few_counts():

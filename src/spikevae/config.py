@@ -360,7 +360,7 @@ class FitConfig(FrozenConfig):
 
     @property
     def looks(self) -> int:
-        """Times that a training step goes through the code, whether gradients come back that way or not."""
+        """Times five products that a training step takes of the code; a step of sparse inference takes one."""
         return FORWARD_STEPS // 5 if self.inference == SPARSE[0] else self.steps_in_graph
 
     @property

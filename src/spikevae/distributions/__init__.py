@@ -1,6 +1,8 @@
 """Laws of the code: one file each, with its divergence registered beside it."""
 
 import difflib
+from collections.abc import Mapping
+from typing import TypeVar
 
 from ._law import Law as Law
 from ._law import Reparametrised as Reparametrised
@@ -25,6 +27,8 @@ from .rectified_gaussian import RectifiedGaussian as RectifiedGaussian
 from .relaxations import GumbelPoisson as GumbelPoisson
 from .relaxations import RelaxedPoisson as RelaxedPoisson
 from .zero_inflated_poisson import ZeroInflatedPoisson as ZeroInflatedPoisson
+
+T = TypeVar("T")
 
 LAWS: dict[str, type[Law]] = {
     law.name: law
@@ -60,7 +64,18 @@ def get_law(name: str) -> type[Law]:
     >>> get_law("poisson").label
     'Poisson'
     """
-    if name in LAWS:
-        return LAWS[name]
-    nearest = difflib.get_close_matches(str(name), LAWS, n=1, cutoff=0.0)
-    raise ValueError(f"unknown law {name!r}: choose one of {', '.join(LAWS)}; did you mean {nearest[0]!r}?")
+    return named(name, LAWS)
+
+
+def named(name: str, kinds: Mapping[str, T]) -> T:
+    """The one of these that is called `name`; `ValueError`, with all names and the nearest, where none is.
+
+    Examples
+    --------
+    >>> named("a", {"a": 1})
+    1
+    """
+    if name in kinds:
+        return kinds[name]
+    nearest = difflib.get_close_matches(str(name), kinds, n=1, cutoff=0.0)
+    raise ValueError(f"unknown law {name!r}: choose one of {', '.join(kinds)}; did you mean {nearest[0]!r}?")

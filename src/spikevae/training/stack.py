@@ -51,21 +51,18 @@ OWN_FIELDS = {
     "hierarchical": ["encoder", "encoder_bias", *HIERARCHICAL_FIELDS],
     "iterative": ["beta", "spike_price", *ITERATIVE_FIELDS],
 }
-SPARSE_ARGUMENTS = {
-    "n_latents": "n_latents",
+ARGUMENTS = {word: {name: name for name in [*MODEL_FIELDS, *own]} for word, own in OWN_FIELDS.items()}
+"""By the model's word: the field of the configuration that each of its arguments is."""
+ARGUMENTS[SPARSE[0]] = {name: name for name in ("n_latents", "decoder_bias", "noise_variance")} | {
     "inference": "algorithm",
     "sparsity_price": "beta",
-    "decoder_bias": "decoder_bias",
-    "noise_variance": "noise_variance",
 }
 RUNNING, DIVERGED, SETTLED = 0, 1, 2
 
 
 def model_arguments(config: FitConfig) -> dict[str, Any]:
     """What the model is built with, save shape and generator."""
-    if config.inference == SPARSE[0]:
-        return {name: getattr(config, field) for name, field in SPARSE_ARGUMENTS.items()}
-    return {name: getattr(config, name) for name in [*MODEL_FIELDS, *OWN_FIELDS[config.inference]]}
+    return {name: getattr(config, field) for name, field in ARGUMENTS[config.inference].items()}
 
 
 def build_model(config: FitConfig, shape: tuple[int, ...]) -> LatentModel | SparseCoding:
