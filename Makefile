@@ -36,9 +36,9 @@ clean:  ## remove the environment and everything that was built, but not the run
 
 $(INSTALLED): pyproject.toml constraints.txt
 	$(PYTHON) -m venv .venv
-	$(INSTALL) -e ".[test]"
+	$(INSTALL) -e ".[test,fast]"
 	touch $@
 
 $(DOCS_INSTALLED): $(INSTALLED)
-	$(INSTALL) -e ".[test,docs]"
+	$(INSTALL) -e ".[test,fast,docs]"
 	touch $@

@@ -7,6 +7,7 @@ below 0.022; dropping a factor t, 1/temperature or 1/2 from the gradient moves i
 """
 
 import math
+import sys
 import time
 from functools import partial
 
@@ -16,6 +17,7 @@ import torch
 from dense_reference import STEPS, dense_counts, n_gaps
 from scipy import integrate, stats
 
+from spikevae import distributions
 from spikevae.distributions import GeneratorStack, Poisson, RelaxedPoisson, _arrivals_cpu, arrivals, relaxed_counts
 
 INDICATORS = list(arrivals.INDICATORS)
@@ -29,6 +31,8 @@ def seeded(seed, device="cpu"):
 
 
 PATHS = {
+    "compiled": {},
+    "compiled, in small blocks": {"BLOCK": 1024, "HELD": (1 << 14) + 100},
     "as chosen": {},
     "one after another": {"EARLY": math.inf, "MANY": math.inf, "ROUNDS": 1000, "FEW": 0},
     "by counts": {"EARLY": 0.0, "MANY": 0.0},
@@ -57,10 +61,15 @@ def kernel(monkeypatch):
 @pytest.fixture(params=PATHS)
 def path(request, monkeypatch):
     """Each way of finding the arrivals on a CPU, forced; the GPU's kernel where Triton is installed."""
+    sampler = _arrivals_cpu
     if request.param == "GPU kernel":
         request.getfixturevalue("kernel")
+    elif request.param.startswith("compiled"):
+        pytest.importorskip("numba")
+        from spikevae.distributions import _arrivals_numba as sampler
+    monkeypatch.setattr(arrivals, "cpu_sampler", lambda: sampler)
     for name, value in PATHS[request.param].items():
-        monkeypatch.setattr(_arrivals_cpu, name, value)
+        monkeypatch.setattr(sampler, name, value)
     return request.param
 
 
@@ -283,6 +292,7 @@ def test_busy_cells_have_the_law_of_their_arrivals(monkeypatch, indicator, tau):
     log_rate = torch.full((2000,), math.log(1000 / (stop - start)), dtype=torch.float64)
     settings = {"temperature": tau, "indicator": indicator}
     monkeypatch.setattr(arrivals, "BUSY", math.inf)
+    monkeypatch.setattr(arrivals, "cpu_sampler", lambda: _arrivals_cpu)  # the compiled one draws no more than BUSY
     exact = value_and_slope(log_rate, generator=seeded(0), **settings)
     monkeypatch.setattr(arrivals, "BUSY", 10.0)
     ours = value_and_slope(log_rate, generator=seeded(1), **settings)
@@ -291,6 +301,21 @@ def test_busy_cells_have_the_law_of_their_arrivals(monkeypatch, indicator, tau):
     # Fisher's transform of a correlation has standard deviation 1 / sqrt(n)
     dependence = [math.atanh(np.corrcoef(*pair)[0, 1]) for pair in (ours, exact)]
     assert abs(dependence[0] - dependence[1]) < SCORE * math.sqrt(2 / 2000)
+
+
+@pytest.mark.parametrize("expected", [5.0, 480.0])
+def test_compiled_draws_have_the_law_of_those_in_numpy(monkeypatch, expected):
+    """Cells that expect `expected` arrivals in the window, below EARLY before it and above; 480 is just below BUSY."""
+    pytest.importorskip("numba")
+    from spikevae.distributions import _arrivals_numba
+
+    start, stop = arrivals.window(0.3, arrivals.INDICATORS["cubic"])
+    log_rate, drawn = torch.full((20_000,), math.log(expected / (stop - start)), dtype=torch.float64), []
+    for seed, sampler in enumerate((_arrivals_numba, _arrivals_cpu)):
+        monkeypatch.setattr(arrivals, "cpu_sampler", lambda sampler=sampler: sampler)
+        drawn.append(value_and_slope(log_rate, temperature=0.3, indicator="cubic", generator=seeded(seed)))
+    for a, b in zip(*drawn):
+        assert stats.ks_2samp(a.round(5), b.round(5)).pvalue > 1e-4
 
 
 @pytest.mark.parametrize("indicator", ["cubic", "sigmoid"])
@@ -326,6 +351,19 @@ def test_shapes_and_types(path, shape, dtype):
     law = Poisson(log_rate).relaxed(temperature=0.5, indicator="linear")
     assert law.rsample((5,), generator=seeded(0)).shape == (5, *shape)
     assert not law.sample(generator=seeded(0)).requires_grad
+
+
+def test_draws_with_numpy_where_numba_does_not_load(monkeypatch):
+    """It refuses to be imported beside a newer NumPy."""
+    monkeypatch.setitem(sys.modules, "numba", None)
+    monkeypatch.delitem(sys.modules, "spikevae.distributions._arrivals_numba", raising=False)
+    monkeypatch.delattr(distributions, "_arrivals_numba", raising=False)
+    arrivals.cpu_sampler.cache_clear()
+    try:
+        assert arrivals.cpu_sampler() is _arrivals_cpu
+        assert relaxed_counts(torch.zeros(5), temperature=0.5, generator=seeded(0)).shape == (5,)
+    finally:
+        arrivals.cpu_sampler.cache_clear()
 
 
 def test_silence():
@@ -371,7 +409,7 @@ def test_cost_goes_with_the_spikes():
     assert seconds(dense_counts, "sigmoid") > 10 * ours
 
 
-def test_numbers_do_not_depend_on_threads():
+def test_numbers_do_not_depend_on_threads(path):
     """Three blocks and a part of a fourth, by one thread and by two."""
     log_rate = torch.randn(3 * 65536 + 100, generator=torch.Generator().manual_seed(0)) - 2
     before, drawn = torch.get_num_threads(), []

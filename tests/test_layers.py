@@ -46,7 +46,10 @@ LAYERS = {
     "__main__": 9,
 }
 FILES = sorted(ROOT.rglob("*.py"))
-KERNELS = {"distributions._arrivals_triton"}  # need a library that comes with CUDA builds alone; loaded on first use
+KERNELS = {  # need a library that comes with CUDA builds alone, or an extra one; loaded on first use
+    "distributions._arrivals_triton",
+    "distributions._arrivals_numba",
+}
 HEAVY = ("torch", "matplotlib", "plotly", "sklearn", "skimage", "scipy", "numpy", "pyarrow", "pandas")
 
 

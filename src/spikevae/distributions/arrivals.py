@@ -8,15 +8,15 @@ dz / dlog_rate = sum s'((1 - t) / temperature) t / temperature: scaling the rate
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import lru_cache, partial
+from functools import cache, lru_cache, partial
 from importlib.util import find_spec
+from types import ModuleType
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from ._arrivals_cpu import soft_counts
 from ._random import Generator, draw, poisson_counts
 
 
@@ -54,7 +54,8 @@ def _quintic(x: Any) -> tuple[Any, Any]:
 
 def _cosine(x: Any) -> tuple[Any, Any]:
     library, angle = _library(x), math.pi * _unit(x)
-    return 0.5 - 0.5 * library.cos(angle), 0.25 * math.pi * library.sin(angle)
+    # the sine of pi, as rounded, is a little below 0
+    return 0.5 - 0.5 * library.cos(angle), 0.25 * math.pi * library.sin(angle).clip(0)
 
 
 def _sigmoid(x: Any) -> tuple[Any, Any]:
@@ -139,6 +140,16 @@ def contributions(t: Any, temperature: float, indicator: Indicator) -> tuple[Any
     return value, slope * (t * (1 / temperature))
 
 
+@cache
+def cpu_sampler() -> ModuleType:
+    """What draws on a CPU: compiled where Numba is installed and fits the NumPy here, else in NumPy."""
+    try:
+        from . import _arrivals_numba as sampler
+    except ImportError:
+        from . import _arrivals_cpu as sampler  # type: ignore[no-redef]
+    return sampler
+
+
 def _soft_counts(
     log_rate: Tensor, temperature: float, indicator: Indicator, generator: torch.Generator
 ) -> tuple[Tensor, Tensor]:
@@ -146,6 +157,7 @@ def _soft_counts(
     start, stop = window(temperature, indicator)
     added = partial(contributions, temperature=temperature, indicator=indicator)
     if log_rate.device.type == "cpu":
+        soft_counts: Any = cpu_sampler().soft_counts
         return soft_counts(log_rate, (start, stop), added, generator)
     rate = log_rate.exp()
     z = torch.poisson(rate * start, generator=generator)
