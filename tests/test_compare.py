@@ -7,9 +7,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from scipy.optimize import nnls
 
 from spikevae.cli import DONE, USAGE, main
 from spikevae.compare import RECODINGS, compare, read_models, sentences, table, write
+from spikevae.compare.calibration import SETTLED, _descend, counts_around
 from spikevae.compare.points import BELOW, MATCH_TOLERANCE, crossing, intervals
 from spikevae.compare.recodings import DEFAULT, OWN, SHARES, Effort, sparse_scan
 from spikevae.data import load
@@ -17,6 +19,7 @@ from spikevae.estimator import SpikeVAE
 from spikevae.evaluate import evaluate
 from spikevae.metrics import corner_distance
 from spikevae.models.sparse_coding import INFERENCES, fista
+from spikevae.models.sparse_model import SparseCoding
 from spikevae.sparse_coder import SparseCoder
 
 TRAIN = ["train", "--data", "bundled", "--patch", "8", "--n", "1500", "--set", "batch_size=100"]
@@ -141,9 +144,9 @@ def test_scan_covers_dense_to_silent(folder, data):
     x = torch.from_numpy(data.test[:300])
     scan = sparse_scan(one.model, x, 6)
     assert len(scan.prices) == 6 and scan.prices[-1] / scan.prices[0] == pytest.approx(SHARES[1] / SHARES[0])
-    silent = RECODINGS["fista"].build(one.model, scan.silent, Effort())
+    silent = RECODINGS["fista"].build(one.model, scan.silent, Effort(), x)
     assert evaluate(silent, x).metrics.fraction_zeros == 1.0
-    half = RECODINGS["fista"].build(one.model, scan.prices[-1] / SHARES[1], Effort())
+    half = RECODINGS["fista"].build(one.model, scan.prices[-1] / SHARES[1], Effort(), x)
     nothing = (half.coded(x).code == 0).all(1).float().mean()
     assert nothing == pytest.approx(0.5, abs=0.01)
 
@@ -187,14 +190,63 @@ def test_iterative_inference_keeps_the_generative_half(folder, data):
     own, line = result.of("poisson", OWN)[0], result.of("poisson", "iterative")
     assert all(p.metrics.spikes > 0 and p.metrics.joules > 0 for p in line)
     assert line[0].metrics.kl > line[-1].metrics.kl and line[0].metrics.mse_mean_code < line[-1].metrics.mse_mean_code
-    again = RECODINGS["iterative"].build(models[0].model, 0.3, Effort())
+    x = torch.from_numpy(data.test[:60])
+    again = RECODINGS["iterative"].build(models[0].model, 0.3, Effort(), x)
     assert torch.equal(again.dictionary, models[0].model.dictionary)
     assert torch.equal(again.prior().mean, models[0].model.prior().mean)
-    x = torch.from_numpy(data.test[:60])
     objective = [evaluate(m, x, beta=0.3).objective for m in (again, models[0].model)]
     assert objective[0] < objective[1] and own.metrics.encoder_macs < line[0].metrics.encoder_macs
-    with pytest.raises(ValueError, match="sparse coders have neither"):
-        compare(read_models([folder / "sparse.spikevae"]), data, inferences=["iterative"], n_stimuli=20)
+
+
+def test_counts_for_the_dictionary_of_a_sparse_coder(folder, data):
+    """Spikes of atoms that were learned without any: each has a partner of the other sign, and none turns."""
+    models = read_models([folder / "sparse.spikevae"])
+    result = compare(models, data, inferences=[OWN, "iterative"], match="r2", n_prices=3, n_stimuli=60)
+    line = result.of("sparse", "iterative")
+    assert all(p.metrics.spikes > 0 and p.metrics.joules > 0 and p.metrics.kl > 0 for p in line)
+    assert line[0].metrics.r2_pooled > line[-1].metrics.r2_pooled + 0.2
+    x = torch.from_numpy(data.train[:500])
+    counting = RECODINGS["iterative"].build(models[0].model, 0.5, Effort(), x)
+    atoms, sizes = models[0].model.dictionary, counting.dictionary.norm(dim=1)
+    assert counting.n_latents == 48 and float(sizes.min()) >= 0 and len(set(sizes.tolist())) > 24
+    torch.testing.assert_close(counting.dictionary, torch.cat([atoms, -atoms]) * sizes[:, None], atol=1e-5, rtol=1e-4)
+
+
+@pytest.mark.parametrize("inference", ["nonnegative", "lca-soft"])
+def test_calibrated_counts_are_near_the_best(data, inference):
+    """No other size of a spike and no other prior has a lower free energy by more than what ended calibration."""
+    x = torch.from_numpy(data.train[:400]).double()
+    coder = SparseCoding.around(x[:16] / 2, 0.1 * x[16], (64,), inference=inference, sparsity_price=0.5)
+    model = counts_around(coder, x, beta=0.5, evaluation_steps=200)
+    assert model.n_latents == {"nonnegative": 16, "lca-soft": 32}[inference]
+    assert torch.equal(model.decoder.head.bias, 0.1 * x[16])
+    best = evaluate(model, x, beta=0.5).objective
+    energy = {}
+    for factor in (0.5, 0.8, 1.25, 2.0):
+        for part in (model.decoder.head.weight, model.prior_log_rate):
+            kept = part.clone()
+            if part is model.prior_log_rate:
+                part += math.log(factor)
+            else:
+                part *= factor
+            energy[factor, part.dim()] = evaluate(model, x, beta=0.5).objective
+            part.copy_(kept)
+    assert min(energy.values()) > best * (1 - 2 * SETTLED)
+    assert energy[0.5, 2] > 1.02 * best and energy[2.0, 2] > 1.02 * best
+    turned = SparseCoding.around(torch.flip(coder.dictionary, (0,)), None, (64,), inference=inference)
+    assert counts_around(turned, x, beta=0.5, evaluation_steps=1).decoder.head.bias is None
+
+
+def test_sizes_descend_to_those_of_nonnegative_least_squares():
+    rng = np.random.default_rng(0)
+    a, b = rng.normal(size=(40, 8)), rng.normal(size=40)
+    second, drive = torch.from_numpy(a.T @ a), torch.from_numpy(a.T @ b)
+    size = torch.ones(8, dtype=torch.float64)
+    for _ in range(200):
+        size = _descend(size, second, drive)
+    expected, _ = nnls(a, b)
+    assert (expected == 0).any()
+    np.testing.assert_allclose(size.numpy(), expected, atol=1e-8)
 
 
 def test_where_the_gap_lies(folder, data):

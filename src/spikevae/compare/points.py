@@ -36,6 +36,8 @@ FEWEST_IMAGES = 10
 """Images below which stimuli are resampled one by one: an interval from a handful of images says nothing."""
 TIMED, REPEATS, LONG_SECONDS = 256, 3, 1.0
 """Stimuli that are timed at once; the best of so many repeats, unless one takes longer than so many seconds."""
+TRAINING = 1000
+"""Training stimuli for what an inference needs and a model lacks."""
 MOST_MODELS = 12
 
 Role = Literal["own", "scan", "matched", "nearest"]
@@ -212,7 +214,8 @@ def compare(
     groups, resampled = data.test_group[chosen], "images"
     if len(np.unique(groups)) < FEWEST_IMAGES:
         groups, resampled = np.arange(len(chosen)), "stimuli"
-    job = _Job(x, groups, effort, seed, match)
+    spread = np.linspace(0, len(data.train) - 1, min(TRAINING, len(data.train))).round().astype(int)
+    job = _Job(x, torch.from_numpy(data.train[spread]).to(where), groups, effort, seed, match)
     per_line = {name: 1 if RECODINGS[name].scan is None else n_prices + MATCH_TRIALS for name in inferences}
     total, done = len(models) * (1 + sum(per_line.values())), 0.0
     points: list[Point] = []
@@ -245,6 +248,7 @@ class _Job:
     """What all points share."""
 
     x: Tensor
+    train: Tensor
     groups: np.ndarray
     effort: Effort
     seed: int
@@ -280,7 +284,7 @@ class _Job:
 
         def at(price: float) -> Point:
             advance(f"price {price:.3g}")
-            return self.point(name, inference, recoding.build(model, price, self.effort), price, "scan")
+            return self.point(name, inference, recoding.build(model, price, self.effort, self.train), price, "scan")
 
         points = [at(price) for price in scan.prices]
         ends = {"fraction_zeros": 1.0, "r2_pooled": 0.0}  # of silence
@@ -299,7 +303,7 @@ class _Job:
             tried[price] = getattr(trials[-1].metrics, metric)
         best = min([*points, *trials], key=lambda p: abs(getattr(p.metrics, metric) - target))
         near = abs(getattr(best.metrics, metric) - target) <= MATCH_TOLERANCE
-        chosen = recoding.build(model, best.price or 0.0, self.effort)
+        chosen = recoding.build(model, best.price or 0.0, self.effort, self.train)
         return [*points, self.timed(best, chosen, "matched" if near else "nearest")]
 
 

@@ -13,6 +13,7 @@ from ..models.coded import Coder
 from ..models.iterative import IterativeVAE
 from ..models.sparse_coding import INFERENCES
 from ..models.sparse_model import SparseCoding
+from .calibration import counts_around
 
 OWN = "own"
 """The inference that the model was trained with."""
@@ -50,8 +51,8 @@ class Recoding:
     colour: str
     marker: str
     """Of matplotlib."""
-    build: Callable[[Any, float, Effort], LatentModel | Coder]
-    """(a model with a linear decoder, price, effort) -> the model that codes with its dictionary."""
+    build: Callable[[Any, float, Effort, Tensor], LatentModel | Coder]
+    """(a model with a linear decoder, price, effort, training stimuli) -> the model that codes with its dictionary."""
     scan: Callable[[Any, Tensor, int], Scan] | None
     """(model, stimuli, count) -> the prices to scan; None for an inference that has none."""
 
@@ -73,7 +74,7 @@ def sparse_scan(model: Any, x: Tensor, count: int) -> Scan:
 
 
 def _sparse(inference: str, colour: str, marker: str) -> Recoding:
-    def build(model: Any, price: float, effort: Effort) -> Coder:
+    def build(model: Any, price: float, effort: Effort, train: Tensor) -> Coder:
         return SparseCoding.around(
             model.dictionary.detach(),
             bias_of(model),
@@ -94,13 +95,14 @@ BETAS = (0.02, 4.0)
 """Ends of a scan over beta."""
 
 
-def _iterative(model: Any, beta: float, effort: Effort) -> LatentModel:
-    """Iterative inference with the law, the decoder, the prior and the pixel noise of a model."""
+def _iterative(model: Any, beta: float, effort: Effort, train: Tensor) -> LatentModel:
+    """Iterative inference with the law, the decoder, the prior and the pixel noise of a model.
+
+    A sparse coder has no law: its atoms get counts, whose size and prior are fitted to training stimuli.
+    """
+    steps = min(ITERATIVE_STEPS, effort.max_steps)
     if not isinstance(model, LatentModel):
-        raise ValueError(
-            "iterative inference needs the law and the prior of a code, and sparse coders have neither: leave it "
-            "out, or compare models that `spikevae train` made"
-        )
+        return counts_around(model, train, beta=beta, evaluation_steps=steps)
     if model.dictionary is None or len(model.dictionary) != model.n_latents:
         raise ValueError("iterative inference is of one layer of codes, and this model has several: leave it out")
     iterative = IterativeVAE(
@@ -112,7 +114,7 @@ def _iterative(model: Any, beta: float, effort: Effort) -> LatentModel:
         decoder_bias=bias_of(model) is not None,
         clamp=model.clamp,
         prior=model.prior_mode,
-        evaluation_steps=min(ITERATIVE_STEPS, effort.max_steps),
+        evaluation_steps=steps,
     ).to(model.log_noise_variance)
     shared, theirs = iterative.state_dict(), model.state_dict()
     iterative.load_state_dict(
@@ -132,7 +134,7 @@ def beta_scan(model: Any, x: Tensor, count: int) -> Scan:
 
 # Colours that the colour-blind can tell apart (Okabe & Ito 2008), each with a marker of its own.
 RECODINGS: dict[str, Recoding] = {
-    OWN: Recoding("as trained", "#1b1f24", "*", lambda model, price, effort: model, None),
+    OWN: Recoding("as trained", "#1b1f24", "*", lambda model, price, effort, train: model, None),
     "lca-soft": _sparse("lca-soft", "#0072B2", "o"),
     "lca-hard": _sparse("lca-hard", "#D55E00", "s"),
     "lca-rectified": _sparse("lca-rectified", "#009E73", "^"),

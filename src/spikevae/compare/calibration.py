@@ -1,0 +1,104 @@
+"""Counts for a dictionary that has none: how much a spike adds and how often a unit fires, for atoms that stay."""
+
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.distributions import kl_divergence
+
+from ..models.iterative import IterativeVAE
+from ..models.sparse_model import SparseCoding
+
+ROUNDS, STEPS = 200, 5
+"""Most rounds, and steps of inference in each."""
+LOOK, SETTLED = 10, 1e-3
+"""Calibration ends when so many rounds gain less than this share of the free energy."""
+SWEEPS = 2
+"""Sweeps of coordinate descent over the sizes of a spike in a round."""
+RAREST = 1e-4
+"""Firing rate that units which the sparse code never uses start at."""
+
+
+@torch.no_grad()
+def counts_around(coder: SparseCoding, x: Tensor, *, beta: float, evaluation_steps: int) -> IterativeVAE:
+    """The iterative Poisson model whose atoms point where those of a sparse coder do.
+
+    A sparse coder's atoms have a direction, but neither a size of one spike nor a prior firing rate. Both are fitted:
+    rounds of iterative inference, each followed by the prior that is optimal for the rates found (their mean) and by
+    coordinate descent on the expected squared error over sizes of zero or more. Each part lowers the free energy at
+    `beta`, starting from the coder's own codes: their sizes where they are active, and how often that is.
+
+    Counts have no sign: where the coder's codes do, each atom gets a partner of the opposite sign, and the model has
+    twice the units.
+
+    Parameters
+    ----------
+    coder
+        Its atoms, decoder bias and noise variance are kept.
+    x
+        (B, D) stimuli to fit to, not those of the evaluation.
+    beta
+        Weight of the coding rate.
+    evaluation_steps
+        Steps of the model's inference later on.
+    """
+    atoms, norms = coder.unit_atoms()
+    code = coder.coded(x).code * norms.mT
+    if bool((code < 0).any()):
+        atoms, code = torch.cat([atoms, -atoms]), torch.cat([code, -code], 1)
+    code.clamp_min_(0)
+    used = (code > 0).sum(0)
+    typical = code.sum() / used.sum().clamp_min(1)
+    size = torch.where(used > 0, code.sum(0) / used.clamp_min(1), typical)
+    bias = coder.decoder.head.bias
+    model: Any = IterativeVAE(
+        coder.shape,
+        latent="poisson",
+        n_latents=len(atoms),
+        generator=torch.Generator(),
+        beta=beta,
+        decoder_bias=bias is not None,
+        prior="closed_form",
+        noise_variance=float(torch.exp(coder.log_noise_variance)),
+        evaluation_steps=evaluation_steps,
+    ).to(x)
+    if bias is not None:
+        model.decoder.head.bias.copy_(bias)
+    _set(model, atoms, size, (used / len(x)).clamp_min(RAREST))
+    pixels = coder.centred(x)
+    overlap, drive = atoms @ atoms.mT, pixels @ atoms.mT
+    state, energies = model.init_state(len(x)), []
+    for _ in range(ROUNDS):
+        for _ in range(STEPS):
+            state = model.infer_step(state, x)
+        rate = model.codes(state)
+        mean = rate.mean(0)
+        second = (rate.mT @ rate / len(x) + mean.diag()) * overlap
+        size = _descend(size, second, (rate * drive).mean(0))
+        _set(model, atoms, size, mean)
+        error = size @ second @ size - 2 * size @ (rate * drive).mean(0) + pixels.square().sum(1).mean()
+        divergence = kl_divergence(model.law_of(state), model.prior()).sum(1).mean()
+        energies.append(float(error * torch.exp(-model.log_noise_variance) / 2 + beta * divergence))
+        if len(energies) > LOOK and energies[-1 - LOOK] - energies[-1] < SETTLED * abs(energies[-1]):
+            break
+    found: IterativeVAE = model.eval().requires_grad_(False)
+    return found
+
+
+def _descend(size: Tensor, second: Tensor, drive: Tensor) -> Tensor:
+    """Lower size' second size / 2 - drive' size, size >= 0, one coordinate after another."""
+    size = size.clone()
+    for _ in range(SWEEPS):
+        for k, curvature in enumerate(second.diagonal().tolist()):
+            if curvature > 0:
+                size[k] = (size[k] + (drive[k] - second[k] @ size) / curvature).clamp_min(0)
+    return size
+
+
+def _set(model: Any, atoms: Tensor, size: Tensor, rate: Tensor) -> None:
+    """Give the model what a spike adds and the prior firing rates."""
+    model.decoder.head.weight.copy_((atoms * size[:, None]).mT)
+    moments = rate.unsqueeze(0)
+    model.prior_moments.copy_(moments)
+    for name, value in model.law.prior_from_moments(moments).items():
+        getattr(model, f"prior_{name}").copy_(value)
