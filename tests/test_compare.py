@@ -14,6 +14,7 @@ from spikevae.compare import RECODINGS, compare, read_models, sentences, table, 
 from spikevae.compare.calibration import SETTLED, _descend, counts_around
 from spikevae.compare.points import BELOW, MATCH_TOLERANCE, crossing, intervals
 from spikevae.compare.recodings import DEFAULT, OWN, SHARES, Effort, sparse_scan
+from spikevae.config import FitConfig
 from spikevae.data import load
 from spikevae.estimator import SpikeVAE
 from spikevae.evaluate import evaluate
@@ -21,6 +22,7 @@ from spikevae.metrics import corner_distance
 from spikevae.models.sparse_coding import INFERENCES, fista
 from spikevae.models.sparse_model import SparseCoding
 from spikevae.sparse_coder import SparseCoder
+from spikevae.training.stack import build_model
 
 TRAIN = ["train", "--data", "bundled", "--patch", "8", "--n", "1500", "--set", "batch_size=100"]
 
@@ -210,6 +212,25 @@ def test_counts_for_the_dictionary_of_a_sparse_coder(folder, data):
     atoms, sizes = models[0].model.dictionary, counting.dictionary.norm(dim=1)
     assert counting.n_latents == 48 and float(sizes.min()) >= 0 and len(set(sizes.tolist())) > 24
     torch.testing.assert_close(counting.dictionary, torch.cat([atoms, -atoms]) * sizes[:, None], atol=1e-5, rtol=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("settings", "n_units"),
+    [
+        ({"latent": "laplace"}, 24),  # signed, and without a flow
+        ({"latent": "negative_binomial"}, 12),
+        ({"inference": "hierarchical", "upper": (5,)}, 12),
+    ],
+)
+def test_counts_where_the_law_does_not_iterate(data, settings, n_units):
+    model = build_model(FitConfig.from_recipe("default", n_latents=12, **settings), (64,)).eval().requires_grad_(False)
+    x = torch.from_numpy(data.train[:200])
+    counting = RECODINGS["iterative"].build(model, 0.5, Effort(max_steps=20), x)
+    assert counting.law.name == "poisson" and counting.n_latents == n_units
+    atoms = model.dictionary / model.dictionary.norm(dim=1, keepdim=True)
+    sizes = counting.dictionary[:12].norm(dim=1, keepdim=True)
+    torch.testing.assert_close(counting.dictionary[:12], atoms * sizes, atol=1e-5, rtol=1e-4)
+    assert evaluate(counting, x[:50]).metrics.spikes > 0
 
 
 @pytest.mark.parametrize("inference", ["nonnegative", "lca-soft"])

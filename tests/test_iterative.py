@@ -20,7 +20,7 @@ from spikevae.evaluate import evaluate
 from spikevae.inference_energy import inference_energy
 from spikevae.metrics.reconstruction import r2_pooled
 from spikevae.models import IterativeVAE, load_model, save_model
-from spikevae.models.descent import Costs, Rule, advance, free_energy, guard
+from spikevae.models.descent import Costs, Rule, free_energy, guard, slopes, stride
 from spikevae.models.drive import LinearDrive, NetworkDrive
 from spikevae.models.flows import FLOWS, get_flow, relative_gain
 from spikevae.networks import build_decoder
@@ -34,6 +34,17 @@ B, D, K = 4, 5, 7
 
 def seeded(seed=0):
     return torch.Generator().manual_seed(seed)
+
+
+def advance(rule, params, reference, look, width, costs, size, *, sampled):
+    """One step of the flow."""
+    return stride(rule, params, slopes(rule, params, reference, look, width, costs, sampled=sampled), costs.beta, size)
+
+
+def guarded(rule, params, reference, drive, look, costs, size, energy):
+    """What the guard makes of the flow of expected dynamics."""
+    along = slopes(rule, params, reference, look, drive.width, costs, sampled=False)
+    return guard(rule, params, reference, drive, look, along, costs, size, energy)
 
 
 def draw(*shape, seed=0, dtype=torch.float64):
@@ -287,7 +298,7 @@ def test_guarded_steps_never_raise_the_free_energy(
     look, known, first = drive.look(flow.posterior(params).mean), None, None
     for _ in range(8):
         before = free_energy(flow, flow.posterior(params), params, reference, drive, look, costs)
-        known = guard(rule, params, reference, drive, look, costs, number(size), known and known.energy)
+        known = guarded(rule, params, reference, drive, look, costs, number(size), known and known.energy)
         params = advance(rule, params, reference, look, drive.width, costs, known.size, sampled=False)
         look = drive.look(flow.posterior(params).mean)
         after = free_energy(flow, flow.posterior(params), params, reference, drive, look, costs)
@@ -314,10 +325,10 @@ def test_guard_leaves_good_steps_alone_and_searches_lanes_apart():
     flow, params, reference, drive, costs, *_ = setting("poisson")
     look, rule = drive.look(flow.posterior(params).mean), Rule(flow, "euler", 5.0)
     small, large = (
-        guard(rule, params, reference, drive, look, costs, number(size), None).size for size in (1e-3, 10.0)
+        guarded(rule, params, reference, drive, look, costs, number(size), None).size for size in (1e-3, 10.0)
     )
     assert (small == 1e-3).all() and (large < 10.0).any()
-    lanes = torch.func.vmap(lambda size: guard(rule, params, reference, drive, look, costs, size, None).size)(
+    lanes = torch.func.vmap(lambda size: guarded(rule, params, reference, drive, look, costs, size, None).size)(
         number([1e-3, 10.0])
     )
     assert torch.equal(lanes[0], small) and torch.equal(lanes[1], large)

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from ..models._model import LatentModel
 from ..models.coded import Coder
+from ..models.flows import FLOWS
 from ..models.iterative import IterativeVAE
 from ..models.sparse_coding import INFERENCES
 from ..models.sparse_model import SparseCoding
@@ -73,18 +74,22 @@ def sparse_scan(model: Any, x: Tensor, count: int) -> Scan:
     return Scan(np.geomspace(low, high, count).tolist(), 1.001 * max(float(drive.max()), high))
 
 
+def _sparse_around(model: Any, inference: str, price: float, effort: Effort) -> SparseCoding:
+    return SparseCoding.around(
+        model.dictionary.detach(),
+        bias_of(model),
+        model.shape,
+        inference=inference,
+        sparsity_price=price,
+        tolerance=effort.tolerance,
+        max_steps=effort.max_steps,
+        noise_variance=float(torch.exp(model.log_noise_variance)),
+    )
+
+
 def _sparse(inference: str, colour: str, marker: str) -> Recoding:
     def build(model: Any, price: float, effort: Effort, train: Tensor) -> Coder:
-        return SparseCoding.around(
-            model.dictionary.detach(),
-            bias_of(model),
-            model.shape,
-            inference=inference,
-            sparsity_price=price,
-            tolerance=effort.tolerance,
-            max_steps=effort.max_steps,
-            noise_variance=float(torch.exp(model.log_noise_variance)),
-        )
+        return _sparse_around(model, inference, price, effort)
 
     return Recoding(INFERENCES[inference].label, colour, marker, build, sparse_scan)
 
@@ -98,13 +103,17 @@ BETAS = (0.02, 4.0)
 def _iterative(model: Any, beta: float, effort: Effort, train: Tensor) -> LatentModel:
     """Iterative inference with the law, the decoder, the prior and the pixel noise of a model.
 
-    A sparse coder has no law: its atoms get counts, whose size and prior are fitted to training stimuli.
+    Where it has no law that iterates, or several layers of codes, its atoms get Poisson counts, whose sizes and prior
+    are fitted to training stimuli.
     """
     steps = min(ITERATIVE_STEPS, effort.max_steps)
-    if not isinstance(model, LatentModel):
+    if isinstance(model, SparseCoding):
         return counts_around(model, train, beta=beta, evaluation_steps=steps)
-    if model.dictionary is None or len(model.dictionary) != model.n_latents:
-        raise ValueError("iterative inference is of one layer of codes, and this model has several: leave it out")
+    if model.law.name not in FLOWS or len(model.layers) > 1:
+        inference = "lca-rectified" if model.law.has_rate else "lca-soft"
+        price = sparse_scan(model, train, 3).prices[1]
+        coder = _sparse_around(model, inference, price, effort)
+        return counts_around(coder, train, beta=beta, evaluation_steps=steps)
     iterative = IterativeVAE(
         model.shape,
         latent=model.law.name,

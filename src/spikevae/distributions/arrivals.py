@@ -266,7 +266,7 @@ def relaxed_counts(log_rate: Tensor, *, temperature: float, indicator: str = "cu
         Softened step, a key of `INDICATORS`. "sigmoid" is cut at `SIGMOID_REACH`.
     generator
         Source of the arrivals. Inside `torch.func.vmap` a `GeneratorStack` gives lane i the numbers it would
-        get alone.
+        get alone. On a CPU the numbers of a seed depend on whether Numba is installed, not on the number of threads.
 
     Returns
     -------

@@ -38,34 +38,37 @@ class Rule(NamedTuple):
     clamp: float | None
 
 
-def advance(
-    rule: Rule,
-    params: Params,
-    reference: Params,
-    look: Look,
-    width: Tensor,
-    costs: Costs,
-    size: Tensor,
-    *,
-    sampled: bool,
-) -> Params:
-    """One step of the flow from `params`, whose mean (or, `sampled`, a draw) is held against the stimuli in `look`.
+class Slopes(NamedTuple):
+    """Where each parameter is driven from a state, whatever the length of the step."""
+
+    values: Params
+    """Minus the natural gradient of the free energy, (B, K) each."""
+    decay: Tensor | None
+    """How fast parameters leak, in units of beta; None for one."""
+
+
+def slopes(
+    rule: Rule, params: Params, reference: Params, look: Look, width: Tensor, costs: Costs, *, sampled: bool
+) -> Slopes:
+    """The flow at `params`, whose mean (or, `sampled`, a draw) is held against the stimuli in `look`.
 
     Parameters
     ----------
     width
         (K,) self-inhibition: the slope of the distortion in the variance of a code, or what stands for it.
-    size
-        Step size, a number or one a stimulus (B, 1).
     """
     flow = rule.flow
     push = look.push if costs.price is None else look.push - costs.price
     drift = flow.sampled_drift(params, push, width, look.code) if sampled else flow.drift(params, push, width)
     leak, decay = flow.leak(params, reference)
-    slopes = tuple(torch.addcmul(d, k, costs.beta) for d, k in zip(drift, leak))
+    return Slopes(tuple(torch.addcmul(d, k, costs.beta) for d, k in zip(drift, leak)), decay)
+
+
+def stride(rule: Rule, params: Params, along: Slopes, beta: Tensor, size: Tensor) -> Params:
+    """One step from `params`; its size is a number, or one a stimulus (B, 1)."""
     if rule.integrator == "exponential":
-        size = exponential_gain(size, costs.beta if decay is None else costs.beta * decay)
-    return flow.bounded(step(params, slopes, size), rule.clamp)
+        size = exponential_gain(size, beta if along.decay is None else beta * along.decay)
+    return rule.flow.bounded(step(params, along.values, size), rule.clamp)
 
 
 def free_energy(
@@ -93,6 +96,7 @@ def guard(
     reference: Params,
     drive: LinearDrive,
     look: Look,
+    along: Slopes,
     costs: Costs,
     size: Tensor,
     energy: Tensor | None,
@@ -101,10 +105,13 @@ def guard(
 
     Parameters
     ----------
+    look, along
+        Of the state that the step starts from.
     energy
         Free energy at `params` from this reference where it is known, else None.
     """
-    return Guarded(*_Guard.apply(rule, len(params), *params, *reference, *look[:2], *drive, *costs, size, energy))
+    flat = (*params, *reference, *along.values, along.decay, *look[:2], *drive, *costs, size, energy)
+    return Guarded(*_Guard.apply(rule, len(params), *flat))
 
 
 class _Guard(torch.autograd.Function):
@@ -138,6 +145,7 @@ class _Move(NamedTuple):
 
     params: Params
     reference: Params
+    along: Slopes
     look: Look
     drive: LinearDrive
     costs: Costs
@@ -147,8 +155,9 @@ class _Move(NamedTuple):
     @classmethod
     def of(cls, n: int, given: tuple[Any, ...]) -> "_Move":
         """From the flat arguments of `_Guard`, n of them parameters."""
-        look, drive, costs = Look(*given[2 * n : 2 * n + 2]), LinearDrive(*given[2 * n + 2 : -4]), Costs(*given[-4:-2])
-        return cls(given[:n], given[n : 2 * n], look, drive, costs, given[-1])
+        params, reference, values, rest = given[:n], given[n : 2 * n], given[2 * n : 3 * n], given[3 * n :]
+        look, drive, costs = Look(*rest[1:3]), LinearDrive(*rest[3:-4]), Costs(*rest[-4:-2])
+        return cls(params, reference, Slopes(values, rest[0]), look, drive, costs, rest[-1])
 
     def bound(self, flow: Flow) -> tuple[Tensor, Tensor]:
         """(B,) the free energy, and what it may seem to be after a step that does not raise it."""
@@ -161,20 +170,30 @@ class _Move(NamedTuple):
 
     def rows(self, kept: Tensor) -> "_Move":
         """The same for some of the stimuli."""
-        push = self.look.push
-        params, reference = (tuple(p.expand_as(push)[kept] for p in part) for part in (self.params, self.reference))
-        look = Look(self.look.code.expand_as(push)[kept], push[kept])
-        energy = None if self.energy is None else self.energy[kept]
-        return _Move(params, reference, look, self.drive.rows(kept), self.costs, energy)
+        like = self.look.push
+
+        def some(part: Params) -> Params:
+            return tuple(p.expand_as(like)[kept] for p in part)
+
+        decay = self.along.decay
+        return _Move(
+            some(self.params),
+            some(self.reference),
+            Slopes(some(self.along.values), None if decay is None else decay.expand_as(like)[kept]),
+            Look(*some(self.look[:2])),
+            self.drive.rows(kept),
+            self.costs,
+            None if self.energy is None else self.energy[kept],
+        )
 
 
 def _attempt(rule: Rule, move: _Move, size: Tensor, bound: Tensor | None = None) -> tuple[Tensor, Tensor, Tensor]:
     """Push and free energy after a step of this size, and whether it rose above `bound`, for each stimulus."""
-    flow, (params, reference, look, drive, costs, _) = rule.flow, move
-    moved = advance(rule, params, reference, look, drive.width, costs, size, sampled=False)
+    flow, costs = rule.flow, move.costs
+    moved = stride(rule, move.params, move.along, costs.beta, size)
     law = flow.posterior(moved)
-    end = drive.look(law.mean)
-    after = free_energy(flow, law, moved, reference, drive, end, costs)
+    end = move.drive.look(law.mean)
+    after = free_energy(flow, law, moved, move.reference, move.drive, end, costs)
     bound = move.bound(flow)[1] if bound is None else bound
     return end.push, after, ~(after <= bound)  # true for NaN
 

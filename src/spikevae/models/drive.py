@@ -74,18 +74,21 @@ class LinearDrive(NamedTuple):
 
     def look(self, code: Tensor) -> Look:
         if self.lateral is not None:
-            return Look(code, self.feedforward - code @ self.lateral)
+            if code.shape != self.feedforward.shape:  # one code for all stimuli
+                return Look(code, self.feedforward - code @ self.lateral)
+            push: Tensor = _Push.apply(self.feedforward, code, self.lateral, None)
+            return Look(code, push)
         return Look(code, (self.scaled_x - code @ self.scaled) @ self.scaled.mT)
 
     def look_known(self, code: Tensor, push: Tensor) -> Look:
         """:meth:`look` where the value of the push has been computed already: only its gradient is left to find."""
         if self.lateral is None or not torch.is_grad_enabled():
             return self.look(code) if torch.is_grad_enabled() else Look(code, push)
-        known: Tensor = _KnownPush.apply(self.feedforward, code, self.lateral, push)
+        known: Tensor = _Push.apply(self.feedforward, code, self.lateral, push)
         return Look(code, known)
 
     def distortion(self, look: Look) -> Tensor:
-        return self.at_silence - 0.5 * (look.code * (self.feedforward + look.push)).sum(-1)
+        return self.at_silence - 0.5 * torch.linalg.vecdot(look.code, self.feedforward + look.push)
 
     def expected(self, mean: Look, variance: Tensor) -> Tensor:
         """(B,) expectation of the distortion over codes of these moments."""
@@ -100,12 +103,16 @@ class LinearDrive(NamedTuple):
         )
 
 
-class _KnownPush(torch.autograd.Function):
-    """feedforward - code @ lateral, whose value is given, for symmetric lateral weights."""
+class _Push(torch.autograd.Function):
+    """feedforward - code @ lateral in one pass, for symmetric lateral weights; its value may be known."""
 
     @staticmethod
-    def forward(feedforward: Tensor, code: Tensor, lateral: Tensor, value: Tensor) -> Tensor:
-        return value.view_as(value)
+    def forward(feedforward: Tensor, code: Tensor, lateral: Tensor, value: Tensor | None) -> Tensor:
+        if value is not None:
+            return value.view_as(value)
+        if code.dim() == 3:
+            return torch.baddbmm(feedforward, code, lateral, alpha=-1)
+        return torch.addmm(feedforward, code, lateral, alpha=-1)
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Tensor, ...], output: Tensor) -> None:
@@ -119,9 +126,12 @@ class _KnownPush(torch.autograd.Function):
         return grad, back @ lateral, code.mT @ back, None
 
     @staticmethod
-    def vmap(info: Any, in_dims: tuple[int | None, ...], *given: Tensor) -> tuple[Tensor, int]:
-        lanes = [g.expand(info.batch_size, *g.shape) if d is None else g.movedim(d, 0) for g, d in zip(given, in_dims)]
-        return _KnownPush.apply(*lanes), 0
+    def vmap(info: Any, in_dims: tuple[int | None, ...], *given: Tensor | None) -> tuple[Tensor, int]:
+        lanes = [
+            g if g is None else g.expand(info.batch_size, *g.shape) if d is None else g.movedim(d, 0)
+            for g, d in zip(given, in_dims)
+        ]
+        return _Push.apply(*lanes), 0
 
 
 class NetworkDrive:

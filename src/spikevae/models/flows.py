@@ -99,8 +99,8 @@ class _CountFlow(Flow):
 
     def divergence(self, law: Law, params: Params, reference: Params) -> Tensor:
         """The Bregman divergence of A: m (u - u_ref) - A(u) + A(u_ref)."""
-        over = torch.addcmul(-self.log_partition(law), law.mean, params[0] - reference[0])
-        return over.sum(-1) + self.log_partition(self.posterior(reference)).sum(-1)
+        over = torch.linalg.vecdot(law.mean, params[0] - reference[0])
+        return over - self.log_partition(law).sum(-1) + self.log_partition(self.posterior(reference)).sum(-1)
 
     def fisher(self, params: Params) -> Params:
         return (self.posterior(params).variance,)

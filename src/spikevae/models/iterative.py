@@ -15,7 +15,7 @@ from ..distributions._random import Generator
 from ..networks import dense_macs
 from ..objectives import FreeEnergy
 from ._model import LatentModel
-from .descent import Costs, Guarded, Rule, advance, guard
+from .descent import Costs, Guarded, Rule, guard, slopes, stride
 from .drive import Drive, LinearDrive, Look, NetworkDrive
 from .flows import Params, get_flow
 from .natural import Moments, flowed_decoder, moments_of, relaxed, residual_variance, second_moment
@@ -287,13 +287,14 @@ class IterativeVAE(LatentModel):
     ) -> tuple[Params, Guarded | None]:
         """One step; what is known of its end if it was guarded."""
         size, guarded = self.log_step_size.exp(), None
+        along = slopes(self.rule, params, reference, look, width, costs, sampled=self.sampled)
         if self.guard:
             assert isinstance(drive, LinearDrive)
             with torch.no_grad():
-                guarded = guard(self.rule, params, reference, drive, look, costs, size, energy)
+                guarded = guard(self.rule, params, reference, drive, look, along, costs, size, energy)
                 scale = guarded.size / size
             size = size * scale
-        return advance(self.rule, params, reference, look, width, costs, size, sampled=self.sampled), guarded
+        return stride(self.rule, params, along, costs.beta, size), guarded
 
     def _moves(
         self, state: State, drive: Drive, generator: Generator | None, costs: Costs | None = None
