@@ -90,6 +90,9 @@ class LatentModel(nn.Module, ABC):
             values = {name: value.detach() for name, value in values.items()}
         return self.law.from_prior(values)
 
+    def normalise(self) -> None:
+        """Bring trained weights into their standard scale: nothing here, where a unit of the code is one spike."""
+
     @abstractmethod
     def posterior(self, x: Tensor, *, generator: Generator | None = None) -> Law:
         """q(z | x): batch shape (B, K) for stimuli (B, D). Noise, where inference has any, is from `generator`."""

@@ -352,8 +352,7 @@ class Stack:
         model = build_model(self.configs[index], self.shape).to(self.train.dtype)
         state = {**self.params, **self.buffers}
         model.load_state_dict({name: value[index].detach().cpu() for name, value in state.items()})
-        if isinstance(model, SparseCoding):
-            model.normalise()
+        model.normalise()
         frozen = int(self.frozen_at[index])
         history: dict[str, list[float]] = {"step": [float(self.window * (i + 1)) for i in range(len(self.windows))]}
         for column, name in enumerate(("objective", "distortion", "kl", "spikes")):

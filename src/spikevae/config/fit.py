@@ -1,60 +1,20 @@
-"""What one fit and one sweep are made of: frozen, validated, written to and read from TOML and JSON.
+"""What one fit is made of; times within training are fractions of the whole."""
 
-A :class:`FitConfig` holds every choice of one fit; its :meth:`~FitConfig.cell_id` is a hash of all of them together
-with the data, so that equal cells are recognised and trained once. A *recipe* is a named set of values
-(``RECIPES``); anything may be overridden on top of it. Unknown keys are errors that name the nearest valid key.
-"""
-
-import difflib
 import hashlib
 import json
 import math
-import tomllib
 from collections.abc import Mapping
-from itertools import product
-from pathlib import Path
 from typing import Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import Field, ValidationError, model_validator
 
-from .data._config import DataConfig
-from .models.codes import CODES, get_code
-from .models.flows import get_flow
-from .models.iterative import MAX_STEPS
-from .models.sparse_model import FORWARD_STEPS
-
-
-class FrozenConfig(BaseModel):
-    """A record that cannot change after it was checked and refuses keys that it does not know."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
-
-    @model_validator(mode="before")
-    @classmethod
-    def _name_the_nearest_key(cls, given: Any) -> Any:
-        if isinstance(given, Mapping):
-            for key in given:
-                if key not in cls.model_fields:
-                    raise ValueError(unknown_key_message(str(key), cls.model_fields))
-        return given
-
-
-def unknown_key_message(key: str, known: Mapping[str, Any] | set[str] | list[str]) -> str:
-    """Say which key is unknown and which valid one is nearest to it."""
-    near = difflib.get_close_matches(key, list(known), n=1, cutoff=0.5)
-    hint = f" Did you mean {near[0]!r}?" if near else ""
-    return f"unknown key {key!r}.{hint} Known keys: {', '.join(sorted(known))}."
-
-
-def readable(error: ValidationError, where: str) -> str:
-    """One line a problem, without pydantic's addresses and type names."""
-    lines = []
-    for problem in error.errors():
-        name = ".".join(str(part) for part in problem["loc"])
-        message = problem["msg"].removeprefix("Value error, ")
-        given = "" if isinstance(problem.get("input"), Mapping) else f" (given: {problem.get('input')!r})"
-        lines.append(f"{where}: {name + ': ' if name else ''}{message}{given}")
-    return "\n".join(lines)
+from ..data._config import DataConfig
+from ..models.codes import CODES, get_code
+from ..models.flows import get_flow
+from ..models.iterative import MAX_STEPS
+from ..models.sparse_model import FORWARD_STEPS
+from ._base import FrozenConfig, readable, unknown_key_message
+from .recipes import LIMIT_STEPS, RECIPES, STEPS
 
 
 class FitConfig(FrozenConfig):
@@ -460,9 +420,6 @@ class FitConfig(FrozenConfig):
 
 LIMIT_FIELDS = ("inference", "init", "latent", "encoder", "decoder", "encoder_bias", "decoder_bias", "likelihood")
 
-STEPS, LIMIT_STEPS = 3000, 1000
-"""Optimiser steps of the default recipe from random weights, and from the limit of small signals."""
-
 LATER_FIELDS = ("algorithm",)
 """Fields newer than run folders that are to be continued: at their defaults they are no part of a cell's id."""
 
@@ -488,155 +445,3 @@ ITERATIVE_FIELDS = (
     "kl_form",
     "learning",
 )
-
-# "*" holds for every law, a law's own name for that law. "paper" is the configuration of the published sweep
-# (arXiv 2602.13421; its logs: 3000 epochs, 5 of warm-up, batch 1000), field by field; docs/recipes.md has the table.
-RECIPES: dict[str, dict[str, dict[str, Any]]] = {
-    "default": {
-        "*": {"prior": "closed_form", "grad_clip": 500.0},
-        "gaussian": {"prior": "fixed"},
-        "rectified_gaussian": {"prior": "fixed"},
-        "gaussian_softplus": {"prior": "fixed"},
-        "gaussian_exp": {"prior": "fixed"},
-        "laplace": {"prior": "fixed"},
-        "sparse": {"prior": "fixed", "learning_rate": 0.02, "steps": 1000},
-        "negative_binomial": {"prior": "learned"},
-        "negative_binomial_free": {"prior": "learned"},
-        "conway_maxwell_poisson": {"prior": "learned"},
-    },
-    "paper": {
-        "*": {
-            "encoder": "linear",
-            "decoder": "linear",
-            "encoder_bias": False,
-            "decoder_bias": False,
-            "init": "random",
-            "init_scale": 0.05,
-            "prior": "fixed",
-            "start": -5.0,
-            "start_spread": 1.0,
-            "clamp": 5.3,
-            "estimator": "monte_carlo",
-            "indicator": "sigmoid",
-            "temperature_start": 1.0,
-            "temperature": 0.05,
-            "temperature_anneal": 0.5,
-            "beta_anneal": 0.5,
-            "decoder_update": "gradient",
-            "optimizer": "adamax",
-            "learning_rate": 0.005,
-            "learning_rate_end": 1e-5,
-            "encoder_lr_factor": 1.0,
-            "bias_lr_factor": 1.0,
-            "batch_size": 1000,
-            "epochs": 3000,
-            "warmup": 5 / 3000,
-            "cycles": 1,
-            "grad_clip": 500.0,
-        },
-        "poisson": {"prior": "learned"},
-        "sparse": {"estimator": "auto", "start": 0.5, "start_spread": 0.0},
-    },
-}
-
-
-class Block(FrozenConfig):
-    """A grid of fits that share a label in the report: fixed values and lists to combine."""
-
-    label: str = "default"
-    """Name of this block in tables and figures."""
-    fit: dict[str, Any] = {}
-    """Values shared by all cells, on top of the recipe that `recipe` names."""
-    grid: dict[str, list[Any]] = {}
-    """Lists of values; the cells are all their combinations."""
-
-    def cells(self) -> list[FitConfig]:
-        """All combinations, the last key of the grid varying fastest."""
-        for key in (*self.fit, *self.grid):
-            if key not in FitConfig.model_fields:
-                raise ValueError(f"block {self.label!r}: {unknown_key_message(key, FitConfig.model_fields)}")
-        for key in self.grid:
-            if key in self.fit:
-                raise ValueError(f"block {self.label!r}: {key!r} stands in both fit and grid; keep one")
-            if not self.grid[key]:
-                raise ValueError(f"block {self.label!r}: grid key {key!r} has no values")
-        cells = []
-        for values in product(*self.grid.values()):
-            given = {**self.fit, **dict(zip(self.grid, values))}
-            recipe = given.pop("recipe", "default")
-            cells.append(FitConfig.from_recipe(recipe, **given))
-        return cells
-
-
-class SweepConfig(FrozenConfig):
-    """One data set and one or more blocks of fits."""
-
-    name: str = "sweep"
-    """Title of the report."""
-    data: DataConfig = DataConfig()
-    """The data set that all cells see."""
-    blocks: tuple[Block, ...] = ()
-    """Grids of fits."""
-
-    @model_validator(mode="after")
-    def _cells_are_valid(self) -> Self:
-        if not self.blocks:
-            raise ValueError("a sweep needs at least one [[blocks]] table (or a [grid] table)")
-        labels = [block.label for block in self.blocks]
-        if len(set(labels)) < len(labels):
-            raise ValueError(f"block labels must differ, given {labels}")
-        for block in self.blocks:
-            block.cells()
-        return self
-
-    def cells(self) -> list[tuple[Block, FitConfig]]:
-        """Every cell once, with the first block that holds it, in the order of the file."""
-        unique: dict[str, tuple[Block, FitConfig]] = {}
-        for block in self.blocks:
-            for cell in block.cells():
-                unique.setdefault(cell.cell_id(self.data), (block, cell))
-        return list(unique.values())
-
-    @classmethod
-    def from_mapping(cls, given: Mapping[str, Any], where: str = "sweep configuration") -> Self:
-        """Build from nested mappings; top-level `fit` and `grid` are short for a single block."""
-        values = dict(given)
-        if "fit" in values or "grid" in values:
-            if "blocks" in values:
-                raise ValueError(f"{where}: give either [[blocks]] or [fit] and [grid], not both")
-            values["blocks"] = [{"fit": values.pop("fit", {}), "grid": values.pop("grid", {})}]
-        try:
-            return cls.model_validate(values)
-        except ValidationError as error:
-            raise ValueError(readable(error, where)) from None
-
-    @classmethod
-    def from_toml(cls, path: str | Path) -> Self:
-        """Read a TOML file.
-
-        Raises
-        ------
-        FileNotFoundError, ValueError
-            With the file's name and what to mend.
-        """
-        path = Path(path)
-        if not path.is_file():
-            raise FileNotFoundError(f"no sweep file at {path}; presets are named with --preset ({', '.join(PRESETS)})")
-        if path.stat().st_size > MAX_CONFIG_BYTES:
-            raise ValueError(f"{path} has {path.stat().st_size} bytes; a sweep file has at most {MAX_CONFIG_BYTES}")
-        try:
-            values = tomllib.loads(path.read_text(encoding="utf-8"))
-        except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-            raise ValueError(f"{path} is not valid TOML: {error}") from None
-        return cls.from_mapping(values, where=str(path))
-
-    @classmethod
-    def preset(cls, name: str) -> Self:
-        """An embedded sweep: `demo`, `iterative`, `laws` or `paper`."""
-        if name not in PRESETS:
-            raise ValueError(unknown_key_message(name, list(PRESETS)).replace("key", "preset", 1))
-        return cls.from_toml(Path(__file__).parent / "sweep" / "presets" / f"{name}.toml")
-
-
-PRESETS = ("demo", "paper", "iterative", "laws")
-MAX_CONFIG_BYTES = 1_000_000

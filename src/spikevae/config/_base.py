@@ -1,0 +1,40 @@
+"""Records that are checked once and stay as they are, and the words for what is wrong with them."""
+
+import difflib
+from collections.abc import Mapping
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
+
+
+class FrozenConfig(BaseModel):
+    """A record that cannot change after it was checked and refuses keys that it does not know."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _name_the_nearest_key(cls, given: Any) -> Any:
+        if isinstance(given, Mapping):
+            for key in given:
+                if key not in cls.model_fields:
+                    raise ValueError(unknown_key_message(str(key), cls.model_fields))
+        return given
+
+
+def unknown_key_message(key: str, known: Mapping[str, Any] | set[str] | list[str]) -> str:
+    """Say which key is unknown and which valid one is nearest to it."""
+    near = difflib.get_close_matches(key, list(known), n=1, cutoff=0.5)
+    hint = f" Did you mean {near[0]!r}?" if near else ""
+    return f"unknown key {key!r}.{hint} Known keys: {', '.join(sorted(known))}."
+
+
+def readable(error: ValidationError, where: str) -> str:
+    """One line a problem, without pydantic's addresses and type names."""
+    lines = []
+    for problem in error.errors():
+        name = ".".join(str(part) for part in problem["loc"])
+        message = problem["msg"].removeprefix("Value error, ")
+        given = "" if isinstance(problem.get("input"), Mapping) else f" (given: {problem.get('input')!r})"
+        lines.append(f"{where}: {name + ': ' if name else ''}{message}{given}")
+    return "\n".join(lines)

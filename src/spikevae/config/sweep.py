@@ -1,0 +1,115 @@
+"""What a sweep is made of: blocks of fits on one data set."""
+
+import tomllib
+from collections.abc import Mapping
+from itertools import product
+from pathlib import Path
+from typing import Any, Self
+
+from pydantic import Field, ValidationError, model_validator
+
+from ..data._config import DataConfig
+from ._base import FrozenConfig, readable, unknown_key_message
+from .fit import FitConfig
+
+
+class Block(FrozenConfig):
+    """A grid of fits that share a label in the report: fixed values and lists to combine."""
+
+    label: str = "default"
+    """Name of this block in tables and figures."""
+    fit: dict[str, Any] = Field(default={})
+    """Values shared by all cells, on top of the recipe that `recipe` names."""
+    grid: dict[str, list[Any]] = Field(default={})
+    """Lists of values; the cells are all their combinations."""
+
+    def cells(self) -> list[FitConfig]:
+        """All combinations, the last key of the grid varying fastest."""
+        for key in (*self.fit, *self.grid):
+            if key not in FitConfig.model_fields:
+                raise ValueError(f"block {self.label!r}: {unknown_key_message(key, FitConfig.model_fields)}")
+        for key in self.grid:
+            if key in self.fit:
+                raise ValueError(f"block {self.label!r}: {key!r} stands in both fit and grid; keep one")
+            if not self.grid[key]:
+                raise ValueError(f"block {self.label!r}: grid key {key!r} has no values")
+        cells = []
+        for values in product(*self.grid.values()):
+            given = {**self.fit, **dict(zip(self.grid, values))}
+            recipe = given.pop("recipe", "default")
+            cells.append(FitConfig.from_recipe(recipe, **given))
+        return cells
+
+
+class SweepConfig(FrozenConfig):
+    """One data set and one or more blocks of fits."""
+
+    name: str = "sweep"
+    """Title of the report."""
+    data: DataConfig = DataConfig()
+    """The data set that all cells see."""
+    blocks: tuple[Block, ...] = ()
+    """Grids of fits."""
+
+    @model_validator(mode="after")
+    def _cells_are_valid(self) -> Self:
+        if not self.blocks:
+            raise ValueError("a sweep needs at least one [[blocks]] table (or a [grid] table)")
+        labels = [block.label for block in self.blocks]
+        if len(set(labels)) < len(labels):
+            raise ValueError(f"block labels must differ, given {labels}")
+        for block in self.blocks:
+            block.cells()
+        return self
+
+    def cells(self) -> list[tuple[Block, FitConfig]]:
+        """Every cell once, with the first block that holds it, in the order of the file."""
+        unique: dict[str, tuple[Block, FitConfig]] = {}
+        for block in self.blocks:
+            for cell in block.cells():
+                unique.setdefault(cell.cell_id(self.data), (block, cell))
+        return list(unique.values())
+
+    @classmethod
+    def from_mapping(cls, given: Mapping[str, Any], where: str = "sweep configuration") -> Self:
+        """Build from nested mappings; top-level `fit` and `grid` are short for a single block."""
+        values = dict(given)
+        if "fit" in values or "grid" in values:
+            if "blocks" in values:
+                raise ValueError(f"{where}: give either [[blocks]] or [fit] and [grid], not both")
+            values["blocks"] = [{"fit": values.pop("fit", {}), "grid": values.pop("grid", {})}]
+        try:
+            return cls.model_validate(values)
+        except ValidationError as error:
+            raise ValueError(readable(error, where)) from None
+
+    @classmethod
+    def from_toml(cls, path: str | Path) -> Self:
+        """Read a TOML file.
+
+        Raises
+        ------
+        FileNotFoundError, ValueError
+            With the file's name and what to mend.
+        """
+        path = Path(path)
+        if not path.is_file():
+            raise FileNotFoundError(f"no sweep file at {path}; presets are named with --preset ({', '.join(PRESETS)})")
+        if path.stat().st_size > MAX_CONFIG_BYTES:
+            raise ValueError(f"{path} has {path.stat().st_size} bytes; a sweep file has at most {MAX_CONFIG_BYTES}")
+        try:
+            values = tomllib.loads(path.read_text(encoding="utf-8"))
+        except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+            raise ValueError(f"{path} is not valid TOML: {error}") from None
+        return cls.from_mapping(values, where=str(path))
+
+    @classmethod
+    def preset(cls, name: str) -> Self:
+        """An embedded sweep: `demo`, `iterative`, `laws` or `paper`."""
+        if name not in PRESETS:
+            raise ValueError(unknown_key_message(name, list(PRESETS)).replace("key", "preset", 1))
+        return cls.from_toml(Path(__file__).parents[1] / "sweep" / "presets" / f"{name}.toml")
+
+
+PRESETS = ("demo", "paper", "iterative", "laws")
+MAX_CONFIG_BYTES = 1_000_000
