@@ -6,7 +6,7 @@ held-out stimuli. R2 is read off where codes have a given fraction of zeros. A d
 atoms: how much a spike adds, and the prior, are fitted to training stimuli as `spikevae compare` does for sparse
 coders, at each beta anew. What Poisson models reach with their own sizes and priors stands beside.
 
-    python benchmarks/exchange.py folder:PHOTOGRAPHS mnist:FOLDER
+    python benchmarks/exchange.py folder:PHOTOGRAPHS
 """
 
 import argparse
@@ -136,9 +136,9 @@ def main() -> None:
         cut = {} if source.startswith("mnist") else {"patch": PATCH, "n": N_TRAIN, "n_test": N_TEST}
         found[source] = rows_of(load(source, **cut), chosen.seeds)
         print(f"{source.partition(':')[0]}\n\n{table(found[source])}\n", flush=True)
+        if chosen.json is not None:
+            chosen.json.write_text(json.dumps(found, indent=1) + "\n")
     print(f"{time.perf_counter() - began:.0f} s, {torch.get_num_threads()} threads")
-    if chosen.json is not None:
-        chosen.json.write_text(json.dumps(found, indent=1) + "\n")
 
 
 if __name__ == "__main__":

@@ -57,11 +57,8 @@ def slopes(
     width
         (K,) self-inhibition: the slope of the distortion in the variance of a code, or what stands for it.
     """
-    flow = rule.flow
-    push = look.push if costs.price is None else look.push - costs.price
-    drift = flow.sampled_drift(params, push, width, look.code) if sampled else flow.drift(params, push, width)
-    leak, decay = flow.leak(params, reference)
-    return Slopes(tuple(torch.addcmul(d, k, costs.beta) for d, k in zip(drift, leak)), decay)
+    code = look.code if sampled else None
+    return Slopes(*rule.flow.slopes(params, reference, look.push, width, *costs, code))
 
 
 def stride(rule: Rule, params: Params, along: Slopes, beta: Tensor, size: Tensor) -> Params:

@@ -18,6 +18,11 @@ from torch.autograd.function import once_differentiable
 from ..objectives import bernoulli_distortion, gaussian_distortion, squared_error
 
 
+def inner(x: Tensor, y: Tensor) -> Tensor:
+    """Sum of all products of two (B, K) tensors, in one pass."""
+    return x.reshape(-1) @ y.reshape(-1)
+
+
 class Look(NamedTuple):
     """A code held against the stimuli."""
 
@@ -93,6 +98,11 @@ class LinearDrive(NamedTuple):
     def expected(self, mean: Look, variance: Tensor) -> Tensor:
         """(B,) expectation of the distortion over codes of these moments."""
         return self.distortion(mean) + variance @ self.width
+
+    def mean_expected(self, mean: Look, variance: Tensor) -> Tensor:
+        """Mean of :meth:`expected` over the stimuli, without a number for each."""
+        both = inner(mean.code, self.feedforward + mean.push) / len(self.feedforward)
+        return self.at_silence.mean() - 0.5 * both + variance.mean(-2) @ self.width
 
     def rows(self, chosen: Tensor) -> Self:
         """The drive of some of the stimuli."""

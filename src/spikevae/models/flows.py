@@ -30,11 +30,12 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 from torch.distributions import kl_divergence
-from torch.nn.functional import softplus
+from torch.nn.functional import hardtanh, softplus
 
 from ..distributions import Bernoulli, Gaussian, Poisson, RectifiedGaussian
 from ..distributions._law import Law
 from ..distributions.rectified_gaussian import standard_density_and_mass
+from .drive import inner
 
 Params = tuple[Tensor, ...]
 """Parameters of a posterior in the law's order (`Law.prior_params`), each (..., K)."""
@@ -62,6 +63,10 @@ class Flow(ABC):
     def divergence(self, law: Law, params: Params, reference: Params) -> Tensor:
         """(B,) KL in nats, all units together, as cheaply as can be; `law` is that of `params`."""
 
+    def mean_divergence(self, law: Law, params: Params, reference: Params) -> Tensor:
+        """Mean of :meth:`divergence` over the stimuli."""
+        return self.divergence(law, params, reference).mean()
+
     @abstractmethod
     def drift(self, params: Params, push: Tensor, width: Tensor) -> Params:
         """Minus the natural gradient of the expected distortion: `push` is minus its slope in the mean of the code,
@@ -75,6 +80,23 @@ class Flow(ABC):
     def leak(self, params: Params, reference: Params) -> tuple[Params, Tensor | None]:
         """Minus the natural gradient of the divergence from `reference`, and how fast each parameter leaks: minus the
         derivative of its leak in itself, the same for all parameters, None where it is one."""
+
+    def slopes(
+        self,
+        params: Params,
+        reference: Params,
+        push: Tensor,
+        width: Tensor,
+        beta: Tensor,
+        price: Tensor | None,
+        code: Tensor | None,
+    ) -> tuple[Params, Tensor | None]:
+        """Minus the natural gradient of the free energy at these costs, estimated from a `code` if there is one, and
+        the decay that :meth:`leak` gives."""
+        push = push if price is None else push - price
+        drift = self.drift(params, push, width) if code is None else self.sampled_drift(params, push, width, code)
+        leak, decay = self.leak(params, reference)
+        return tuple(torch.addcmul(d, k, beta) for d, k in zip(drift, leak)), decay
 
     @abstractmethod
     def fisher(self, params: Params) -> Params:
@@ -102,6 +124,11 @@ class _CountFlow(Flow):
         over = torch.linalg.vecdot(law.mean, params[0] - reference[0])
         return over - self.log_partition(law).sum(-1) + self.log_partition(self.posterior(reference)).sum(-1)
 
+    def mean_divergence(self, law: Law, params: Params, reference: Params) -> Tensor:
+        over = inner(law.mean, params[0] - reference[0]) / len(law.mean)
+        own, theirs = self.log_partition(law), self.log_partition(self.posterior(reference))
+        return over - own.mean(-2).sum() + theirs.mean(-2).sum()
+
     def fisher(self, params: Params) -> Params:
         return (self.posterior(params).variance,)
 
@@ -109,7 +136,7 @@ class _CountFlow(Flow):
         return self.drift(params, push, width)  # linear in the push, which is linear in the code
 
     def bounded(self, params: Params, clamp: float | None) -> Params:
-        return (params[0].clamp(FLOOR, -FLOOR if clamp is None else clamp),)
+        return (hardtanh(params[0], FLOOR, -FLOOR if clamp is None else clamp),)  # a clamp with a cheaper slope
 
 
 @final
@@ -120,6 +147,21 @@ class PoissonFlow(_CountFlow):
 
     def drift(self, params: Params, push: Tensor, width: Tensor) -> Params:
         return (push - width,)
+
+    def slopes(
+        self,
+        params: Params,
+        reference: Params,
+        push: Tensor,
+        width: Tensor,
+        beta: Tensor,
+        price: Tensor | None,
+        code: Tensor | None,
+    ) -> tuple[Params, Tensor | None]:
+        """The same in two passes: all but push and leak is one number a unit where the reference is."""
+        still = torch.addcmul(-width, reference[0], beta)
+        still = still if price is None else still - price
+        return (torch.addcmul(push + still, params[0], -beta),), None
 
     def log_partition(self, law: Law) -> Tensor:
         return law.mean

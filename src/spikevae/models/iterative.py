@@ -434,23 +434,22 @@ class IterativeVAE(LatentModel):
         if self.kl_form == "published":
             assert isinstance(law, Poisson)
             excess = torch.exp(law.log_rate - reference[0])
-            divergence = (kl_divergence(law, self.flow.posterior(reference)) * excess).sum(-1)
+            kl = (kl_divergence(law, self.flow.posterior(reference)) * excess).sum(-1).mean()
         else:
-            divergence = self.flow.divergence(law, self.flow.params(law), reference)
+            kl = self.flow.mean_divergence(law, self.flow.params(law), reference)
         if exact:
             assert isinstance(drive, LinearDrive), "the configuration allows exact only where there is a closed form"
-            distortion = drive.expected(drive.look(law.mean) if self.sampled else seen, law.variance)
+            distortion = drive.mean_expected(drive.look(law.mean) if self.sampled else seen, law.variance)
         elif self.sampled:
-            distortion = drive.distortion(seen)
+            distortion = drive.distortion(seen).mean()
         else:
             assert generator is not None, "a Monte Carlo objective needs a generator"
             relaxed = law.relaxed(temperature=temperature, indicator=indicator)
-            distortion = self.distortion(x, relaxed.rsample(generator=generator))
-        kl = divergence.mean()
+            distortion = self.distortion(x, relaxed.rsample(generator=generator)).mean()
         spikes = law.mean.sum(-1).mean() if self.law.has_rate else torch.zeros_like(kl)
         follows = self.prior_mode == "closed_form"
         moments = law.moments().detach().mean(-2) if follows else torch.zeros_like(kl)
-        return distortion.mean(), kl, spikes, moments
+        return distortion, kl, spikes, moments
 
 
 def pull(value: Tensor, end: Tensor) -> Tensor:
