@@ -28,8 +28,8 @@ docs: $(DOCS_INSTALLED)  ## docs/_build/html/index.html
 	$(BIN)/sphinx-build -W --keep-going -q -b html docs docs/_build/html
 	@echo "Documentation: docs/_build/html/index.html"
 
-bench: $(INSTALLED)  ## timings on this machine
-	$(BIN)/python benchmarks/run.py
+bench: $(INSTALLED)  ## timings on this machine; BENCH="--markdown benchmarks/RESULTS.md" keeps them
+	OMP_WAIT_POLICY=PASSIVE $(BIN)/python benchmarks/run.py $(BENCH)
 
 clean:  ## remove the environment and everything that was built, but not the runs
 	rm -rf .venv docs/_build docs/generated .pytest_cache .ruff_cache .mypy_cache .hypothesis

@@ -3,6 +3,8 @@
 import os
 import platform
 import time
+from importlib.metadata import version
+from importlib.util import find_spec
 from pathlib import Path
 
 import torch
@@ -22,7 +24,9 @@ def machine() -> dict[str, str | int | float]:
         "load": round(os.getloadavg()[0], 2) if hasattr(os, "getloadavg") else float("nan"),
         "system": f"{platform.system()} {platform.machine()}",
         "python": platform.python_version(),
+        "waiting threads": os.environ.get("OMP_WAIT_POLICY", "active").lower(),
         "torch": torch.__version__,
+        "numba": version("numba") if find_spec("numba") else "not installed",
         "spikevae": spikevae.__version__,
     }
 

@@ -1,7 +1,8 @@
 """`make bench`: every benchmark of this folder on this machine, about seventeen minutes on two cores.
 
 Prints tables. Writes files only when asked: `--json FILE` machine and rows, `--markdown FILE` machine and tables with
-figures beside it. `python benchmarks/run.py --markdown benchmarks/RESULTS.md` regenerates the page kept here.
+figures beside it. `make bench BENCH="--markdown benchmarks/RESULTS.md"` regenerates the page kept here; waiting threads
+of PyTorch sleep then, as in the command line (OMP_WAIT_POLICY=PASSIVE).
 `convergence` (25 minutes more) runs only when named.
 """
 
@@ -39,7 +40,7 @@ FIGURES = {"growth": growth.figure, "convergence": convergence.figure}
 
 def page(facts: dict[str, Any], tables: dict[str, str], figures: dict[str, str]) -> str:
     """The results as Markdown."""
-    lines = ["# Results", "", "Written by `python benchmarks/run.py --markdown benchmarks/RESULTS.md` on", ""]
+    lines = ["# Results", "", 'Written by `make bench BENCH="--markdown benchmarks/RESULTS.md"` on', ""]
     lines += [f"- {key}: {value}" for key, value in facts.items()]
     for name, text in tables.items():
         what = (sys.modules[name].__doc__ or "").strip().splitlines()[0]

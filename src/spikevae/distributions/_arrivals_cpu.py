@@ -4,12 +4,11 @@ A cell's arrivals are drawn one after another, each an exponential gap after the
 only cells that had one go on to the next. Most cells of a sparse code have none at all: their first gap is read one
 byte deep, and the rest of its digits drawn only where that byte leaves room for an arrival.
 
-Each of several blocks has a generator of its own, so that threads may share them and draw the same numbers however
-many they are.
+One thread does it all: small operations of NumPy hand its lock over more often than they run beside each other, and two
+threads were slower than one. `_arrivals_numba.py` shares the work.
 """
 
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from itertools import pairwise
 from typing import Any
 
@@ -129,24 +128,9 @@ def soft_counts(
 ) -> tuple[Tensor, Tensor]:
     """Relaxed counts of flat log-rates and their derivative; no cell may expect more than BUSY arrivals."""
     z, slope = torch.empty_like(log_rate), torch.empty_like(log_rate)
-    if len(z) == 0:
-        return z, slope
-    blocks = list(zip(log_rate.split(BLOCK), z.split(BLOCK), slope.split(BLOCK)))
-    generators = [generator]
-    if len(blocks) > 1:
-        seeds = torch.randint(2**62, (len(blocks),), generator=generator).tolist()
-        generators = [torch.Generator().manual_seed(seed) for seed in seeds]
-
-    def draw(block: tuple[Tensor, ...], own: torch.Generator) -> None:
-        log_rates, counts, slopes = (x.numpy() for x in block)
-        with np.errstate(divide="ignore", invalid="ignore"):  # a uniform number of 0, a rate of 0: no arrival
-            fill(log_rates, counts, slopes, window, contributions, own)
-
-    n_threads = min(torch.get_num_threads(), len(blocks))
-    if n_threads == 1:
-        for block, own in zip(blocks, generators):
-            draw(block, own)
-    else:
-        with ThreadPoolExecutor(n_threads) as pool:
-            list(pool.map(draw, blocks, generators))  # the list, so that an error is raised here
+    with np.errstate(divide="ignore", invalid="ignore"):  # a uniform number of 0, a rate of 0: no arrival
+        for block in zip(*(x.split(BLOCK) for x in (log_rate, z, slope))):
+            if len(block[0]):
+                log_rates, counts, slopes = (x.numpy() for x in block)
+                fill(log_rates, counts, slopes, window, contributions, generator)
     return z, slope
