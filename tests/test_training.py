@@ -192,6 +192,21 @@ def test_schedules_follow_the_published_ones():
     assert s.linear_ramp(3, n, 0.0, 0.0, 1.0) == 1.0
 
 
+def test_fond_recipe_is_the_published_configuration():
+    """arXiv 2410.19315 (configuration of whitened photographs); Gaussians have no learned self-inhibition."""
+    fond = FitConfig.from_recipe("fond", beta=24.0)
+    published = {
+        "inference_steps": 16, "dynamics": "sampled", "reference": "previous", "integrator": "euler", "step_size": 1.0,
+        "learn_step_size": True, "self_inhibition": "learned", "noise_variance": "learned", "prior": "learned",
+        "init_scale": 1e-4, "optimizer": "adamax", "learning_rate": 0.005, "batch_size": 200, "epochs": 300,
+        "warmup": 0.005, "grad_clip": 300.0, "beta_anneal": 0.1, "temperature_start": 1.0, "temperature": 0.01,
+        "temperature_anneal": 0.5, "inner_steps": 1, "kl_form": "correct",
+    }  # fmt: skip
+    assert {name: getattr(fond, name) for name in published} == published
+    for latent in ("gaussian", "rectified_gaussian", "bernoulli"):
+        assert FitConfig.from_recipe("fond", latent=latent).inference == "iterative"
+
+
 def test_two_cycles_repeat_the_learning_rate():
     one = [s.learning_rate(t, 100, peak=1, end=0, warmup=0.1, cycles=1) for t in range(100)]
     two = [s.learning_rate(t, 200, peak=1, end=0, warmup=0.1, cycles=2) for t in range(200)]

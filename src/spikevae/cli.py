@@ -101,7 +101,7 @@ def sweep(
     out
         The run folder; by default runs/NAME.
     recipe
-        Use the values of this recipe in every cell: default, or paper (the published configuration).
+        Use the values of this recipe in every cell: default, paper or fond (published configurations).
     set_
         KEY=VALUE in place of what the sweep says; VALUE in TOML, a list makes it part of the grid; data.KEY for data.
     seed

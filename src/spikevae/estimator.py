@@ -40,7 +40,8 @@ class SpikeVAE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator)
     spike_price : float
         Price of an expected spike, nats.
     recipe : str
-        "default" or "paper" (arXiv 2602.13421, field by field): the values of everything not given.
+        "default", "paper" (arXiv 2602.13421, field by field) or "fond" (iterative inference of arXiv 2410.19315): the
+        values of everything not given.
     steps : int or None
         Optimiser steps; None: the recipe's (3,000; the published 3,000 epochs for "paper").
     batch_size, start, encoder, decoder, prior, likelihood, noise_variance, learning_rate

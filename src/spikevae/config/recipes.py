@@ -6,7 +6,8 @@ STEPS, LIMIT_STEPS = 3000, 1000
 """Optimiser steps of the default recipe from random weights, and from the limit of small signals."""
 
 # "*" holds for every law, a law's own name for that law. "paper" is the configuration of the published sweep
-# (arXiv 2602.13421; its logs: 3000 epochs, 5 of warm-up, batch 1000), field by field; docs/recipes.md has the table.
+# (arXiv 2602.13421; its logs: 3000 epochs, 5 of warm-up, batch 1000), field by field; "fond" that of the iterative
+# models (arXiv 2410.19315, photographs). docs/recipes.md has the tables.
 RECIPES: dict[str, dict[str, dict[str, Any]]] = {
     "default": {
         "*": {"prior": "closed_form", "grad_clip": 500.0},
@@ -52,5 +53,41 @@ RECIPES: dict[str, dict[str, dict[str, Any]]] = {
         },
         "poisson": {"prior": "learned"},
         "sparse": {"estimator": "auto", "start": 0.5, "start_spread": 0.0},
+    },
+    "fond": {
+        "*": {
+            "inference": "iterative",
+            "inference_steps": 16,
+            "dynamics": "sampled",
+            "reference": "previous",
+            "integrator": "euler",
+            "step_size": 1.0,
+            "noise_variance": "learned",
+            "prior": "learned",
+            "start": -2.0,
+            "clamp": 10.0,
+            "decoder": "linear",
+            "decoder_bias": False,
+            "init": "random",
+            "init_scale": 1e-4,
+            "estimator": "monte_carlo",
+            "indicator": "sigmoid",
+            "temperature_start": 1.0,
+            "temperature": 0.01,
+            "temperature_anneal": 0.5,
+            "beta_anneal": 0.1,
+            "optimizer": "adamax",
+            "learning_rate": 0.005,
+            "learning_rate_end": 1e-5,
+            "encoder_lr_factor": 1.0,
+            "bias_lr_factor": 1.0,
+            "batch_size": 200,
+            "epochs": 300,
+            "warmup": 0.005,
+            "cycles": 1,
+            "grad_clip": 300.0,
+        },
+        "poisson": {"self_inhibition": "learned"},
+        "bernoulli": {"self_inhibition": "learned"},
     },
 }
