@@ -11,7 +11,7 @@ import argparse
 import json
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -40,7 +40,8 @@ STEP_BY_STEP = {"inference": "iterative", "inference_steps": 12, "start": -3.0, 
 MOVING = "iterative Poisson, moving reference"
 """Sampled spikes, leak and rate measured from the step before, otherwise as the others. Trained at one price alone."""
 PUBLISHED = "iterative Poisson, as published"
-"""Recipe `fond` at the published beta for photographs, with fewer epochs; in the table at `AT`, whatever its beta."""
+"""Recipe `fond` at the published beta, with fewer epochs; in the table at `AT`, whatever its beta. Its settings are
+those of photographs, and on digits one of three seeds ran away in inference: left out there."""
 FAMILIES: dict[str, dict[str, Any]] = {
     "amortised Poisson, linear": {},
     "amortised Poisson, MLP": {"encoder": "mlp", "hidden": (256,), "steps": 2000, "start": -1.0},
@@ -114,11 +115,15 @@ def zeros_by_step(model: IterativeVAE, x: torch.Tensor, seed: int) -> dict[str, 
     }
 
 
-def fit_all(x: torch.Tensor, test: torch.Tensor, seeds: int, say: Callable[[str], None]) -> list[Row]:
+def fit_all(
+    x: torch.Tensor, test: torch.Tensor, seeds: int, say: Callable[[str], None], left_out: Sequence[str] = ()
+) -> list[Row]:
     """A row a fit; the models at price `AT` are timed one after another at the end."""
     rows: list[Row] = []
     timed: list[tuple[Row, Any]] = []
     for family, options in FAMILIES.items():
+        if family in left_out:
+            continue
         say(family)
         given = {"n_latents": N_LATENTS, "batch_size": BATCH, **options}
         recipe, beta = given.pop("recipe", "default"), given.pop("beta", None)
@@ -178,6 +183,8 @@ def findings(rows: list[Row], seeds: int) -> list[tuple[str, str, tuple[float, f
     found = []
     for family in (poisson, MOVING, PUBLISHED):
         own = [r for r in rows if r["price"] == AT and r["family"] == family]
+        if not own:
+            continue
         steps = (own[0]["trained"], *HORIZONS)
         for (before, first), (after, second) in pairwise(zip(("r2_trained", usual, many), steps)):
             found.append(
@@ -225,6 +232,8 @@ def table(rows: list[Row]) -> str:
     lines = ["| inference | " + " | ".join(columns) + " |", "|---|" + "---|" * len(columns)]
     for family in (*FAMILIES, SPARSE):
         own = [r for r in rows if r["family"] == family and r["price"] == AT]
+        if not own:
+            continue
         cells = [shown(interval([scale * r[name] for r in own]), digits) for name, scale, digits in columns.values()]
         lines.append(f"| {family} | " + " | ".join(cells) + " |")
     return "\n".join(lines)
@@ -248,6 +257,8 @@ def in_equal_time(rows: list[Row], seeds: int) -> str:
 def zeros_in_time(rows: list[Row]) -> str:
     """How sparse the published configuration is step by step."""
     own = [r["zeros_by_step"] for r in rows if r["family"] == PUBLISHED]
+    if not own:
+        return ""
     parts = [f"{shown(interval([zeros[step] for zeros in own]))} after {int(step):,}" for step in own[0]]
     return f"Zeros of {PUBLISHED}: {', '.join(parts)} steps."
 
@@ -318,7 +329,13 @@ def main() -> None:
     for source in [] if chosen.read else chosen.sources:
         x, test = stimuli(source)
         kind = "digits" if source.startswith("mnist") else "photographs"
-        found[kind] = fit_all(x, test, chosen.seeds, lambda text, kind=kind: print(f"{kind}: {text}", file=sys.stderr))
+        found[kind] = fit_all(
+            x,
+            test,
+            chosen.seeds,
+            lambda text, kind=kind: print(f"{kind}: {text}", file=sys.stderr),
+            (PUBLISHED,) if kind == "digits" else (),
+        )
     seeds = 1 + max(row["seed"] for rows in found.values() for row in rows)
     text = "\n\n".join(f"## {kind}\n\n{page(rows, seeds)}" for kind, rows in found.items())
     print(f"{text}\n\n{time.perf_counter() - began:.0f} s, {torch.get_num_threads()} threads")
