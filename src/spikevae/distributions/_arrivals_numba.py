@@ -28,9 +28,9 @@ BLOCK = 1 << 16
 EARLY = 8.0
 """Cells that expect more arrivals than this before the window get them as one Poisson count."""
 
-HELD, ROOM = 1 << 16, 1 << 11
+HELD, ROOM = 1 << 14, 1 << 10
 """Arrivals held at once, and places kept free for each cell of a group, none of which expects more than EARLY + BUSY;
-exp(-expected) of twice as many would underflow."""
+exp(-expected) of half as many more would underflow."""
 
 
 @numba.njit(nogil=True, cache=True)
