@@ -131,8 +131,8 @@ def figure(rows: list[dict[str, Any]], path: Path) -> None:
         tail = [own[-1]["ms"] * (v / x[-1]) ** own[0]["expected"] for v in x]
         axis.plot(x, tail, ":", color="#555555", label="expected slope of time")
         low = min(min(row["ms"], row["mib"] or row["ms"]) for row in own)
-        axis.xaxis.set_minor_formatter(NullFormatter())
         axis.set(xscale="log", yscale="log", xlabel=labels[varies], title=name, ylim=(0.4 * max(low, 0.1), None))
+        axis.xaxis.set_minor_formatter(NullFormatter())
     axes[0][0].set_ylabel("per training step")
     handles, texts = axes[0][0].get_legend_handles_labels()
     grid.legend(handles, texts, loc="lower center", ncols=3, frameon=False)

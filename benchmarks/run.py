@@ -1,4 +1,4 @@
-"""`make bench`: every benchmark of this folder on this machine, about seventeen minutes on two cores.
+"""`make bench`: every benchmark of this folder on this machine, about ten minutes on two cores.
 
 Prints tables. Writes files only when asked: `--json FILE` machine and rows, `--markdown FILE` machine and tables with
 figures beside it. `make bench BENCH="--markdown benchmarks/RESULTS.md"` regenerates the page kept here; waiting threads
