@@ -411,7 +411,7 @@ def _distinct(found: Sequence[Finding]) -> list[str]:
 def _places(found: Sequence[Finding]) -> str:
     """How many latent sizes, or cases where there are several families."""
     if len({f.family for f in found}) > 1:
-        return f"{len(found)} cases (family and latent size)"
+        return f"{len(found)} combinations of family and latent size"
     return f"{len(found)} {plural(len(found), 'latent size')}"
 
 
