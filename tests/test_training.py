@@ -10,7 +10,7 @@ from spikevae.config import FitConfig
 from spikevae.distributions import LAWS
 from spikevae.evaluate import evaluate
 from spikevae.models import load_model, save_model
-from spikevae.training import Interrupted, Stack, checkpoint, train
+from spikevae.training import Interrupted, Stack, checkpoint, recorded, train
 from spikevae.training import schedules as s
 from spikevae.training.stack import DIVERGED, SETTLED, build_model, model_arguments, stack_key
 
@@ -60,6 +60,45 @@ def test_each_fit_of_a_stack_is_the_fit_alone(stimuli, variant):
         torch.testing.assert_close(ours.history["objective"], theirs.history["objective"], rtol=1e-9, atol=1e-9)
         for name, value in theirs.model.state_dict().items():
             torch.testing.assert_close(ours.model.state_dict()[name], value, rtol=1e-7, atol=1e-9, msg=name)
+
+
+ITERATIVE = {
+    f"iterative {latent}{', guarded' if guard else ''}": {"latent": latent, "inference": "iterative", "guard": guard}
+    for latent in ("poisson", "gaussian", "rectified_gaussian", "bernoulli")
+    for guard in (False, True)
+}
+NOT_RECORDED = {"law conway_maxwell_poisson", "law gaussian_softplus", "iterative rectified_gaussian"} | {
+    name for name in ITERATIVE if "guarded" in name
+}
+"""They ask for values on the way: how many terms a series needs, whether a guard holds."""
+
+
+@pytest.mark.parametrize("n_fits", [1, 3])
+@pytest.mark.parametrize("variant", [*VARIANTS, *ITERATIVE])
+def test_recorded_steps_are_the_same_to_the_bit(stimuli, variant, n_fits, monkeypatch):
+    configs = [fit(**{**VARIANTS, **ITERATIVE}[variant], beta=b) for b in (0.1, 1.0, 4.0)[:n_fits]]
+    states = []
+    for after in (3, 1000):
+        monkeypatch.setattr(recorded, "AFTER", after)
+        monkeypatch.setattr(recorded, "WORTH", 0)
+        stack = Stack(configs, stimuli, SHAPE, window=5)
+        train(stack, until=30 if configs[0].draws else 12)  # temperatures fall for 20 steps
+        states.append(stack.state())
+        if after == 3:
+            assert stack.is_recorded == (variant not in NOT_RECORDED)
+    for name, value in states[0].items():
+        assert torch.equal(value.nan_to_num(), states[1][name].nan_to_num()), name
+
+
+def test_what_depends_on_more_than_its_arguments_is_not_recorded(monkeypatch):
+    monkeypatch.setattr(recorded, "AFTER", 1)
+    hidden = iter(range(100))
+    function = recorded.Recorded(lambda x: {"y": x * next(hidden)}, 1000)
+    assert [float(function(torch.ones(1))["y"]) for _ in range(3)] == [0, 2, 3]  # the recording took 1
+    assert not function.is_recorded
+    branching = recorded.Recorded(lambda x: x if x.sum() > 0 else -x, 1000)
+    assert [float(branching(torch.tensor([x]))) for x in (1.0, -2.0, 3.0)] == [1, 2, 3]
+    assert not branching.is_recorded
 
 
 @pytest.mark.parametrize("latent", LAWS)

@@ -6,6 +6,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ._opaque import opaque
+
 Sampler = Callable[[Tensor, torch.Generator], tuple[Tensor, ...]]
 """A function of one parameter tensor and a generator; every tensor it returns has the parameter's shape, or, where
 several parameters of one draw are stacked along a last axis, that shape without the axis."""
@@ -53,6 +55,18 @@ class GeneratorStack:
 Generator = torch.Generator | GeneratorStack
 
 
+def reseed(generator: Generator, seeds: Tensor) -> None:
+    """Start a generator, or each of a stack, afresh from its seed; integers on the CPU, one a generator."""
+    alone = generator if isinstance(generator, GeneratorStack) else (generator,)
+
+    def start(seeds: Tensor) -> tuple[Tensor, ...]:
+        for one, seed in zip(alone, seeds.tolist(), strict=True):
+            one.manual_seed(seed)
+        return ()
+
+    opaque(start, seeds)
+
+
 class _Draw(torch.autograd.Function):
     """`sampler(like, generator)` with a rule for `vmap`; nothing is differentiated."""
 
@@ -63,7 +77,7 @@ class _Draw(torch.autograd.Function):
                 f"a GeneratorStack of {len(generator)} was used for a parameter with no lane axis: use it "
                 "inside torch.func.vmap on parameters that are batched there, or pass one torch.Generator"
             )
-        return sampler(like, generator)
+        return opaque(lambda x: sampler(x, generator), like)
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:

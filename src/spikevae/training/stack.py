@@ -17,7 +17,7 @@ from torch import Tensor
 from torch.func import functional_call, stack_module_state, vmap
 
 from ..config import HIERARCHICAL_FIELDS, ITERATIVE_FIELDS, SPARSE, FitConfig
-from ..distributions._random import Generator, GeneratorStack
+from ..distributions._random import Generator, GeneratorStack, reseed
 from ..models._model import LatentModel
 from ..models.amortised import AmortisedVAE
 from ..models.files import MODELS
@@ -25,6 +25,7 @@ from ..models.sparse_model import SparseCoding
 from ..networks import DEFAULT_HIDDEN
 from ..objectives import FreeEnergy
 from . import schedules
+from .recorded import Recorded
 from .starts import Spectrum, solve_decoder, start_at_linear_limit
 
 # What may differ between the fits of a stack; everything else decides the shape of a step.
@@ -58,6 +59,7 @@ ARGUMENTS[SPARSE[0]] = {name: name for name in ("n_latents", "decoder_bias", "no
     "sparsity_price": "beta",
 }
 RUNNING, DIVERGED, SETTLED = 0, 1, 2
+Tensors = dict[str, Tensor]
 
 
 def model_arguments(config: FitConfig) -> dict[str, Any]:
@@ -147,19 +149,21 @@ class Stack:
         models = [build_model(config, shape).to(self.device, train.dtype) for config in configs]
         self._start_at_limit(models)
         params, buffers = stack_module_state(models)
-        self.params: dict[str, Tensor] = {k: v.detach().requires_grad_() for k, v in params.items()}
+        self.params: dict[str, Tensor] = {k: v.detach() for k, v in params.items()}
         self.buffers: dict[str, Tensor] = {k: v.detach().clone() for k, v in buffers.items()}
         self.template = copy.deepcopy(models[0]).to("meta")
         kind = {"adam": torch.optim.Adam, "adamax": torch.optim.Adamax, "sgd": torch.optim.SGD}[self.config.optimizer]
         options = {"fused": True} if self.config.optimizer == "adam" else {"foreach": True}
-        if self.config.solves_decoder:
-            self.params[DICTIONARY].requires_grad_(False)
-        groups = [
-            {"params": [p], "factor": self._lr_factor(name)} for name, p in self.params.items() if p.requires_grad
-        ]
+        self.descends = [name for name in self.params if not (self.config.solves_decoder and name == DICTIONARY)]
+        groups = [{"params": [self.params[name]], "factor": self._lr_factor(name)} for name in self.descends]
         self.optimizer = kind(groups, lr=self.config.learning_rate, **options)
         self.beta = self._vector([config.beta for config in configs])
         self.spike_price = self._vector([config.spike_price for config in configs])
+
+        self.noise: Generator | None = None
+        if self.config.draws:
+            sources = [torch.Generator(self.device) for _ in configs]
+            self.noise = GeneratorStack(sources) if len(sources) > 1 else sources[0]
 
         # Fits of one seed see one batch: it is gathered once, and their encoders become one wide product.
         seeds = [config.seed for config in configs]
@@ -179,6 +183,9 @@ class Stack:
         k = self.config.n_latents if self.config.solves_decoder else 0
         self.second = self.train.new_zeros(n, k, k)
         self.cross = self.train.new_zeros(n, k, self.train.shape[1])
+        self._steady_from = math.ceil(self.config.temperature_anneal * self.n_steps) if self.config.draws else 0
+        self._gradients = Recorded(self._fresh_gradients, self.n_steps - self._steady_from)
+        self._optimal_prior = Recorded(self._mixed_prior, self.n_steps)
 
     def _start_at_limit(self, models: Sequence[LatentModel | SparseCoding]) -> None:
         """Give the fits that ask for it the weights of the limit of small signals."""
@@ -209,6 +216,11 @@ class Stack:
     def __len__(self) -> int:
         return len(self.configs)
 
+    @property
+    def is_recorded(self) -> bool:
+        """Whether gradients come from a recording."""
+        return self._gradients.is_recorded
+
     def _batch(self) -> Tensor:
         """Each fit's batch of this step, from its own shuffle of this epoch: (F, B, D), or (B, D) for one seed."""
         epoch, place = divmod(self.step_number, self.batches_per_epoch)
@@ -219,49 +231,62 @@ class Stack:
             ]
             self._orders = (epoch, torch.stack(orders).to(self.device))
         chosen = self._orders[1][:, place * self.batch_size : (place + 1) * self.batch_size]
-        return self.train[chosen[0]] if len(self.seeds) == 1 else self.train[chosen]
+        x = self.train.index_select(0, chosen.flatten())  # several times faster than self.train[chosen]
+        return x if len(self.seeds) == 1 else x.view(len(self.seeds), self.batch_size, -1)
 
-    def _objective(self, x: Tensor, beta: Tensor) -> FreeEnergy:
+    def _objective(self, params: Tensors, buffers: Tensors, x: Tensor, beta: Tensor, price: Tensor) -> FreeEnergy:
         """The free energy of each fit on its batch; every part has a leading fit axis."""
-        config, step = self.config, self.step_number
+        config = self.config
         temperature = schedules.linear_ramp(
-            step, self.n_steps, config.temperature_anneal, config.temperature_start, config.temperature
+            self.step_number, self.n_steps, config.temperature_anneal, config.temperature_start, config.temperature
         )
-        generators: Generator | None = None
-        if config.draws:
-            drawn = [schedules.generator(c.seed, "noise", step, self.device) for c in self.configs]
-            generators = GeneratorStack(drawn) if len(drawn) > 1 else drawn[0]
 
-        def one_fit(params: dict, buffers: dict, x: Tensor, beta: Tensor, price: Tensor) -> FreeEnergy:
+        def one_fit(params: Tensors, buffers: Tensors, x: Tensor, beta: Tensor, price: Tensor) -> FreeEnergy:
             options = {
                 "exact": config.exact,
                 "temperature": temperature,
                 "indicator": config.indicator,
-                "generator": generators,
+                "generator": self.noise,
             }
             return functional_call(self.template, (params, buffers), (x, beta, price), options)
 
         if len(self) == 1:  # spares the dispatch of lanes, about a third of a small step
-            params, buffers = ({k: v.squeeze(0) for k, v in part.items()} for part in (self.params, self.buffers))
-            alone = one_fit(params, buffers, x, beta.squeeze(0), self.spike_price.squeeze(0))
+            params, buffers = ({k: v.squeeze(0) for k, v in part.items()} for part in (params, buffers))
+            alone = one_fit(params, buffers, x, beta.squeeze(0), price.squeeze(0))
             return FreeEnergy(*(part.unsqueeze(0) for part in alone))
         in_dims = (0, 0, 0 if x.dim() == 3 else None, 0, 0)
-        return vmap(one_fit, in_dims)(self.params, self.buffers, x, beta, self.spike_price)
+        return vmap(one_fit, in_dims)(params, buffers, x, beta, price)
 
+    def _fresh_gradients(
+        self, params: Tensors, buffers: Tensors, x: Tensor, beta: Tensor, price: Tensor, seeds: Tensor
+    ) -> tuple[FreeEnergy, Tensors]:
+        """The free energy of each fit, and its gradient with respect to what descends and takes part."""
+        if self.noise is not None:
+            reseed(self.noise, seeds)
+        params = {name: p.detach().requires_grad_(name in self.descends) for name, p in params.items()}
+        parts = self._objective(params, buffers, x, beta, price)
+        found = torch.autograd.grad(parts.total.sum(), [params[name] for name in self.descends], allow_unused=True)
+        gradients = {name: g.contiguous() for name, g in zip(self.descends, found) if g is not None}
+        return FreeEnergy(*(part.detach() for part in parts)), gradients
+
+    @torch.no_grad()
     def step(self) -> None:
         """One optimiser step of every running fit."""
         config, step = self.config, self.step_number
         rise = schedules.linear_ramp(step, self.n_steps, config.beta_anneal, 0.0, 1.0)
         floor = torch.clamp(self.beta, max=schedules.BETA_FLOOR)
         x = self._batch()
-        parts = self._objective(x, floor + (self.beta - floor) * rise)
-        parts.total.sum().backward()
+        beta = floor + (self.beta - floor) * rise
+        seeds = [schedules.derived_seed(fit.seed, "noise", step) for fit in self.configs]
+        steady = step >= self._steady_from  # until then the temperature falls, which is not among the arguments
+        gradients_of = self._gradients if steady else self._fresh_gradients
+        with torch.enable_grad():
+            parts, gradients = gradients_of(self.params, self.buffers, x, beta, self.spike_price, torch.tensor(seeds))
 
-        gradients = [p.grad for p in self.params.values() if p.grad is not None]
-        norms = [torch.linalg.vector_norm(g.reshape(len(self), -1), dim=1) for g in gradients]
+        norms = [torch.linalg.vector_norm(g.view(len(self), -1), dim=1) for g in gradients.values()]
         norm = torch.linalg.vector_norm(torch.stack(norms), dim=0)
         running = self.status == RUNNING
-        finite = torch.isfinite(parts.total.detach()) & torch.isfinite(norm)
+        finite = torch.isfinite(parts.total) & torch.isfinite(norm)
         self._freeze(running & ~finite, DIVERGED)
         running = running & finite
         scale = torch.ones_like(norm)
@@ -270,10 +295,10 @@ class Stack:
             limit = config.grad_clip * (WARMUP_CLIP if warm else 1.0)
             scale = torch.clamp(limit / norm.clamp_min(1e-30), max=1.0)
         scale = torch.where(running, scale, 0.0)
-        if self._worth(scale < 1):
-            for g in gradients:
-                along = (-1,) + (1,) * (g.dim() - 1)
-                g.copy_(torch.where(running.view(along), g * scale.view(along), 0.0))
+        clipped = self._worth(scale < 1)
+        for name, g in gradients.items():
+            along = (-1,) + (1,) * (g.dim() - 1)
+            self.params[name].grad = torch.where(running.view(along), g * scale.view(along), 0.0) if clipped else g
         rate = schedules.learning_rate(
             step,
             self.n_steps,
@@ -290,7 +315,7 @@ class Stack:
             self._follow_prior(parts.moments, running)
         if config.solves_decoder:
             self._follow_decoder(x, parts.code, parts.variance, running)
-        row = torch.stack([parts.total, parts.distortion, parts.kl, parts.spikes], dim=1).detach().double()
+        row = torch.stack([parts.total, parts.distortion, parts.kl, parts.spikes], dim=1).double()
         self.sums += torch.where(running[:, None], row, torch.nan)
         self.step_number += 1
         if self.step_number % self.window == 0:
@@ -305,7 +330,6 @@ class Stack:
         """
         return self.device.type != "cpu" or bool(which.any())
 
-    @torch.no_grad()
     def _follow_decoder(self, x: Tensor, code: Tensor, variance: Tensor, running: Tensor) -> None:
         """Running second moments of the codes and, every few steps, the dictionary that is optimal for them."""
         fresh = max(1 / (self.step_number + 1), 1 / DECODER_MEMORY)
@@ -319,13 +343,15 @@ class Stack:
             usable = running & torch.isfinite(solved.flatten(1)).all(1)
             stored.copy_(torch.where(usable.view(-1, 1, 1), solved, stored))
 
-    @torch.no_grad()
-    def _follow_prior(self, moments: Tensor, running: Tensor) -> None:
-        stored = self.buffers["prior_moments"]
+    def _mixed_prior(self, stored: Tensor, moments: Tensor, running: Tensor) -> dict[str, Tensor]:
+        """Running means of the statistics of the codes, and the priors that are optimal for them."""
         fresh = torch.lerp(moments, stored, PRIOR_MEMORY)
-        stored.copy_(torch.where(running.view(-1, 1, 1), fresh, stored))
+        fresh = torch.where(running.view(-1, 1, 1), fresh, stored)
         law: Any = self.template.law
-        for name, value in vmap(law.prior_from_moments)(stored).items():
+        return {"moments": fresh, **vmap(law.prior_from_moments)(fresh)}
+
+    def _follow_prior(self, moments: Tensor, running: Tensor) -> None:
+        for name, value in self._optimal_prior(self.buffers["prior_moments"], moments, running).items():
             self.buffers[f"prior_{name}"].copy_(value)
 
     def _freeze(self, which: Tensor, status: int) -> None:
