@@ -3,6 +3,7 @@
 import os
 import platform
 import time
+from collections.abc import Callable
 from importlib.metadata import version
 from importlib.util import find_spec
 from pathlib import Path
@@ -10,6 +11,7 @@ from pathlib import Path
 import torch
 
 import spikevae
+from spikevae.training import Stack, recorded
 
 ENOUGH_SECONDS, FEWEST = 4.0, 2
 """After so long, and so many counted repeats, a case is measured."""
@@ -39,6 +41,17 @@ def processor() -> str:
             if line.startswith("model name"):
                 return line.partition(":")[2].strip()
     return platform.processor() or "unknown"
+
+
+def step_of_a_long_fit(stack: Stack) -> Callable[[], None]:
+    """The stack's step once it is recorded, which a fit does on its way: here within the first two steps."""
+    usual, recorded.AFTER = recorded.AFTER, 1
+    try:
+        for _ in range(3):
+            stack.step()
+    finally:
+        recorded.AFTER = usual
+    return stack.step
 
 
 def enough(began: float, counted: int) -> bool:

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
-from machine import enough
+from machine import enough, step_of_a_long_fit
 from memory import LEAN_ENVIRONMENT, added_mib, can_measure
 from published import PublishedStep
 
@@ -72,7 +72,7 @@ def stepper(variant: str, case: Case) -> Callable[[], Any]:
     if variant in SAMPLED:
         settings |= {"estimator": "monte_carlo", "prior": "learned", "temperature_anneal": 0.0}
         settings |= {"temperature": SAMPLED[variant], "indicator": "sigmoid", "learning_rate": 1e-5}
-    return Stack([FitConfig.from_recipe("default", **settings)], x, (PIXELS,)).step
+    return step_of_a_long_fit(Stack([FitConfig.from_recipe("default", **settings)], x, (PIXELS,)))
 
 
 def milliseconds(case: Case, repeats: int) -> dict[str, float]:
