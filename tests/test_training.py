@@ -358,6 +358,19 @@ def test_no_host_read_within_a_step(stimuli, variant, monkeypatch):
     assert stack.step_number == 12
 
 
+@pytest.mark.parametrize("n_fits", [1, 2])
+@pytest.mark.parametrize("variant", ["poisson exact", "learned noise", *(f"law {name}" for name in LAWS)])
+def test_a_step_keeps_to_its_device(stimuli, variant, n_fits):
+    """On the device of tensors without values any other device's tensor, and any host read, is an error."""
+    settings = {**VARIANTS[variant], "init": "random", "optimizer": "adamax"}  # fused Adam has no kernel there
+    if variant in NOT_RECORDED or fit(**settings).draws:
+        pytest.skip("reads values, or draws with a generator, which that device lacks")
+    stack = Stack([fit(**settings, seed=seed) for seed in range(n_fits)], stimuli, SHAPE, device="meta", window=1000)
+    for _ in range(12):
+        stack.step()
+    assert stack.step_number == 12 and all(p.device.type == "meta" for p in stack.params.values())
+
+
 def test_relaxed_counts_are_seen_to_read_on_a_cpu(stimuli):
     """There the number of arrivals is asked for; so the test above would notice."""
     stack = Stack([fit(estimator="monte_carlo")], stimuli, SHAPE)
