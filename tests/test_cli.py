@@ -65,20 +65,34 @@ WRONG = {  # arguments: what the message must name
     "sweep tiny20.toml --set beta": "KEY=VALUE",
     "sweep tiny20.toml --recipe papr": "'paper'",
     "sweep tiny20.toml --device tpu": "auto",
+    "sweep tiny20.toml --set data.source=folder:nowhere": "nowhere",
+    "sweep tiny20.toml --set indicator=['sigmoid','cubic']": "'indicator'",
+    "sweep tiny20.toml --out broken.toml": "broken.toml is a file",
+    "sweep tiny20.toml --out broken.toml/run": "broken.toml is a file",
     "train --latent poison": "'poisson'",
     "train --betta 1": "--beta",
     "train --n-latents many": "--n-latents",
     "train --steps 0": "steps",
+    "train --steps 301": "302",
+    "train --set temperature=0.1": "'temperature'",
+    "train --set hidden=[8]": "'hidden'",
+    "train --out .": "is a folder",
+    "train --out broken.toml/m.spikevae": "broken.toml is a file",
     "train --data bundeld": "'bundled'",
     "train --data folder:nowhere": "nowhere",
     "evaluate nothing.spikevae": "nothing.spikevae",
     "evaluate tiny20.toml": "tiny20.toml",
     "compare nothing.spikevae": "nothing.spikevae",
+    "compare nothing.spikevae --out broken.toml": "broken.toml is a file",
+    "fit-counts nothing.npy --out broken.toml": "broken.toml is a file",
     "physiology nothing.spikevae": "nothing.spikevae",
+    "physiology nothing.spikevae --out broken.toml": "broken.toml is a file",
     "physiology nothing.spikevae --contrast 0": "contrast",
     "report nowhere": "config.json",
     "data bundled --patch 1": "patch",
     "data bundeld": "'bundled'",
+    "data --figure spectra": ".png",
+    "data synthetic --n 50 --figure s.png": "not cut from images",
 }
 
 
@@ -103,6 +117,44 @@ def test_another_sweep_in_the_folder_is_refused(tmp_path: Path, capsys: pytest.C
     error = capsys.readouterr().err
     assert "another sweep" in error and "2.0" in error and "4.0" in error
     assert {path: path.read_bytes() for path in Path("run").rglob("*.json")} == before
+
+
+def test_a_wrong_path_leaves_the_run_folder_free(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    grid = str(tiny(tmp_path))
+    assert main(["sweep", grid, "--out", "run", "--set", "data.source=folder:nowhere"]) == USAGE
+    assert as_json(capsys, "sweep", grid, "--out", "run", "--no-report")["trained"] == 4
+
+
+def test_stimuli_of_an_odd_scale_are_warned_of(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """By the command line in a line of its own, without a path of ours."""
+    import numpy as np
+
+    np.save(tmp_path / "grey.npy", np.random.default_rng(0).integers(0, 256, (100, 16)).astype("float32"))
+    program = [sys.executable, "-m", "spikevae", "train", "--data", "array:grey.npy", "--n-latents", "2"]
+    done = subprocess.run([*program, "--steps", "2"], capture_output=True, text=True, cwd=tmp_path)
+    (line,) = [line for line in done.stderr.splitlines() if "warning" in line]
+    assert line.startswith("spikevae: warning: the stimuli have root mean square") and "noise_variance" in line
+
+
+def test_other_data_are_prepared_as_those_of_training(capsys: pytest.CaptureFixture[str]) -> None:
+    """The patch size is the model's, the number of stimuli is not."""
+    assert main(shlex.split("train --data bundled --patch 8 --n 400 --n-latents 4 --steps 20")) == DONE
+    assert main(shlex.split("train --data array:gone.npy --n-latents 4")) == USAGE
+    capsys.readouterr()
+    assert as_json(capsys, "evaluate", "model.spikevae", "--data", "synthetic")["stimuli"] == 2500
+    assert main(["evaluate", "model.spikevae", "--data", "synthetic", "--patch", "12"]) == USAGE
+    assert "--patch 8" in capsys.readouterr().err
+
+
+def test_a_model_whose_data_are_gone_says_so(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    import numpy as np
+
+    np.save(tmp_path / "rows.npy", np.random.default_rng(0).normal(size=(100, 16)).astype("float32"))
+    assert main(shlex.split("train --data array:rows.npy --n-latents 4 --steps 20")) == DONE
+    (tmp_path / "rows.npy").unlink()
+    assert main(["evaluate", "model.spikevae"]) == USAGE
+    error = capsys.readouterr().err
+    assert "was trained on 'array:rows.npy'" in error and "--data" in error
 
 
 def test_a_fit_that_diverges_fails(capsys: pytest.CaptureFixture[str]) -> None:

@@ -268,6 +268,11 @@ def test_bad_counts(counts, message):
         fit_counts(counts)
 
 
+def test_a_fit_that_is_not_there_is_named(found):
+    with pytest.raises(KeyError, match=r"no fit of unit 0 by 'gaussian'"):
+        found.of(0, "gaussian")
+
+
 def test_unknown_law():
     with pytest.raises(ValueError, match="choose from"):
         spikevae.fit_counts(np.ones((3, 1), dtype=int), ["gaussian"])

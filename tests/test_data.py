@@ -234,6 +234,15 @@ def test_split_depends_on_names_only():
         split(make(["one"]), None)
 
 
+def test_a_patch_set_is_short_in_print_and_knows_its_pixels(bundled):
+    import dataclasses
+
+    assert len(repr(bundled)) < 200 and "bundled" in repr(bundled)
+    same = dataclasses.replace(bundled, name="x")
+    other = dataclasses.replace(bundled, test=-bundled.test)
+    assert same.digest == bundled.digest != other.digest
+
+
 def test_patch_set_checks_its_shapes():
     x = np.zeros((3, 4), np.float32)
     with pytest.raises(ValueError, match=r"must be \(n, 9\)"):

@@ -100,7 +100,9 @@ def test_wrong_width_is_refused(fitted, X):
         ({"options": {"beta": 2}}, "parameter of its own"),
         ({"prior": "closed_form", "options": {"encoder_bias": False}}, "inflates"),
         ({"latent": "gaussian", "spike_price": 1.0, "prior": "fixed"}, "signed"),
-        ({"steps": 3}, "even"),
+        ({"steps": 3}, "even number.*take 4, or cycles=1"),
+        ({"options": {"indicator": "sigmoid"}}, "'indicator' is for counts that are sampled"),
+        ({"encoder": "mlp", "options": {"inference": "iterative"}}, "'encoder' has no use"),
         ({"likelihood": "bernoulli"}, r"pixels in \[0, 1\]"),
         ({"device": "cuda:x"}, "device"),
     ],
@@ -111,8 +113,34 @@ def test_bad_settings_are_refused_in_words(X, params, message):
 
 
 def test_divergence_is_an_error(X):
-    with pytest.raises(ValueError, match=r"diverged at step .* learning_rate"):
+    with (
+        pytest.warns(UserWarning, match="root mean square"),
+        pytest.raises(ValueError, match=r"diverged at step .* learning_rate"),
+    ):
         SpikeVAE(n_latents=4, steps=20, beta=3.4e38, random_state=0).fit(X * 1e18)
+
+
+@pytest.mark.parametrize(("scale", "what"), [(100.0, "huge"), (0.01, "silent")])
+def test_stimuli_of_an_odd_scale_are_warned_of(X, scale, what):
+    with pytest.warns(UserWarning, match=rf"times the standard deviation of the pixel noise.*{what}"):
+        SpikeVAE(n_latents=4, steps=2, random_state=0).fit(scale * X)
+    SpikeVAE(n_latents=4, steps=2, random_state=0, noise_variance=0.5 * scale**2).fit(scale * X)  # warnings are errors
+
+
+def test_a_second_fit_leaves_nothing_of_the_first(X):
+    model = SpikeVAE(n_latents=4, steps=2, random_state=0).fit(X)
+    assert hasattr(model, "components_") and hasattr(model, "prior_rates_")
+    model.set_params(latent="gaussian", decoder="mlp").fit(X)
+    assert not hasattr(model, "components_") and not hasattr(model, "prior_rates_")
+
+
+def test_random_states_are_those_of_scikit_learn(fitted, X):
+    one, two = (fitted.sample_codes(X, random_state=np.random.RandomState(0)) for _ in range(2))
+    np.testing.assert_array_equal(one, two)
+    assert (fitted.sample_codes(X, random_state=None) != fitted.sample_codes(X, random_state=None)).any()
+    assert fitted.evaluate(X, random_state=np.random.RandomState(0)) == fitted.evaluate(
+        X, random_state=np.random.RandomState(0)
+    )
 
 
 def test_clone_pipeline_grid_search(X):

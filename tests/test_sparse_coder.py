@@ -204,6 +204,7 @@ def test_many_fits_run_as_one(X):
     ("settings", "message"),
     [
         ({"inference": "lasso"}, "lca-soft"),
+        ({"n_latents": 8.5}, "whole number"),
         ({"sparsity_price": -1.0}, "sparsity_price"),
         ({"sparsity_price": math.nan}, "sparsity_price"),
         ({"tolerance": 0.0}, "tolerance"),

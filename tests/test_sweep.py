@@ -116,7 +116,7 @@ def test_workers_and_this_process_agree(run, tmp_path):
 
 def test_a_worker_error_reaches_the_user(tmp_path, monkeypatch):
     sweep = tiny()
-    sweep.check(tmp_path / "e")
+    RunFolder(tmp_path / "e").begin(sweep.config)
     (tmp_path / "e" / "checkpoints").mkdir()
     plan = plan_stacks(sweep.cells, 300, (1, 8, 8))[0]
     RunFolder(tmp_path / "e").checkpoint_path(plan.id).write_bytes(b"rubbish")
@@ -189,8 +189,12 @@ def test_cell_ids_tell_cells_apart_and_recognise_equals():
         ("[fit]\nbeta = 1\n[grid]\nbeta = [2]", "both fit and grid"),
         ("[grid]\nlatent = ['poison']", "poisson"),
         ("[grid]\nbeta = ['much']", "beta"),
-        ("[data]\nsource = 'bundled'\npatchsize = 3\n[grid]\nbeta = [1]", "patch"),
-        ("[gird]\nbeta = [1]", "Did you mean|unknown key 'gird'"),
+        ("[data]\nsource = 'bundled'\npatchsize = 3\n[grid]\nbeta = [1]", "Did you mean 'patch'"),
+        ("[data]\nsource = 'synthetic'\nsynthetic = { nose = 1 }\n[grid]\nbeta = [1]", "Did you mean 'noise'"),
+        ("[gird]\nbeta = [1]", "Did you mean 'grid'"),
+        ("[fit]\ntemperature = 0.1\n[grid]\nbeta = [1]", "'temperature' is for counts that are sampled"),
+        ("[fit]\nencoder = 'mlp'\ninference = 'iterative'\n[grid]\nbeta = [1]", "'encoder' has no use"),
+        ("[fit]\nhidden = [8]\n[grid]\nbeta = [1]", "'hidden' is for mlp and conv networks"),
         ("name = ", "not valid TOML"),
         ("name = 'x'", "needs at least one"),
         ("[[blocks]]\nlabel = 'a'\n[[blocks]]\nlabel = 'a'", "labels must differ"),
@@ -211,6 +215,10 @@ def test_edits_from_the_command_line():
     assert {c.seed for c in cells} == {7, 8} and new.data.seed == 7
     paper = [c for _, c in edited(demo, recipe="paper", settings=["latent=poisson"]).cells()]
     assert {c.recipe for c in paper} == {"paper"} and {c.epochs for c in paper} == {3000}
+    layers = [c for _, c in edited(demo, settings=["latent=poisson", "upper=[4]", "encoder=mlp", "hidden=[8]"]).cells()]
+    assert {c.upper for c in layers} == {(4,)} and {c.hidden for c in layers} == {(8,)}
+    axis = [c for _, c in edited(demo, settings=["latent=poisson", "upper=[[4], [4, 2]]"]).cells()]
+    assert {c.upper for c in axis} == {(4,), (4, 2)}
     with pytest.raises(ValueError, match="Did you mean 'beta'"):
         edited(demo, settings=["bta=1"])
     with pytest.raises(ValueError, match="KEY=VALUE"):
@@ -257,11 +265,71 @@ def test_a_model_of_a_sweep_knows_its_data(run):
     assert metrics.free_energy == pytest.approx(cell["metrics"]["free_energy"], rel=1e-6)
 
 
-def test_a_damaged_cell_file_is_named(tmp_path):
-    run = tiny().run(tmp_path / "x", n_jobs=1)
+DAMAGES = {
+    "missing": lambda cell: cell.pop("fit_objective"),
+    "text for a number": lambda cell: cell["metrics"].update(kl="much"),
+    "text for an objective": lambda cell: cell.update(objective="low"),
+    "no metrics": lambda cell: cell.update(metrics=[]),
+    "another cell": lambda cell: cell.update(id="0" * 12),
+    "unknown law": lambda cell: cell["config"].update(latent="poison"),
+    "true for a size": lambda cell: cell["config"].update(n_latents=True),
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGES)
+def test_a_damaged_cell_file_is_named_and_the_remedy_works(tmp_path, damage):
+    sweep = Sweep.from_grid({"beta": [1.0, 2.0]}, fit={"steps": 4, "n_latents": 2}, data=DATA)
+    run = sweep.run(tmp_path / "x", n_jobs=1)
     path = sorted((run.path / "cells").iterdir())[0]
     cell = json.loads(path.read_text())
-    del cell["fit_objective"]
+    DAMAGES[damage](cell)
     path.write_text(json.dumps(cell))
-    with pytest.raises(ValueError, match=rf"{path.name} is not a cell file; delete it"):
-        RunFolder(run.path).rows()
+    for reader in (RunFolder(run.path).write_table, lambda: build_report(run.path)):
+        with pytest.raises(ValueError, match=rf"{path.name} is no sound cell file.*delete it.*trained again"):
+            reader()
+    path.unlink()
+    assert sweep.run(run.path, n_jobs=1).n_trained == 1
+
+
+def test_other_damage_is_named_and_the_remedy_works(tmp_path):
+    sweep = Sweep.from_grid({"beta": [1.0, 2.0]}, fit={"steps": 4, "n_latents": 2}, data=DATA)
+    run = sweep.run(tmp_path / "x", n_jobs=1)
+    for name in ("data.json", "examples.npy"):
+        path = run.path / name
+        path.write_bytes(b"{")
+        with pytest.raises(ValueError, match=rf"{name}.*delete it and give the sweep's command again"):
+            build_report(run.path)
+        path.unlink()
+        assert sweep.run(run.path, n_jobs=1).n_trained == 0 and path.is_file()
+    build_report(run.path)
+    path = sorted((run.path / "models").iterdir())[0]
+    path.write_bytes(b"{")
+    with pytest.raises(ValueError, match=rf"{path.name}.*delete it to do without its pictures.*trained again"):
+        build_report(run.path)
+    path.unlink()
+    build_report(run.path)
+    (run.path / "config.json").write_text("{")
+    with pytest.raises(ValueError, match=r"config\.json.*put back a copy of it, or run the sweep into another folder"):
+        sweep.run(run.path)
+
+
+def test_a_run_takes_no_other_stimuli(tmp_path):
+    """The file is the same by name, and has other contents: what is missing is not trained on those."""
+    rows = np.random.default_rng(0).normal(size=(200, 16)).astype("float32")
+    np.save(tmp_path / "rows.npy", rows)
+    source = {"source": f"array:{tmp_path / 'rows.npy'}"}
+    run = Sweep.from_grid({"beta": [1.0, 2.0]}, fit={"steps": 4, "n_latents": 2}, data=source)
+    path = run.run(tmp_path / "x", n_jobs=1).path
+    np.save(tmp_path / "rows.npy", rows[::-1])
+    again = Sweep(run.config)
+    assert again.run(path, n_jobs=1).n_trained == 0  # nothing is asked of the stimuli
+    next((path / "cells").iterdir()).unlink()
+    with pytest.raises(ValueError, match="begun with other stimuli"):
+        again.run(path, n_jobs=1)
+
+
+def test_a_sweep_that_cannot_load_its_data_makes_no_folder(tmp_path):
+    sweep = Sweep.from_grid({"beta": [1.0]}, data={"source": f"folder:{tmp_path / 'nowhere'}"})
+    with pytest.raises((ValueError, FileNotFoundError), match="nowhere"):
+        sweep.run(tmp_path / "x")
+    assert not (tmp_path / "x").exists()

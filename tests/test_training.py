@@ -164,6 +164,8 @@ def test_checkpoints_of_others_are_refused(stimuli, tmp_path):
     checkpoint.save(Stack([fit()], stimuli, SHAPE), path)
     with pytest.raises(ValueError, match="other fits or other data"):
         checkpoint.load(Stack([fit(beta=2.0)], stimuli, SHAPE), path)
+    with pytest.raises(ValueError, match="other fits or other data"):
+        checkpoint.load(Stack([fit()], stimuli.flip(0), SHAPE), path)
     path.write_bytes(path.read_bytes()[:200])
     with pytest.raises(ValueError, match=r"c\.safetensors is damaged.*delete it"):
         checkpoint.load(Stack([fit()], stimuli, SHAPE), path)

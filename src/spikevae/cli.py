@@ -3,6 +3,7 @@
 import json
 import os
 import sys
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from importlib.metadata import version
@@ -57,6 +58,17 @@ def checking_input() -> Iterator[None]:
         raise UsageError(text) from None
     except (FileNotFoundError, NotADirectoryError) as error:
         raise UsageError(str(error)) from None
+
+
+def check_out(path: Path, *, folder: bool) -> None:
+    """Refuse a place that results cannot be written to, before there are any."""
+    if path.exists() and path.is_dir() != folder:
+        raise ValueError(f"{path} is a {'file' if folder else 'folder'}; name a {'folder' if folder else 'file'}")
+    place = path if path.is_dir() else next(parent for parent in path.absolute().parents if parent.exists())
+    if not place.is_dir():
+        raise ValueError(f"{path}: {place} is a file, so nothing can be written below it")
+    if not os.access(place, os.W_OK | os.X_OK):
+        raise ValueError(f"{path}: no permission to write to {place}")
 
 
 def emit(as_json: bool, facts: dict[str, Any], text: str) -> None:
@@ -114,6 +126,7 @@ def sweep(
     with checking_input():
         from .config import SweepConfig
         from .estimator import resolve_device
+        from .progress import show_progress
         from .sweep import Sweep
         from .sweep.edit import edited
 
@@ -123,8 +136,11 @@ def sweep(
         chosen = edited(chosen, recipe=recipe, settings=set_ or [], seed=seed)
         folder = out or Path("runs") / (config.stem if config else preset or "demo")
         where = resolve_device(device)
+        check_out(folder, folder=True)
         job = Sweep(chosen)
-        job.check(folder)
+        with show_progress(chosen.name) as progress:
+            progress(0, 1, "loading data")
+            job.check(folder)
     result = job.run(folder, device=where, n_jobs=jobs, progress=True)
     facts: dict[str, Any] = {
         "run": str(result.path),
@@ -185,7 +201,7 @@ def train(
     spike_price
         Price of an expected spike, nats.
     recipe
-        default or paper.
+        default, paper or fond (published configurations).
     steps
         Optimiser steps; by default the recipe's.
     patch
@@ -211,6 +227,7 @@ def train(
         if steps is not None:
             given["steps"] = steps
         given |= parse_settings(set_ or [])
+        check_out(out, folder=False)
         job = prepare(data, given, recipe=recipe, patch=patch, n=n, seed=seed, device=device)
     train_to_file(job, out)
     metrics = evaluate_file(out, job.data).metrics
@@ -320,6 +337,7 @@ def compare(
         from .progress import show_progress
         from .single import load_for
 
+        check_out(out, folder=True)
         chosen = read_models(models)
         patches = load_for(chosen[0].path, data, patch=patch, n=n, seed=seed)
         with show_progress("compare") as progress:
@@ -373,6 +391,7 @@ def fit_counts_(
         from .count_fits.output import facts, text, write
         from .progress import show_progress
 
+        check_out(out, folder=True)
         table = read_counts(counts, key)
         with show_progress("fit-counts") as progress:
             found = fit_counts(table, law, report=progress) if law else fit_counts(table, report=progress)
@@ -423,6 +442,7 @@ def physiology(
         from .progress import show_progress
         from .reporting.physiology import describe, write_all
 
+        check_out(out, folder=True)
         chosen, _ = load_model(model)
         check(chosen)
         shown = Gratings.scaled(contrast, background)
@@ -487,15 +507,22 @@ def data(
     with checking_input():
         from .data import DataConfig, load_config, read_images
 
+        if figure is not None:
+            check_out(figure, folder=False)
+            if figure.suffix.lower() not in (".png", ".svg", ".pdf"):
+                raise ValueError(f"--figure {figure}: the name must end in .png, .svg or .pdf")
         config = DataConfig(source=source, patch=patch, n=n, seed=seed)
         patches = load_config(config)
+        if figure is not None:
+            from .data.figure import spectra_figure
+
+            spectra = spectra_figure(config, read_images(config), patches)
     facts: dict[str, Any] = {"name": patches.name, "train": len(patches.train), "test": len(patches.test)}
     facts |= {"shape": list(patches.shape), "info": patches.info}
     text = patches.describe()
     if figure is not None:
-        from .data.figure import spectra_figure
-
-        spectra_figure(config, read_images(config), patches).savefig(figure)
+        figure.parent.mkdir(parents=True, exist_ok=True)
+        spectra.savefig(figure)
         facts["figure"] = str(figure)
         text += f"\n\nFigure: {figure}"
     emit(json, facts, text)
@@ -571,6 +598,8 @@ def bench(
         where = resolve_device(device)
         if what == "stacks" and out is not None:
             raise ValueError("--out is for `spikevae bench gradients`")
+        if out is not None:
+            check_out(out, folder=True)
     if what == "stacks":
         rows, text = compare_stacks(where, seed)
         emit(json, {"rows": rows}, text)
@@ -592,8 +621,14 @@ def main(arguments: list[str] | None = None) -> int:
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     keep_freed_memory()
     errors = Console(stderr=True, highlight=False, soft_wrap=True)
+
+    def warn(message: Warning | str, *place: Any) -> None:
+        errors.print(f"spikevae: warning: {message}", markup=False, style="yellow")
+
     try:
-        app(arguments, exit_on_error=False, print_error=True)
+        with warnings.catch_warnings():
+            warnings.showwarning = warn
+            app(arguments, exit_on_error=False, print_error=True)
     except CycloptsError:
         return USAGE
     except UsageError as error:

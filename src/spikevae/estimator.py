@@ -2,6 +2,7 @@
 
 import copy
 import math
+import numbers
 from pathlib import Path
 from typing import Any, Self
 
@@ -19,7 +20,7 @@ from .models.coded import Coder
 from .models.files import load_model as load_model_file
 from .models.files import save_model
 from .progress import show_progress
-from .training import Stack, train
+from .training import Stack, train, warn_of_scale
 from .training.schedules import generator
 from .training.stack import DIVERGED, model_arguments
 
@@ -43,7 +44,8 @@ class SpikeVAE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator)
         "default", "paper" (arXiv 2602.13421, field by field) or "fond" (iterative inference of arXiv 2410.19315): the
         values of everything not given.
     steps : int or None
-        Optimiser steps; None: the recipe's (3,000; the published 3,000 epochs for "paper").
+        Optimiser steps; None: the recipe's (1,000 for linear Poisson fits and 3,000 for others; the published 3,000
+        epochs for "paper").
     batch_size, start, encoder, decoder, prior, likelihood, noise_variance, learning_rate
         As the fields of :class:`spikevae.config.FitConfig`; None: the recipe's value.
     options : dict or None
@@ -150,7 +152,7 @@ class SpikeVAE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator)
         for name in self.options or {}:
             if name in self.get_params(deep=False):
                 raise ValueError(f"options holds {name!r}, which is a parameter of its own; set it there")
-        return FitConfig.from_recipe(
+        config = FitConfig.from_recipe(
             self.recipe,
             latent=self.latent,
             n_latents=self.n_latents,
@@ -160,6 +162,8 @@ class SpikeVAE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator)
             **given,
             **(self.options or {}),
         )
+        FitConfig.refuse_unused([config], (*given, *(self.options or {})))
+        return config
 
     def _check(self, X: Any, *, reset: bool) -> torch.Tensor:
         """(n, D) float tensor of stimuli; remembers the shape when fitting."""
@@ -180,14 +184,12 @@ class SpikeVAE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator)
         ValueError
             For NaN, infinity, empty input or settings that do not go together; and where training diverged.
         """
-        seed = self.random_state
-        if seed is None or isinstance(seed, np.random.RandomState):
-            seed = int(check_random_state(seed).randint(2**31 - 1))
-        config = self._config(int(seed))
+        config = self._config(drawn_seed(self.random_state))
         stimuli = self._check(X, reset=True)
         if config.likelihood == "bernoulli" and (stimuli.min() < 0 or stimuli.max() > 1):
             low, high = float(stimuli.min()), float(stimuli.max())
             raise ValueError(f"likelihood='bernoulli' needs pixels in [0, 1]; X spans [{low:.3g}, {high:.3g}]")
+        warn_of_scale(config, stimuli)
         stack = Stack([config], stimuli, self._image_shape(config), device=resolve_device(self.device))
         with show_progress(f"SpikeVAE {config.latent}", enabled=self.verbose) as report:
             done = 0
@@ -202,7 +204,7 @@ class SpikeVAE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator)
         if result.status == DIVERGED:
             raise ValueError(
                 f"training diverged at step {result.frozen_at} of {stack.n_steps}: a loss or gradient was not finite. "
-                "Scale X to unit variance, lower learning_rate, or set options={'clamp': 5.0}"
+                "Scale X to unit variance, lower learning_rate, or set options={'clamp': 4.0}"
             )
         self.config_, self.history_ = config, result.history
         assert isinstance(result.model, LatentModel), "sparse codes were refused above"
@@ -219,6 +221,8 @@ class SpikeVAE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator)
 
     def _adopt(self, model: LatentModel) -> None:
         self.model_ = model.eval().requires_grad_(False)
+        for name in ("components_", "prior_rates_"):  # of a fit before this one, which may have had them
+            vars(self).pop(name, None)
         if model.dictionary is not None:
             self.components_ = model.dictionary.detach().numpy().copy()
         if model.law.has_rate:
@@ -234,10 +238,13 @@ class SpikeVAE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator)
         with torch.inference_mode():
             return model.posterior(stimuli, generator=noise).mean.numpy()
 
-    def sample_codes(self, X: Any, *, random_state: int = 0) -> NDArray[Any]:
-        """One sampled code (n, K) a stimulus: int64 counts for laws of counts, float32 otherwise."""
+    def sample_codes(self, X: Any, *, random_state: Any = 0) -> NDArray[Any]:
+        """One sampled code (n, K) a stimulus: int64 counts for laws of counts, float32 otherwise.
+
+        `random_state` is a seed, a RandomState, or None for fresh noise.
+        """
         check_is_fitted(self)
-        noise = generator(int(random_state), "evaluation")
+        noise = generator(drawn_seed(random_state), "evaluation")
         with torch.inference_mode():
             codes = self.model_.sample_codes(self._check(X, reset=False), generator=noise)
         return codes.numpy().astype(np.int64) if self.model_.law.is_count else codes.numpy()
@@ -251,14 +258,13 @@ class SpikeVAE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator)
         with torch.inference_mode():
             return self.model_.decode(codes).numpy()
 
-    def evaluate(self, X: Any, *, random_state: int = 0) -> Metrics:
-        """Every number that spikevae reports of a model, on these stimuli."""
+    def evaluate(self, X: Any, *, random_state: Any = 0) -> Metrics:
+        """Every number that spikevae reports of a model, on these stimuli; `random_state` as in :meth:`sample_codes`.
+        """
         check_is_fitted(self)
         stimuli = self._check(X, reset=False)
-        config = self.config_
-        return evaluate(
-            self.model_, stimuli, beta=config.beta, spike_price=config.spike_price, seed=random_state
-        ).metrics
+        config, seed = self.config_, drawn_seed(random_state)
+        return evaluate(self.model_, stimuli, beta=config.beta, spike_price=config.spike_price, seed=seed).metrics
 
     def score(self, X: Any, y: Any = None) -> float:
         """Minus the free energy at beta = 1 and no spike price, nats per stimulus: higher is better."""
@@ -281,6 +287,13 @@ class SpikeVAE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator)
 
     def __sklearn_is_fitted__(self) -> bool:
         return hasattr(self, "model_")
+
+
+def drawn_seed(random_state: Any) -> int:
+    """A seed from what scikit-learn calls `random_state`: a whole number as it is, else one drawn from it."""
+    if isinstance(random_state, numbers.Integral):
+        return int(random_state)
+    return int(check_random_state(random_state).randint(2**31 - 1))
 
 
 def checked_stimuli(estimator: Any, X: Any, *, reset: bool) -> NDArray[Any]:

@@ -1,5 +1,6 @@
 """One model from the command line: train it into a file, evaluate a file."""
 
+import math
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,7 @@ from .evaluate import Evaluation, evaluate
 from .models.files import load_model as read_model
 from .models.files import save_model
 from .progress import show_progress
-from .training import Stack, train
+from .training import Stack, train, warn_of_scale
 from .training.stack import DIVERGED, model_arguments
 
 
@@ -46,9 +47,12 @@ def prepare(
         Saying what to mend.
     """
     config = FitConfig.from_recipe(recipe, **settings)
+    FitConfig.refuse_unused([config], settings)
     arguments: dict[str, Any] = {"source": source, "seed": seed, "patch": patch, "n": n}
     arguments = {key: value for key, value in arguments.items() if value is not None}
-    return Job(config, load(**arguments), arguments, resolve_device(device))
+    data = load(**arguments)
+    warn_of_scale(config, torch.from_numpy(data.train))
+    return Job(config, data, arguments, resolve_device(device))
 
 
 def train_to_file(job: Job, out: Path) -> None:
@@ -74,8 +78,9 @@ def train_to_file(job: Job, out: Path) -> None:
     if result.status == DIVERGED:
         checkpoint.unlink(missing_ok=True)
         raise RuntimeError(
-            f"training diverged at step {result.frozen_at} of {stack.n_steps}; nothing was saved. "
-            "Lower learning_rate or set clamp, with --set"
+            f"training diverged at step {result.frozen_at} of {stack.n_steps}: a loss or gradient was not finite; "
+            "nothing was saved. Scale the stimuli to unit variance, lower the learning rate (--set learning_rate=0.001) or the "
+            "clamp (--set clamp=4)"
         )
     extra = {"fit": job.config.model_dump(mode="json"), "data": job.source, "history": result.history}
     save_model(result.model, out, model_arguments(job.config), extra)
@@ -92,18 +97,30 @@ def load_for(path: Path, source: str | None, *, patch: int | None, n: int | None
     """
     model, extra = read_model(path)
     arguments: dict[str, Any] = dict(extra.get("data") or {})
-    if source is not None:
-        arguments["source"] = source
+    trained_on = arguments.get("source")
+    if source not in (None, trained_on):  # its preparation is that of training; how many there are is its own affair
+        arguments = {key: value for key, value in arguments.items() if key not in SIZES} | {"source": source}
     arguments |= {key: value for key, value in {"patch": patch, "n": n, "seed": seed}.items() if value is not None}
     if "source" not in arguments:
         raise ValueError(f"{path} does not say what it was trained on; name the data with --data")
-    data = load(**arguments)
+    try:
+        data = load(**arguments)
+    except (ValueError, FileNotFoundError) as error:
+        if source is None:
+            raise ValueError(f"{path} was trained on {trained_on!r}: {error}; name the data with --data") from None
+        raise
     if data.test.shape[1] != model.n_features:
+        side = math.isqrt(model.n_features)
+        wish = f"--patch {side}" if side**2 == model.n_features else "other data"
         raise ValueError(
             f"{path} takes stimuli of {model.n_features} pixels, shape {model.shape}, but {data.name} has "
-            f"{data.test.shape[1]}, shape {data.shape}; choose --patch accordingly"
+            f"{data.test.shape[1]}, shape {data.shape}; try {wish}"
         )
     return data
+
+
+SIZES = ("n", "n_test", "test_fraction", "synthetic")
+"""Settings of one data source that say nothing of another."""
 
 
 def evaluate_file(path: Path, data: PatchSet, *, seed: int = 0, device: str = "cpu") -> Evaluation:

@@ -1,6 +1,7 @@
 """`SparseCoder`: sparse coding with dictionary learning as a scikit-learn estimator."""
 
 import math
+import numbers
 from pathlib import Path
 from typing import Any, Self
 
@@ -8,11 +9,10 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from sklearn.base import BaseEstimator, ClassNamePrefixFeaturesOutMixin, TransformerMixin
-from sklearn.utils import check_random_state
 from sklearn.utils.validation import check_is_fitted
 
 from .config import FitConfig
-from .estimator import checked_stimuli, resolve_device
+from .estimator import checked_stimuli, drawn_seed, resolve_device
 from .evaluate import Evaluation, Metrics, evaluate
 from .models.files import load_model, save_model
 from .models.sparse_model import SparseCoding
@@ -120,15 +120,14 @@ class SparseCoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimat
         ValueError
             For NaN, infinity, empty input or settings out of range.
         """
-        seed = self.random_state
-        if seed is None or isinstance(seed, np.random.RandomState):
-            seed = int(check_random_state(seed).randint(2**31 - 1))
+        seed = drawn_seed(self.random_state)
         for name in ("n_latents", "steps", "batch_size"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} is {getattr(self, name)}; give one or more")
+            value = getattr(self, name)
+            if not isinstance(value, numbers.Integral) or value < 1:
+                raise ValueError(f"{name} is {value!r}; give a whole number of one or more")
         stimuli = torch.from_numpy(checked_stimuli(self, X, reset=True)).to(resolve_device(self.device))
         model = SparseCoding(self.shape_, generator=torch.Generator(), **self._model_params())
-        learning = DictionaryLearning(model.to(stimuli), stimuli, batch_size=self.batch_size, seed=int(seed))
+        learning = DictionaryLearning(model.to(stimuli), stimuli, batch_size=self.batch_size, seed=seed)
         with show_progress(f"SparseCoder {self.inference}", enabled=self.verbose) as report:
             self.history_ = learning.run(self.steps, lambda done: report(done, self.steps, "batches"))
         self._adopt(model.cpu())

@@ -5,8 +5,8 @@ with the data, so that equal cells are recognised and trained once. A *recipe* i
 (``RECIPES``); anything may be overridden on top of it. Unknown keys are errors that name the nearest valid key.
 """
 
-from ._base import readable as readable
-from ._base import unknown_key_message as unknown_key_message
+from .._records import readable as readable
+from .._records import unknown_key_message as unknown_key_message
 from .fit import HIERARCHICAL_FIELDS as HIERARCHICAL_FIELDS
 from .fit import ITERATIVE_FIELDS as ITERATIVE_FIELDS
 from .fit import SPARSE as SPARSE

@@ -3,17 +3,17 @@
 import hashlib
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Literal, Self
 
 from pydantic import Field, ValidationError, model_validator
 
+from .._records import FrozenConfig, readable, unknown_key_message
 from ..data._config import DataConfig
 from ..models.codes import CODES, get_code
 from ..models.flows import get_flow
 from ..models.iterative import MAX_STEPS
 from ..models.sparse_model import FORWARD_STEPS
-from ._base import FrozenConfig, readable, unknown_key_message
 from .recipes import LIMIT_STEPS, RECIPES, STEPS
 
 
@@ -206,7 +206,9 @@ class FitConfig(FrozenConfig):
         if self.spike_price > 0 and not law.has_rate:
             raise ValueError(f"spike_price needs a latent with a firing rate; {self.latent!r} codes are signed")
         if self.cycles == 2 and self.steps is not None and self.steps % 2:
-            raise ValueError(f"cycles=2 needs an even number of steps, given {self.steps}")
+            raise ValueError(
+                f"two cycles need an even number of steps, given {self.steps}: take {self.steps + 1}, or cycles=1"
+            )
         return self
 
     @model_validator(mode="after")
@@ -366,6 +368,30 @@ class FitConfig(FrozenConfig):
         """Whether training uses the closed form."""
         return self.estimator != "monte_carlo" and self.has_exact_objective
 
+    @property
+    def unused(self) -> set[str]:
+        """Fields that change nothing in this fit."""
+        found = set()
+        if not (self.draws and get_code(self.latent).is_count):
+            found |= {"indicator", "temperature_start", "temperature", "temperature_anneal"}
+        if self.inference == "iterative":
+            found |= {"encoder", "encoder_bias", "encoder_lr_factor"}
+        networks = {self.decoder} if self.inference == "iterative" else {self.encoder, self.decoder}
+        return found if networks - {"linear"} else found | {"hidden"}
+
+    @staticmethod
+    def refuse_unused(fits: Sequence["FitConfig"], given: Iterable[str]) -> None:
+        """Raise ValueError where one of the fields in `given`, set to what is not its default, changes none of these
+        fits."""
+        for name in given:
+            if all(name in fit.unused for fit in fits) and any(getattr(fit, name) != fit._own(name) for fit in fits):
+                raise ValueError(f"{name!r} {UNUSED[name]}; leave it out")
+
+    def _own(self, name: str) -> Any:
+        """The recipe's value of a field."""
+        recipe = RECIPES.get(self.recipe, RECIPES["default"])
+        return {**recipe["*"], **recipe.get(self.latent, {})}.get(name, type(self).model_fields[name].default)
+
     @classmethod
     def from_recipe(cls, recipe: str = "default", **overrides: Any) -> Self:
         """Take a recipe's values for this law and replace the ones given.
@@ -419,6 +445,15 @@ class FitConfig(FrozenConfig):
 
 
 LIMIT_FIELDS = ("inference", "init", "latent", "encoder", "decoder", "encoder_bias", "decoder_bias", "likelihood")
+
+RELAXED = "is for counts that are sampled in training: set estimator='monte_carlo' and a latent of counts"
+NO_ENCODER = "has no use with inference='iterative', which takes no encoder"
+UNUSED = {
+    **dict.fromkeys(("indicator", "temperature_start", "temperature", "temperature_anneal"), RELAXED),
+    **dict.fromkeys(("encoder", "encoder_bias", "encoder_lr_factor"), NO_ENCODER),
+    "hidden": "is for mlp and conv networks: set encoder or decoder",
+}
+"""Why a field may change nothing."""
 
 LATER_FIELDS = ("algorithm",)
 """Fields newer than run folders that are to be continued: at their defaults they are no part of a cell's id."""

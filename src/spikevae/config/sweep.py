@@ -8,8 +8,8 @@ from typing import Any, Self
 
 from pydantic import Field, ValidationError, model_validator
 
+from .._records import FrozenConfig, readable, unknown_key_message
 from ..data._config import DataConfig
-from ._base import FrozenConfig, readable, unknown_key_message
 from .fit import FitConfig
 
 
@@ -38,6 +38,10 @@ class Block(FrozenConfig):
             given = {**self.fit, **dict(zip(self.grid, values))}
             recipe = given.pop("recipe", "default")
             cells.append(FitConfig.from_recipe(recipe, **given))
+        try:
+            FitConfig.refuse_unused(cells, (*self.fit, *self.grid))
+        except ValueError as error:
+            raise ValueError(f"block {self.label!r}: {error}") from None
         return cells
 
 
@@ -74,6 +78,10 @@ class SweepConfig(FrozenConfig):
     def from_mapping(cls, given: Mapping[str, Any], where: str = "sweep configuration") -> Self:
         """Build from nested mappings; top-level `fit` and `grid` are short for a single block."""
         values = dict(given)
+        known = {*cls.model_fields, "fit", "grid"}
+        for key in values:
+            if key not in known:
+                raise ValueError(f"{where}: {unknown_key_message(str(key), known)}")
         if "fit" in values or "grid" in values:
             if "blocks" in values:
                 raise ValueError(f"{where}: give either [[blocks]] or [fit] and [grid], not both")

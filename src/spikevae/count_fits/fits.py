@@ -99,8 +99,17 @@ class CountFits:
     """(n_trials, n_units)."""
 
     def of(self, unit: int, law: str) -> dict[str, Any]:
-        """One fit."""
-        return next(row for row in self.fits if (row["unit"], row["law"]) == (unit, law))
+        """One fit.
+
+        Raises
+        ------
+        KeyError
+            For a unit or law that was not fitted.
+        """
+        for row in self.fits:
+            if (row["unit"], row["law"]) == (unit, law):
+                return row
+        raise KeyError(f"no fit of unit {unit!r} by {law!r}: units 0 to {len(self.units) - 1}, {', '.join(self.laws)}")
 
     def share(self, criterion: str = "bic") -> dict[str, float]:
         """For what share of the units that fire each law is best, by bic or aic."""

@@ -2,14 +2,14 @@
 
 from typing import Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import Field, model_validator
+
+from .._records import FrozenConfig
 
 
-class SyntheticConfig(BaseModel):
+class SyntheticConfig(FrozenConfig):
     """Size and noise of the synthetic set x = amplitude * sum_k z_k phi_k + noise * normal, z_k ~
     Poisson(r_k)."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
 
     units: int = Field(default=64, ge=1)
     """Atoms of the true dictionary."""
@@ -27,7 +27,7 @@ class SyntheticConfig(BaseModel):
     """Standard deviation of the Gaussian pixel noise."""
 
 
-class DataConfig(BaseModel):
+class DataConfig(FrozenConfig):
     """Everything that decides a `PatchSet`: equal configurations give equal arrays.
 
     `None` means the source's own default: photographs are cut into whitened patches; digits, arrays and
@@ -40,8 +40,6 @@ class DataConfig(BaseModel):
     >>> DataConfig(source="bundled", patch=12).patch
     12
     """
-
-    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
 
     source: str = "bundled"
     """A word of `spikevae.data.SOURCES`, with a path after a colon where it takes one: `folder:photos`."""

@@ -1,12 +1,14 @@
 """`PatchSet`: training and test stimuli with the record of where they came from."""
 
+import hashlib
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
 import numpy as np
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class PatchSet:
     """Stimuli split by image into a training and a test set.
 
@@ -49,6 +51,17 @@ class PatchSet:
                 raise ValueError(f"PatchSet.{part} has shape {x.shape}; with shape={self.shape} it must be (n, {d})")
             if len(group) != len(x):
                 raise ValueError(f"PatchSet.{part}_group has {len(group)} entries for {len(x)} stimuli")
+
+    @cached_property
+    def digest(self) -> str:
+        """SHA-256 of the stimuli, training and test."""
+        found = hashlib.sha256(repr((self.train.shape, self.test.shape)).encode())
+        for part in (self.train, self.test):
+            found.update(np.ascontiguousarray(part, dtype=np.float32))
+        return found.hexdigest()
+
+    def __repr__(self) -> str:
+        return f"PatchSet({self.name!r}, train={self.train.shape}, test={self.test.shape}, shape={self.shape})"
 
     def describe(self) -> str:
         """A readable account of the set: sizes, split, preprocessing, contrast, licence and citation."""

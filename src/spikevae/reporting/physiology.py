@@ -11,7 +11,6 @@ from typing import Any
 import numpy as np
 
 from ..data.sequences import image_size
-from ..models import load_model
 from ..physiology import Examination, Gratings, Neurons, examine, is_neural
 from ..physiology.tuning import RESPONSIVE
 from ..progress import Report
@@ -124,7 +123,7 @@ def report_figures(run: Run, folder: Path, seed: int) -> tuple[list[Shown], str]
         if not cells or examples is None:
             continue
         cell = min(cells, key=lambda cell: abs(math.log(cell.beta)))
-        model, _ = load_model(RunFolder(run.path).model_path(cell.id))
+        model = RunFolder(run.path).read_model(cell.id)
         if not is_neural(model):
             continue
         found = examine(model, Gratings.suited(examples), noise_frames=REPORT_FRAMES, seed=cell.seed + seed)

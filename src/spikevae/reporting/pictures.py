@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from ..models import LatentModel, load_model
+from ..models import LatentModel
 from ..sweep.store import RunFolder
 from .reading import Cell, Run
 from .words import exact, shown
@@ -49,10 +49,9 @@ def pictures(run: Run, folder: Path, seed: int) -> tuple[list[Picture], list[Pic
     dictionaries: list[Picture] = []
     strips: list[Picture] = []
     for cell in run.shown:
-        path = RunFolder(run.path).model_path(cell.id)
-        if not path.is_file():
+        model = RunFolder(run.path).read_model(cell.id)
+        if model is None:
             continue
-        model, _ = load_model(path)
         shape = image_shape(model.shape)
         if shape is None:
             continue

@@ -12,8 +12,7 @@ import numpy as np
 
 from ..metrics.convergence import Convergence
 from ..metrics.fields import Metrics
-from ..models.codes import CODES
-from ..sweep.store import RunFolder, flags, read_json
+from ..sweep.store import RunFolder, flags
 from .families import Family, families_of
 
 MAX_EXAMPLE_VALUES = 1 << 22
@@ -135,7 +134,8 @@ class Run:
             return np.array(values, dtype=np.float32)
         except (ValueError, OSError, EOFError) as error:
             raise ValueError(
-                f"{path} is not a small float matrix: {error}; delete it and run the sweep again"
+                f"{path} is not a small float matrix: {error}; delete it and give the sweep's command again: it is made "
+                "again"
             ) from None
 
 
@@ -155,8 +155,6 @@ def read_run(path: str | Path) -> Run:
     raw = folder.read_cells()
     if not raw:
         raise ValueError(f"{folder.path} has no finished cell yet; run the sweep first")
-    for cell in raw:
-        _check(cell, folder.cell_path(str(cell.get("id"))))
     rows = [
         {
             **cell["config"],
@@ -170,34 +168,14 @@ def read_run(path: str | Path) -> Run:
     checks = flags(rows)
     families = families_of(raw)
     cells = tuple(_cell(c, families[i], check) for i, (c, check) in enumerate(zip(raw, checks)))
-    data_path = folder.path / "data.json"
-    data = read_json(data_path) if data_path.is_file() else {}
     return Run(
         path=folder.path,
         config=config,
-        data=data if isinstance(data, dict) else {},
+        data=folder.read_data_record(),
         cells=cells,
         families=tuple(dict.fromkeys(families)),
         n_planned=len(config.get("cells", raw)),
     )
-
-
-REMEDY = "delete it and run the sweep again"
-
-
-def _check(cell: Mapping[str, Any], path: Path) -> None:
-    """Refuse a cell file that lacks what every figure needs."""
-    for name, kind in (("config", dict), ("metrics", dict), ("block", str)):
-        if not isinstance(cell.get(name), kind):
-            raise ValueError(f"{path} is not a cell file: {name!r} is missing or of another type; {REMEDY}")
-    for name in ("latent", "n_latents", "beta", "seed", "start"):
-        if name not in cell["config"]:
-            raise ValueError(f"{path} is not a cell file: its config has no {name!r}; {REMEDY}")
-    if cell["config"]["latent"] not in CODES:
-        raise ValueError(f"{path}: unknown law {cell['config']['latent']!r}; known: {', '.join(CODES)}")
-    for name in ("objective", "fit_objective"):
-        if name not in cell:
-            raise ValueError(f"{path} is not a cell file: {name!r} is missing; {REMEDY}")
 
 
 def number(value: Any) -> float:

@@ -8,6 +8,10 @@ from ..config import Block, FitConfig, SweepConfig, unknown_key_message
 from ..data import DataConfig
 
 
+LISTS = ("hidden", "upper")
+"""Fields whose value is itself a list."""
+
+
 def parse_settings(settings: Sequence[str]) -> dict[str, Any]:
     """Read KEY=VALUE texts; the value is TOML, or plain text where it is not.
 
@@ -81,7 +85,8 @@ def _edited_block(block: Block, recipe: str | None, values: Mapping[str, Any], s
             raise ValueError(unknown_key_message(key, FitConfig.model_fields))
         fit.pop(key, None)
         grid.pop(key, None)
-        if isinstance(value, list) and key != "hidden":
+        # hidden=[64, 32] is one value; hidden=[[64], [64, 32]] are two
+        if isinstance(value, list) and (key not in LISTS or any(isinstance(one, list) for one in value)):
             grid[key] = value
         else:
             fit[key] = value

@@ -5,19 +5,21 @@ import tempfile
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Self
 
-import numpy as np
+import torch
 
 from ..config import SweepConfig
 from ..data import PatchSet, load_config
 from ..estimator import resolve_device
 from ..progress import Report, show_progress
+from ..training import warn_of_scale
 from .executors.local import run_stacks
 from .grid import Cell, cells_of, plan_stacks
 from .stacks import Stimuli, evenly_spaced, train_stack
-from .store import RunFolder, write_json
+from .store import RunFolder
 
 N_EXAMPLES = 16
 
@@ -77,9 +79,32 @@ class Sweep:
         values = {"name": name, "data": dict(data or {}), "fit": dict(fit or {}), "grid": dict(grid)}
         return cls(SweepConfig.from_mapping(values))
 
+    @cached_property
+    def data(self) -> PatchSet:
+        """The stimuli, loaded when first asked for."""
+        return load_config(self.config.data)
+
     def check(self, out: str | Path) -> None:
-        """Raise ValueError, with the difference shown, where `out` holds another sweep; makes it if absent."""
-        RunFolder(out).begin(self.config)
+        """See that `out` can take this sweep and that the data it still needs are there; nothing is written.
+
+        Raises
+        ------
+        ValueError, FileNotFoundError
+            Where `out` holds another sweep (the difference is shown) or other files, where the data cannot be loaded,
+            or are not those that the cells in `out` were trained on.
+        """
+        folder = RunFolder(out)
+        folder.check(self.config)
+        if self._todo(folder) or not folder.has_data_record:
+            stored = folder.read_data_record().get("digest")
+            if stored not in (None, self.data.digest):
+                raise ValueError(
+                    f"{out} was begun with other stimuli: what {self.config.data.source!r} holds has changed since. "
+                    "Put the former files back, or run the sweep into another folder"
+                )
+
+    def _todo(self, folder: RunFolder) -> list[Cell]:
+        return [cell for cell in self.cells if not folder.is_done(cell)]
 
     def run(
         self,
@@ -105,8 +130,8 @@ class Sweep:
 
         Raises
         ------
-        ValueError
-            Where the folder holds another sweep: the difference is shown, nothing is changed.
+        ValueError, FileNotFoundError
+            As :meth:`check`, before anything is changed.
         spikevae.training.Interrupted
             On Ctrl-C; the same call continues.
         """
@@ -115,20 +140,25 @@ class Sweep:
         device = resolve_device(device)
         began = time.monotonic()
         folder = RunFolder(out)
-        folder.begin(self.config)
-        todo = [cell for cell in self.cells if not folder.is_done(cell)]
-        if todo:
-            with show_progress(self.config.name, enabled=progress is True) as shown:
-                self._train(folder, device, n_jobs or os.cpu_count() or 1, progress if callable(progress) else shown)
+        with show_progress(self.config.name, enabled=progress is True) as shown:
+            report = progress if callable(progress) else shown
+            report(0, 1, "loading data")
+            self.check(out)
+            folder.begin(self.config)
+            todo = self._todo(folder)
+            if not folder.has_data_record:
+                folder.keep_data_record(self.data, evenly_spaced(self.data.test, N_EXAMPLES).numpy())
+            if todo:
+                self._train(folder, device, n_jobs or os.cpu_count() or 1, report)
         folder.write_table()
         seconds = time.monotonic() - began
         folder.log("done", trained=len(todo), seconds=seconds)
         return SweepResult(folder.path, len(self.cells), len(todo), seconds)
 
     def _train(self, folder: RunFolder, device: str, n_jobs: int, report: Report) -> None:
-        report(0, 1, "loading data")
-        data = load_config(self.config.data)
-        store_examples(folder, data)
+        data = self.data
+        for config in {cell.config.noise_variance: cell.config for cell in self.cells}.values():
+            warn_of_scale(config, torch.from_numpy(data.train))
         plans = plan_stacks(self.cells, len(data.train), data.shape)
         pending = [plan for plan in plans if not all(folder.is_done(cell) for cell in plan.cells)]
         pending.sort(key=lambda plan: -plan.work)  # the longest first, so that the workers end together
@@ -156,10 +186,3 @@ class Sweep:
         else:
             for plan in pending:
                 folder.log("stack", id=plan.id, **train_stack(plan, stimuli, folder, device, advance))
-
-
-def store_examples(folder: RunFolder, data: PatchSet) -> None:
-    """Keep a few test stimuli and the description of the data for the report."""
-    np.save(folder.path / "examples.npy", evenly_spaced(data.test, N_EXAMPLES).numpy())
-    sizes = {"train": len(data.train), "test": len(data.test), "shape": list(data.shape), "name": data.name}
-    write_json(folder.path / "data.json", {**sizes, "info": data.info, "description": data.describe()})

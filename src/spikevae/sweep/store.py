@@ -4,6 +4,7 @@ import json
 import math
 import os
 import platform
+import reprlib
 import time
 from collections.abc import Mapping, Sequence
 from importlib.metadata import version
@@ -13,7 +14,10 @@ from typing import Any
 import numpy as np
 
 from ..config import FitConfig, SweepConfig
+from ..data import PatchSet
 from ..metrics.convergence import Convergence, flag_groups
+from ..models.codes import get_code
+from ..models.files import load_model
 from .grid import Cell, cells_of
 
 FORMAT = "spikevae run 1"
@@ -47,14 +51,14 @@ def write_json(path: Path, value: Any) -> None:
     os.replace(scratch, path)
 
 
-def read_json(path: Path) -> Any:
-    """Read a JSON file that may have been written by others."""
+def read_json(path: Path, remedy: str = "delete it and give the sweep's command again: it is made again") -> Any:
+    """Read a JSON file that may have been written by others; errors end with `remedy`."""
     if path.stat().st_size > MAX_JSON_BYTES:
-        raise ValueError(f"{path} has {path.stat().st_size} bytes; at most {MAX_JSON_BYTES} are read")
+        raise ValueError(f"{path} has {path.stat().st_size} bytes; at most {MAX_JSON_BYTES} are read; {remedy}")
     try:
         return json.loads(path.read_text(encoding="utf-8"))
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise ValueError(f"{path} is not valid JSON ({error}); delete it to have it made again") from None
+    except (json.JSONDecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise ValueError(f"{path} is not valid JSON ({error}); {remedy}") from None
 
 
 class RunFolder:
@@ -79,6 +83,25 @@ class RunFolder:
     def model_path(self, cell_id: str) -> Path:
         return self.path / "models" / f"{cell_id}.safetensors"
 
+    def read_model(self, cell_id: str) -> Any:
+        """The trained model of a cell, or None where it was not kept.
+
+        Raises
+        ------
+        ValueError
+            Where the file is damaged; with its name and the remedy.
+        """
+        path = self.model_path(cell_id)
+        if not path.is_file():
+            return None
+        try:
+            return load_model(path)[0]
+        except ValueError as error:
+            raise ValueError(
+                f"{error}; delete it to do without its pictures, and {self.cell_path(cell_id)} too to have it trained "
+                "again by the sweep's command"
+            ) from None
+
     def checkpoint_path(self, stack_id: str) -> Path:
         return self.path / "checkpoints" / f"{stack_id}.safetensors"
 
@@ -86,15 +109,17 @@ class RunFolder:
         """Results at half the budget, kept until the stack is done."""
         return self.path / "checkpoints" / f"{stack_id}.half.json"
 
-    def begin(self, sweep: SweepConfig) -> None:
-        """Make the folder, or check that it belongs to this very sweep.
+    def check(self, sweep: SweepConfig) -> None:
+        """See that this very sweep can be kept here; nothing is written.
 
         Raises
         ------
         ValueError
-            Where the folder holds another sweep (the difference is shown) or other files.
+            Where the folder holds another sweep (the difference is shown) or other files, or is no folder.
         """
         given = sweep.model_dump(mode="json")
+        if self.path.exists() and not self.path.is_dir():
+            raise ValueError(f"{self.path} is a file, not a folder; choose another name for the run")
         if self.config_path.exists():
             stored = self.read_config()["sweep"]
             if stored != given:
@@ -106,6 +131,13 @@ class RunFolder:
             return
         if self.path.exists() and any(self.path.iterdir()):
             raise ValueError(f"{self.path} is not empty and holds no sweep (no config.json); choose another folder")
+
+    def begin(self, sweep: SweepConfig) -> None:
+        """Make the folder, or :meth:`check` that it belongs to this very sweep."""
+        self.check(sweep)
+        if self.config_path.exists():
+            return
+        given = sweep.model_dump(mode="json")
         versions = {name: version(name) for name in PACKAGES}
         versions["python"] = platform.python_version()
         cells = [{"id": c.id, "block": c.block} for c in cells_of(sweep)]
@@ -115,14 +147,33 @@ class RunFolder:
         """The resolved configuration of this run."""
         if not self.config_path.is_file():
             raise FileNotFoundError(f"{self.path} is not a run folder: it has no config.json")
-        config = read_json(self.config_path)
-        if not isinstance(config, dict) or config.get("format") != FORMAT or "sweep" not in config:
-            raise ValueError(f"{self.config_path} is not a {FORMAT!r} file")
+        remedy = "put back a copy of it, or run the sweep into another folder"
+        config = read_json(self.config_path, remedy)
+        if not isinstance(config, dict) or config.get("format") != FORMAT or not {"sweep", "cells"} <= set(config):
+            raise ValueError(f"{self.config_path} is not a {FORMAT!r} file; {remedy}")
         return config
 
     def sweep(self) -> SweepConfig:
         """The sweep that this folder holds."""
         return SweepConfig.from_mapping(self.read_config()["sweep"], where=str(self.config_path))
+
+    @property
+    def has_data_record(self) -> bool:
+        """Whether the folder says what stimuli it was begun with and keeps a few of them for the report."""
+        return (self.path / "data.json").is_file() and (self.path / "examples.npy").is_file()
+
+    def read_data_record(self) -> dict[str, Any]:
+        """Sizes, digest, description and preparation of the stimuli; empty where there is no record."""
+        path = self.path / "data.json"
+        record = read_json(path) if path.is_file() else {}
+        return record if isinstance(record, dict) else {}
+
+    def keep_data_record(self, data: PatchSet, examples: np.ndarray) -> None:
+        """Write what :meth:`read_data_record` reads, and the examples."""
+        np.save(self.path / "examples.npy", examples)
+        sizes = {"train": len(data.train), "test": len(data.test), "shape": list(data.shape), "name": data.name}
+        facts = {"digest": data.digest, "info": data.info, "description": data.describe()}
+        write_json(self.path / "data.json", sizes | facts)
 
     def is_done(self, cell: Cell) -> bool:
         """Whether the result of this cell is stored."""
@@ -139,9 +190,8 @@ class RunFolder:
         for entry in self.read_config()["cells"]:
             path = self.cell_path(str(entry["id"]))
             if path.exists():
-                cell = read_json(path)
-                if not isinstance(cell, dict) or cell.get("id") != entry["id"] or not set(cell) >= CELL_KEYS:
-                    raise ValueError(f"{path} is not a cell file; delete it to have it trained again")
+                cell = read_json(path, AGAIN)
+                _check_cell(cell, str(entry["id"]), path)
                 cells.append(cell)
         return cells
 
@@ -198,9 +248,38 @@ def flags(rows: Sequence[Mapping[str, Any]]) -> list[Convergence]:
     return flag_groups(judged, settings=FitConfig.model_fields)
 
 
-CELL_KEYS = {
-    "id", "block", "config", "metrics", "objective", "fit_objective", "fit_objective_half", "diverged", "steps_done",
+AGAIN = "delete it and give the sweep's command again: the cell is trained again"
+NUMBER = int | float | None
+CELL_PARTS: dict[str, Any] = {
+    "id": str, "block": str, "config": dict, "metrics": dict, "objective": NUMBER, "fit_objective": NUMBER,
+    "fit_objective_half": NUMBER, "diverged": bool, "steps_done": int,
 }  # fmt: skip
+CONFIG_PARTS: dict[str, Any] = {"latent": str, "n_latents": int, "beta": int | float, "seed": int, "start": int | float}
+
+
+def _check_cell(cell: Any, cell_id: str, path: Path) -> None:
+    """Refuse a cell file that lacks what the table and every figure need, or holds it in another type."""
+    try:
+        _check_parts(cell, CELL_PARTS)
+        if cell["id"] != cell_id:
+            raise ValueError(f"its id is {cell['id']!r}")
+        _check_parts(cell["config"], CONFIG_PARTS)
+        get_code(cell["config"]["latent"])
+        _check_parts(cell["metrics"], dict.fromkeys(cell["metrics"], NUMBER))
+    except ValueError as error:
+        raise ValueError(f"{path} is no sound cell file: {error}; {AGAIN}") from None
+
+
+def _check_parts(given: Any, parts: Mapping[str, Any]) -> None:
+    if not isinstance(given, dict):
+        raise ValueError(f"{type(given).__name__} in place of a table")
+    for name, kind in parts.items():
+        if name not in given:
+            raise ValueError(f"{name!r} is missing")
+        if not isinstance(given[name], kind) or (isinstance(given[name], bool) and kind is not bool):
+            raise ValueError(f"{name!r} is {reprlib.repr(given[name])}, of another type than it should be")
+
+
 TEXT = ("id", "block", "convergence")
 
 

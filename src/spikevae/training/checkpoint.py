@@ -17,6 +17,7 @@ def _fingerprint(stack: Stack) -> str:
         {
             "fits": [config.model_dump(mode="json") for config in stack.configs],
             "train": [*stack.train.shape],
+            "stimuli": stack.data_digest,
             "dtype": str(stack.train.dtype),
         },
         sort_keys=True,

@@ -7,9 +7,11 @@ frozen with its last finite parameters, and the others go on as if alone.
 """
 
 import copy
+import hashlib
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import torch
@@ -215,6 +217,11 @@ class Stack:
 
     def __len__(self) -> int:
         return len(self.configs)
+
+    @cached_property
+    def data_digest(self) -> str:
+        """Of the training stimuli: a checkpoint continues on these alone."""
+        return hashlib.sha256(self.train.cpu().contiguous().numpy()).hexdigest()
 
     @property
     def is_recorded(self) -> bool:
