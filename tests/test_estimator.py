@@ -12,6 +12,7 @@ from sklearn.utils.estimator_checks import parametrize_with_checks
 from spikevae.estimator import SpikeVAE, load_model
 
 
+@pytest.mark.filterwarnings("ignore:the stimuli have root mean square")  # its stimuli are around 100
 @parametrize_with_checks([SpikeVAE(n_latents=3, steps=6, batch_size=16, random_state=0)])
 def test_scikit_learn_checks(estimator, check):
     check(estimator)

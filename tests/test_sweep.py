@@ -189,7 +189,7 @@ def test_cell_ids_tell_cells_apart_and_recognise_equals():
         ("[fit]\nbeta = 1\n[grid]\nbeta = [2]", "both fit and grid"),
         ("[grid]\nlatent = ['poison']", "poisson"),
         ("[grid]\nbeta = ['much']", "beta"),
-        ("[data]\nsource = 'bundled'\npatchsize = 3\n[grid]\nbeta = [1]", "Did you mean 'patch'"),
+        ("[data]\nsource = 'bundled'\npatchsize = 3\n[grid]\nbeta = [1]", "Did you mean 'patch"),
         ("[data]\nsource = 'synthetic'\nsynthetic = { nose = 1 }\n[grid]\nbeta = [1]", "Did you mean 'noise'"),
         ("[gird]\nbeta = [1]", "Did you mean 'grid'"),
         ("[fit]\ntemperature = 0.1\n[grid]\nbeta = [1]", "'temperature' is for counts that are sampled"),

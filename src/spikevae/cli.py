@@ -627,7 +627,7 @@ def main(arguments: list[str] | None = None) -> int:
 
     try:
         with warnings.catch_warnings():
-            warnings.showwarning = warn
+            warnings.showwarning = warn  # type: ignore[assignment]
             app(arguments, exit_on_error=False, print_error=True)
     except CycloptsError:
         return USAGE

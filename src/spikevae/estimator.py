@@ -222,7 +222,7 @@ class SpikeVAE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator)
     def _adopt(self, model: LatentModel) -> None:
         self.model_ = model.eval().requires_grad_(False)
         for name in ("components_", "prior_rates_"):  # of a fit before this one, which may have had them
-            vars(self).pop(name, None)
+            self.__dict__.pop(name, None)
         if model.dictionary is not None:
             self.components_ = model.dictionary.detach().numpy().copy()
         if model.law.has_rate:
@@ -259,8 +259,7 @@ class SpikeVAE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator)
             return self.model_.decode(codes).numpy()
 
     def evaluate(self, X: Any, *, random_state: Any = 0) -> Metrics:
-        """Every number that spikevae reports of a model, on these stimuli; `random_state` as in :meth:`sample_codes`.
-        """
+        """Every number that spikevae reports of a model on these stimuli; `random_state` as in :meth:`sample_codes`."""
         check_is_fitted(self)
         stimuli = self._check(X, reset=False)
         config, seed = self.config_, drawn_seed(random_state)

@@ -79,8 +79,8 @@ def train_to_file(job: Job, out: Path) -> None:
         checkpoint.unlink(missing_ok=True)
         raise RuntimeError(
             f"training diverged at step {result.frozen_at} of {stack.n_steps}: a loss or gradient was not finite; "
-            "nothing was saved. Scale the stimuli to unit variance, lower the learning rate (--set learning_rate=0.001) or the "
-            "clamp (--set clamp=4)"
+            "nothing was saved. Scale the stimuli to unit variance, lower the learning rate "
+            "(--set learning_rate=0.001) or the clamp (--set clamp=4)"
         )
     extra = {"fit": job.config.model_dump(mode="json"), "data": job.source, "history": result.history}
     save_model(result.model, out, model_arguments(job.config), extra)

@@ -57,7 +57,7 @@ class PatchSet:
         """SHA-256 of the stimuli, training and test."""
         found = hashlib.sha256(repr((self.train.shape, self.test.shape)).encode())
         for part in (self.train, self.test):
-            found.update(np.ascontiguousarray(part, dtype=np.float32))
+            found.update(np.ascontiguousarray(part, dtype=np.float32).data)
         return found.hexdigest()
 
     def __repr__(self) -> str:

@@ -12,7 +12,7 @@ import numpy as np
 
 from ..metrics.convergence import Convergence
 from ..metrics.fields import Metrics
-from ..sweep.store import RunFolder, flags
+from ..sweep.store import REMEDY, RunFolder, flags
 from .families import Family, families_of
 
 MAX_EXAMPLE_VALUES = 1 << 22
@@ -133,10 +133,7 @@ class Run:
                 raise ValueError(f"shape {values.shape}")
             return np.array(values, dtype=np.float32)
         except (ValueError, OSError, EOFError) as error:
-            raise ValueError(
-                f"{path} is not a small float matrix: {error}; delete it and give the sweep's command again: it is made "
-                "again"
-            ) from None
+            raise ValueError(f"{path} is not a small float matrix: {error}; {REMEDY}") from None
 
 
 MAX_SHOWN_FAMILIES = 6

@@ -7,7 +7,6 @@ from typing import Any
 from ..config import Block, FitConfig, SweepConfig, unknown_key_message
 from ..data import DataConfig
 
-
 LISTS = ("hidden", "upper")
 """Fields whose value is itself a list."""
 

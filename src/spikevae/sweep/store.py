@@ -51,7 +51,10 @@ def write_json(path: Path, value: Any) -> None:
     os.replace(scratch, path)
 
 
-def read_json(path: Path, remedy: str = "delete it and give the sweep's command again: it is made again") -> Any:
+REMEDY = "delete it and give the sweep's command again: it is made again"
+
+
+def read_json(path: Path, remedy: str = REMEDY) -> Any:
     """Read a JSON file that may have been written by others; errors end with `remedy`."""
     if path.stat().st_size > MAX_JSON_BYTES:
         raise ValueError(f"{path} has {path.stat().st_size} bytes; at most {MAX_JSON_BYTES} are read; {remedy}")

@@ -221,7 +221,7 @@ class Stack:
     @cached_property
     def data_digest(self) -> str:
         """Of the training stimuli: a checkpoint continues on these alone."""
-        return hashlib.sha256(self.train.cpu().contiguous().numpy()).hexdigest()
+        return hashlib.sha256(self.train.cpu().contiguous().numpy().data).hexdigest()
 
     @property
     def is_recorded(self) -> bool:
