@@ -389,7 +389,7 @@ def basis(side: Side) -> str:
     if switches:
         first = switches[0]
         betas = {start: sorted({c.beta for c in first.cells if c.start == start}) for start in starts_of(first)}
-        where = ", ".join(f"{exact(start)} at β = {', '.join(map(exact, at))}" for start, at in betas.items())
+        where = "; ".join(f"{exact(start)} at β = {', '.join(map(exact, at))}" for start, at in betas.items())
         text += (
             f" The best start changes with β at {len(switches)} of {len(side.findings)} combinations of family and "
             "latent size, so that part of a trend may be a change of start "
