@@ -66,7 +66,6 @@ WRONG = {  # arguments: what the message must name
     "sweep tiny20.toml --recipe papr": "'paper'",
     "sweep tiny20.toml --device tpu": "auto",
     "sweep tiny20.toml --set data.source=folder:nowhere": "nowhere",
-    "sweep tiny20.toml --set indicator=['sigmoid','cubic']": "'indicator'",
     "sweep tiny20.toml --out broken.toml": "broken.toml is a file",
     "sweep tiny20.toml --out broken.toml/run": "broken.toml is a file",
     "train --latent poison": "'poisson'",
@@ -74,8 +73,6 @@ WRONG = {  # arguments: what the message must name
     "train --n-latents many": "--n-latents",
     "train --steps 0": "steps",
     "train --steps 301": "302",
-    "train --set temperature=0.1": "'temperature'",
-    "train --set hidden=[8]": "'hidden'",
     "train --out .": "is a folder",
     "train --out broken.toml/m.spikevae": "broken.toml is a file",
     "train --data bundeld": "'bundled'",
@@ -125,6 +122,22 @@ def test_a_wrong_path_leaves_the_run_folder_free(tmp_path: Path, capsys: pytest.
     assert as_json(capsys, "sweep", grid, "--out", "run", "--no-report")["trained"] == 4
 
 
+def test_settings_that_change_nothing_are_warned_of(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Once, and only where no cell of the whole sweep has a use for them."""
+    grid = tmp_path / "two.toml"
+    grid.write_text(
+        TINY.format(steps=4, n_latents=[2]).partition("[fit]")[0]
+        + "[[blocks]]\nlabel = 'a'\nfit = { steps = 4, n_latents = 2 }\n"
+        + "[[blocks]]\nlabel = 'b'\nfit = { steps = 4, n_latents = 2, estimator = 'monte_carlo', prior = 'learned' }\n"
+    )
+    program = [sys.executable, "-m", "spikevae", "sweep", str(grid), "--no-report"]
+    for settings, n_warnings in ((["temperature=0.1"], 0), (["temperature=0.1", "estimator='exact'"], 1)):
+        given = [part for one in settings for part in ("--set", one)]
+        done = subprocess.run([*program, *given, "--out", f"run{n_warnings}"], capture_output=True, text=True)
+        assert done.returncode == DONE, done.stderr
+        assert done.stderr.count("spikevae: warning: 'temperature' changes nothing") == n_warnings
+
+
 def test_stimuli_of_an_odd_scale_are_warned_of(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """By the command line in a line of its own, without a path of ours."""
     import numpy as np
@@ -142,8 +155,12 @@ def test_other_data_are_prepared_as_those_of_training(capsys: pytest.CaptureFixt
     assert main(shlex.split("train --data array:gone.npy --n-latents 4")) == USAGE
     capsys.readouterr()
     assert as_json(capsys, "evaluate", "model.spikevae", "--data", "synthetic")["stimuli"] == 2500
-    assert main(["evaluate", "model.spikevae", "--data", "synthetic", "--patch", "12"]) == USAGE
-    assert "--patch 8" in capsys.readouterr().err
+    assert main(["evaluate", "model.spikevae", "--patch", "12"]) == USAGE
+    assert "try --patch 8" in capsys.readouterr().err
+    for number, what in (("--patch", "greater than or equal to 2"), ("--n", "100,000,000")):
+        assert main(["evaluate", "model.spikevae", number, "0" if number == "--patch" else "100000000"]) == USAGE
+        error = capsys.readouterr().err
+        assert what in error and "name the data" not in error and "pydantic" not in error
 
 
 def test_a_model_whose_data_are_gone_says_so(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -102,8 +102,6 @@ def test_wrong_width_is_refused(fitted, X):
         ({"prior": "closed_form", "options": {"encoder_bias": False}}, "inflates"),
         ({"latent": "gaussian", "spike_price": 1.0, "prior": "fixed"}, "signed"),
         ({"steps": 3}, "even number.*take 4, or cycles=1"),
-        ({"options": {"indicator": "sigmoid"}}, "'indicator' is for counts that are sampled"),
-        ({"encoder": "mlp", "options": {"inference": "iterative"}}, "'encoder' has no use"),
         ({"likelihood": "bernoulli"}, r"pixels in \[0, 1\]"),
         ({"device": "cuda:x"}, "device"),
     ],
@@ -121,7 +119,23 @@ def test_divergence_is_an_error(X):
         SpikeVAE(n_latents=4, steps=20, beta=3.4e38, random_state=0).fit(X * 1e18)
 
 
-@pytest.mark.parametrize(("scale", "what"), [(100.0, "huge"), (0.01, "silent")])
+@pytest.mark.parametrize(
+    "options", [{"indicator": "sigmoid"}, {"hidden": (8,)}, {"inference": "iterative", "encoder_bias": False}]
+)
+def test_options_that_change_nothing_are_warned_of(X, options):
+    with pytest.warns(UserWarning, match=rf"'{list(options)[-1]}' changes nothing"):
+        SpikeVAE(n_latents=4, steps=2, random_state=0, options=options).fit(X)
+
+
+def test_what_the_recipe_says_itself_is_no_option(X):
+    """Warnings are errors here."""
+    options = {"indicator": "sigmoid", "estimator": "auto", "batch_size": 50}
+    SpikeVAE(
+        n_latents=4, steps=2, recipe="paper", random_state=0, batch_size=options.pop("batch_size"), options=options
+    ).fit(X)
+
+
+@pytest.mark.parametrize(("scale", "what"), [(100.0, "huge"), (0.01, "little of them")])
 def test_stimuli_of_an_odd_scale_are_warned_of(X, scale, what):
     with pytest.warns(UserWarning, match=rf"times the standard deviation of the pixel noise.*{what}"):
         SpikeVAE(n_latents=4, steps=2, random_state=0).fit(scale * X)

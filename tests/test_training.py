@@ -1,9 +1,12 @@
 """The stack equals its fits alone, resumes to the bit, guards each fit, and follows the published schedules."""
 
+import json
 import math
+import threading
 
 import pytest
 import torch
+from safetensors.torch import save_file
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from spikevae.config import FitConfig
@@ -67,6 +70,15 @@ ITERATIVE = {
     for latent in ("poisson", "gaussian", "rectified_gaussian", "bernoulli")
     for guard in (False, True)
 }
+OTHERS = {
+    "hierarchical": {"upper": (4,)},
+    "natural gradient": {"inference": "iterative", "guard": False, "learning": "natural_gradient", "optimizer": "sgd"},
+    "sampled iterative": {"inference": "iterative", "dynamics": "sampled", "inference_steps": 3},
+    "iterative, mlp": {"inference": "iterative", "decoder": "mlp", "hidden": (12,), "inference_steps": 3},
+    "gumbel": {"estimator": "monte_carlo", "indicator": "gumbel"},
+    "sigmoid": {"estimator": "monte_carlo", "indicator": "sigmoid"},
+    "bernoulli pixels": {"decoder": "mlp", "likelihood": "bernoulli", "hidden": (12,)},
+}
 NOT_RECORDED = {"law conway_maxwell_poisson", "law gaussian_softplus", "iterative rectified_gaussian"} | {
     name for name in ITERATIVE if "guarded" in name
 }
@@ -74,9 +86,9 @@ NOT_RECORDED = {"law conway_maxwell_poisson", "law gaussian_softplus", "iterativ
 
 
 @pytest.mark.parametrize("n_fits", [1, 3])
-@pytest.mark.parametrize("variant", [*VARIANTS, *ITERATIVE])
+@pytest.mark.parametrize("variant", [*VARIANTS, *ITERATIVE, *OTHERS])
 def test_recorded_steps_are_the_same_to_the_bit(stimuli, variant, n_fits, monkeypatch):
-    configs = [fit(**{**VARIANTS, **ITERATIVE}[variant], beta=b) for b in (0.1, 1.0, 4.0)[:n_fits]]
+    configs = [fit(**{**VARIANTS, **ITERATIVE, **OTHERS}[variant], beta=b) for b in (0.1, 1.0, 4.0)[:n_fits]]
     states = []
     for after in (3, 1000):
         monkeypatch.setattr(recorded, "AFTER", after)
@@ -88,6 +100,46 @@ def test_recorded_steps_are_the_same_to_the_bit(stimuli, variant, n_fits, monkey
             assert stack.is_recorded == (variant not in NOT_RECORDED)
     for name, value in states[0].items():
         assert torch.equal(value.nan_to_num(), states[1][name].nan_to_num()), name
+
+
+@pytest.mark.parametrize("stop", [2, 3, 4, 5, 17])
+def test_resume_across_the_start_of_recording_is_exact(stimuli, tmp_path, stop, monkeypatch):
+    """A recording is made at step 3, checked at step 4, and run from step 5 on."""
+    monkeypatch.setattr(recorded, "AFTER", 3)
+    monkeypatch.setattr(recorded, "WORTH", 0)
+    whole = Stack([fit()], stimuli, SHAPE)
+    train(whole)
+    first, second = (Stack([fit()], stimuli, SHAPE) for _ in range(2))
+    train(first, until=stop)
+    checkpoint.save(first, tmp_path / "c.safetensors")
+    train(second, checkpoint_path=tmp_path / "c.safetensors")
+    assert whole.is_recorded and second.is_recorded
+    for name, value in whole.state().items():
+        assert torch.equal(second.state()[name], value), name
+
+
+def test_what_is_nearly_done_is_not_recorded(stimuli, tmp_path, monkeypatch):
+    monkeypatch.setattr(recorded, "AFTER", 3)
+    monkeypatch.setattr(recorded, "WORTH", 20)
+    first, second = (Stack([fit()], stimuli, SHAPE) for _ in range(2))
+    train(first, until=20)
+    checkpoint.save(first, tmp_path / "c.safetensors")
+    train(second, checkpoint_path=tmp_path / "c.safetensors")
+    assert first.is_recorded and not second.is_recorded
+
+
+def test_recordings_in_threads_leave_torch_as_it_was(stimuli, monkeypatch):
+    monkeypatch.setattr(recorded, "AFTER", 3)
+    monkeypatch.setattr(recorded, "WORTH", 0)
+    before = torch.nn.Module.__call__, torch.nn.Module.__getattr__
+    stacks = [Stack([fit(seed=i, encoder="mlp")], stimuli, SHAPE) for i in range(6)]
+    threads = [threading.Thread(target=train, args=(stack,)) for stack in stacks]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert (torch.nn.Module.__call__, torch.nn.Module.__getattr__) == before
+    assert all(stack.is_recorded for stack in stacks)
 
 
 def test_what_depends_on_more_than_its_arguments_is_not_recorded(monkeypatch):
@@ -125,6 +177,13 @@ def test_training_lowers_the_objective(stimuli, variant):
     train(stack)
     history = stack.result(0).history["objective"]
     assert history[-1] < 0.8 * history[0]
+
+
+@pytest.mark.parametrize("given", [{"beta": 0.0}, {"beta": 1e-8}, {"init": "random", "start": 5.0}], ids=str)
+def test_log_rates_far_above_the_clamp_do_not_stop_a_fit(stimuli, given):
+    stack = Stack([fit(steps=100, **given)], 20 * stimuli, SHAPE)
+    train(stack)
+    assert stack.result(0).status != DIVERGED
 
 
 @pytest.mark.parametrize("stop", [1, 7, 23, 39])
@@ -166,9 +225,33 @@ def test_checkpoints_of_others_are_refused(stimuli, tmp_path):
         checkpoint.load(Stack([fit(beta=2.0)], stimuli, SHAPE), path)
     with pytest.raises(ValueError, match="other fits or other data"):
         checkpoint.load(Stack([fit()], stimuli.flip(0), SHAPE), path)
+    for other in ({"shape": (1, 2, 8)}, {"window": 3}):
+        with pytest.raises(ValueError, match="other fits or other data"):
+            checkpoint.load(Stack([fit()], stimuli, **{"shape": SHAPE, **other}), path)
     path.write_bytes(path.read_bytes()[:200])
     with pytest.raises(ValueError, match=r"c\.safetensors is damaged.*delete it"):
         checkpoint.load(Stack([fit()], stimuli, SHAPE), path)
+
+
+def test_checkpoints_of_earlier_versions_are_read(stimuli, tmp_path):
+    """They said less of the data."""
+    path, stack = tmp_path / "c.safetensors", Stack([fit()], stimuli, SHAPE)
+    train(stack, until=7)
+    said = {"fits": [fit().model_dump(mode="json")], "train": [300, 16], "dtype": "torch.float32"}
+    save_file(stack.state(), path, metadata={"format": checkpoint.FORMAT, "fits": json.dumps(said, sort_keys=True)})
+    again = Stack([fit()], stimuli, SHAPE)
+    checkpoint.load(again, path)
+    assert again.step_number == 7
+
+
+def test_a_state_that_does_not_fit_changes_nothing(stimuli):
+    stack = Stack([fit()], stimuli, SHAPE)
+    state = Stack([fit(seed=1)], stimuli, SHAPE).state()
+    del state["ledger/windows"]
+    before = stack.state()
+    with pytest.raises(ValueError, match="ledger/windows"):
+        stack.load_state(state)
+    assert all(torch.equal(value, before[name]) for name, value in stack.state().items())
 
 
 def test_a_fit_that_diverges_leaves_the_others_alone(stimuli):

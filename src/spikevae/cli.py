@@ -56,7 +56,7 @@ def checking_input() -> Iterator[None]:
 
         text = readable(error, error.title) if isinstance(error, ValidationError) else str(error)
         raise UsageError(text) from None
-    except (FileNotFoundError, NotADirectoryError) as error:
+    except (FileNotFoundError, NotADirectoryError, PermissionError) as error:
         raise UsageError(str(error)) from None
 
 
@@ -115,7 +115,8 @@ def sweep(
     recipe
         Use the values of this recipe in every cell: default, paper or fond (published configurations).
     set_
-        KEY=VALUE in place of what the sweep says; VALUE in TOML, a list makes it part of the grid; data.KEY for data.
+        KEY=VALUE in place of what the sweep says; VALUE in TOML, a list (of lists for hidden and upper) makes it part
+        of the grid; data.KEY for data.
     seed
         Added to every cell's seed and to the seed of the data.
     jobs
@@ -257,7 +258,7 @@ def evaluate(
     patch
         Patch size in pixels; by default the model's.
     n
-        Number of patches.
+        Number of training patches that the test patches go with; by default that of training, of other data theirs.
     seed
         Seed of the patches and of the sampled codes; by default that of the training data.
     """
@@ -509,8 +510,11 @@ def data(
 
         if figure is not None:
             check_out(figure, folder=False)
-            if figure.suffix.lower() not in (".png", ".svg", ".pdf"):
-                raise ValueError(f"--figure {figure}: the name must end in .png, .svg or .pdf")
+            from matplotlib.figure import Figure
+
+            kinds = Figure().canvas.get_supported_filetypes()
+            if figure.suffix.lower().removeprefix(".") not in kinds:
+                raise ValueError(f"--figure {figure}: the name must end in one of .{', .'.join(sorted(kinds))}")
         config = DataConfig(source=source, patch=patch, n=n, seed=seed)
         patches = load_config(config)
         if figure is not None:

@@ -45,7 +45,7 @@ class SpikeVAE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator)
         values of everything not given.
     steps : int or None
         Optimiser steps; None: the recipe's (1,000 for linear Poisson fits and 3,000 for others; the published 3,000
-        epochs for "paper").
+        and 300 epochs for "paper" and "fond").
     batch_size, start, encoder, decoder, prior, likelihood, noise_variance, learning_rate
         As the fields of :class:`spikevae.config.FitConfig`; None: the recipe's value.
     options : dict or None
@@ -162,7 +162,7 @@ class SpikeVAE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator)
             **given,
             **(self.options or {}),
         )
-        FitConfig.refuse_unused([config], (*given, *(self.options or {})))
+        FitConfig.warn_unused([config], (*given, *(self.options or {})))
         return config
 
     def _check(self, X: Any, *, reset: bool) -> torch.Tensor:
@@ -183,6 +183,11 @@ class SpikeVAE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator)
         ------
         ValueError
             For NaN, infinity, empty input or settings that do not go together; and where training diverged.
+
+        Warns
+        -----
+        UserWarning
+            Where stimuli are far larger or smaller than the noise of the pixels, or an option changes nothing.
         """
         config = self._config(drawn_seed(self.random_state))
         stimuli = self._check(X, reset=True)

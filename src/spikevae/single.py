@@ -1,6 +1,5 @@
 """One model from the command line: train it into a file, evaluate a file."""
 
-import math
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -47,7 +46,7 @@ def prepare(
         Saying what to mend.
     """
     config = FitConfig.from_recipe(recipe, **settings)
-    FitConfig.refuse_unused([config], settings)
+    FitConfig.warn_unused([config], settings)
     arguments: dict[str, Any] = {"source": source, "seed": seed, "patch": patch, "n": n}
     arguments = {key: value for key, value in arguments.items() if value is not None}
     data = load(**arguments)
@@ -98,7 +97,7 @@ def load_for(path: Path, source: str | None, *, patch: int | None, n: int | None
     model, extra = read_model(path)
     arguments: dict[str, Any] = dict(extra.get("data") or {})
     trained_on = arguments.get("source")
-    if source not in (None, trained_on):  # its preparation is that of training; how many there are is its own affair
+    if source not in (None, trained_on):  # prepared as was asked for in training; how many there are is its own affair
         arguments = {key: value for key, value in arguments.items() if key not in SIZES} | {"source": source}
     arguments |= {key: value for key, value in {"patch": patch, "n": n, "seed": seed}.items() if value is not None}
     if "source" not in arguments:
@@ -106,15 +105,15 @@ def load_for(path: Path, source: str | None, *, patch: int | None, n: int | None
     try:
         data = load(**arguments)
     except (ValueError, FileNotFoundError) as error:
-        if source is None:
+        if source is None and (patch, n, seed) == (None, None, None):
             raise ValueError(f"{path} was trained on {trained_on!r}: {error}; name the data with --data") from None
         raise
     if data.test.shape[1] != model.n_features:
-        side = math.isqrt(model.n_features)
-        wish = f"--patch {side}" if side**2 == model.n_features else "other data"
+        square = len(model.shape) == len(data.shape) == 3 and model.shape[1] == model.shape[2]
+        wish = f"; try --patch {model.shape[1]}" if square else ""
         raise ValueError(
             f"{path} takes stimuli of {model.n_features} pixels, shape {model.shape}, but {data.name} has "
-            f"{data.test.shape[1]}, shape {data.shape}; try {wish}"
+            f"{data.test.shape[1]}, shape {data.shape}{wish}"
         )
     return data
 

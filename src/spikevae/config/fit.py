@@ -3,6 +3,7 @@
 import hashlib
 import json
 import math
+import warnings
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Literal, Self
 
@@ -316,6 +317,11 @@ class FitConfig(FrozenConfig):
         return sampled or not self.exact
 
     @property
+    def softens(self) -> bool:
+        """Whether these random codes are counts, softened at the temperature of the step."""
+        return self.draws and get_code(self.latent).is_count
+
+    @property
     def steps_in_graph(self) -> int:
         """Times that a training step goes through the code."""
         return self.inference_steps * self.inner_steps if self.inference == "iterative" else 1
@@ -370,9 +376,9 @@ class FitConfig(FrozenConfig):
 
     @property
     def unused(self) -> set[str]:
-        """Fields that change nothing in this fit."""
+        """Fields that change nothing in this fit; those by which users mean something else, not all there are."""
         found = set()
-        if not (self.draws and get_code(self.latent).is_count):
+        if not self.softens:
             found |= {"indicator", "temperature_start", "temperature", "temperature_anneal"}
         if self.inference == "iterative":
             found |= {"encoder", "encoder_bias", "encoder_lr_factor"}
@@ -380,12 +386,11 @@ class FitConfig(FrozenConfig):
         return found if networks - {"linear"} else found | {"hidden"}
 
     @staticmethod
-    def refuse_unused(fits: Sequence["FitConfig"], given: Iterable[str]) -> None:
-        """Raise ValueError where one of the fields in `given`, set to what is not its default, changes none of these
-        fits."""
+    def warn_unused(fits: Sequence["FitConfig"], given: Iterable[str]) -> None:
+        """Warn of fields in `given` that are set to what is not the recipe's value and change none of these fits."""
         for name in given:
             if all(name in fit.unused for fit in fits) and any(getattr(fit, name) != fit._own(name) for fit in fits):
-                raise ValueError(f"{name!r} {UNUSED[name]}; leave it out")
+                warnings.warn(f"{name!r} changes nothing: {UNUSED[name]}", stacklevel=3)
 
     def _own(self, name: str) -> Any:
         """The recipe's value of a field."""
@@ -446,12 +451,12 @@ class FitConfig(FrozenConfig):
 
 LIMIT_FIELDS = ("inference", "init", "latent", "encoder", "decoder", "encoder_bias", "decoder_bias", "likelihood")
 
-RELAXED = "is for counts that are sampled in training: set estimator='monte_carlo' and a latent of counts"
-NO_ENCODER = "has no use with inference='iterative', which takes no encoder"
+RELAXED = "it is for counts that are sampled in training, here no counts are (estimator, latent, dynamics)"
+NO_ENCODER = "iterative inference takes no encoder"
 UNUSED = {
     **dict.fromkeys(("indicator", "temperature_start", "temperature", "temperature_anneal"), RELAXED),
     **dict.fromkeys(("encoder", "encoder_bias", "encoder_lr_factor"), NO_ENCODER),
-    "hidden": "is for mlp and conv networks: set encoder or decoder",
+    "hidden": "it is for mlp and conv networks, here all are linear (encoder, decoder)",
 }
 """Why a field may change nothing."""
 

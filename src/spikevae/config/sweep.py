@@ -38,10 +38,6 @@ class Block(FrozenConfig):
             given = {**self.fit, **dict(zip(self.grid, values))}
             recipe = given.pop("recipe", "default")
             cells.append(FitConfig.from_recipe(recipe, **given))
-        try:
-            FitConfig.refuse_unused(cells, (*self.fit, *self.grid))
-        except ValueError as error:
-            raise ValueError(f"block {self.label!r}: {error}") from None
         return cells
 
 

@@ -26,9 +26,8 @@ def opaque(function: Function, argument: Tensor) -> tuple[Tensor, ...]:
         return function(argument)
     with disable_proxy_modes_tracing():
         with unset_fake_temporarily():
-            zeros = torch.zeros(argument.shape, dtype=argument.dtype, device=argument.device)
-            outputs = function(zeros)
-        stand_ins = tuple(torch.empty(x.shape, dtype=x.dtype, device=x.device) for x in outputs)
+            outputs = function(_like(argument).zero_())
+        stand_ins = tuple(map(_like, outputs))
 
     def call_again(argument: Tensor) -> tuple[Tensor, ...]:
         return function(argument)
@@ -37,3 +36,8 @@ def opaque(function: Function, argument: Tensor) -> tuple[Tensor, ...]:
     call = tracer.create_proxy("call_function", call_again, (tracer.unwrap_proxy(argument),), {})
     tracked: Any = track_tensor_tree(stand_ins, call, constant=None, tracer=tracer)
     return tracked
+
+
+def _like(x: Tensor) -> Tensor:
+    """A tensor of this layout."""
+    return torch.empty_strided(x.shape, x.stride(), dtype=x.dtype, device=x.device)

@@ -17,7 +17,7 @@ RESIDUAL_LIMIT = 10.0
 """Soft upper bound of the residual log-rate where bounds are asked for, as published."""
 
 _FAR_ABOVE = 80.0
-"""Where the soft bound of a residual has long become flat, and e^x is still finite in float32."""
+"""So far above a soft bound it has long become flat, and e^x is still finite in float32."""
 
 _NEAR_ZERO = 0.02
 """Below this |x| the differences 1 + e^x (x - 1) and e^x - 1 - x are summed as series. Outside it they lose
@@ -104,7 +104,8 @@ class _Units(torch.autograd.Function):
             log_rate = raw + row if residual else raw.view_as(raw)
             rate = log_rate.exp()
         elif not residual:
-            log_rate = raw - torch.exp(raw - limit).log1p_()
+            log_rate = raw.clamp_max(limit + _FAR_ABOVE)
+            log_rate = log_rate.sub_(torch.exp(log_rate - limit).log1p_())
             rate = log_rate.exp()
         else:
             bounded = raw.clamp_max(_FAR_ABOVE)

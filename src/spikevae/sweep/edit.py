@@ -47,8 +47,8 @@ def edited(
         Put in the place of every block's recipe; what the recipe sets then replaces what the blocks say of it, save
         for the axes of the grid.
     settings
-        KEY=VALUE: a list of values becomes an axis of every block's grid, a single value is fixed in every block;
-        `data.KEY` changes the data.
+        KEY=VALUE: a list of values (of lists for `hidden` and `upper`) becomes an axis of every block's grid, a single
+        value is fixed in every block; `data.KEY` changes the data.
     seed
         Added to every seed.
 

@@ -3,6 +3,7 @@
 import os
 import tempfile
 import time
+import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
@@ -11,7 +12,7 @@ from typing import Any, Self
 
 import torch
 
-from ..config import SweepConfig
+from ..config import FitConfig, SweepConfig
 from ..data import PatchSet, load_config
 from ..estimator import resolve_device
 from ..progress import Report, show_progress
@@ -91,16 +92,17 @@ class Sweep:
         ------
         ValueError, FileNotFoundError
             Where `out` holds another sweep (the difference is shown) or other files, where the data cannot be loaded,
-            or are not those that the cells in `out` were trained on.
+            or are not those that the results in `out` come from.
         """
         folder = RunFolder(out)
         folder.check(self.config)
-        if self._todo(folder) or not folder.has_data_record:
+        if self._todo(folder):
             stored = folder.read_data_record().get("digest")
-            if stored not in (None, self.data.digest):
+            if stored not in (None, self.data.digest) and folder.has_results:
                 raise ValueError(
-                    f"{out} was begun with other stimuli: what {self.config.data.source!r} holds has changed since. "
-                    "Put the former files back, or run the sweep into another folder"
+                    f"{out} was begun with other stimuli: what {self.config.data.source!r} holds has changed since, or "
+                    "other versions of packages prepare it otherwise (config.json lists those of the run). Put the "
+                    "former files or versions back, run the sweep into another folder, or delete this one"
                 )
 
     def _todo(self, folder: RunFolder) -> list[Cell]:
@@ -146,8 +148,8 @@ class Sweep:
             self.check(out)
             folder.begin(self.config)
             todo = self._todo(folder)
-            if not folder.has_data_record:
-                folder.keep_data_record(self.data, evenly_spaced(self.data.test, N_EXAMPLES).numpy())
+            if todo or not folder.has_data_record:
+                self._keep_data_record(folder, needed=bool(todo))
             if todo:
                 self._train(folder, device, n_jobs or os.cpu_count() or 1, report)
         folder.write_table()
@@ -155,9 +157,23 @@ class Sweep:
         folder.log("done", trained=len(todo), seconds=seconds)
         return SweepResult(folder.path, len(self.cells), len(todo), seconds)
 
+    def _keep_data_record(self, folder: RunFolder, *, needed: bool) -> None:
+        """Write what the report says of the stimuli and shows of them, where it is not there."""
+        try:
+            data = self.data
+        except (ValueError, OSError) as error:
+            if needed:
+                raise
+            warnings.warn(f"the report shows no stimuli, they cannot be loaded: {error}", stacklevel=3)
+            return
+        if needed or folder.read_data_record().get("digest") in (None, data.digest):
+            folder.keep_data_record(data, evenly_spaced(data.test, N_EXAMPLES).numpy())
+
     def _train(self, folder: RunFolder, device: str, n_jobs: int, report: Report) -> None:
         data = self.data
-        for config in {cell.config.noise_variance: cell.config for cell in self.cells}.values():
+        configs = [cell.config for cell in self.cells]
+        FitConfig.warn_unused(configs, {name for block in self.config.blocks for name in (*block.fit, *block.grid)})
+        for config in {(config.likelihood, config.noise_variance): config for config in configs}.values():
             warn_of_scale(config, torch.from_numpy(data.train))
         plans = plan_stacks(self.cells, len(data.train), data.shape)
         pending = [plan for plan in plans if not all(folder.is_done(cell) for cell in plan.cells)]

@@ -72,7 +72,8 @@ def train_stack(
         at_half=lambda stack: write_json(half_path, fit_objectives(stack)),
         on_steps=lambda steps: advance(plan.work * steps / stack.n_steps, text),
     )
-    halves = read_json(half_path) if half_path.exists() else [None] * len(stack)
+    lost = "delete it: its cells then lack their objective at half the budget"
+    halves = read_json(half_path, lost) if half_path.exists() else [None] * len(stack)
     seconds = time.monotonic() - began
     source = folder.sweep().data.model_dump(mode="json")
     for index, (cell, half, last) in enumerate(zip(plan.cells, halves, fit_objectives(stack), strict=True)):

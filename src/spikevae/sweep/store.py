@@ -12,11 +12,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from pydantic import ValidationError
 
-from ..config import FitConfig, SweepConfig
+from ..config import FitConfig, SweepConfig, readable
 from ..data import PatchSet
 from ..metrics.convergence import Convergence, flag_groups
-from ..models.codes import get_code
 from ..models.files import load_model
 from .grid import Cell, cells_of
 
@@ -165,6 +165,11 @@ class RunFolder:
         """Whether the folder says what stimuli it was begun with and keeps a few of them for the report."""
         return (self.path / "data.json").is_file() and (self.path / "examples.npy").is_file()
 
+    @property
+    def has_results(self) -> bool:
+        """Whether something was trained here."""
+        return any(any((self.path / name).glob("*")) for name in ("cells", "checkpoints"))
+
     def read_data_record(self) -> dict[str, Any]:
         """Sizes, digest, description and preparation of the stimuli; empty where there is no record."""
         path = self.path / "data.json"
@@ -188,7 +193,7 @@ class RunFolder:
         write_json(self.cell_path(cell.id), {**head, **result})
 
     def read_cells(self) -> list[dict[str, Any]]:
-        """Results of the finished cells in the order of the sweep, with their convergence flags."""
+        """Results of the finished cells in the order of the sweep."""
         cells = []
         for entry in self.read_config()["cells"]:
             path = self.cell_path(str(entry["id"]))
@@ -231,7 +236,9 @@ class RunFolder:
 
         path = self.path / "cells.parquet"
         scratch = path.with_name("cells.parquet.tmp")
-        rows = [{k: float("nan") if v is None and k not in TEXT else v for k, v in row.items()} for row in self.rows()]
+        rows = self.rows()
+        names = dict.fromkeys(name for row in rows for name in row)
+        rows = [{n: math.nan if row.get(n) is None and n not in TEXT else row.get(n) for n in names} for row in rows]
         if not rows:
             raise ValueError(f"{self.path} has no finished cell yet")
         pq.write_table(pa.Table.from_pylist(rows), scratch)
@@ -257,7 +264,8 @@ CELL_PARTS: dict[str, Any] = {
     "id": str, "block": str, "config": dict, "metrics": dict, "objective": NUMBER, "fit_objective": NUMBER,
     "fit_objective_half": NUMBER, "diverged": bool, "steps_done": int,
 }  # fmt: skip
-CONFIG_PARTS: dict[str, Any] = {"latent": str, "n_latents": int, "beta": int | float, "seed": int, "start": int | float}
+NEEDED = ("latent", "n_latents", "beta", "seed", "start")
+OPTIONAL_PARTS = ("units", "code_histogram", "history")
 
 
 def _check_cell(cell: Any, cell_id: str, path: Path) -> None:
@@ -266,9 +274,16 @@ def _check_cell(cell: Any, cell_id: str, path: Path) -> None:
         _check_parts(cell, CELL_PARTS)
         if cell["id"] != cell_id:
             raise ValueError(f"its id is {cell['id']!r}")
-        _check_parts(cell["config"], CONFIG_PARTS)
-        get_code(cell["config"]["latent"])
+        given = cell["config"]
+        full = FitConfig.model_validate(given).model_dump(
+            mode="json"
+        )  # reads "1" as a number, which the table does not
+        kinds: dict[type, Any] = {str: str, bool: bool, int: NUMBER, float: NUMBER}
+        _check_parts(given, {name: kinds.get(type(full[name]), object) for name in (*NEEDED, *given)})
+        _check_parts(cell, {name: dict for name in OPTIONAL_PARTS if cell.get(name) is not None})
         _check_parts(cell["metrics"], dict.fromkeys(cell["metrics"], NUMBER))
+    except ValidationError as error:
+        raise ValueError(f"{readable(error, str(path))}; {AGAIN}") from None
     except ValueError as error:
         raise ValueError(f"{path} is no sound cell file: {error}; {AGAIN}") from None
 

@@ -3,6 +3,7 @@
 import json
 import os
 from pathlib import Path
+from typing import Any
 
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
@@ -12,23 +13,28 @@ from .stack import Stack
 FORMAT = "spikevae checkpoint 1"
 
 
-def _fingerprint(stack: Stack) -> str:
-    return json.dumps(
-        {
-            "fits": [config.model_dump(mode="json") for config in stack.configs],
-            "train": [*stack.train.shape],
-            "stimuli": stack.data_digest,
-            "dtype": str(stack.train.dtype),
-        },
-        sort_keys=True,
-    )
+def _fingerprint(stack: Stack) -> dict[str, Any]:
+    return {
+        "fits": [config.model_dump(mode="json") for config in stack.configs],
+        "train": [*stack.train.shape],
+        "stimuli": stack.data_digest,
+        "shape": [*stack.shape],
+        "window": stack.window,
+        "dtype": str(stack.train.dtype),
+    }
+
+
+def _belongs(stored: str, stack: Stack) -> bool:
+    """Whether what a checkpoint says of its fits and data is true of this stack; earlier versions said less."""
+    said, ours = json.loads(stored), _fingerprint(stack)
+    return isinstance(said, dict) and {"fits", "train"} <= set(said) and all(ours.get(k) == v for k, v in said.items())
 
 
 def save(stack: Stack, path: Path) -> None:
     """Write the state of a stack; a crash leaves either the old file or the new one."""
     path.parent.mkdir(parents=True, exist_ok=True)
     scratch = path.with_name(f"{path.name}.{os.getpid()}.tmp")
-    save_file(stack.state(), scratch, metadata={"format": FORMAT, "fits": _fingerprint(stack)})
+    save_file(stack.state(), scratch, metadata={"format": FORMAT, "fits": json.dumps(_fingerprint(stack))})
     with open(scratch, "rb") as handle:
         os.fsync(handle.fileno())
     os.replace(scratch, path)
@@ -47,10 +53,10 @@ def load(stack: Stack, path: Path) -> None:
             metadata = file.metadata() or {}
             if metadata.get("format") != FORMAT:
                 raise ValueError(f"{path} is not a {FORMAT!r} file; delete it to train from the start")
-            if metadata.get("fits") != _fingerprint(stack):
+            if not _belongs(metadata.get("fits", ""), stack):
                 raise ValueError(f"{path} belongs to other fits or other data; delete it to train from the start")
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-    except SafetensorError as error:
+    except (SafetensorError, json.JSONDecodeError) as error:
         raise ValueError(f"{path} is damaged ({error}); delete it to train from the start") from None
     try:
         stack.load_state(tensors)

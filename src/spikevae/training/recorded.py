@@ -5,15 +5,21 @@ takes longer than the computing. A recording keeps the operations of one call, t
 and runs them on other tensors of the same shapes: the same numbers to the bit, without the deciding.
 """
 
+import threading
 from collections.abc import Callable
 from contextlib import suppress
 from typing import Any
 
+import torch
+from torch import Tensor
 from torch.fx.experimental.proxy_tensor import make_fx
 from torch.utils._pytree import tree_leaves
 
-AFTER, WORTH = 20, 300
-"""Calls before one is recorded, and how many must be left: a recording takes the time that a hundred replays save."""
+AFTER, WORTH = 20, 500
+"""Calls before one is recorded, and how many must be left: a recording takes the time that 100 to 450 replays save."""
+
+ONE_AT_A_TIME = threading.Lock()
+"""While it records, torch changes how modules are called in the whole process."""
 
 
 class Recorded:
@@ -29,7 +35,7 @@ class Recorded:
         Of tensors in lists, tuples and dictionaries, to the same. It may differentiate inside; what it returns carries
         no gradient. Shapes, types and devices are the same at every call.
     n_calls
-        Calls to expect.
+        Calls to expect; may be set anew.
 
     Examples
     --------
@@ -53,20 +59,37 @@ class Recorded:
         result = self.function(*arguments)
         self._n_calls += 1
         if self._operations is not None:
-            self.is_recorded = _identical(result, self._operations(*arguments))
+            self.is_recorded = self._replays(arguments, result)
             self._operations = self._operations if self.is_recorded else None
         elif self._n_calls == AFTER and self.n_calls - AFTER >= WORTH:
             with suppress(Exception):  # were the function wrong by itself, the call above would have failed
-                self._operations = make_fx(
-                    lambda *tensors: self.function(*tensors), tracing_mode="fake", _allow_non_fake_inputs=True
-                )(*arguments)
+                self._operations = self._record(arguments)
         return result
 
+    def _record(self, arguments: tuple[Any, ...]) -> Callable[..., Any]:
+        with ONE_AT_A_TIME:
+            recording = make_fx(
+                lambda *tensors: self.function(*tensors), tracing_mode="fake", _allow_non_fake_inputs=True
+            )(*arguments)
+        for node in recording.graph.nodes:
+            if node.target is torch.ops.aten.detach.default:  # nothing is differentiated any more
+                node.replace_all_uses_with(node.args[0])
+                recording.graph.erase_node(node)
+        recording.recompile()
+        return recording
 
-def _identical(first: Any, second: Any) -> bool:
-    """Whether two results are the same in structure and in every bit, save for which NaN is which."""
-    ours, theirs = tree_leaves(first), tree_leaves(second)
-    return len(ours) == len(theirs) and all(
-        a is b if a is None or b is None else a.shape == b.shape and bool(((a == b) | (a.isnan() & b.isnan())).all())
-        for a, b in zip(ours, theirs)
-    )
+    def _replays(self, arguments: tuple[Any, ...], result: Any) -> bool:
+        """Whether the recording gives this result."""
+        assert self._operations is not None
+        with suppress(Exception):
+            ours, theirs = tree_leaves(result), tree_leaves(self._operations(*arguments))
+            return len(ours) == len(theirs) and all(map(_identical, ours, theirs))
+        return False
+
+
+def _identical(a: Tensor | None, b: Tensor | None) -> bool:
+    """Whether two tensors are the same in layout and in every number."""
+    if a is None or b is None:
+        return a is b
+    alike = (a.shape, a.stride(), a.dtype, a.device) == (b.shape, b.stride(), b.dtype, b.device)
+    return alike and bool(((a == b) | (a.isnan() & b.isnan())).all())

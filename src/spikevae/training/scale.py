@@ -25,7 +25,7 @@ def scale_note(config: FitConfig, train: Tensor) -> str:
     ratio = size / float(config.noise_variance) ** 0.5
     if not size > 0 or LOWEST <= ratio <= HIGHEST:
         return ""
-    follows = "the code will be silent" if ratio < 1 else "firing rates will be huge, or training diverge"
+    follows = "little of them will be coded" if ratio < 1 else "codes will be huge, or training diverge"
     return (
         f"the stimuli have root mean square {size:.3g}, {ratio:.3g} times the standard deviation of the pixel noise: "
         f"{follows}. Scale them to unit variance, or set noise_variance"

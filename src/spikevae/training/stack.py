@@ -185,7 +185,7 @@ class Stack:
         k = self.config.n_latents if self.config.solves_decoder else 0
         self.second = self.train.new_zeros(n, k, k)
         self.cross = self.train.new_zeros(n, k, self.train.shape[1])
-        self._steady_from = math.ceil(self.config.temperature_anneal * self.n_steps) if self.config.draws else 0
+        self._steady_from = math.ceil(self.config.temperature_anneal * self.n_steps) if self.config.softens else 0
         self._gradients = Recorded(self._fresh_gradients, self.n_steps - self._steady_from)
         self._optimal_prior = Recorded(self._mixed_prior, self.n_steps)
 
@@ -423,7 +423,8 @@ class Stack:
         """
         own = self.state()
         for name, value in own.items():
-            if name != "ledger/windows" and (name not in tensors or tensors[name].shape != value.shape):
+            first = 1 if name == "ledger/windows" else 0  # as many as were closed
+            if name not in tensors or tensors[name].shape[first:] != value.shape[first:]:
                 found = tuple(tensors[name].shape) if name in tensors else "nothing"
                 raise ValueError(f"checkpoint does not fit: {name} should be {tuple(value.shape)}, found {found}")
         for name, p in self.params.items():
@@ -440,6 +441,8 @@ class Stack:
             setattr(self, name, tensors[f"ledger/{name}"].to(self.device).clone())
         self.windows = list(tensors["ledger/windows"])
         self.step_number = int(tensors["ledger/step"])
+        self._gradients.n_calls = self.n_steps - max(self.step_number, self._steady_from)
+        self._optimal_prior.n_calls = self.n_steps - self.step_number
         self.finished = self.step_number >= self.n_steps or bool((self.status != RUNNING).all())
 
 
