@@ -22,6 +22,22 @@ class FrozenConfig(BaseModel):
         return given
 
 
+def plain(given: Any) -> Any:
+    """The same of Python's own types: numbers and arrays of NumPy become numbers and lists.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> plain({"beta": np.float64(0.5), "n_latents": np.arange(2)})
+    {'beta': 0.5, 'n_latents': [0, 1]}
+    """
+    if isinstance(given, Mapping):
+        return {key: plain(value) for key, value in given.items()}
+    if isinstance(given, list | tuple):
+        return [plain(value) for value in given]
+    return given.tolist() if hasattr(given, "tolist") else given
+
+
 def unknown_key_message(key: str, known: Mapping[str, Any] | set[str] | list[str]) -> str:
     """Say which key is unknown and which valid one is nearest to it."""
     near = difflib.get_close_matches(key, list(known), n=1, cutoff=0.5)

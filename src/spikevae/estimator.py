@@ -19,6 +19,7 @@ from .models._model import LatentModel
 from .models.coded import Coder
 from .models.files import load_model as load_model_file
 from .models.files import save_model
+from .models.hierarchical import HierarchicalVAE
 from .progress import show_progress
 from .training import Stack, train, warn_of_scale
 from .training.schedules import generator
@@ -64,7 +65,8 @@ class SpikeVAE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator)
     components_ : ndarray (K, D)
         Dictionary; only where the decoder is linear.
     prior_rates_ : ndarray (K,)
-        Prior firing rates, spikes per unit per stimulus; only for laws with a firing rate.
+        Prior firing rates, spikes per unit per stimulus; only for laws with a firing rate, and not for layers, whose
+        priors depend on the codes above.
     history_ : dict
         step, objective, distortion, kl, spikes over training.
     config_ : FitConfig
@@ -167,7 +169,10 @@ class SpikeVAE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator)
 
     def _check(self, X: Any, *, reset: bool) -> torch.Tensor:
         """(n, D) float tensor of stimuli; remembers the shape when fitting."""
-        return torch.from_numpy(checked_stimuli(self, X, reset=reset).astype(np.float32, copy=False))
+        stimuli = torch.from_numpy(checked_stimuli(self, X, reset=reset).astype(np.float32, copy=False))
+        if not stimuli.isfinite().all():
+            raise ValueError("X has numbers beyond the range of float32, in which models are trained: scale it")
+        return stimuli
 
     def fit(self, X: Any, y: Any = None) -> Self:
         """Train on stimuli.
@@ -230,15 +235,19 @@ class SpikeVAE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator)
             self.__dict__.pop(name, None)
         if model.dictionary is not None:
             self.components_ = model.dictionary.detach().numpy().copy()
-        if model.law.has_rate:
+        if model.law.has_rate and not isinstance(model, HierarchicalVAE):
             self.prior_rates_ = model.prior().mean.detach().numpy().copy()
         self._n_features_out = model.n_latents
 
     def transform(self, X: Any) -> NDArray[np.floating[Any]]:
-        """Posterior mean codes (n, K): firing rates in spikes per stimulus for counts. Computed in the type of X."""
+        """Posterior mean codes (n, K): firing rates in spikes per stimulus for counts. Computed in the type of X.
+
+        Of layers, given the mean codes above. Where inference is by sampled spikes (recipe `fond`) they are drawn from
+        a fixed seed, so that a stimulus' code depends on its place in X.
+        """
         check_is_fitted(self)
-        noise = generator(0, "evaluation")
         stimuli = torch.from_numpy(checked_stimuli(self, X, reset=False))
+        noise = generator(0, "evaluation") if self.config_.inference == "iterative" else None
         model = self.model_ if stimuli.dtype == torch.float32 else copy.deepcopy(self.model_).to(stimuli.dtype)
         with torch.inference_mode():
             return model.posterior(stimuli, generator=noise).mean.numpy()
@@ -257,7 +266,7 @@ class SpikeVAE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator)
     def inverse_transform(self, X: Any) -> NDArray[np.float32]:
         """Mean pixels (n, D) of codes (n, K)."""
         check_is_fitted(self)
-        codes = torch.as_tensor(np.asarray(X, dtype=np.float32))
+        codes = codes_of(X).float()
         if codes.ndim != 2 or codes.shape[1] != self.model_.n_latents:
             raise ValueError(f"codes have shape {tuple(codes.shape)}; expected (n, {self.model_.n_latents})")
         with torch.inference_mode():
@@ -286,17 +295,25 @@ class SpikeVAE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator)
 
     def __sklearn_tags__(self) -> Any:
         tags = super().__sklearn_tags__()
-        tags.transformer_tags.preserves_dtype = ["float32"]  # codes are float32 whatever the stimuli are
+        tags.transformer_tags.preserves_dtype = ["float32"]  # models are trained in float32 whatever the stimuli are
         return tags
 
     def __sklearn_is_fitted__(self) -> bool:
         return hasattr(self, "model_")
 
 
+def codes_of(X: Any) -> torch.Tensor:
+    """Codes from whatever users have, copied."""
+    return X.detach().cpu().clone() if isinstance(X, torch.Tensor) else torch.from_numpy(np.array(X))
+
+
 def drawn_seed(random_state: Any) -> int:
     """A seed from what scikit-learn calls `random_state`: a whole number as it is, else one drawn from it."""
     if isinstance(random_state, numbers.Integral):
-        return int(random_state)
+        seed = int(random_state)
+        if not 0 <= seed < 2**32:
+            raise ValueError(f"random_state is {seed}; give 0 to 2**32 - 1")
+        return seed
     return int(check_random_state(random_state).randint(2**31 - 1))
 
 

@@ -5,14 +5,14 @@ import numbers
 from pathlib import Path
 from typing import Any, Self
 
-import numpy as np
 import torch
 from numpy.typing import NDArray
 from sklearn.base import BaseEstimator, ClassNamePrefixFeaturesOutMixin, TransformerMixin
 from sklearn.utils.validation import check_is_fitted
 
+from ._records import plain
 from .config import FitConfig
-from .estimator import checked_stimuli, drawn_seed, resolve_device
+from .estimator import checked_stimuli, codes_of, drawn_seed, resolve_device
 from .evaluate import Evaluation, Metrics, evaluate
 from .models.files import load_model, save_model
 from .models.sparse_model import SparseCoding
@@ -61,6 +61,8 @@ class SparseCoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimat
     history_ : dict
         step, objective, distortion, penalty (nats per stimulus) over learning; active units and converged stimuli too,
         unless it was trained by `spikevae train` or a sweep.
+    seed_ : int
+        Seed of the fit, drawn where `random_state` is None.
     n_features_in_ : int
         D, pixels per stimulus.
     shape_ : tuple
@@ -120,21 +122,21 @@ class SparseCoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimat
         ValueError
             For NaN, infinity, empty input or settings out of range.
         """
-        seed = drawn_seed(self.random_state)
+        self.seed_ = drawn_seed(self.random_state)
         for name in ("n_latents", "steps", "batch_size"):
             value = getattr(self, name)
             if not isinstance(value, numbers.Integral) or value < 1:
                 raise ValueError(f"{name} is {value!r}; give a whole number of one or more")
         stimuli = torch.from_numpy(checked_stimuli(self, X, reset=True)).to(resolve_device(self.device))
         model = SparseCoding(self.shape_, generator=torch.Generator(), **self._model_params())
-        learning = DictionaryLearning(model.to(stimuli), stimuli, batch_size=self.batch_size, seed=seed)
+        learning = DictionaryLearning(model.to(stimuli), stimuli, batch_size=int(self.batch_size), seed=self.seed_)
         with show_progress(f"SparseCoder {self.inference}", enabled=self.verbose) as report:
-            self.history_ = learning.run(self.steps, lambda done: report(done, self.steps, "batches"))
+            self.history_ = learning.run(int(self.steps), lambda done: report(done, self.steps, "batches"))
         self._adopt(model.cpu())
         return self
 
     def _model_params(self) -> dict[str, Any]:
-        return {name: getattr(self, name) for name in MODEL_PARAMS}
+        return {name: plain(getattr(self, name)) for name in MODEL_PARAMS}
 
     def _adopt(self, model: SparseCoding) -> None:
         self.model_ = model.eval().requires_grad_(False)
@@ -152,7 +154,7 @@ class SparseCoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimat
     def inverse_transform(self, X: Any) -> NDArray[Any]:
         """Pixels (n, D) of codes (n, K)."""
         check_is_fitted(self)
-        codes = torch.as_tensor(np.asarray(X)).to(self.model_.decoder.head.weight)
+        codes = codes_of(X).to(self.model_.decoder.head.weight)
         if codes.ndim != 2 or codes.shape[1] != self.model_.n_latents:
             raise ValueError(f"codes have shape {tuple(codes.shape)}; expected (n, {self.model_.n_latents})")
         with torch.inference_mode():
@@ -167,13 +169,16 @@ class SparseCoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimat
         return self._evaluate(X).metrics
 
     def score(self, X: Any, y: Any = None) -> float:
-        """Minus the objective in nats per stimulus at the model's pixel noise variance, one half: higher is better."""
+        """Minus the objective in nats per stimulus at the model's pixel noise variance, one half: higher is better.
+
+        The objective has `sparsity_price` in it, so that scores compare fits of one price alone.
+        """
         return -self._evaluate(X).objective
 
     def save(self, path: str | Path) -> None:
         """Write weights and parameters to one safetensors file; nothing is pickled."""
         check_is_fitted(self)
-        params = {k: v for k, v in self.get_params(deep=False).items() if isinstance(v, int | float | str | None)}
+        params = {k: plain(v) for k, v in self.get_params(deep=False).items()} | {"random_state": self.seed_}
         extra = {"sparse_coder": params, "shape": self.shape_, "history": self.history_}
         given = self._model_params() | {
             "decoder_bias": self.model_.decoder.head.bias is not None,
@@ -203,6 +208,7 @@ class SparseCoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimat
             history = {("penalty" if name == "kl" else name): v for name, v in history.items() if name != "spikes"}
         coder.history_ = history
         coder.n_features_in_ = model.n_features
+        coder.seed_ = drawn_seed(coder.random_state)
         coder._adopt(model)
         return coder
 

@@ -32,7 +32,7 @@ class FitConfig(FrozenConfig):
     unit of a pixel."""
     spike_price: float = Field(0.0, ge=0, allow_inf_nan=False)
     """Price of an expected spike in the objective, nats per spike."""
-    seed: int = Field(0, ge=0, lt=2**31)
+    seed: int = Field(0, ge=0, lt=2**32)
     """Seed of the initial weights, the order of the batches and the sampling noise."""
     init: Literal["auto", "linear_limit", "random"] = "auto"
     """Initial weights: `linear_limit` is the optimum for signals that are small against firing rates, for linear fits
@@ -116,7 +116,7 @@ class FitConfig(FrozenConfig):
     """Expected distortion in closed form (linear decoders) or from one sample; auto takes the closed form if it can."""
     indicator: Literal["sigmoid", "linear", "cubic", "quintic", "cosine", "gumbel"] = "cubic"
     """Shape of the smooth event indicator of the relaxed counts (Monte Carlo only); gumbel draws Poisson counts by a
-    relaxed choice among 0 to 31 instead: for firing rates up to 20, where the cut takes half a percent."""
+    relaxed choice among 0 to 31 instead: for Poisson firing rates up to 20, where the cut takes half a percent."""
     temperature_start: float = Field(1.0, gt=0)
     """Temperature of the relaxed counts at the first step (Monte Carlo only)."""
     temperature: float = Field(0.05, gt=0)
@@ -203,6 +203,11 @@ class FitConfig(FrozenConfig):
             raise ValueError(
                 "estimator='exact' needs decoder='linear', likelihood='gaussian' and a latent with independent units, "
                 f"given {self.decoder!r}, {self.likelihood!r} and {self.latent!r}; use estimator='auto'"
+            )
+        if self.indicator == "gumbel" and self.softens and self.latent != "poisson":
+            raise ValueError(
+                f"indicator='gumbel' chooses among 0 to 31, which cuts off the heavy counts of {self.latent!r}: use "
+                "indicator='cubic'"
             )
         if self.spike_price > 0 and not law.has_rate:
             raise ValueError(f"spike_price needs a latent with a firing rate; {self.latent!r} codes are signed")

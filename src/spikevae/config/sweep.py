@@ -6,9 +6,9 @@ from itertools import product
 from pathlib import Path
 from typing import Any, Self
 
-from pydantic import Field, ValidationError, model_validator
+from pydantic import Field, ValidationError, field_validator, model_validator
 
-from .._records import FrozenConfig, readable, unknown_key_message
+from .._records import FrozenConfig, plain, readable, unknown_key_message
 from ..data._config import DataConfig
 from .fit import FitConfig
 
@@ -22,6 +22,11 @@ class Block(FrozenConfig):
     """Values shared by all cells, on top of the recipe that `recipe` names."""
     grid: dict[str, list[Any]] = Field(default={})
     """Lists of values; the cells are all their combinations."""
+
+    @field_validator("fit", "grid", mode="before")
+    @classmethod
+    def _plain(cls, given: Any) -> Any:
+        return plain(given)
 
     def cells(self) -> list[FitConfig]:
         """All combinations, the last key of the grid varying fastest."""

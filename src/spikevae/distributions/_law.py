@@ -88,7 +88,15 @@ class Law(Distribution, ABC):
     def expand(self, batch_shape: Any, _instance: Any = None) -> Self:
         """Return the same law with its parameters expanded to `batch_shape`."""
         parameters = {key: getattr(self, key).expand(batch_shape) for key in self.prior_params}
-        return type(self)(**parameters, validate_args=False)
+        expanded = type(self)(**parameters, validate_args=False)
+        expanded._validate_args = self._validate_args
+        return expanded
+
+    def _checked(self, value: Tensor) -> Tensor:
+        """Codes as floats, refused where they are outside the support and arguments are validated."""
+        if self._validate_args:
+            self._validate_sample(value)
+        return value if value.is_floating_point() else value.to(getattr(self, self.prior_params[0]).dtype)
 
     @classmethod
     def from_prior(cls, params: dict[str, Tensor]) -> Self:

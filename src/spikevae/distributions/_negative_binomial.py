@@ -198,8 +198,7 @@ class NegativeBinomialBase(Law):
         ----------
         Loader (2000), Fast and accurate computation of binomial probabilities.
         """
-        if self._validate_args:
-            self._validate_sample(value)
+        value = self._checked(value)
         n = value.clamp_min(1)
         log_n, r = n.log(), self.r
         u = log_ratio_of_sums(log_n - self.log_rate, self.log_rate, self.log_dispersion)

@@ -189,8 +189,7 @@ class Bernoulli(Law):
 
     def log_prob(self, value: Tensor) -> Tensor:
         """Log probability of 0 or 1 in nats."""
-        if self._validate_args:
-            self._validate_sample(value)
+        value = self._checked(value)
         return -F.softplus(torch.where(value > 0, -self.logit, self.logit))
 
     def sample(self, sample_shape: Any = (), *, generator: Generator) -> Tensor:  # type: ignore[override]

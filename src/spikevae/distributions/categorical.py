@@ -133,8 +133,7 @@ class Categorical(Law):
 
     def log_prob(self, value: Tensor) -> Tensor:
         """Each unit's share of the log probability in nats: that of the unit that spikes, else zero."""
-        if self._validate_args:
-            self._validate_sample(value)
+        value = self._checked(value)
         return torch.where(value > 0, value * self.log_probability, 0.0)
 
     def sample(self, sample_shape: Any = (), *, generator: Generator) -> Tensor:  # type: ignore[override]

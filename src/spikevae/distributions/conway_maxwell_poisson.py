@@ -305,8 +305,7 @@ class ConwayMaxwellPoisson(Law):
 
     def log_prob(self, value: Tensor) -> Tensor:
         """Log probability of counts in nats: shape times that of the Poisson law, normalised."""
-        if self._validate_args:
-            self._validate_sample(value)
+        value = self._checked(value)
         return self.shape * Poisson(self.log_rate, validate_args=False).log_prob(value) - self._sums[0]
 
     def sample(self, sample_shape: Any = (), *, generator: Generator) -> Tensor:  # type: ignore[override]

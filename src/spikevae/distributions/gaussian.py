@@ -76,8 +76,7 @@ class Gaussian(GaussianBased):
 
     def log_prob(self, value: Tensor) -> Tensor:
         """Log density in nats."""
-        if self._validate_args:
-            self._validate_sample(value)
+        value = self._checked(value)
         standard = (value - self.loc) * torch.exp(-self.log_scale)
         return -0.5 * standard.square() - self.log_scale - _HALF_LOG_2PI
 

@@ -84,8 +84,7 @@ class GaussianExp(GaussianBased):
 
     def log_prob(self, value: Tensor) -> Tensor:
         """Log density in nats, -inf at and below zero."""
-        if self._validate_args:
-            self._validate_sample(value)
+        value = self._checked(value)
         y = value.clamp_min(torch.finfo(value.dtype).tiny).log()
         inside = Gaussian(self.loc, self.log_scale, validate_args=False).log_prob(y) - y
         return torch.where(value > 0, inside, -math.inf)

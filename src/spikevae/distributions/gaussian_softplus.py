@@ -137,8 +137,7 @@ class GaussianSoftplus(GaussianBased):
 
     def log_prob(self, value: Tensor) -> Tensor:
         """Log density in nats, -inf at zero."""
-        if self._validate_args:
-            self._validate_sample(value)
+        value = self._checked(value)
         log_slope = torch.log(-torch.expm1(-value.clamp_min(torch.finfo(value.dtype).tiny)))  # log dz / dy
         gaussian = Gaussian(self.loc, self.log_scale, validate_args=False)
         return torch.where(value > 0, gaussian.log_prob(value + log_slope) - log_slope, -math.inf)

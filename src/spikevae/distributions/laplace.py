@@ -83,8 +83,7 @@ class Laplace(LocationScale):
 
     def log_prob(self, value: Tensor) -> Tensor:
         """Log density in nats."""
-        if self._validate_args:
-            self._validate_sample(value)
+        value = self._checked(value)
         return -(value - self.loc).abs() * torch.exp(-self.log_scale) - self.log_scale - math.log(2)
 
     def rsample(self, sample_shape: Any = (), *, generator: Generator) -> Tensor:  # type: ignore[override]

@@ -19,6 +19,9 @@ RESIDUAL_LIMIT = 10.0
 _FAR_ABOVE = 80.0
 """So far above a soft bound it has long become flat, and e^x is still finite in float32."""
 
+_FAR_APART = 20.0
+"""Above this difference of log-rates a divergence is not taken as a multiple of the prior's rate, which may underflow."""
+
 _NEAR_ZERO = 0.02
 """Below this |x| the differences 1 + e^x (x - 1) and e^x - 1 - x are summed as series. Outside it they lose
 2 / |x| roundings at most, which is less than the rounding of x = difference of two log-rates costs."""
@@ -315,8 +318,7 @@ class Poisson(Law):
         ----------
         Loader (2000), Fast and accurate computation of binomial probabilities.
         """
-        if self._validate_args:
-            self._validate_sample(value)
+        value = self._checked(value)
         n = value.clamp_min(1)
         saddle = n * _Excess.apply(self.log_rate - n.log())
         some = -(saddle + 0.5 * torch.log(2 * math.pi * n) + _stirling_residual(n))
@@ -333,4 +335,6 @@ class Poisson(Law):
 
 @register_kl(Poisson, Poisson)
 def _kl_poisson(q: Poisson, p: Poisson) -> Tensor:
-    return p.rate * _Deviance.apply(q.log_rate - p.log_rate)[0]
+    delta = q.log_rate - p.log_rate
+    near = p.rate * _Deviance.apply(delta.clamp_max(_FAR_APART))[0]
+    return torch.where(delta > _FAR_APART, q.rate * (delta - 1) + p.rate, near)

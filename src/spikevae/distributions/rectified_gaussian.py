@@ -325,8 +325,7 @@ class RectifiedGaussian(GaussianBased):
 
     def log_prob(self, value: Tensor) -> Tensor:
         """Log mass at zero, log density above, -inf below; nats."""
-        if self._validate_args:
-            self._validate_sample(value)
+        value = self._checked(value)
         mass = _log_ndtr(-self._standard_loc()).to(self.loc.dtype)
         density = Gaussian(self.loc, self.log_scale, validate_args=False).log_prob(value)
         inside = torch.where(value > 0, density, mass)

@@ -176,8 +176,7 @@ class ZeroInflatedPoisson(Law):
 
     def log_prob(self, value: Tensor) -> Tensor:
         """Log probability of counts in nats."""
-        if self._validate_args:
-            self._validate_sample(value)
+        value = self._checked(value)
         some = F.logsigmoid(-self.logit_off) + Poisson(self.log_rate, validate_args=False).log_prob(value)
         return torch.where(value > 0, some, self._log_zero)
 
@@ -195,6 +194,8 @@ class ZeroInflatedPoisson(Law):
 @final
 class RelaxedZeroInflatedPoisson(Distribution):
     """Relaxed Poisson count times a switch whose edge is soft; its mean is that of the count for temperatures up to 1.
+
+    With the sigmoid indicator it is too large, as that of the Poisson count: by 6 % at temperature .5, by 31 % at 1.
 
     Parameters
     ----------

@@ -77,6 +77,8 @@ class Sweep:
         name: str = "sweep",
     ) -> Self:
         """All combinations of the values in `grid`, on top of the values in `fit`."""
+        if not isinstance(data, Mapping | None):
+            raise TypeError(f"data is {type(data).__name__}; give fields of DataConfig, {{'source': 'bundled'}} say")
         values = {"name": name, "data": dict(data or {}), "fit": dict(fit or {}), "grid": dict(grid)}
         return cls(SweepConfig.from_mapping(values))
 

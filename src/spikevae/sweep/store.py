@@ -7,6 +7,7 @@ import platform
 import reprlib
 import time
 from collections.abc import Mapping, Sequence
+from dataclasses import fields
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,7 @@ from pydantic import ValidationError
 from ..config import FitConfig, SweepConfig, readable
 from ..data import PatchSet
 from ..metrics.convergence import Convergence, flag_groups
+from ..metrics.fields import Metrics
 from ..models.files import load_model
 from .grid import Cell, cells_of
 
@@ -213,7 +215,7 @@ class RunFolder:
                 {
                     "id": cell["id"],
                     "block": cell["block"],
-                    **{k: str(v) if isinstance(v, list) or k == "noise_variance" else v for k, v in config.items()},
+                    **{k: str(v) if k in TEXT and v is not None else v for k, v in config.items()},
                     **cell["metrics"],
                     "objective": cell["objective"],
                     "fit_objective": cell["fit_objective"],
@@ -237,11 +239,16 @@ class RunFolder:
         path = self.path / "cells.parquet"
         scratch = path.with_name("cells.parquet.tmp")
         rows = self.rows()
-        names = dict.fromkeys(name for row in rows for name in row)
-        rows = [{n: math.nan if row.get(n) is None and n not in TEXT else row.get(n) for n in names} for row in rows]
         if not rows:
             raise ValueError(f"{self.path} has no finished cell yet")
-        pq.write_table(pa.Table.from_pylist(rows), scratch)
+        columns, described = [], []
+        for name in dict.fromkeys(name for row in rows for name in row):
+            values = [row.get(name) for row in rows]
+            if name not in TEXT:
+                values = [math.nan if value is None else value for value in values]
+            columns.append(pa.array(values, pa.string() if name in TEXT else None))
+            described.append(pa.field(name, columns[-1].type, metadata=UNITS.get(name)))
+        pq.write_table(pa.table(columns, schema=pa.schema(described)), scratch)
         os.replace(scratch, path)
         return path
 
@@ -298,7 +305,9 @@ def _check_parts(given: Any, parts: Mapping[str, Any]) -> None:
             raise ValueError(f"{name!r} is {reprlib.repr(given[name])}, of another type than it should be")
 
 
-TEXT = ("id", "block", "convergence")
+TEXT = ("id", "block", "convergence", "noise_variance", "hidden", "upper")
+"""Columns of the table that are text: null where there is none, lists as they are printed."""
+UNITS = {field.name: {"unit": field.metadata["unit"]} for field in fields(Metrics)}
 
 
 def differences(old: Any, new: Any, where: str = "") -> list[str]:

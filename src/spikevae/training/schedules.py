@@ -22,7 +22,7 @@ def derived_seed(seed: int, purpose: str, index: int = 0) -> int:
     """
     mask = (1 << 64) - 1
     state = 0
-    for part in (seed, PURPOSES.index(purpose), index):
+    for part in (int(seed), PURPOSES.index(purpose), int(index)):
         state = (state + part + 0x9E3779B97F4A7C15) & mask
         state = ((state ^ (state >> 30)) * 0xBF58476D1CE4E5B9) & mask
         state = ((state ^ (state >> 27)) * 0x94D049BB133111EB) & mask
