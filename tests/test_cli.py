@@ -66,6 +66,11 @@ WRONG = {  # arguments: what the message must name
     "sweep tiny20.toml --recipe papr": "'paper'",
     "sweep tiny20.toml --device tpu": "auto",
     "sweep tiny20.toml --set data.source=folder:nowhere": "nowhere",
+    "sweep tiny20.toml --set seed=abc --seed 1": "whole number",
+    "sweep tiny20.toml --set data.seed=abc --seed 1": "whole number",
+    "sweep tiny20.toml --set batch_size=99999999999999999999": "batch_size",
+    "sweep tiny20.toml --set recipe=true": "recipe",
+    "sweep tiny20.toml --set latent={a=1}": "unknown law",
     "sweep tiny20.toml --out broken.toml": "broken.toml is a file",
     "sweep tiny20.toml --out broken.toml/run": "broken.toml is a file",
     "train --latent poison": "'poisson'",
@@ -136,6 +141,12 @@ def test_settings_that_change_nothing_are_warned_of(tmp_path: Path, capsys: pyte
         done = subprocess.run([*program, *given, "--out", f"run{n_warnings}"], capture_output=True, text=True)
         assert done.returncode == DONE, done.stderr
         assert done.stderr.count("spikevae: warning: 'temperature' changes nothing") == n_warnings
+
+
+def test_messages_hold_nothing_that_a_terminal_obeys(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["evaluate", "\x1b[32mred.spikevae"]) == USAGE
+    error = capsys.readouterr().err
+    assert "red.spikevae" in error and "\x1b" not in error
 
 
 def test_stimuli_of_an_odd_scale_are_warned_of(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -323,7 +334,7 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("stop", [signal.SIGINT, signal.SIGKILL], ids=lambda s: s.name)
+@pytest.mark.parametrize("stop", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL], ids=lambda s: s.name)
 def test_a_stopped_sweep_continues(stop: signal.Signals, tmp_path: Path, whole: Path) -> None:
     """Stopped when the first of six stacks are done: exit code 130 on Ctrl-C, what is finished is kept, and the table
     of the continued run is that of one that was never stopped."""
@@ -339,7 +350,7 @@ def test_a_stopped_sweep_continues(stop: signal.Signals, tmp_path: Path, whole: 
     _, error = stopped.communicate(timeout=60)
     kept = {path.name: path.stat().st_mtime_ns for path in out.glob("cells/*.json")}
     assert len(kept) < N_CELLS, "the sweep was too fast to be stopped half-way"
-    if stop == signal.SIGINT:
+    if stop != signal.SIGKILL:
         assert stopped.returncode == INTERRUPTED
         assert "the same command continues" in error and "Traceback" not in error
         assert list(out.glob("checkpoints/*.safetensors"))

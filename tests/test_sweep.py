@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import time
+from contextlib import suppress
 from itertools import pairwise
 
 import numpy as np
@@ -18,6 +19,7 @@ from spikevae.reporting import build_report
 from spikevae.single import evaluate_file, load_for
 from spikevae.sweep import RunFolder, Sweep
 from spikevae.sweep.edit import edited
+from spikevae.sweep.executors.local import _give
 from spikevae.sweep.grid import MAX_FITS, cells_of, plan_stacks
 
 DATA = {"source": "synthetic", "n": 300, "patch": 8}
@@ -229,6 +231,62 @@ def test_config_round_trips_and_is_frozen():
         config.beta = 2.0
 
 
+def test_a_grid_too_large_to_list_is_refused_at_once():
+    axis = [0.001 * (i + 1) for i in range(1000)]
+    with pytest.raises(ValueError, match=r"1000 beta x 1000 learning_rate x 1000 start are more than 20,000 fits"):
+        Sweep.from_grid({"beta": axis, "learning_rate": axis, "start": axis})
+
+
+def test_grids_of_numpy_and_no_data_sets():
+    sweep = Sweep.from_grid({"n_latents": np.arange(4, 9, 4), "beta": list(np.float32([0.5, 1.0]))}, data=DATA)
+    assert {cell.config.n_latents for cell in sweep.cells} == {4, 8}
+    assert json.loads(sweep.config.model_dump_json())["blocks"][0]["grid"] == {"n_latents": [4, 8], "beta": [0.5, 1.0]}
+    with pytest.raises(TypeError, match="give fields of DataConfig"):
+        Sweep.from_grid({"beta": [1.0]}, data=[1, 2])
+
+
+def test_fits_with_and_without_hidden_layers_share_a_table(tmp_path):
+    grid = {"hidden": [None, [6]]}
+    sweep = Sweep.from_grid(grid, fit={"encoder": "mlp", "n_latents": 2, "steps": 4}, data=DATA)
+    table = pq.read_table(sweep.run(tmp_path / "x", n_jobs=1).path / "cells.parquet")
+    assert table["hidden"].to_pylist() == [None, "[6]"]
+    assert table.schema.field("kl").metadata == {b"unit": b"nats per stimulus"}
+
+
+def test_a_worker_that_ended_while_it_waited_is_said_to_have():
+    worker = subprocess.Popen([sys.executable, "-c", "import os; os._exit(9)"], stdin=subprocess.PIPE, text=True)
+    worker.wait()
+    with pytest.raises(RuntimeError, match="exit code 9"):
+        _give(worker, "x")
+    with suppress(BrokenPipeError):  # what was not delivered
+        worker.stdin.close()
+
+
+BROKEN = {
+    "no list": lambda config: config.update(cells=None),
+    "no cells": lambda config: config.update(cells=[{}]),
+    "a path": lambda config: config["cells"][0].update(id="../../x"),
+    "twice": lambda config: config["cells"].append(config["cells"][0]),
+    "no sweep": lambda config: config.update(sweep=[]),
+    "no data": lambda config: config["sweep"].update(data=None),
+}
+
+
+@pytest.mark.parametrize("damage", BROKEN)
+def test_configurations_of_others_are_refused_in_words(run, tmp_path, damage):
+    config = json.loads((run.path / "config.json").read_text())
+    BROKEN[damage](config)
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    with pytest.raises(ValueError, match=r"config\.json is not a 'spikevae run 1' file: .*put back a copy"):
+        RunFolder(tmp_path).read_cells()
+
+
+def test_a_write_that_failed_leaves_the_folder_usable(tmp_path):
+    (tmp_path / "config.json.123.tmp").touch()
+    RunFolder(tmp_path).begin(tiny().config)
+    assert RunFolder(tmp_path).sweep() == tiny().config and not RunFolder(tmp_path).has_results
+
+
 def test_a_folder_that_is_no_run_is_said_to_be_none(tmp_path):
     with pytest.raises(FileNotFoundError, match="not a run folder"):
         RunFolder(tmp_path).read_config()
@@ -272,6 +330,7 @@ DAMAGES = {
     "true for a size": lambda cell: cell["config"].update(n_latents=True),
     "text of a number": lambda cell: cell["config"].update(beta="1"),
     "no size": lambda cell: cell["config"].pop("n_latents"),
+    "a number beyond all": lambda cell: cell.update(fit_objective=10**400),
     "text for steps": lambda cell: cell["config"].update(steps="x"),
     "a list for a price": lambda cell: cell["config"].update(spike_price=[1]),
     "a list for a history": lambda cell: cell.update(history=[1]),

@@ -10,7 +10,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
 class FrozenConfig(BaseModel):
     """A record that cannot change after it was checked and refuses keys that it does not know."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True, allow_inf_nan=False)
 
     @model_validator(mode="before")
     @classmethod
@@ -40,7 +40,7 @@ def plain(given: Any) -> Any:
 
 def unknown_key_message(key: str, known: Mapping[str, Any] | set[str] | list[str]) -> str:
     """Say which key is unknown and which valid one is nearest to it."""
-    near = difflib.get_close_matches(key, list(known), n=1, cutoff=0.5)
+    near = difflib.get_close_matches(str(key), list(known), n=1, cutoff=0.5)
     hint = f" Did you mean {near[0]!r}?" if near else ""
     return f"unknown key {key!r}.{hint} Known keys: {', '.join(sorted(known))}."
 

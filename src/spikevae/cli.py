@@ -2,7 +2,9 @@
 
 import json
 import os
+import signal
 import sys
+import threading
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -71,6 +73,11 @@ def check_out(path: Path, *, folder: bool) -> None:
         raise ValueError(f"{path}: no permission to write to {place}")
 
 
+def printable(text: str) -> str:
+    """A text from anywhere without the control characters that a terminal obeys."""
+    return "".join(c if c.isprintable() or c == "\n" else "\N{REPLACEMENT CHARACTER}" for c in text)
+
+
 def emit(as_json: bool, facts: dict[str, Any], text: str) -> None:
     """Print the result: JSON for programs, text for people."""
     if as_json:
@@ -78,7 +85,7 @@ def emit(as_json: bool, facts: dict[str, Any], text: str) -> None:
 
         print(json.dumps(jsonable(facts)))
     else:
-        Console(highlight=False, soft_wrap=True).print(text, markup=False)
+        Console(highlight=False, soft_wrap=True).print(printable(text), markup=False)
 
 
 @app.command
@@ -626,27 +633,52 @@ def main(arguments: list[str] | None = None) -> int:
     keep_freed_memory()
     errors = Console(stderr=True, highlight=False, soft_wrap=True)
 
+    def say(text: str, **options: Any) -> None:
+        errors.print(printable(f"spikevae: {text}"), markup=False, **options)
+
     def warn(message: Warning | str, *place: Any) -> None:
-        errors.print(f"spikevae: warning: {message}", markup=False, style="yellow")
+        say(f"warning: {message}", style="yellow")
 
     try:
-        with warnings.catch_warnings():
+        with warnings.catch_warnings(), ending_as_interrupts():
             warnings.showwarning = warn  # type: ignore[assignment]
             app(arguments, exit_on_error=False, print_error=True)
     except CycloptsError:
         return USAGE
     except UsageError as error:
-        errors.print(f"spikevae: {error}", markup=False, style="red")
+        say(str(error), style="red")
         return USAGE
     except KeyboardInterrupt as stop:
-        errors.print(f"spikevae: interrupted; the same command continues. {stop}", markup=False)
+        say(f"interrupted; the same command continues. {stop}")
         return INTERRUPTED
     except BrokenPipeError:
         return DONE
     except (ValueError, OSError, RuntimeError) as error:
-        errors.print(f"spikevae: {error}", markup=False, style="red")
+        say(str(error), style="red")
+        return FAILED
+    except MemoryError as error:
+        say(f"not enough memory: {error}; take fewer or smaller stimuli or a smaller model", style="red")
         return FAILED
     return DONE
+
+
+@contextmanager
+def ending_as_interrupts() -> Iterator[None]:
+    """A program that is told to end, or whose terminal is closed, stops as by Ctrl-C: with its checkpoints written."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    taken = {number for number in ENDINGS if signal.getsignal(number) is signal.SIG_DFL}
+    for number in taken:
+        signal.signal(number, lambda *_: signal.raise_signal(signal.SIGINT))
+    try:
+        yield
+    finally:
+        for number in taken:
+            signal.signal(number, signal.SIG_DFL)
+
+
+ENDINGS = [getattr(signal, name) for name in ("SIGTERM", "SIGHUP") if hasattr(signal, name)]
 
 
 if __name__ == "__main__":

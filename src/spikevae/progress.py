@@ -35,13 +35,13 @@ def show_progress(title: str, *, enabled: bool = True) -> Iterator[Report]:
         from rich.progress import TimeRemainingColumn as Left
 
         columns = (
-            TextColumn("[bold]{task.description}"),
+            TextColumn("{task.description}", style="bold", markup=False),
             BarColumn(),
             TaskProgressColumn(),
             TimeElapsedColumn(),
             TextColumn("left"),
             Left(),
-            TextColumn("{task.fields[text]}"),
+            TextColumn("{task.fields[text]}", markup=False),
         )
         with Progress(*columns, console=Console(stderr=True)) as bar:
             task = bar.add_task(title, total=None, text="")

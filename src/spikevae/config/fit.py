@@ -25,7 +25,7 @@ class FitConfig(FrozenConfig):
     """Which named set of values this one started from; a label, the values themselves are all here."""
     latent: str = "poisson"
     """The law of the latent code, a name from `spikevae models`; or sparse: codes without a law, by sparse coding."""
-    n_latents: int = Field(128, ge=1)
+    n_latents: int = Field(128, ge=1, le=2**24)
     """Number of latent units K."""
     beta: float = Field(1.0, ge=0, allow_inf_nan=False)
     """Weight of the coding rate (KL, nats per stimulus) in the objective; of sparse codes the sparsity price, in the
@@ -126,11 +126,11 @@ class FitConfig(FrozenConfig):
     beta_anneal: float = Field(0.0, ge=0, le=1)
     """Fraction of training over which beta rises linearly from 1e-4 to its value; 0: its value throughout."""
 
-    steps: int | None = Field(None, ge=1)
+    steps: int | None = Field(None, ge=1, le=2**40)
     """Number of optimiser steps; either this or `epochs`."""
-    epochs: int | None = Field(None, ge=1)
+    epochs: int | None = Field(None, ge=1, le=2**40)
     """Number of passes over the training set; either this or `steps`."""
-    batch_size: int = Field(250, ge=1)
+    batch_size: int = Field(250, ge=1, le=2**40)
     """Stimuli per optimiser step (the whole training set where that is smaller)."""
     decoder_update: Literal["auto", "least_squares", "gradient"] = "auto"
     """A linear decoder by least squares from running second moments of the code, or by its gradient; auto solves it
@@ -416,7 +416,7 @@ class FitConfig(FrozenConfig):
         >>> FitConfig.from_recipe("paper", latent="poisson", beta=2.0).optimizer
         'adamax'
         """
-        if recipe not in RECIPES:
+        if not isinstance(recipe, str) or recipe not in RECIPES:
             raise ValueError(unknown_key_message(recipe, RECIPES).replace("key", "recipe", 1))
         if overrides.get("inference") == SPARSE[0]:
             overrides = {"latent": SPARSE[1], **overrides}

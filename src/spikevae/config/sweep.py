@@ -1,5 +1,6 @@
 """What a sweep is made of: blocks of fits on one data set."""
 
+import math
 import tomllib
 from collections.abc import Mapping
 from itertools import product
@@ -38,6 +39,10 @@ class Block(FrozenConfig):
                 raise ValueError(f"block {self.label!r}: {key!r} stands in both fit and grid; keep one")
             if not self.grid[key]:
                 raise ValueError(f"block {self.label!r}: grid key {key!r} has no values")
+        lengths = {key: len(axis) for key, axis in self.grid.items()}
+        if math.prod(lengths.values()) > MAX_CELLS:
+            counted = " x ".join(f"{length} {key}" for key, length in lengths.items())
+            raise ValueError(f"block {self.label!r}: {counted} are more than {MAX_CELLS:,} fits; take fewer values")
         cells = []
         for values in product(*self.grid.values()):
             given = {**self.fit, **dict(zip(self.grid, values))}
@@ -120,5 +125,7 @@ class SweepConfig(FrozenConfig):
         return cls.from_toml(Path(__file__).parents[1] / "sweep" / "presets" / f"{name}.toml")
 
 
+MAX_CELLS = 20_000
+"""Fits of a block: more are no sweep that one machine finishes."""
 PRESETS = ("demo", "paper", "iterative", "laws")
 MAX_CONFIG_BYTES = 1_000_000

@@ -75,7 +75,7 @@ def named(name: str, kinds: Mapping[str, T]) -> T:
     >>> named("a", {"a": 1})
     1
     """
-    if name in kinds:
+    if isinstance(name, str) and name in kinds:
         return kinds[name]
     nearest = difflib.get_close_matches(str(name), kinds, n=1, cutoff=0.0)
     raise ValueError(f"unknown law {name!r}: choose one of {', '.join(kinds)}; did you mean {nearest[0]!r}?")

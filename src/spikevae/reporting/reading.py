@@ -177,7 +177,8 @@ def read_run(path: str | Path) -> Run:
 
 def number(value: Any) -> float:
     """A JSON number as a float; null and what is no number is NaN."""
-    return float(value) if isinstance(value, int | float) and not isinstance(value, bool) else math.nan
+    usual = isinstance(value, float) or (isinstance(value, int) and not isinstance(value, bool) and abs(value) < 2**63)
+    return float(value) if usual else math.nan
 
 
 def _vector(values: Any) -> np.ndarray:

@@ -65,7 +65,7 @@ def edited(
             raise ValueError(unknown_key_message(name, DataConfig.model_fields))
         data[name] = values.pop(key)
     if seed:
-        data["seed"] = data["seed"] + seed
+        data["seed"] = _shifted(data["seed"], seed)
     blocks = [_edited_block(block, recipe, values, seed) for block in sweep.blocks]
     return SweepConfig.from_mapping({"name": sweep.name, "data": data, "blocks": blocks}, where="edited sweep")
 
@@ -91,7 +91,13 @@ def _edited_block(block: Block, recipe: str | None, values: Mapping[str, Any], s
             fit[key] = value
     if seed:
         if "seed" in grid:
-            grid["seed"] = [value + seed for value in grid["seed"]]
+            grid["seed"] = [_shifted(value, seed) for value in grid["seed"]]
         else:
-            fit["seed"] = fit.get("seed", 0) + seed
+            fit["seed"] = _shifted(fit.get("seed", 0), seed)
     return {"label": block.label, "fit": fit, "grid": grid}
+
+
+def _shifted(seed: Any, by: int) -> int:
+    if not isinstance(seed, int) or isinstance(seed, bool):
+        raise ValueError(f"a seed is {seed!r}; give a whole number")
+    return seed + by

@@ -4,6 +4,7 @@ import json
 import math
 import os
 import platform
+import re
 import reprlib
 import time
 from collections.abc import Mapping, Sequence
@@ -58,10 +59,14 @@ REMEDY = "delete it and give the sweep's command again: it is made again"
 
 def read_json(path: Path, remedy: str = REMEDY) -> Any:
     """Read a JSON file that may have been written by others; errors end with `remedy`."""
-    if path.stat().st_size > MAX_JSON_BYTES:
-        raise ValueError(f"{path} has {path.stat().st_size} bytes; at most {MAX_JSON_BYTES} are read; {remedy}")
+    if not path.is_file():
+        raise ValueError(f"{path} is no file; {remedy}")
+    with open(path, "rb") as handle:
+        content = handle.read(MAX_JSON_BYTES + 1)  # its size as stated may be that of a link's target
+    if len(content) > MAX_JSON_BYTES:
+        raise ValueError(f"{path} has more than {MAX_JSON_BYTES} bytes; {remedy}")
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
+        return json.loads(content.decode())
     except (json.JSONDecodeError, UnicodeDecodeError, RecursionError) as error:
         raise ValueError(f"{path} is not valid JSON ({error}); {remedy}") from None
 
@@ -134,7 +139,7 @@ class RunFolder:
                     "Choose another folder with --out, or delete this one."
                 )
             return
-        if self.path.exists() and any(self.path.iterdir()):
+        if self.path.exists() and any(path.suffix != ".tmp" for path in self.path.iterdir()):
             raise ValueError(f"{self.path} is not empty and holds no sweep (no config.json); choose another folder")
 
     def begin(self, sweep: SweepConfig) -> None:
@@ -154,8 +159,16 @@ class RunFolder:
             raise FileNotFoundError(f"{self.path} is not a run folder: it has no config.json")
         remedy = "put back a copy of it, or run the sweep into another folder"
         config = read_json(self.config_path, remedy)
-        if not isinstance(config, dict) or config.get("format") != FORMAT or not {"sweep", "cells"} <= set(config):
-            raise ValueError(f"{self.config_path} is not a {FORMAT!r} file; {remedy}")
+        try:
+            _check_parts(config, {"format": str, "sweep": dict, "cells": list})
+            _check_parts(config["sweep"], {"data": dict})
+            ids = [entry.get("id") for entry in config["cells"] if isinstance(entry, dict)]
+            if config["format"] != FORMAT or len(ids) != len(config["cells"]) or len(set(map(str, ids))) != len(ids):
+                raise ValueError("its format or its list of cells is another")
+            if not all(isinstance(name, str) and re.fullmatch("[0-9a-f]{12}", name) for name in ids):
+                raise ValueError("an id of a cell is not of twelve hexadecimal digits")
+        except ValueError as error:
+            raise ValueError(f"{self.config_path} is not a {FORMAT!r} file: {error}; {remedy}") from None
         return config
 
     def sweep(self) -> SweepConfig:
@@ -170,7 +183,7 @@ class RunFolder:
     @property
     def has_results(self) -> bool:
         """Whether something was trained here."""
-        return any(any((self.path / name).glob("*")) for name in ("cells", "checkpoints"))
+        return any(any((self.path / place).glob(f"*{suffix}")) for place, suffix in RESULTS.items())
 
     def read_data_record(self) -> dict[str, Any]:
         """Sizes, digest, description and preparation of the stimuli; empty where there is no record."""
@@ -187,7 +200,7 @@ class RunFolder:
 
     def is_done(self, cell: Cell) -> bool:
         """Whether the result of this cell is stored."""
-        return self.cell_path(cell.id).exists()
+        return self.cell_path(cell.id).is_file()
 
     def write_cell(self, cell: Cell, result: Mapping[str, Any]) -> None:
         """Store the result of a cell."""
@@ -199,7 +212,7 @@ class RunFolder:
         cells = []
         for entry in self.read_config()["cells"]:
             path = self.cell_path(str(entry["id"]))
-            if path.exists():
+            if path.is_file():
                 cell = read_json(path, AGAIN)
                 _check_cell(cell, str(entry["id"]), path)
                 cells.append(cell)
@@ -272,6 +285,7 @@ CELL_PARTS: dict[str, Any] = {
     "fit_objective_half": NUMBER, "diverged": bool, "steps_done": int,
 }  # fmt: skip
 NEEDED = ("latent", "n_latents", "beta", "seed", "start")
+RESULTS = {"cells": ".json", "checkpoints": ".safetensors"}
 OPTIONAL_PARTS = ("units", "code_histogram", "history")
 
 
@@ -288,6 +302,7 @@ def _check_cell(cell: Any, cell_id: str, path: Path) -> None:
         kinds: dict[type, Any] = {str: str, bool: bool, int: NUMBER, float: NUMBER}
         _check_parts(given, {name: kinds.get(type(full[name]), object) for name in (*NEEDED, *given)})
         _check_parts(cell, {name: dict for name in OPTIONAL_PARTS if cell.get(name) is not None})
+        _check_parts(cell, {name: NUMBER for name in ("seconds",) if name in cell})
         _check_parts(cell["metrics"], dict.fromkeys(cell["metrics"], NUMBER))
     except ValidationError as error:
         raise ValueError(f"{readable(error, str(path))}; {AGAIN}") from None
@@ -301,8 +316,10 @@ def _check_parts(given: Any, parts: Mapping[str, Any]) -> None:
     for name, kind in parts.items():
         if name not in given:
             raise ValueError(f"{name!r} is missing")
-        if not isinstance(given[name], kind) or (isinstance(given[name], bool) and kind is not bool):
-            raise ValueError(f"{name!r} is {reprlib.repr(given[name])}, of another type than it should be")
+        value = given[name]
+        usual = not isinstance(value, int) or abs(value) <= 2**53
+        if not isinstance(value, kind) or (isinstance(value, bool) and kind is not bool) or not usual:
+            raise ValueError(f"{name!r} is {reprlib.repr(value)}, of another type or size than it should be")
 
 
 TEXT = ("id", "block", "convergence", "noise_variance", "hidden", "upper")

@@ -109,9 +109,12 @@ def _give(worker: "subprocess.Popen[str]", stack_id: str | None) -> None:
     assert worker.stdin is not None
     if stack_id is None:
         worker.stdin.close()
-    else:
+        return
+    try:
         worker.stdin.write(stack_id + "\n")
         worker.stdin.flush()
+    except BrokenPipeError:
+        raise RuntimeError(f"a worker process ended with exit code {worker.wait()}") from None
 
 
 def _stop(workers: "Sequence[subprocess.Popen[str]]") -> None:
