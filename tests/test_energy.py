@@ -52,6 +52,11 @@ def test_figures_not_read_in_their_source_say_so():
     assert all("unconfirmed" in level.atp_per_spike.citation for level in LEVELS)
 
 
+def test_the_figure_above_high_is_named():
+    """Levels do not bound the literature: the citation of the high one says which figure lies above it."""
+    assert "3.84e9" in PRICES.high.atp_per_spike.citation and PRICES.high.atp_per_spike.value < 3.84e9
+
+
 @pytest.mark.parametrize("value", [0.0, -1.0, math.nan, math.inf])
 def test_impossible_prices_are_refused(value):
     with pytest.raises(ValueError, match="finite positive"):

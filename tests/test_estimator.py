@@ -149,6 +149,43 @@ def test_a_second_fit_leaves_nothing_of_the_first(X):
     assert not hasattr(model, "components_") and not hasattr(model, "prior_rates_")
 
 
+@pytest.mark.parametrize("options", [{}, {"upper": (3,)}, {"inference": "iterative"}])
+def test_codes_do_not_depend_on_the_order_of_stimuli(X, options):
+    model = SpikeVAE(n_latents=4, steps=20, random_state=0, options=options or None).fit(X)
+    order = np.random.default_rng(0).permutation(len(X))
+    np.testing.assert_allclose(model.transform(X)[order], model.transform(X[order]), rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(model.transform(X[:3]), model.transform(X)[:3], rtol=1e-4, atol=1e-5)
+    assert hasattr(model, "prior_rates_") == ("upper" not in options)
+
+
+@pytest.mark.parametrize("options", [{}, {"upper": (3,)}, {"inference": "iterative"}])
+def test_what_evaluate_counts_can_be_counted_again(X, options):
+    model = SpikeVAE(n_latents=4, steps=20, random_state=0, options=options or None).fit(X)
+    X = np.tile(X, (6, 1))  # more than one batch
+    numbers, codes = model.evaluate(X, random_state=5), model.sample_codes(X, random_state=5)
+    assert numbers.fraction_zeros == pytest.approx((codes == 0).mean(), rel=1e-6)
+    assert numbers.mse == pytest.approx(((X - model.inverse_transform(codes)) ** 2).sum(1).mean(), rel=1e-4)
+
+
+def test_codes_are_taken_from_torch_and_from_read_only_memory(fitted, X):
+    codes = fitted.transform(X)
+    pixels = fitted.inverse_transform(codes)
+    codes.flags.writeable = False
+    np.testing.assert_array_equal(fitted.inverse_transform(codes), pixels)
+    np.testing.assert_array_equal(fitted.inverse_transform(torch.tensor(codes, requires_grad=True)), pixels)
+
+
+@pytest.mark.parametrize("seed", [-1, 2**32])
+def test_seeds_that_are_none_are_refused(X, seed):
+    with pytest.raises(ValueError, match="random_state"):
+        SpikeVAE(n_latents=4, steps=2, random_state=seed).fit(X)
+
+
+def test_numbers_beyond_float32_are_refused(X):
+    with pytest.raises(ValueError, match="beyond the range of float32"):
+        SpikeVAE(n_latents=4, steps=2).fit(X.astype("float64") * 1e39)
+
+
 def test_random_states_are_those_of_scikit_learn(fitted, X):
     one, two = (fitted.sample_codes(X, random_state=np.random.RandomState(0)) for _ in range(2))
     np.testing.assert_array_equal(one, two)

@@ -455,6 +455,25 @@ def test_encode_gives_what_the_laws_methods_give(law, residual, clamp, dtype, to
             torch.testing.assert_close(moments[0][lane], q.moments().mean(-2), rtol=tolerance, atol=tolerance)
 
 
+@pytest.mark.parametrize("log_rate_0", [-30.0, -80.0, -100.0, -200.0])
+def test_divergence_from_a_prior_that_underflows(log_rate_0):
+    q, p = Poisson(torch.tensor([-5.0, 1.0])), Poisson(torch.tensor(log_rate_0))
+    delta = q.log_rate.double() - log_rate_0
+    expected = q.log_rate.double().exp() * (delta - 1) + math.exp(log_rate_0)
+    torch.testing.assert_close(kl_divergence(q, p).double(), expected, rtol=1e-6, atol=0)
+
+
+def test_integers_are_codes_and_expanded_laws_validate(law):
+    parameters = parameters_of(law, 2)
+    one = law(**parameters, validate_args=True)
+    if law.is_count:
+        whole = one.sample(generator=seeded(0)).long()
+        torch.testing.assert_close(one.log_prob(whole), one.log_prob(whole.to(one.mean.dtype)))
+        with pytest.raises(ValueError, match=r"support|Expected value"):
+            one.expand((3, *one.batch_shape)).log_prob(torch.full_like(one.mean, -1.0))
+    assert one.expand((3, *one.batch_shape))._validate_args
+
+
 @pytest.mark.parametrize("residual", [True, False])
 def test_outputs_far_above_the_clamp_are_finite(law, residual):
     """exp overflows in float32 at 88.7: the fast pass has to bound what the laws' own methods bound."""

@@ -73,6 +73,12 @@ def test_fields_are_those_of_the_run_folder_and_explain_themselves():
             assert f.metadata["source"].startswith("modelled"), f.name
 
 
+def test_descriptions_say_whose_spikes_they_count():
+    said = {f.name: f.metadata["description"] for f in fields(sm.Metrics)}
+    assert "final code alone" in said["spikes"] and "final code alone" in said["joules"]
+    assert "all steps" in said["hardware_joules"] and "real-valued" in said["spikes"]
+
+
 def test_metrics_to_dict_and_table():
     m = sm.Metrics.undefined(r2=0.25, nan_count=3.0)
     assert m.to_dict()["r2"] == 0.25 and m.to_dict()["kl"] is None and list(m.to_dict()) == CONTRACT
@@ -146,7 +152,8 @@ def test_fano_of_modulated_and_regular_codes():
     few = np.array([[1.0], [4.0], [2.0]])
     assert sm.fano_factor(few)[0] == pytest.approx(few.var(ddof=1) / few.mean())
     assert np.isnan(sm.fano_factor([[0, 1], [0, 1]])[0]) and sm.fano_factor([[0, 1], [0, 1]])[1] == 0
-    assert np.isnan(sm.fano_factor(generator.normal(size=(9, 3)))).all()
+    for values in (generator.normal(size=(9, 3)), generator.random((9, 3))):  # signed, real-valued: no counts
+        assert np.isnan(sm.fano_factor(values)).all()
 
 
 def test_skaggs_information():

@@ -1,8 +1,10 @@
 """Figures, table and film of physiology, the verb that writes them, and the report's section."""
 
 import json
+import re
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from PIL import Image
@@ -12,7 +14,7 @@ from spikevae.config import SweepConfig
 from spikevae.models import IterativeVAE, save_model
 from spikevae.physiology import Gratings, examine
 from spikevae.reporting import build_report
-from spikevae.reporting.physiology import describe, draw, write_film
+from spikevae.reporting.physiology import MOST_TICKS, describe, draw, ticks, write_film
 from spikevae.sweep import Sweep
 
 FIGURES = ("receptive_fields", "tuning", "preferences", "cross_orientation", "moving_bar")
@@ -40,10 +42,40 @@ def test_figures_of_every_kind_of_model(given, tmp_path):
     found = examine(built, SHORT, noise_frames=5)
     statics = draw(found, tmp_path, "a_")
     assert [s.name for s in statics] == [f"a_{name}" for name in FIGURES]
+    text = (tmp_path / "a_tuning.svg").read_text() + (tmp_path / "a_preferences.svg").read_text()
+    assert text.count("0: vertical stripes") >= 2 and "1 − circular variance" in text
     for static in statics:
         assert static.png.read_bytes().startswith(b"\x89PNG") and static.alt
         assert "<svg" in static.png.with_suffix(".svg").read_text()
     assert "units respond" in describe(found)
+
+
+def test_every_spike_has_a_tick_in_its_step():
+    counts = np.random.default_rng(0).poisson(1.5, (50, 7)).astype(float)
+    time, row = ticks(counts)
+    step = np.rint(time).astype(int)
+    found = np.zeros_like(counts)
+    np.add.at(found, (step, row), 1)
+    np.testing.assert_array_equal(found, counts)
+    assert len(set(zip(time, row))) == counts.sum()
+    evenly = np.sort(time[(step == 10) & (row == counts[10].argmax())])
+    np.testing.assert_allclose(np.diff(evenly), 1 / counts[10].max())
+    assert evenly.mean() == pytest.approx(10)
+    graded, _ = ticks(np.array([[0.4], [0.0], [2.5]]))  # no counts: where there is something
+    np.testing.assert_array_equal(graded, [0.0, 2.0])
+    assert len(ticks(np.array([[10.0 * MOST_TICKS]]))[0]) == MOST_TICKS
+    assert [len(part) for part in ticks(np.zeros((3, 2)))] == [0, 0]
+
+
+def test_the_raster_draws_every_spike(tmp_path):
+    found = examine(model(start=1.0)[0], SHORT, noise_frames=5)
+    assert MOST_TICKS > found.bar.spikes.max() > 1
+    *_, raster = draw(found, tmp_path)
+    markers = re.findall(
+        r'<use xlink:href="#\w+" x="[\d.]+" y="[\d.]+" style="[^"]*stroke-width: 0.6',
+        raster.png.with_suffix(".svg").read_text(),
+    )
+    assert len(markers) == found.bar.spikes.sum()
 
 
 def test_the_film_hides_what_has_not_happened_yet(tmp_path):

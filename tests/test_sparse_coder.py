@@ -314,6 +314,19 @@ def test_files_say_what_they_hold(fitted, X, tmp_path):
     assert load_model_file(tmp_path / "old.spikevae")[0].n_latents == 3
 
 
+def test_numbers_of_numpy_are_numbers(X, tmp_path):
+    """What a search over np.arange and np.logspace hands over, also beyond the first epoch and in a file."""
+    given = {"n_latents": np.int64(4), "sparsity_price": np.float32(0.25), "max_steps": np.int64(50)}
+    coder = SparseCoder(**given, steps=np.int64(9), batch_size=np.int64(50), random_state=np.int64(7)).fit(X[:200])
+    coder.save(tmp_path / "c")
+    again = SparseCoder.load(tmp_path / "c")
+    assert (again.n_latents, again.steps, again.random_state, again.seed_) == (4, 9, 7, 7)
+    np.testing.assert_array_equal(again.transform(X), coder.transform(X))
+    free = SparseCoder(4, steps=2).fit(X)
+    free.save(tmp_path / "f")
+    assert SparseCoder.load(tmp_path / "f").random_state == free.seed_
+
+
 def test_pipeline_and_grid_search(X):
     model = SparseCoder(4, steps=5, random_state=0)
     assert make_pipeline(StandardScaler(), model).fit(X).transform(X).shape == (400, 4)

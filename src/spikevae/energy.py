@@ -3,6 +3,14 @@
 Everything here is modelled: a spike count of a model is multiplied by what a spike costs in an animal, or an
 operation count by what an operation costs on a chip. No number is a measurement of the model. Prices come in
 three levels so that a conclusion can be checked against the spread of the literature.
+
+Prices are of the part that depends on spikes alone. Resting potentials (13 % of signalling energy in rodent grey
+matter, Attwell & Laughlin 2001; 20 % in cerebral cortex, Howarth et al. 2012) and housekeeping (25 % of the total,
+Harris et al. 2012) are not in them: a silent unit looks free.
+
+Real-valued codes that have a firing rate (`rectified_gaussian`, `gaussian_exp`, `gaussian_softplus`) are priced as if a
+value of one were a spike. That unit is arbitrary, set by the scale of the prior (of the rectified Gaussian with a fixed
+prior: one standard deviation before the rectifier), so their joules do not compare with those of counts.
 """
 
 import math
@@ -94,7 +102,8 @@ PRICES = Prices(
     joules_per_mac=Constant(4.6e-12, "J per multiply-accumulate", f"3.7 pJ multiply + 0.9 pJ add, {_HOROWITZ}"),
     joules_per_ac=Constant(0.9e-12, "J per accumulate", f"0.9 pJ add, {_HOROWITZ}"),
 )
-"""Default prices. Low and high pair the extremes of both factors, so they bound the product."""
+"""Default prices. Low and high pair the lowest and the highest of both factors as chosen here. They do not bound what
+the literature says: 3.84e9 ATP per spike, in one citation of Lennie, is above high."""
 
 
 def spikes_to_atp(spikes: float, price: Price) -> float:

@@ -14,7 +14,7 @@ from sklearn.utils import check_random_state
 from sklearn.utils.validation import check_is_fitted, validate_data
 
 from .config import SPARSE, FitConfig
-from .evaluate import Metrics, evaluate
+from .evaluate import BATCH_SIZE, Metrics, evaluate
 from .models._model import LatentModel
 from .models.coded import Coder
 from .models.files import load_model as load_model_file
@@ -169,7 +169,9 @@ class SpikeVAE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator)
 
     def _check(self, X: Any, *, reset: bool) -> torch.Tensor:
         """(n, D) float tensor of stimuli; remembers the shape when fitting."""
-        stimuli = torch.from_numpy(checked_stimuli(self, X, reset=reset).astype(np.float32, copy=False))
+        checked = checked_stimuli(self, X, reset=reset)
+        with np.errstate(over="ignore"):
+            stimuli = torch.from_numpy(checked.astype(np.float32, copy=False))
         if not stimuli.isfinite().all():
             raise ValueError("X has numbers beyond the range of float32, in which models are trained: scale it")
         return stimuli
@@ -255,12 +257,14 @@ class SpikeVAE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator)
     def sample_codes(self, X: Any, *, random_state: Any = 0) -> NDArray[Any]:
         """One sampled code (n, K) a stimulus: int64 counts for laws of counts, float32 otherwise.
 
-        `random_state` is a seed, a RandomState, or None for fresh noise.
+        `random_state` is a seed, a RandomState, or None for fresh noise. With one seed these are the codes that
+        :meth:`evaluate` counts.
         """
         check_is_fitted(self)
-        noise = generator(drawn_seed(random_state), "evaluation")
+        noise = torch.Generator().manual_seed(drawn_seed(random_state))
+        batches = self._check(X, reset=False).split(BATCH_SIZE)
         with torch.inference_mode():
-            codes = self.model_.sample_codes(self._check(X, reset=False), generator=noise)
+            codes = torch.cat([self.model_.sample_codes(batch, generator=noise) for batch in batches])
         return codes.numpy().astype(np.int64) if self.model_.law.is_count else codes.numpy()
 
     def inverse_transform(self, X: Any) -> NDArray[np.float32]:

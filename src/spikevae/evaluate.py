@@ -147,6 +147,10 @@ class _Sums:
         return float(self.per_stimulus(name).mean()) if name in self.stimuli else default
 
 
+BATCH_SIZE = 1024
+"""Stimuli that are coded at once."""
+
+
 @torch.inference_mode()
 def evaluate(
     model: LatentModel | Coder,
@@ -155,7 +159,7 @@ def evaluate(
     beta: float = 1.0,
     spike_price: float = 0.0,
     seed: int = 0,
-    batch_size: int = 1024,
+    batch_size: int = BATCH_SIZE,
     prices: Prices = PRICES,
 ) -> Evaluation:
     """Compute every number that models report, in one pass over the stimuli.
@@ -295,7 +299,7 @@ def _metrics(
     if law.has_rate or not sums.negative:  # cancelling signs would make these artefacts
         lifetime = float(sparseness_of_sums(*unit_sums, m).mean())
         population = float(sparseness_of_sums(sums.per_stimulus("code"), sums.per_stimulus("square"), n_units).mean())
-    if law.has_rate:
+    if law.is_count:
         factors = fano_of_sums(*unit_sums, m)
         fano = float(np.nanmean(factors)) if np.isfinite(factors).any() else math.nan
 

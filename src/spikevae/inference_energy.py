@@ -27,7 +27,9 @@ class InferenceEnergy:
     kl: NDArray[np.float64]
     """Divergence of the posterior after the step from the prior, nats per stimulus."""
     spikes: NDArray[np.float64]
-    """Spikes per stimulus that the step emitted (in expected dynamics, expected ones); NaN without a firing rate."""
+    """Spikes per stimulus that the step emitted (in expected dynamics, expected ones; of real-valued codes, the sum of
+    their values); NaN without a firing rate. The sum over steps is what inference emitted; `Metrics.spikes` counts
+    the final code alone."""
     operations: NDArray[np.float64]
     """Synaptic operations per stimulus of the step: each spike once at every synapse it drives for counts that are
     sampled, each non-zero unit once otherwise."""

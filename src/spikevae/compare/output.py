@@ -14,7 +14,9 @@ from .points import LEVEL, MATCHED, Comparison, Point
 from .recodings import OWN, RECODINGS
 
 PNG_DPI, MOST_COLUMNS = 130, 3
-INK, GREY, GRID = "#1b1f24", "#59636e", "#d8dee4"
+INK, GREY, CONTOUR = "#1b1f24", "#59636e", "#c6cdd5"
+CONTOUR_WIDTH, EDGE = 0.9, 1.02
+"""Width of contours in points, and the right edge of a panel."""
 SETTINGS: Any = {
     "font.size": 9,
     "axes.edgecolor": GREY,
@@ -92,10 +94,12 @@ def table(comparison: Comparison) -> str:
     """The points at which inferences are compared, one table a model; the scans are in the JSON file."""
     lines = [
         f"{comparison.n_stimuli} held-out stimuli of {comparison.data}, on {comparison.device}; prices chosen for the "
-        f"{AXES[MATCHED[comparison.match]]} of the codes as trained (~: as near as this inference comes).",
+        f"{AXES[MATCHED[comparison.match]].replace('Fraction', 'fraction')} of the codes as trained (~: as near as "
+        "this inference comes).",
         f"In brackets {LEVEL:.0%} bootstrap intervals over {comparison.resampled}. Everything is a mean over stimuli. "
         "MACs: dense operations that find the code; events:",
-        "the same if only active units send; decoder ops: synaptic operations of the code itself; ms: finding it.",
+        "the same if only active units send; spikes and joules: of the code itself, not of inference; decoder ops:",
+        "synaptic operations of the code itself; ms: finding it.",
     ]
     for one in comparison.models:
         chosen = [p for p in comparison.points if p.model == one.name and p.role != "scan"]
@@ -181,7 +185,7 @@ def _figure(comparison: Comparison, png: Path, svg: Path) -> None:
     columns = min(MOST_COLUMNS, len(models))
     rows = math.ceil(len(models) / columns)
     names = [name for name in RECODINGS if any(p.inference == name for p in comparison.points)]
-    key_rows = math.ceil((len(names) + 2) / (2 * columns))
+    key_rows = math.ceil((len(names) + 3) / (2 * columns))
     width, height, key = 4.4 * columns, 3.7 * rows, 0.2 * key_rows + 0.1
     with rc_context(SETTINGS):
         figure = Figure(figsize=(width, height + key), layout="constrained")
@@ -216,16 +220,19 @@ def _legend(names: Sequence[str]) -> list[Any]:
     ]
     if OWN in names:
         lines.append(handle("as trained, R² of its mean code", color=INK, marker="*", markerfacecolor="none"))
-    return [*lines, handle("compared in the table", color=GREY, marker="o", markerfacecolor="none")]
+    return [
+        *lines,
+        handle("compared in the table", color=GREY, marker="o", markerfacecolor="none"),
+        handle("distance to R² = 1, all zeros", color=CONTOUR, linestyle="-", linewidth=CONTOUR_WIDTH),
+    ]
 
 
 def _panel(axes: Any, comparison: Comparison, model: str, names: Sequence[str], lowest: float) -> None:
     angle = np.linspace(0, np.pi / 2, 60)
     for radius in (0.2, 0.4, 0.6, 0.8, 1.0):  # equal distance from the ideal corner
-        axes.plot(1 - radius * np.cos(angle), 1 - radius * np.sin(angle), color=GRID, linewidth=0.8, zorder=0)
-        side = 1 - radius * np.cos(np.pi / 4), 1 - radius * np.sin(np.pi / 4)
-        patch = {"facecolor": "white", "edgecolor": "none", "pad": 0.8}
-        axes.text(*side, f"{radius:g}", color=GREY, fontsize=7, ha="center", va="center", zorder=0.5, bbox=patch)
+        circle = 1 - radius * np.cos(angle), 1 - radius * np.sin(angle)
+        axes.plot(*circle, color=CONTOUR, linewidth=CONTOUR_WIDTH, zorder=0)
+        axes.text(EDGE, 1 - radius, f" {radius:g}", color=GREY, fontsize=7, ha="left", va="center")  # clear of points
     for above, name in enumerate(names):
         look, line = RECODINGS[name], comparison.of(model, name)
         x = [p.metrics.fraction_zeros for p in line]
@@ -249,7 +256,7 @@ def _panel(axes: Any, comparison: Comparison, model: str, names: Sequence[str], 
         )
     axes.plot([1], [1], "o", color=INK, markersize=4, clip_on=False, zorder=6)
     axes.annotate("ideal", (1, 1), (-4, 4), textcoords="offset points", fontsize=8, ha="right", color=INK)
-    axes.set_xlim(-0.02, 1.02)
+    axes.set_xlim(-0.02, EDGE)
     axes.set_ylim(min(-0.02, lowest - 0.03), 1.02)
     axes.set_xlabel(AXES["fraction_zeros"])
     axes.set_ylabel(AXES["r2_pooled"])

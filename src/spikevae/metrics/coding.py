@@ -27,8 +27,8 @@ def bits(kl: float) -> float:
 def bits_per_spike(kl: float, spikes: float) -> float:
     """``kl / (ln 2 * spikes)``: bits per spike from nats and expected spikes per stimulus. Higher is better.
 
-    NaN for a silent code. With the optimal prior (the mean posterior rate) a Poisson unit's value is the
-    Skaggs information of its rates.
+    NaN for a silent code; of real-valued codes, bits per unit of the code. With the optimal prior (the mean
+    posterior rate) a Poisson unit's value is the Skaggs information of its rates.
 
     Examples
     --------
@@ -81,7 +81,7 @@ def fano_factor(z: Array) -> np.ndarray:
 
     1 for Poisson counts of one rate. Over different stimuli it is the marginal Fano factor: for Poisson codes
     ``1 + Var(rate) / E[rate]``, the excess over 1 being what the stimuli modulate. Unit: spikes
-    (dimensionless for counts). NaN for silent units and for all units of a code with negative entries.
+    (dimensionless for counts). NaN for silent units and for all units of a code whose entries are not all counts.
 
     Parameters
     ----------
@@ -98,7 +98,7 @@ def fano_factor(z: Array) -> np.ndarray:
     array([2., 0.])
     """
     z = matrix(z, "z")
-    if (z < 0).any():
+    if ((z < 0) | (z != np.rint(z))).any():
         return np.full(z.shape[1], np.nan)
     return fano_of_sums(z.sum(0), (z**2).sum(0), z.shape[0])
 

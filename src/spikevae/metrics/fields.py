@@ -8,6 +8,7 @@ Direction = Literal["higher", "lower", "neither"]
 
 # Sources, named once.
 PVAE = "Vafaii, Galor & Yates 2024 (arXiv:2405.14473)"
+CODE = "code of Vafaii, Galor & Yates 2024 (github.com/hadivafaii/PoissonVAE)"
 COST = "Vafaii & Yates 2026 (arXiv:2602.13421)"
 SPARSENESS = "Treves & Rolls 1991, normalised as Vinje & Gallant 2000"
 NEUROBENCH = "NeuroBench (synaptic operations)"
@@ -24,9 +25,11 @@ class Metrics:
     """Numbers of one model on one set of stimuli, codes sampled at temperature 0.
 
     A number that is not defined for the model's law (spikes of a signed code, say) is NaN; so is everything
-    but `nan_count` and the static operation counts if the model gave a value that is not finite. Unit,
-    direction (``"higher"`` or ``"lower"`` is better, or ``"neither"``), source and definition of each field
-    are in its ``dataclasses.fields`` metadata; :meth:`describe` prints them.
+    but `nan_count` and the static operation counts if the model gave a value that is not finite. All but the
+    operations of inference are of the code that inference ends with: what an iterative model emits on the way is in
+    :func:`spikevae.inference_energy.inference_energy`. Unit, direction (``"higher"`` or ``"lower"`` is better, or
+    ``"neither"``), source and definition of each field are in its ``dataclasses.fields`` metadata; :meth:`describe`
+    prints them.
     """
 
     free_energy: float = _number(
@@ -61,7 +64,7 @@ class Metrics:
     )
     r2_mean_code: float = _number("1", "higher", PVAE, "r2 from mean codes")
     r2_pooled_mean_code: float = _number("1", "higher", OWN, "r2_pooled from mean codes")
-    fraction_zeros: float = _number("1", "neither", COST, "share of sampled code entries that are zero")
+    fraction_zeros: float = _number("1", "neither", CODE, "share of sampled code entries that are zero")
     lifetime_sparseness: float = _number(
         "1",
         "neither",
@@ -73,7 +76,7 @@ class Metrics:
     )
     l0: float = _number("units per stimulus", "neither", OWN, "sampled code entries that are not zero")
     firing_rate: float = _number(
-        "spikes per unit per stimulus", "lower", COST, "posterior mean, averaged over stimuli and units"
+        "spikes per unit per stimulus", "lower", CODE, "posterior mean, averaged over stimuli and units"
     )
     prior_firing_rate: float = _number("spikes per unit per stimulus", "lower", COST, "prior mean, averaged over units")
     prior_posterior_gap: float = _number(
@@ -83,16 +86,32 @@ class Metrics:
         "sum over units of |prior - mean posterior rate| by the sum of mean posterior rates",
     )
     bits: float = _number("bits per stimulus", "neither", PVAE, "coding rate: kl / ln 2")
-    bits_per_spike: float = _number("bits per spike", "higher", COST, "bits / spikes")
-    spikes: float = _number("spikes per stimulus", "lower", COST, "posterior means summed over units")
+    bits_per_spike: float = _number("bits per spike", "higher", OWN, "bits / spikes")
+    spikes: float = _number(
+        "spikes per stimulus",
+        "lower",
+        OWN,
+        "posterior means summed over units. Of an iterative model those of its final code alone, not those emitted "
+        "during inference (spikevae.inference_energy); of real-valued codes a value of one counts as a spike, in a "
+        "unit that the prior's scale sets",
+    )
     atp_low: float = _number("ATP per stimulus", "lower", MODELLED, "spikes at the low price")
     atp: float = _number("ATP per stimulus", "lower", MODELLED, "spikes at the central price")
     atp_high: float = _number("ATP per stimulus", "lower", MODELLED, "spikes at the high price")
     joules_low: float = _number("J per stimulus", "lower", MODELLED, "energy of atp_low at the low J per ATP")
-    joules: float = _number("J per stimulus", "lower", MODELLED, "energy of atp at the central J per ATP")
+    joules: float = _number(
+        "J per stimulus",
+        "lower",
+        MODELLED,
+        "energy of atp at the central J per ATP; as spikes, of the final code alone; resting potentials and "
+        "housekeeping are not in it",
+    )
     joules_high: float = _number("J per stimulus", "lower", MODELLED, "energy of atp_high at the high J per ATP")
     encoder_macs: float = _number(
-        "multiply-accumulates per stimulus", "lower", NEUROBENCH, "of the dense encoder, all weights counted"
+        "multiply-accumulates per stimulus",
+        "lower",
+        NEUROBENCH,
+        "of the dense encoder, all weights counted; without one, of all steps of inference",
     )
     decoder_macs: float = _number(
         "multiply-accumulates per stimulus", "lower", NEUROBENCH, "of the dense decoder, all weights counted"
@@ -116,7 +135,8 @@ class Metrics:
         "J per stimulus",
         "lower",
         MODELLED,
-        "dense encoder, decoder driven by spikes one by one (graded codes: by non-zero units)",
+        "dense encoder or all steps of iterative inference, decoder driven by the final code's spikes one by one "
+        "(graded codes: by non-zero units)",
     )
     active_units: float = _number("units", "higher", PVAE, "units with a mean kl above 0.01 nats per stimulus")
     fano: float = _number(
@@ -124,7 +144,7 @@ class Metrics:
         "neither",
         OWN,
         "variance over mean of a unit's sampled code across stimuli, mean over units that fire; "
-        "1 for Poisson counts of one rate, more where stimuli modulate it",
+        "1 for Poisson counts of one rate, more where stimuli modulate it; undefined for codes that are no counts",
     )
     dead_units: float = _number("units", "lower", OWN, "units whose sampled code is zero for every stimulus")
     nan_count: float = _number("values", "lower", OWN, "posterior means, kl and pixels that are not finite")

@@ -54,7 +54,7 @@ def moving_bar(
     unit
         The unit to record trial by trial.
     orientation
-        Direction of the first bar, radians; the second moves at a right angle to it.
+        Direction of the first bar, radians: 0 to the right, rising clockwise; the second moves at a right angle to it.
     width, speed, contrast
         As in :func:`spikevae.data.sequences.bar`.
     trials

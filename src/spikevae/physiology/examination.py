@@ -50,7 +50,8 @@ class Examination:
         return np.argsort(-_tuned(self.tuning), kind="stable")
 
     def units(self) -> list[dict[str, float | bool | int]]:
-        """One row a unit; orientations in degrees, responses in expected spikes per step."""
+        """One row a unit; orientations in degrees (0: vertical stripes, rising clockwise), responses in expected
+        spikes per step."""
         tuning, found = self.tuning, self.fields
         alike = np.full(len(tuning.blank), math.nan)
         if self.dictionary is not None:

@@ -28,7 +28,8 @@ class Gratings:
     """Which gratings are shown, and for how long."""
 
     orientations: tuple[float, ...] = field(default_factory=lambda: tuple(math.pi * i / 12 for i in range(12)))
-    """Radians, evenly spread over half a circle."""
+    """Of the wave vector, radians, evenly spread over half a circle: 0 for vertical stripes, rising clockwise since
+    rows are counted downward."""
     frequencies: tuple[float, ...] = field(default_factory=lambda: tuple(0.05 * 2 ** (i / 2) for i in range(7)))
     """Cycles per pixel."""
     contrasts: tuple[float, ...] = (0.125, 0.25, 0.5, 1.0, 2.0)
@@ -104,7 +105,7 @@ class GratingTuning(NamedTuple):
     blank: np.ndarray
     """(K,) response to a blank field, expected spikes per step."""
     orientation: np.ndarray
-    """(K,) preferred orientation on the grid, radians."""
+    """(K,) preferred orientation on the grid, radians, as in `Gratings`."""
     frequency: np.ndarray
     """(K,) preferred spatial frequency on the grid, cycles per pixel."""
     responsive: np.ndarray

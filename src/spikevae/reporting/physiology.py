@@ -12,13 +12,13 @@ import numpy as np
 
 from ..data.sequences import image_size
 from ..physiology import Examination, Gratings, Neurons, examine, is_neural
-from ..physiology.tuning import RESPONSIVE
+from ..physiology.tuning import RESPONSIVE, Response
 from ..progress import Report
 from ..sweep.store import RunFolder, jsonable
 from .figures import PNG_DPI, SETTINGS, Static, canvas, write
 from .reading import Run
 from .style import GREY, INK
-from .words import exact, shown
+from .words import exact, plural, shown
 
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7")
 """Of four example units (Okabe and Ito, 2008), each with a marker and a line of its own."""
@@ -26,6 +26,10 @@ MARKERS, LINES = ("o", "s", "^", "D"), ("-", "--", ":", "-.")
 FIELDS = 12
 """Units whose receptive fields are drawn."""
 RATE = "Spikes per step (expected)"
+DEGREES = "(degrees; 0: vertical stripes)"
+"""Of orientations, which are those of the wave vector and rise clockwise."""
+MOST_TICKS = 40
+"""Ticks in a step of a raster: as many are a solid block, and more look the same."""
 THUMBS = 6
 """Pictures in a strip of film."""
 
@@ -94,8 +98,9 @@ def describe(found: Examination) -> str:
     Suppression stands beside that of filters alone: what they show is not made by lateral inhibition.
     """
     numbers = found.summary()
+    ending = "s" if numbers["responsive_units"] == 1 else ""
     lines = [
-        f"{numbers['responsive_units']:.0f} of {numbers['units']:.0f} units respond to a grating more than "
+        f"{numbers['responsive_units']:.0f} of {numbers['units']:.0f} units respond{ending} to a grating more than "
         f"{exact(RESPONSIVE)} times as much as to a blank field; medians over them:",
         f"  orientation selectivity index     {shown(numbers['osi'])}",
         f"  circular variance                 {shown(numbers['circular_variance'])}",
@@ -131,10 +136,10 @@ def report_figures(run: Run, folder: Path, seed: int) -> tuple[list[Shown], str]
         stem = f"physiology_{family.index}_"
         figures += [Shown(f"{name}: {what}", one) for one, what in zip(draw(found, folder, stem), TITLES)]
         numbers = found.summary()
-        control = numbers.get("suppression_index_control")
+        control, responsive = numbers.get("suppression_index_control"), int(numbers["responsive_units"])
         beside = "" if control is None else f" (filters without inhibition {shown(control, 2)})"
         sentences.append(
-            f"{name}: {numbers['responsive_units']:.0f} responsive units, median selectivity "
+            f"{name}: {responsive} responsive {plural(responsive, 'unit')}, median selectivity "
             f"{shown(numbers['osi'], 2)}, median suppression {shown(numbers['suppression_index'], 2)}{beside}."
         )
     return figures, " ".join(sentences)
@@ -201,10 +206,13 @@ def _examples(found: Examination) -> Sequence[int]:
 
 
 def _tuning(found: Examination, folder: Path, name: str) -> Static:
-    """Orientation, spatial frequency and contrast tuning of a few units."""
+    """Orientation, spatial frequency and contrast tuning of a few units; the first orientation is shown again half a
+    circle on."""
     grid, tuning = found.gratings, found.tuning
+    angles = np.degrees(grid.orientations)
+    circle = Response(*(np.concatenate([part, part[:1]]) for part in tuning.orientation_curve))
     curves = (
-        (np.degrees(grid.orientations), tuning.orientation_curve, "Orientation (degrees)", False),
+        (np.append(angles, angles[0] + 180), circle, f"Orientation {DEGREES}", False),
         (np.array(grid.frequencies), tuning.frequency_curve, "Spatial frequency (cycles/pixel)", True),
         (np.array(grid.contrasts), found.contrast, "Contrast (amplitude, pixel units)", True),
     )
@@ -212,20 +220,23 @@ def _tuning(found: Examination, folder: Path, name: str) -> Static:
     with canvas(1, 3, 2.9, 2.5, key_rows=1) as (figure, panels):
         for axes, (x, curve, label, log) in zip(panels[0], curves):
             for unit, colour, marker, line in zip(units, COLOURS, MARKERS, LINES):
-                axes.errorbar(
-                    x, curve.mean[:, unit], yerr=curve.error[:, unit], color=colour, marker=marker, linestyle=line,
-                    markersize=4, linewidth=1.4, elinewidth=0.8, capsize=2, label=f"unit {unit}",
-                )  # fmt: skip
+                y, error = curve.mean[:, unit], curve.error[:, unit]
+                axes.errorbar(x, y, yerr=error, fmt="none", ecolor=colour, elinewidth=0.8, capsize=2)
+                axes.plot(x, y, color=colour, marker=marker, linestyle=line, markersize=4, linewidth=1.4,
+                          label=f"unit {unit}")  # fmt: skip
             if log:
                 _log_axis(axes, x)
             else:
-                axes.set_xticks(np.arange(0, 180, 30))
+                axes.set_xticks(np.arange(0, 181, 30))
             axes.set_xlabel(label)
             axes.set_ylim(bottom=0)
         panels[0, 0].set_ylabel(RATE)
         handles, labels = panels[0, 0].get_legend_handles_labels()
         figure.legend(handles, labels, loc="lower center", ncols=4, fontsize=8, borderaxespad=0.1)
-        alt = "Tuning of four units to orientation, spatial frequency and contrast of drifting gratings"
+        alt = (
+            f"Tuning of {len(units)} {plural(len(units), 'unit')} to orientation, spatial frequency and contrast of "
+            "drifting gratings; bars, where they can be seen: standard errors over starting phases"
+        )
         return write(figure, folder, name, alt)
 
 
@@ -249,31 +260,36 @@ def _preferences(found: Examination, folder: Path, name: str) -> Static:
         counts = [(tuning.orientation[some] == angle).sum() for angle in grid.orientations]
         panels[0, 0].bar(angles, counts, 0.8 * (angles[1] - angles[0]), color=COLOURS[0])
         panels[0, 0].set_xticks(np.arange(0, 180, 30))
-        panels[0, 0].set(xlabel="Preferred orientation (degrees)", ylabel="Responsive units")
+        panels[0, 0].set(xlabel=f"Preferred orientation {DEGREES}")
         places = np.arange(len(grid.frequencies))
         counts = [(tuning.frequency[some] == f).sum() for f in grid.frequencies]
         panels[0, 1].bar(places, counts, 0.8, color=COLOURS[0])
         panels[0, 1].set_xticks(places, [f"{f:.2g}" for f in grid.frequencies])
         panels[0, 1].set(xlabel="Preferred frequency (cycles/pixel)")
         edges = np.linspace(0, 1, 21)
-        both = ((tuning.circular_variance, "circular variance", COLOURS[0], "-"),
+        both = ((1 - tuning.circular_variance, "1 − circular variance", COLOURS[0], "-"),
                 (tuning.osi, "selectivity index", COLOURS[1], "--"))  # fmt: skip
         for values, label, colour, line in both:
             panels[0, 2].stairs(
                 np.histogram(values[some], edges)[0], edges, color=colour, linestyle=line, linewidth=1.6, label=label
             )
-        panels[0, 2].set(xlabel="Orientation selectivity (0 to 1)", xlim=(0, 1))
+        panels[0, 2].set(xlabel="Orientation selectivity (0: none, 1: full)", xlim=(0, 1))
         panels[0, 2].set_ylim(0, 1.35 * max(panels[0, 2].get_ylim()[1], 1))
         panels[0, 2].legend(fontsize=8, loc="upper center", ncols=1, borderaxespad=0.1)
         for axes in panels[0]:
+            axes.set_ylabel("Responsive units")
+            axes.set_axisbelow(True)
             axes.grid(axis="x", visible=False)
             axes.yaxis.get_major_locator().set_params(integer=True)
-        return write(figure, folder, name, "Preferred orientations and frequencies, and selectivity, of all units")
+        return write(
+            figure, folder, name, "Preferred orientations and frequencies, and selectivity, of responsive units"
+        )
 
 
 def _suppression(found: Examination, folder: Path, name: str) -> Static:
-    """Responses with and without a mask; the index of the model and of filters without inhibition."""
+    """Responses with and without a mask; the index of the model's responsive units, and of their filters alone."""
     ours, some = found.suppression, found.tuning.responsive
+    contrast = exact(found.gratings.mask_contrast)
     with canvas(1, 2, 3.3, 2.9) as (figure, panels):
         x, y = ours.test.mean[some], ours.both.mean[some]
         left, right = panels[0]
@@ -283,12 +299,13 @@ def _suppression(found: Examination, folder: Path, name: str) -> Static:
             left.text(0.5, 0.4, "no responsive unit", ha="center", color=GREY)
         left.plot([0, top], [0, top], "--", color=GREY, linewidth=0.9)
         left.set_title("dashed: no suppression", fontsize=8, color=GREY, loc="left")
+        right.set_title(f"both gratings: contrast {contrast} (pixel units)", fontsize=8, color=GREY, loc="left")
         left.set(xlim=(0, top), ylim=(0, top), xlabel="Preferred grating (spikes per step)")
         left.set_ylabel("With orthogonal mask (spikes per step)")
         edges = np.linspace(-0.6, 1, 33)
         groups = [(ours.suppression[some], "iterative inference", COLOURS[0], "-")]
         if found.control is not None:
-            groups.append((found.control.suppression, "filters without inhibition", COLOURS[1], "--"))
+            groups.append((found.control.suppression[some], "filters without inhibition", COLOURS[1], "--"))
         most = 0.1
         for values, label, colour, line in groups:
             finite = np.clip(values[np.isfinite(values)], edges[0], edges[-1])
@@ -298,14 +315,34 @@ def _suppression(found: Examination, folder: Path, name: str) -> Static:
                          label=f"{label}, median {shown(middle, 2)}")  # fmt: skip
             most = max(most, *share)
         right.axvline(0, color=GREY, linewidth=0.8, zorder=0)
+        right.set_axisbelow(True)
         right.set(
             xlabel="Suppression index, 1 − masked / alone",
-            ylabel="Share of units",
+            ylabel="Share of responsive units",
             xlim=(-0.6, 1),
             ylim=(0, 1.3 * most),
         )
         right.legend(fontsize=8, loc="upper right", borderaxespad=0.1)
-        return write(figure, folder, name, "Responses to gratings with and without an orthogonal mask")
+        return write(figure, folder, name, f"Responses to gratings of contrast {contrast}, with and without a mask")
+
+
+def ticks(spikes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Where a raster of spikes (T, rows) has its ticks: times in steps, and rows.
+
+    A step's spikes are spread evenly over it, half a step to either side, since a model says how many there are and not
+    when. Values that are no counts have one tick each, in the middle.
+
+    Examples
+    --------
+    >>> ticks(np.array([[1.0, 0.0], [2.0, 0.0], [0.0, 1.0]]))
+    (array([0.  , 0.75, 1.25, 2.  ]), array([0, 0, 0, 1]))
+    """
+    counts = spikes if (spikes == np.rint(spikes)).all() else spikes > 0
+    step, row = np.nonzero(counts > 0)
+    of_each = np.minimum(counts[step, row], MOST_TICKS).astype(int)
+    first = np.repeat(of_each.cumsum() - of_each, of_each)
+    place = (np.arange(len(first)) - first + 0.5) / np.repeat(of_each, of_each)
+    return np.repeat(step, of_each) + place - 0.5, np.repeat(row, of_each)
 
 
 def _bar(found: Examination, folder: Path, name: str) -> Static:
@@ -338,14 +375,13 @@ def _bar(found: Examination, folder: Path, name: str) -> Static:
                 if place == 0:
                     axes.set_title(titles[column], fontsize=9, loc="left")
             raster = figure.add_subplot(inner[1])
-            step, trial = np.nonzero(film.spikes[column])
-            raster.plot(step, trial, "|", color=INK, markersize=4.5, markeredgewidth=0.9)
-            raster.set(ylim=(film.spikes.shape[2] - 0.5, -0.5), xlim=(0, n - 1))
+            raster.plot(*ticks(film.spikes[column]), "|", color=INK, markersize=4.5, markeredgewidth=0.6)
+            raster.set(ylim=(film.spikes.shape[2] - 0.5, -0.5), xlim=(-0.5, n - 0.5))
             raster.tick_params(labelbottom=False)
             raster.grid(False)
             rate = figure.add_subplot(inner[2])
             rate.plot(np.arange(n), film.expected[column], color=COLOURS[column], linewidth=1.6)
-            rate.set(xlim=(0, n - 1), ylim=(0, top), xlabel="Frame")
+            rate.set(xlim=(-0.5, n - 0.5), ylim=(0, top), xlabel="Frame")
             if column == 0:
                 raster.set_ylabel("Trial")
                 rate.set_ylabel("Expected spikes\nper step", fontsize=8)
@@ -383,11 +419,11 @@ def write_film(found: Examination, path: Path, *, milliseconds: int = 60) -> Pat
         screen.axis("off")
         screen.set_title("stimulus", fontsize=9)
         raster = figure.add_axes((0.43, 0.16, 0.55, 0.7))
-        step, unit = np.nonzero(film.population[0])
+        time, unit = ticks(film.population[0])
         here = (row_of[unit] >= 0) & (unit != film.unit)
-        raster.plot(step[here], row_of[unit[here]], "|", color=INK, markersize=3, markeredgewidth=0.8)
+        raster.plot(time[here], row_of[unit[here]], "|", color=INK, markersize=3, markeredgewidth=0.6)
         own = unit == film.unit
-        raster.plot(step[own], row_of[unit[own]], "|", color=COLOURS[1], markersize=9, markeredgewidth=1.6)
+        raster.plot(time[own], row_of[unit[own]], "|", color=COLOURS[1], markersize=9, markeredgewidth=0.8)
         raster.set(xlim=(-1, n), ylim=(-2, len(order) + 1), xlabel="Frame", ylabel="Unit, by preferred orientation")
         raster.grid(False)
         raster.set_title(f"spikes (long ticks: unit {film.unit})", fontsize=9)
@@ -402,7 +438,7 @@ def write_film(found: Examination, path: Path, *, milliseconds: int = 60) -> Pat
 
         _, _, top, bottom = box(raster)
         to_pixels = raster.transData
-        x_of = [round(to_pixels.transform((t, 0))[0]) for t in range(n)]
+        end_of = [round(to_pixels.transform((t + 0.5, 0))[0]) for t in range(n)]
         at = box(screen)
     channels, tall, wide = image_size(found.shape)
     limit = float(np.abs(pictures).max()) or 1.0
@@ -410,8 +446,8 @@ def write_film(found: Examination, path: Path, *, milliseconds: int = 60) -> Pat
     sheets = []
     for t in range(n):
         sheet = whole.copy()
-        sheet[top + 1 : bottom - 1, x_of[t] + 3 :] = 255
-        sheet[top + 1 : bottom - 1, x_of[t] + 2 : x_of[t] + 3] = (89, 99, 110)
+        sheet[top + 1 : bottom - 1, end_of[t] + 1 :] = 255
+        sheet[top + 1 : bottom - 1, end_of[t] : end_of[t] + 1] = (89, 99, 110)
         scaled = np.clip(127.5 + 127.5 * pictures[t].reshape(channels, tall, wide) / limit, 0, 255).astype(np.uint8)
         small = scaled.transpose(1, 2, 0) if channels == 3 else np.repeat(scaled[:1].transpose(1, 2, 0), 3, 2)
         big = small.repeat(factor, 0).repeat(factor, 1)
