@@ -20,7 +20,7 @@ _FAR_ABOVE = 80.0
 """So far above a soft bound it has long become flat, and e^x is still finite in float32."""
 
 _FAR_APART = 20.0
-"""Above this difference of log-rates a divergence is not taken as a multiple of the prior's rate, which may underflow."""
+"""Above this difference of log-rates a divergence is no multiple of the prior's rate, which may underflow."""
 
 _NEAR_ZERO = 0.02
 """Below this |x| the differences 1 + e^x (x - 1) and e^x - 1 - x are summed as series. Outside it they lose
