@@ -151,6 +151,8 @@ def _read(path: Path, name: str) -> Trained:
             "pixels that are linear in the code: train with likelihood='gaussian'"
         )
     words = f"sparse ({model.inference})" if isinstance(model, SparseCoding) else fit.get("latent")
+    if model.inference in ("iterative", "hierarchical"):
+        words = f"{model.inference} {words}"
     price = f"beta={fit['beta']:g}" if "beta" in fit else f"price={fit.get('sparsity_price', 0):g}"
     seed = fit.get("seed", fit.get("random_state")) or 0
     label = f"{words} K={model.n_latents} {price} seed={seed}"

@@ -16,6 +16,7 @@ from ..distributions import ConwayMaxwellPoisson, NegativeBinomial, Poisson, Zer
 from ..distributions._law import Law
 from ..distributions.conway_maxwell_poisson import LOG_SHAPE_LIMIT
 from ..progress import Report
+from .dispersion import dispersion_p
 
 MAX_COUNT = 1_000_000
 STEP = 3e-4
@@ -24,9 +25,7 @@ ITERATIONS, SHRINKS = 100, 16
 CLOSED = 1e-7
 """Parameters that move by less than this have arrived."""
 ENOUGH = 1e-9
-"""Nats that a step must bring."""
-SLOTS_TRIED = 100_000
-"""A binomial of more slots than this many above the largest count is a Poisson law."""
+"""Nats that a step, or a second parameter, must bring."""
 EXPECTED = 5.0
 """Fewest expected trials of a bin in the test of fit."""
 WIDTHS = 12.0
@@ -93,8 +92,8 @@ class CountFits:
     "neither"); ``best_bic`` and ``best_aic``."""
     fits: list[dict[str, Any]]
     """Per unit and law: ``log_likelihood``, ``n_parameters``, ``aic``, ``bic``, ``weight`` (Akaike), fitted ``mean``,
-    ``variance`` and ``fano``, ``parameters`` and ``standard_errors`` (NaN where there is none), ``at_limit`` and
-    ``fit_p_value``."""
+    ``variance`` and ``fano``, ``parameters`` and ``standard_errors`` (NaN where there is none), ``at_limit`` (the law
+    is Poisson; of Conway-Maxwell-Poisson: its shape is at this library's bound) and ``fit_p_value``."""
     counts: np.ndarray
     """(n_trials, n_units)."""
 
@@ -133,21 +132,25 @@ class CountFits:
         )
 
 
-def fit_counts(counts: ArrayLike, laws: Sequence[str] = LAWS, *, report: Report | None = None) -> CountFits:
+def fit_counts(counts: ArrayLike, laws: Sequence[str] | str = LAWS, *, report: Report | None = None) -> CountFits:
     """Fit laws of counts to each unit of a recording by maximum likelihood.
 
     Standard errors are from the observed information. Where the maximum lies in the limit in which a law is Poisson (a
     negative binomial of under-dispersed counts, say) the fit is that limit, ``at_limit`` says so, and its second
-    parameter has no standard error. The dispersion test compares the sum of squared deviations over the mean with
-    chi-squared of n - 1 degrees of freedom, two-sided, and is corrected over units (Benjamini and Hochberg). Trials are
-    taken as independent repeats of one condition.
+    parameter has no standard error. The number of slots and the p of a binomial have none either: the number is whole,
+    and p moves with it. ``at_limit`` of the Conway-Maxwell-Poisson law is not Poisson: there its shape is at this
+    library's bound, 1/4 or 4, and the maximum may lie beyond.
+
+    The dispersion test compares the sum of squared deviations over the mean with its law given the number of spikes,
+    two-sided: exactly for units of fewer than 50 sqrt(n) spikes, else with chi-squared of n - 1 degrees of freedom. It
+    is corrected over units (Benjamini and Hochberg). Trials are taken as independent repeats of one condition.
 
     Parameters
     ----------
     counts
         (n_trials, n_units) or (n_trials,) whole numbers, zero or more; two trials or more.
     laws
-        Which: poisson, negative_binomial, zero_inflated_poisson, conway_maxwell_poisson, binomial.
+        Which, one or several: poisson, negative_binomial, zero_inflated_poisson, conway_maxwell_poisson, binomial.
     report
         Called with what is done, the whole, and words, as progress is made.
 
@@ -172,6 +175,7 @@ def fit_counts(counts: ArrayLike, laws: Sequence[str] = LAWS, *, report: Report 
     True
     """
     z = _checked(counts)
+    laws = [laws] if isinstance(laws, str) else laws
     unknown = [law for law in laws if law not in LAWS]
     if unknown or not len(laws):
         raise ValueError(f"unknown laws {unknown}: choose from {', '.join(LAWS)}")
@@ -205,7 +209,7 @@ def fit_counts(counts: ArrayLike, laws: Sequence[str] = LAWS, *, report: Report 
 def _checked(counts: ArrayLike) -> np.ndarray:
     z = np.asarray(counts)
     if z.dtype.kind not in "buif":
-        raise ValueError(f"counts have type {z.dtype}; whole numbers are needed")
+        raise ValueError(f"counts have type {z.dtype}; whole numbers are needed: counts.astype(int), if they are")
     z = z[:, None] if z.ndim == 1 else z
     if z.ndim != 2 or len(z) < 2 or not z.shape[1]:
         raise ValueError(f"counts have shape {np.shape(counts)}; expected (n_trials, n_units), two trials or more")
@@ -228,8 +232,7 @@ def _units(z: np.ndarray) -> list[dict[str, Any]]:
     fano = variance / safe
     influence = ((z - mean) ** 2 - variance) / safe - fano * (z - mean) / safe
     index = (n - 1) * fano
-    p = np.minimum(1.0, 2 * np.minimum(stats.chi2.cdf(index, n - 1), stats.chi2.sf(index, n - 1)))
-    p = np.where(silent, np.nan, p)
+    p = dispersion_p(z)
     adjusted = np.full(len(p), np.nan)
     if (~silent).any():
         adjusted[~silent] = stats.false_discovery_control(p[~silent])
@@ -343,42 +346,67 @@ def _poisson(values: np.ndarray, frequency: np.ndarray, mean: np.ndarray) -> lis
 def _binomial(
     values: np.ndarray, frequency: np.ndarray, mean: np.ndarray, plain: list[dict[str, Any]]
 ) -> list[dict[str, Any]]:
-    """The number of slots by its profile likelihood, which has one peak; none if counts are not under-dispersed."""
+    """The number of slots by its profile likelihood; none where that gains nothing over Poisson.
+
+    The profile has one peak, at a finite number just where counts are under-dispersed (as scans in the tests show). Of
+    p there is no standard error: given n it would be far too small.
+    """
     rows = []
     for u, m in enumerate(mean.tolist()):
-        n, used = float(frequency[u].sum()), frequency[u] > 0
-        v, f = values[used], frequency[u][used]
-        most, variance = int(v.max()), float(f @ v**2 / n - m**2)
-
-        def profile(slots: int, v: np.ndarray = v, f: np.ndarray = f, n: float = n, m: float = m) -> float:
-            choose = special.gammaln(slots + 1) - special.gammaln(v + 1) - special.gammaln(slots - v + 1)
-            return float(f @ choose + n * (special.xlogy(m, m / slots) + special.xlogy(slots - m, 1 - m / slots)))
-
-        low, high = most, most + SLOTS_TRIED
-        while high - low > 2:
-            middle = (low + high) // 2
-            low, high = (middle, high) if profile(middle + 1) > profile(middle) else (low, middle + 1)
-        slots = max(range(low, high + 1), key=profile)
-        if variance >= m or slots >= most + SLOTS_TRIED - 1:
+        slots, gain = _slots(values[frequency[u] > 0].astype(int), frequency[u][frequency[u] > 0].astype(int))
+        if gain < ENOUGH:
             row = {**plain[u], "parameters": {"mean": m, "n": math.inf, "p": 0.0}, "at_limit": True}
             row["standard_errors"] = {**plain[u]["standard_errors"], "n": math.nan, "p": math.nan}
             rows.append(row)
             continue
-        p = m / slots
-        error = math.sqrt(p * (1 - p) / (n * slots))
+        p, n = m / slots, float(frequency[u].sum())
         rows.append(
             {
-                "log_likelihood": profile(slots),
+                "log_likelihood": plain[u]["log_likelihood"] + gain,
                 "mean": float(m),
                 "variance": float(m * (1 - p)),
                 "fano": 1 - p,
                 "parameters": {"mean": float(m), "n": float(slots), "p": p},
-                "standard_errors": {"mean": slots * error, "n": math.nan, "p": error},
+                "standard_errors": {"mean": math.sqrt(m * (1 - p) / n), "n": math.nan, "p": math.nan},
                 "at_limit": False,
                 "fit_p_value": _fit_p(frequency[u], values, stats.binom(slots, p).pmf, m, m * (1 - p), 2),
             }
         )
     return rows
+
+
+def _slots(v: np.ndarray, f: np.ndarray) -> tuple[int, float]:
+    """The best number of slots for counts `v` found `f` times, and its log likelihood less Poisson's.
+
+    With x = m / s and t(i) trials of more than i spikes that difference is, with nothing that cancels to rounding,
+    sum_i t(i) log(1 - i / s) + n s (x^2 / 2) 2F1(1, 1; 3; x), where s x^2 2F1 / 2 = (s - m) log(1 - x) + m.
+    """
+    n, total, squares, most = (
+        int(f.sum()),
+        int(f @ v),
+        sum(int(a) * int(a) * int(c) for a, c in zip(v, f)),
+        int(v.max()),
+    )
+    if n * squares - total**2 >= n * total:  # in whole numbers: the variance is at least the mean
+        return most, 0.0
+    m, i = total / n, np.arange(1.0, max(most, 1))
+    above = n - np.cumsum(np.bincount(v, weights=f, minlength=most + 1))[1:most]
+
+    def gain(s: int) -> float:
+        return float(above @ np.log1p(-i / s) + n * m * (m / s) / 2 * special.hyp2f1(1, 1, 3, m / s))
+
+    def slope(s: int) -> float:
+        """s times the derivative."""
+        return float(above @ (i / (s - i)) - n * m * (m / s) / 2 * special.hyp2f1(1, 2, 3, m / s))
+
+    low = high = most
+    while slope(high) > 0:
+        low, high = high, 2 * high
+    while high - low > 1:
+        middle = (low + high) // 2
+        low, high = (middle, high) if slope(middle) > 0 else (low, middle)
+    best = max(low, high, key=gain)
+    return best, gain(best)
 
 
 def _stencil(f: LogLikelihood, u: Tensor) -> tuple[Tensor, Tensor, Tensor]:

@@ -17,6 +17,8 @@ LOOKS = {  # colour (Okabe-Ito), line
     "conway_maxwell_poisson": ("#009E73", ":"),
     "binomial": ("#CC79A7", "-"),
 }
+BARS = 40
+"""Most bars of a histogram; where there are more counts, a bar has several."""
 DISPERSION = {"over": ("#0072B2", "^"), "under": ("#CC79A7", "v"), "neither": ("#59636e", "o")}
 COLUMNS = (
     "unit", "law", "log_likelihood", "n_parameters", "aic", "bic", "weight", "mean", "variance", "fano", "at_limit",
@@ -48,8 +50,12 @@ def text(found: CountFits) -> str:
         tested = np.isfinite(p)
         fits = f"{np.mean(p[tested] > 0.05):.0%}" if tested.any() else "–"
         gap = _number(float(np.median(gaps))) if gaps else "–"
-        limit = sum(row["at_limit"] for row in rows)
+        limit = f"{sum(row['at_limit'] for row in rows)}{'*' if law == 'conway_maxwell_poisson' else ''}"
         lines.append(f"{words(law):<24}{shares[law]:>12.0%}{by_aic[law]:>9.0%}{gap:>22}{fits:>16}{limit:>10}")
+    lines.append(
+        "at limit: units for which the law is Poisson"
+        + "; * of shape 1/4 or 4, this library's bounds" * ("conway_maxwell_poisson" in found.laws)
+    )
     return "\n".join([*lines, "", found.summary()])
 
 
@@ -73,11 +79,14 @@ def figure(found: CountFits, path: Path) -> None:
 
 def _variances(axis: Any, found: CountFits, firing: list[dict[str, Any]]) -> None:
     for word, (colour, mark) in DISPERSION.items():
-        own = [row for row in firing if row["dispersion"] == word and row["variance"] > 0]
+        every = [row for row in firing if row["dispersion"] == word]
+        own = [row for row in every if row["variance"] > 0]
         label = {"over": "over-dispersed", "under": "under-dispersed", "neither": "not told from Poisson"}[word]
+        flat = len(every) - len(own)
+        shown = f"{len(every)}, {flat} of variance 0 not drawn" if flat else f"{len(every)}"
         axis.plot(
             [row["mean"] for row in own], [row["variance"] for row in own], mark, color=colour, markersize=4,
-            alpha=0.7, label=f"{label} ({len(own)})", linestyle="none",
+            alpha=0.7, label=f"{label} ({shown})", linestyle="none",
         )  # fmt: skip
     means = [row["mean"] for row in firing if row["variance"] > 0]
     if means:
@@ -95,19 +104,27 @@ def _variances(axis: Any, found: CountFits, firing: list[dict[str, Any]]) -> Non
 
 def _histogram(axis: Any, found: CountFits) -> None:
     """A unit whose dispersion is told from Poisson's, if there are any: the one of median rate among them."""
+    from matplotlib.ticker import MaxNLocator
+
     firing = [row for row in found.units if not row["silent"]]
     clear = [row for row in firing if row["dispersion"] != "neither"] or firing
     unit = sorted(clear, key=lambda row: row["mean"])[len(clear) // 2]["unit"]
     z = found.counts[:, unit]
     top = int(np.quantile(z, 0.999)) + 2
-    shares = np.bincount(z, minlength=top)[:top] / len(z)
-    grid = np.arange(top)
-    axis.bar(grid, shares, width=0.85, color="#d0d7de", label=f"unit {unit}")
-    for law in found.laws:
-        row = found.of(unit, law)
+    low = max(0, min(int(z.min()) - 1, top - 3))
+    wide = math.ceil((top - low) / BARS)
+    grid = np.arange(low, low + wide * math.ceil((top - low) / wide))
+    middles = grid.reshape(-1, wide).mean(1)
+    shares = np.bincount(z, minlength=grid[-1] + 1)[low : grid[-1] + 1] / len(z)
+    bars = shares.reshape(-1, wide).sum(1)
+    axis.bar(middles, bars, width=0.85 * wide, color="#d0d7de", label=f"unit {unit}")
+    for law in sorted(found.laws, key=lambda law: law == "poisson"):  # last, over the laws that are Poisson here
         colour, line = LOOKS[law]
-        axis.plot(grid, _mass(row, grid), line, color=colour, linewidth=1.6, label=words(law))
-    axis.set(title=f"b  counts of unit {unit}", xlabel="spikes in a trial", ylabel="share of trials")
+        mass = _mass(found.of(unit, law), grid).reshape(-1, wide).sum(1)
+        axis.plot(middles, mass, line, color=colour, linewidth=1.6, label=words(law))
+    axis.xaxis.set_major_locator(MaxNLocator(integer=True))
+    of = "share of trials" if wide == 1 else f"share of trials in {wide} counts"
+    axis.set(title=f"b  counts of unit {unit}", xlabel="spikes in a trial", ylabel=of)
     axis.legend(fontsize=7.5, frameon=False)
 
 
