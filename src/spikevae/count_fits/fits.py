@@ -124,7 +124,7 @@ class CountFits:
         bic, aic = self.share(), self.share("aic")
         best = max(bic, key=lambda law: bic[law])
         silent = len(self.units) - len(firing)
-        quiet = f" ({silent} silent ones left out)" if silent else ""
+        quiet = f" ({silent} silent left out)" if silent else ""
         return (
             f"{len(firing)} units{quiet}, {self.n_trials} trials: {over} over-dispersed and {under} under-dispersed "
             f"against Poisson at a false discovery rate of {LEVEL:.0%}. Best by BIC: {best} for {bic[best]:.0%} of "
