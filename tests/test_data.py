@@ -5,14 +5,19 @@ import gzip
 import http.server
 import io
 import json
+import os
+import shutil
 import struct
 import subprocess
 import sys
 import tarfile
+import tempfile
 import threading
 import warnings
 import zipfile
 import zlib
+from contextlib import contextmanager
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -31,11 +36,14 @@ from spikevae.data import (
     load,
     load_config,
     read_images,
+    synthetic,
     van_hateren,
 )
+from spikevae.data import _build as build_module
+from spikevae.data import _images as images_module
 from spikevae.data import _prepare as prepare_module
 from spikevae.data._build import split
-from spikevae.data._images import Images
+from spikevae.data._images import Images, printable
 from spikevae.data._prepare import PreparedImages, Recipe
 from spikevae.data.figure import spectra_figure
 
@@ -213,6 +221,16 @@ def test_config_refuses_what_has_no_meaning():
         load("bundled:here")
 
 
+@pytest.mark.parametrize("value", [1e308, float("inf"), float("nan")])
+def test_config_bounds_its_numbers(value):
+    for name in ("n", "n_test", "test_fraction", *(["min_contrast"] if value != 1e308 else [])):
+        with pytest.raises(ValidationError, match=name):
+            DataConfig(**{name: value})
+    for name in ("units", "firing_rate", "spread", "amplitude", "noise"):
+        with pytest.raises(ValidationError, match=name):
+            SyntheticConfig(**{name: value})
+
+
 def test_every_option_has_a_description():
     for model in (DataConfig, SyntheticConfig):
         assert all(field.description for field in model.model_fields.values())
@@ -308,14 +326,14 @@ def test_folder_names_and_skips_unusable_files(photos):
     whole = (photos / "colour.png").read_bytes()
     (photos / "cut.png").write_bytes(whole[: len(whole) // 2])
     (photos / "bomb.png").write_bytes(bomb_png(60_000, 60_000))
-    (photos / "large.png").write_bytes(bomb_png(12_000, 12_000))
+    (photos / "large.png").write_bytes(bomb_png(7_000, 7_000))
     Image.fromarray(picture(12)).save(photos / "tiny.png")
     (photos / "empty.tif").touch()
     with pytest.warns(UserWarning, match=r"6 file\(s\)") as caught:
         patches = load(f"folder:{photos}", n=100)
     skipped = patches.info["skipped"]
     assert set(skipped) == {"broken.jpg", "cut.png", "bomb.png", "large.png", "tiny.png", "empty.tif"}
-    assert "bomb" in skipped["bomb.png"] and "12000 x 12000 pixels, more than" in skipped["large.png"]
+    assert "bomb" in skipped["bomb.png"] and "7000 x 7000 pixels, more than 40,000,000" in skipped["large.png"]
     assert "22 x 12" in skipped["tiny.png"]
     assert all(name in str(caught[0].message) and name in patches.describe() for name in skipped)
     assert not any(str(photos) in why for why in skipped.values())
@@ -348,6 +366,95 @@ def test_large_folders_are_read_again_rather_than_kept(photos, monkeypatch):
     kept = load(f"folder:{photos}", n=50)
     monkeypatch.setattr(folder, "KEEP_VALUES", 0)
     assert same(kept, load(f"folder:{photos}", n=50))
+
+
+def test_folder_takes_regular_files_only(photos):
+    """A pipe would be waited for without end; links may lead to devices, to themselves or nowhere."""
+    os.mkfifo(photos / "pipe.png")
+    (photos / "loop.png").symlink_to("loop.png")
+    (photos / "zero.png").symlink_to("/dev/zero")
+    (photos / "nowhere.png").symlink_to("none")
+    (photos / "sub" / "again").symlink_to(photos)
+    (photos / "folder.png").mkdir()
+    with pytest.warns(UserWarning, match=r"5 file\(s\)"):
+        patches = load(f"folder:{photos}", n=50)
+    names = {"pipe.png", "loop.png", "zero.png", "nowhere.png", "folder.png"}
+    assert patches.info["skipped"] == dict.fromkeys(names, "is no regular file")
+    assert len(patches.info["images"]) == 13
+
+
+def test_folder_opens_the_named_formats_only(photos):
+    """Pillow would start Ghostscript for PostScript in a file that is named .png."""
+    Image.fromarray(picture()).save(photos / "c.gif")
+    (photos / "c.gif").rename(photos / "c.png")
+    with pytest.warns(UserWarning, match="c.png: no readable image"):
+        assert set(load(f"folder:{photos}", n=50).info["skipped"]) == {"c.png"}
+
+
+def test_any_file_name_can_be_recorded_and_printed(photos):
+    for name in (b"\xff.png", b"\x1b[31mred\n.png"):
+        shutil.copy(photos / "colour.png", os.fsencode(photos) + b"/" + name)
+    for name in (b"bad\xff.png", b"bad\x1b[31m.png"):
+        Path(os.fsdecode(os.fsencode(photos) + b"/" + name)).write_text("no image")
+    with pytest.warns(UserWarning, match=r"2 file\(s\)") as caught:
+        patches = load(f"folder:{photos}", n=50)
+    assert {r"\udcff.png", r"\x1b[31mred\n.png"} < set(patches.info["images"])
+    assert set(patches.info["skipped"]) == {r"bad\udcff.png", r"bad\x1b[31m.png"}
+    for text in (str(caught[0].message), patches.describe(), json.dumps(patches.info, ensure_ascii=False)):
+        assert "\x1b" not in text and text.encode()
+    with pytest.raises(ValueError, match="no readable image") as error:
+        folder.read_photograph(photos / "bad\udcff.png")
+    assert str(error.value).encode() and printable("a b é 字") == "a b é 字"
+
+
+@contextmanager
+def without_permission(*paths):
+    """No right to read some paths; the superuser, who always has it, becomes nobody."""
+    for path in paths:
+        path.chmod(0)
+    root = os.geteuid() == 0
+    try:
+        if root:
+            os.seteuid(65534)
+        yield
+    finally:
+        if root:
+            os.seteuid(0)
+        for path in paths:
+            path.chmod(0o700)
+
+
+def test_what_may_not_be_read_is_named():
+    with tempfile.TemporaryDirectory() as folder_name:
+        root = Path(folder_name)
+        root.chmod(0o755)
+        for name in ("a.png", "b.png", "sub/c.png", "closed/a.png"):
+            (root / name).parent.mkdir(exist_ok=True)
+            Image.fromarray(picture()).save(root / name)
+        np.save(root / "x.npy", np.eye(4))
+        write_idx(root / "x-ubyte", picture()[None])
+        load(f"folder:{root}", n=50)
+        closed = [root / name for name in ("b.png", "sub", "closed", "x.npy", "x-ubyte")]
+        with without_permission(*closed):
+            for source, word in (
+                (f"array:{root / 'x.npy'}", "x.npy"),
+                (f"mnist:{root / 'x-ubyte'}", "x-ubyte"),
+                (f"folder:{root / 'closed'}", "closed"),
+                (f"folder:{root / 'closed' / 'more'}", "more"),
+                (f"cifar10:{root / 'closed' / 'more'}", "more"),
+            ):
+                with pytest.raises(ValueError, match=word), warnings.catch_warnings():
+                    warnings.simplefilter("ignore")
+                    load(source)
+            with pytest.warns(UserWarning, match=r"3 file\(s\)"), pytest.raises(ValueError, match="at least two"):
+                load(f"folder:{root}")
+
+
+@pytest.mark.parametrize("word", ["folder", "array", "mnist", "cifar10", "van_hateren"])
+def test_a_path_that_cannot_be_looked_at_is_named(word):
+    for path in ("~nobody-of-this-name/x", "x" * 5_000):
+        with pytest.raises(ValueError, match=f"{word}:{path}"):
+            load(f"{word}:{path}")
 
 
 def test_real_photographs(shared_data):
@@ -401,6 +508,15 @@ def test_stimuli_without_contrast_are_left_out_and_counted(tmp_path):
         load(f"array:{tmp_path / 'x.npz'}", n=29)
 
 
+def test_moments_do_not_depend_on_the_blocks_they_are_taken_in(tmp_path, monkeypatch):
+    x = 1e4 + np.random.default_rng(0).normal(size=(40, 8)).astype(np.float32)
+    np.savez(tmp_path / "x.npz", train=x, test=x[:5])
+    monkeypatch.setattr(build_module, "BLOCK_VALUES", 50)
+    info = load(f"array:{tmp_path / 'x.npz'}", zscore="train").info
+    assert info["pixel_mean"] == pytest.approx(x.mean(dtype=np.float64), rel=1e-12)
+    assert info["pixel_std"] == pytest.approx(x.std(dtype=np.float64), rel=1e-12)
+
+
 def test_patches_of_an_image_array(tmp_path):
     np.save(tmp_path / "x.npy", np.random.default_rng(0).normal(size=(5, 40, 50)))
     patches = load(f"array:{tmp_path / 'x.npy'}", patch=8, n=100, whiten=True, crop=4)
@@ -445,7 +561,7 @@ def test_damaged_and_hostile_arrays(tmp_path, monkeypatch, capsys):
     np.save(tmp_path / "channels.npy", np.zeros((4, 5, 6, 7)))
     refuses("channels.npy", "channels")
     (tmp_path / "cut.npy").write_bytes((tmp_path / "channels.npy").read_bytes()[:500])
-    refuses("cut.npy", "cut.npy")
+    refuses("cut.npy", "holds 372: it is damaged")
     (tmp_path / "not.npz").write_bytes(b"not a zip")
     refuses("not.npz", "zip")
     (tmp_path / "x.csv").write_text("1,2")
@@ -455,12 +571,99 @@ def test_damaged_and_hostile_arrays(tmp_path, monkeypatch, capsys):
     refuses("two.npz", "name two of them")
     np.savez(tmp_path / "labels.npz", a=np.ones((2, 2)), labels=np.zeros(3))
     refuses("labels.npz", r"labels of shape \(3,\)")
+    np.save(tmp_path / "large.npy", np.array([[1e300, 1], [0, 1]]))
+    refuses("large.npy", "too large for float32")
     monkeypatch.setattr(arrays, "MAX_BYTES", 10_000)
     with zipfile.ZipFile(tmp_path / "bomb.npz", "w", zipfile.ZIP_DEFLATED) as archive:
         archive.writestr("x.npy", b"\0" * 1_000_000)
     refuses("bomb.npz", "declares 1,000,000 bytes")
     with pytest.raises(ValueError, match="array:FILE"):
         load("array")
+
+
+def npy_header(shape, kind="<f4", version=1):
+    buffer = io.BytesIO()
+    write = np.lib.format.write_array_header_1_0 if version == 1 else np.lib.format.write_array_header_2_0
+    write(buffer, {"descr": kind, "fortran_order": False, "shape": shape})
+    return buffer.getvalue()
+
+
+def pack(path, method=zipfile.ZIP_DEFLATED, **members):
+    with zipfile.ZipFile(path, "w", method) as archive:
+        for name, data in members.items():
+            archive.writestr(f"{name}.npy", data)
+
+
+@pytest.mark.parametrize(
+    "data, match",
+    [
+        (npy_header((10**12, 4)), "declares 16,000,000,000,000 bytes of arrays, more than 2,000,000,000: save fewer"),
+        (npy_header((10**9, 2)), "declares 8,000,000,000 bytes"),
+        (npy_header((10**8, 2), version=2), r"declares \(100000000, 2\) of float32, 800,000,000 bytes, but holds 0"),
+        (npy_header((2, 2)) + b"\0" * 17, "but holds 17"),
+        (npy_header((-2, -2)) + b"\0" * 16, "damaged"),
+        (b"\x93NUMPY\x02\0\xff\xff\xff\xff" + b"\0" * 100_000, "no readable header"),
+        (b"\x93NUMPY\x01\0\x0a\0" + b"{'descr': (", "no readable header"),
+        (b"junk", "is no array"),
+    ],
+)
+@pytest.mark.parametrize("name", ["x.npy", "x.npz"])
+def test_array_headers_are_checked_before_memory_is_taken(tmp_path, name, data, match):
+    if name == "x.npz":
+        pack(tmp_path / name, x=data)
+    else:
+        (tmp_path / name).write_bytes(data)
+    with pytest.raises(ValueError, match=match) as caught:
+        load(f"array:{tmp_path / name}")
+    assert str(tmp_path / name) in str(caught.value)
+
+
+def test_a_sparse_array_beyond_the_limit_is_not_read(tmp_path):
+    head = npy_header((250_000_000, 100))
+    with (tmp_path / "x.npy").open("wb") as file:
+        file.write(head)
+        file.truncate(len(head) + 100 * 10**9)
+    with pytest.raises(ValueError, match=r"x.npy: declares 100,000,000,000 bytes"):
+        load(f"array:{tmp_path / 'x.npy'}")
+
+
+@pytest.mark.parametrize("method", [zipfile.ZIP_DEFLATED, zipfile.ZIP_LZMA, zipfile.ZIP_BZIP2])
+def test_damaged_compression_is_named(tmp_path, method):
+    path = tmp_path / "x.npz"
+    pack(path, method, x=npy_header((64, 64)) + np.random.default_rng(0).bytes(4 * 64**2))
+    data = bytearray(path.read_bytes())
+    data[60:4_000] = bytes(3_940)
+    path.write_bytes(data)
+    with pytest.raises(ValueError, match=r"x.npz: .*(damaged|header|Invalid data stream)"):
+        load(f"array:{path}")
+
+
+def test_stimuli_beyond_the_memory_limit_are_refused(tmp_path, monkeypatch):
+    x = np.random.default_rng(0).integers(0, 255, (100, 8)).astype(np.uint8)
+    np.save(tmp_path / "x.npy", x)
+    np.savez(tmp_path / "mixed.npz", train=x, test=x / 2)
+    monkeypatch.setattr(images_module, "MAX_BYTES", 28_000)  # 100 stimuli of 8 float32 numbers take 28,800
+    with pytest.raises(ValueError, match=r"x.npy': 100 stimuli take .* GB, more than .* GB: keep fewer"):
+        load(f"array:{tmp_path / 'x.npy'}")
+    with pytest.raises(ValueError, match=r"mixed.npz: with one type for both: 200 stimuli"):
+        load(f"array:{tmp_path / 'mixed.npz'}")
+    monkeypatch.setattr(images_module, "MAX_BYTES", 20_000)
+    with pytest.raises(ValueError, match=r"x.npy: even without their values: 100 stimuli"):
+        load(f"array:{tmp_path / 'x.npy'}")
+    with pytest.raises(ValueError, match=r"patches: 1,000 stimuli take"):
+        load("bundled", n=1_000)
+
+
+@pytest.mark.parametrize(
+    "labels", [["a", "b", "c"], [0, 1, np.nan], [0, 0.5, 1], [1j, 0, 0], np.zeros(3, "M8[s]"), [2**63, 0, 1]]
+)
+def test_labels_that_are_no_whole_numbers_are_refused(tmp_path, labels):
+    x = np.random.default_rng(0).normal(size=(3, 5))
+    np.savez(tmp_path / "one.npz", x=x, labels=np.asarray(labels))
+    np.savez(tmp_path / "two.npz", train=x, test=x, y_train=np.arange(3), y_test=np.asarray(labels))
+    for name in ("one.npz", "two.npz"):
+        with pytest.raises(ValueError, match=rf"{name}: has labels of type .* not all whole numbers"):
+            load(f"array:{tmp_path / name}")
 
 
 # -------------------------------------------------------------------------------------------------------- idx
@@ -697,7 +900,10 @@ def test_van_hateren(tmp_path):
     (tmp_path / "imk00000.iml").write_bytes(bytes(raw))
     assert van_hateren.read_raw(tmp_path / "imk00000.iml")[0, 1] == 258
     (tmp_path / "short.imc").write_bytes(b"\0" * 100)
-    with pytest.warns(UserWarning, match=r"short.imc: 100 bytes instead of 3,145,728"):
+    (tmp_path / "nowhere.iml").symlink_to("none")
+    with pytest.warns(
+        UserWarning, match=r"nowhere.iml: is no regular file\s+short.imc: 100 bytes instead of 3,145,728"
+    ):
         patches = load(f"van_hateren:{tmp_path}", n=500)
     assert patches.train.shape == (500, 256) and patches.info["train_counts"]["pixels"] == 1016 * 1528
     with pytest.raises(ValueError, match="greyscale"):
@@ -738,6 +944,29 @@ def test_synthetic_is_decided_by_the_seed():
     )
     with pytest.raises(ValueError, match="takes no path"):
         load("synthetic:x")
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"n": 100_000_000},
+        {"n": 2, "n_test": 100_000_000},
+        {"n": 10_000, "synthetic": SyntheticConfig(units=1_000_000)},
+        {"n": 2, "n_test": 1, "patch": 1024, "synthetic": SyntheticConfig(units=1_000)},
+        {"n": 1_000, "patch": 1024},
+    ],
+)
+def test_synthetic_stimuli_beyond_the_memory_limit_are_not_drawn(options):
+    with pytest.raises(ValueError, match=r"stimuli take [\d,.]+ GB, more than 2 GB: lower n, n_test, patch or"):
+        load("synthetic", **options)
+
+
+def test_synthetic_stimuli_of_several_blocks_are_those_of_one(monkeypatch):
+    whole = load("synthetic", n=50)
+    monkeypatch.setattr(synthetic, "BLOCK_VALUES", 10_000)
+    blocks = load("synthetic", n=50)
+    np.testing.assert_allclose(blocks.train, whole.train, atol=1e-6)
+    np.testing.assert_array_equal(blocks.truth["codes"], whole.truth["codes"])
 
 
 # ----------------------------------------------------------------------------------------------------- figure

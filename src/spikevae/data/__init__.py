@@ -79,4 +79,7 @@ def read_images(config: DataConfig) -> Images:
             f"unknown data source {config.word!r}{hint}; known are "
             + ", ".join(source.usage for source in SOURCES.values())
         )
-    return SOURCES[config.word].read(config)
+    try:
+        return SOURCES[config.word].read(config)
+    except (PermissionError, IsADirectoryError) as error:
+        raise ValueError(f"source {config.source!r}: {error}") from error

@@ -9,13 +9,14 @@ import numpy as np
 
 from . import preprocess
 from ._config import DataConfig
-from ._images import Images
+from ._images import Images, check_memory
 from ._patches import PatchSet
 from ._prepare import PreparedImages, Recipe, draw_patches, prepare
 
 N_PATCHES = 40_000  # training patches of photographs where none is asked for
 TEST_FRACTION = 0.2  # of the images, where a source has no split of its own
 MAX_NAMES = 10_000  # image names kept in the record
+BLOCK_VALUES = 1 << 24  # numbers whose moments are taken at a time
 
 
 def build(config: DataConfig, images: Images) -> PatchSet:
@@ -52,7 +53,7 @@ def split(images: Images, test_fraction: float | None) -> np.ndarray:
     count = len(images.names)
     if count < 2:
         raise ValueError(f"{count} image(s) cannot be split into training and test images: give at least two")
-    digests = [hashlib.sha256(str(name).encode()).digest() for name in images.names]
+    digests = [hashlib.sha256(str(name).encode(errors="surrogateescape")).digest() for name in images.names]
     n_test = min(max(round(count * (test_fraction or TEST_FRACTION)), 1), count - 1)
     is_test = np.zeros(count, dtype=bool)
     is_test[sorted(range(count), key=digests.__getitem__)[:n_test]] = True
@@ -95,6 +96,7 @@ def _whole(
 ) -> tuple[dict[str, Any], dict[str, Any]]:
     """Every image as one stimulus, and what the record says about it."""
     raw = np.asarray(images.images)
+    check_memory(f"source {config.source!r}", len(raw), raw[0].size, "keep fewer of them, or cut patches")
     factor = config.downsample or 1
     if recipe.asks_for_images(factor):
         shape = prepare(raw[0], factor, recipe).shape
@@ -104,15 +106,13 @@ def _whole(
     else:
         raw = np.moveaxis(raw, -1, 1) if raw.ndim == 4 else raw[:, None] if raw.ndim == 3 else raw
         shape = raw.shape[1:]
-        x = raw.reshape(len(raw), -1).astype(np.float32)
-    overall = float(x[~is_test].std(dtype=np.float64))
-    kept = x.std(axis=1) >= max(recipe.min_contrast * overall, np.finfo(np.float32).tiny)
-    train = x[~is_test & kept]
-    if not len(train):
+        x = np.ascontiguousarray(raw, dtype=np.float32).reshape(len(raw), -1)
+    _, overall = _moments(x, ~is_test)
+    contrast = np.concatenate([x[rows].std(axis=1) for rows in _blocks(np.arange(len(x)), x.shape[1])])
+    kept = contrast >= max(recipe.min_contrast * overall, np.finfo(np.float32).tiny)
+    if not (~is_test & kept).any():
         raise ValueError(f"source {config.source!r}: no training stimulus has contrast")
-    mean, std = float(train.mean(dtype=np.float64)), float(train.std(dtype=np.float64))
-    if recipe.zscore == "train":
-        x = preprocess.zscore(x, mean, std)
+    mean, std = _moments(x, ~is_test & kept)
     parts: dict[str, Any] = {"shape": shape}
     info: dict[str, Any] = {"pixel_mean": mean, "pixel_std": std, "contrast": []}
     made = images.truth is not None  # synthetic: as many as asked for were made
@@ -124,11 +124,28 @@ def _whole(
             raise ValueError(f"{size or 1:,} {part} stimuli asked for, but source {config.source!r} has {len(index):,}")
         if size is not None:
             index = np.random.default_rng([config.seed, k]).choice(index, size=size, replace=False)
-        parts[part], parts[f"{part}_group"] = x[index], index.astype(np.int64)
+        parts[part] = x[index]
+        for rows in _blocks(np.arange(len(index)), x.shape[1]) if recipe.zscore == "train" else []:
+            parts[part][rows] = preprocess.zscore(parts[part][rows], mean, std)
+        parts[f"{part}_group"] = index.astype(np.int64)
         info[f"{part}_counts"] = {"stimuli": int(mine.sum()), "admissible": int((mine & kept).sum())}
         if not kept[mine].all():
             info["contrast"].append(f"{part}: {int((mine & ~kept).sum()):,} stimuli without contrast are left out")
     return parts, info
+
+
+def _blocks(index: np.ndarray, values: int) -> list[np.ndarray]:
+    """`index` in pieces of few rows of `values` numbers."""
+    return np.array_split(index, max(1, math.ceil(len(index) * values / BLOCK_VALUES)))
+
+
+def _moments(x: np.ndarray, rows: np.ndarray) -> tuple[float, float]:
+    """Mean and standard deviation of all numbers in some rows, of which doubles are made in blocks."""
+    blocks = _blocks(np.flatnonzero(rows), x.shape[1])
+    count = int(rows.sum()) * x.shape[1]
+    mean = sum(x[block].sum(dtype=np.float64) for block in blocks) / count
+    square = sum(((x[block].astype(np.float64) - mean) ** 2).sum() for block in blocks)
+    return float(mean), math.sqrt(square / count)
 
 
 def _record(config: DataConfig, recipe: Recipe, images: Images) -> dict[str, Any]:

@@ -1,5 +1,6 @@
 """What to load and how to prepare it: `DataConfig`, the one object that fixes a `PatchSet`."""
 
+from pathlib import Path
 from typing import Literal, Self
 
 from pydantic import Field, model_validator
@@ -11,19 +12,19 @@ class SyntheticConfig(FrozenConfig):
     """Size and noise of the synthetic set x = amplitude * sum_k z_k phi_k + noise * normal, z_k ~
     Poisson(r_k)."""
 
-    units: int = Field(default=64, ge=1)
+    units: int = Field(default=64, ge=1, le=1_000_000)
     """Atoms of the true dictionary."""
 
-    firing_rate: float = Field(default=0.1, gt=0)
+    firing_rate: float = Field(default=0.1, gt=0, le=1e4, allow_inf_nan=False)
     """Geometric mean of the true firing rates, spikes per unit per stimulus."""
 
-    spread: float = Field(default=1.0, ge=0)
+    spread: float = Field(default=1.0, ge=0, le=10, allow_inf_nan=False)
     """Half-width of the uniform law of the true log firing rates, in nats."""
 
-    amplitude: float = Field(default=3.0, gt=0)
+    amplitude: float = Field(default=3.0, gt=0, le=1e4, allow_inf_nan=False)
     """Euclidean norm of one spike's contribution to a stimulus."""
 
-    noise: float = Field(default=0.1, ge=0)
+    noise: float = Field(default=0.1, ge=0, le=1e4, allow_inf_nan=False)
     """Standard deviation of the Gaussian pixel noise."""
 
 
@@ -47,15 +48,15 @@ class DataConfig(FrozenConfig):
     patch: int | None = Field(default=None, ge=2, le=1024)
     """Side of a square patch in pixels; none given: 16 for photographs, the whole image otherwise."""
 
-    n: int | None = Field(default=None, ge=1)
+    n: int | None = Field(default=None, ge=1, le=100_000_000)
     """Training stimuli; none given: 40,000 patches of images, every whole stimulus (10,000 synthetic
     ones)."""
 
-    n_test: int | None = Field(default=None, ge=1)
+    n_test: int | None = Field(default=None, ge=1, le=100_000_000)
     """Test stimuli; none given: a quarter of `n` of patches and of synthetic stimuli, every whole stimulus
     otherwise."""
 
-    test_fraction: float | None = Field(default=None, gt=0, lt=1)
+    test_fraction: float | None = Field(default=None, gt=0, lt=1, allow_inf_nan=False)
     """Share of whole images held out; none given: the source's own split, or 0.2 where it has none."""
 
     seed: int = Field(default=0, ge=0)
@@ -86,7 +87,7 @@ class DataConfig(FrozenConfig):
     """Different patches at random places, or those of the grid of non-overlapping tiles (at most `n` of
     them)."""
 
-    min_contrast: float | None = Field(default=None, ge=0)
+    min_contrast: float | None = Field(default=None, ge=0, allow_inf_nan=False)
     """Patches whose standard deviation is below this share of the training images' are never drawn, for
     training or for test: an R2 per stimulus divides by their variance. None given: 0.2 where patches are cut
     (4 % of the mean variance), 1e-6 for whole stimuli."""
@@ -103,6 +104,22 @@ class DataConfig(FrozenConfig):
     def path(self) -> str | None:
         """What follows the colon of `source`, or None."""
         return self.source.partition(":")[2] or None
+
+    @property
+    def local(self) -> Path:
+        """`path` on this machine, a leading `~` filled in.
+
+        Raises
+        ------
+        ValueError
+            Where `path` cannot be looked at: no such user, a folder without permission, too long a name.
+        """
+        try:
+            path = Path(self.path or "").expanduser()
+            path.exists()
+        except (RuntimeError, OSError) as error:
+            raise ValueError(f"source {self.source!r}: {error}") from None
+        return path
 
     @model_validator(mode="after")
     def _options_have_a_use(self) -> Self:

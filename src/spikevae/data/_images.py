@@ -1,10 +1,14 @@
-"""What a source hands over: whole images before any preprocessing."""
+"""What a source hands over: whole images before any preprocessing, and how much of it there may be."""
 
+import re
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
+
+MAX_BYTES = 2_000_000_000  # of a file's arrays or of one set's stimuli: 4 GB with the copy that is selected from them
+STIMULUS_BYTES = 256  # beside its pixels: name, digest and numbers
 
 
 class LazyImages(Sequence[np.ndarray]):
@@ -45,3 +49,21 @@ class Images:
     note: str = ""
     skipped: dict[str, str] = field(default_factory=dict)
     truth: dict[str, Any] | None = None
+
+
+def check_memory(what: str, n: int, values: int, fix: str, fixed: int = 0) -> None:
+    """Refuse `n` stimuli of `values` float32 numbers, and `fixed` bytes, beyond `MAX_BYTES`, before they are made."""
+    size = n * (4 * values + STIMULUS_BYTES) + fixed
+    if size > MAX_BYTES:
+        raise ValueError(f"{what}: {n:,} stimuli take {size / 1e9:,.1f} GB, more than {MAX_BYTES / 1e9:.3g} GB: {fix}")
+
+
+def printable(name: object) -> str:
+    r"""A file name as text that any terminal and UTF-8 hold: control characters and undecodable bytes are escaped.
+
+    Examples
+    --------
+    >>> print(printable("a\udcff.png"))
+    a\udcff.png
+    """
+    return re.sub(r"[\x00-\x1f\x7f-\x9f\ud800-\udfff]", lambda c: c[0].encode("unicode_escape").decode(), str(name))

@@ -7,7 +7,7 @@ import numpy as np
 
 from . import preprocess
 from ._config import DataConfig
-from ._images import Images
+from ._images import Images, check_memory
 
 KEEP_PIXELS = 128_000_000  # prepared images stay in memory (512 MB) up to here and are prepared again beyond
 MIN_CONTRAST = 0.2  # of patches, in standard deviations of the training images
@@ -148,6 +148,7 @@ def draw_patches(
             f"{n:,} patches asked for, but {len(index)} image(s) hold {ends[-1]:,} places with a standard "
             f"deviation of at least {threshold:.3g}: ask for fewer, give more images, or lower min_contrast"
         )
+    check_memory("patches", n, prepared.channels * patch**2, "ask for fewer or smaller ones")
     chosen = rng.choice(ends[-1], size=n, replace=False)
     which = np.searchsorted(ends, chosen, side="right")
     patches = np.empty((n, prepared.channels * patch**2), dtype=np.float32)

@@ -31,7 +31,7 @@ def read_cifar(config: DataConfig) -> Images:
     if config.path is None or config.path.startswith(("http://", "https://")):
         path = fetch(ARCHIVE, f"md5:{MD5}", (config.path,) if config.path else MIRRORS, "cifar10")
     else:
-        path = Path(config.path).expanduser()
+        path = config.local
     batches = _from_folder(path) if path.is_dir() else _from_archive(path)
     missing = [name for name in BATCHES if name not in batches]
     if missing:

@@ -1,5 +1,6 @@
 """Photographs on disk, of any size: broken, oversized and too small files are named and left out."""
 
+import os
 import warnings
 from pathlib import Path
 from typing import Any
@@ -7,11 +8,12 @@ from typing import Any
 import numpy as np
 
 from ._config import DataConfig
-from ._images import Images, LazyImages
+from ._images import Images, LazyImages, printable
 from ._prepare import Recipe, jpeg_factor
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp", ".webp", ".pgm", ".ppm")
-MAX_PIXELS = 100_000_000  # 1.2 GB as float32 in colour: a file that declares more is not decoded
+MAX_PIXELS = 40_000_000  # in a file that is decoded; its preparation takes up to 2.5 GB in grey, 3.8 in rgb
+FORMATS = ("PNG", "JPEG", "TIFF", "BMP", "WEBP", "PPM")  # others of Pillow's may start programs
 KEEP_VALUES = 32_000_000  # decoded files stay in memory (128 MB) up to here and are decoded again beyond
 
 
@@ -29,27 +31,28 @@ def read_photograph(path: Path) -> np.ndarray:
         with warnings.catch_warnings():
             # Pillow warns of large sizes (ours is checked here, before decoding) and of damaged metadata
             warnings.simplefilter("ignore")
-            with Image.open(path) as image:
+            with Image.open(path, formats=FORMATS) as image:
                 width, height = image.size
                 if width * height > MAX_PIXELS:
                     raise ValueError(f"declares {width} x {height} pixels, more than {MAX_PIXELS:,}")
-                return _to_float(ImageOps.exif_transpose(image))
+                ImageOps.exif_transpose(image, in_place=True)
+                return _to_float(image)
     except Exception as error:  # Pillow's decoders raise nearly anything on damaged files
         kind = "" if type(error) is ValueError else f"no readable image ({type(error).__name__}) "
-        raise ValueError(f"{path}: {kind}{error}") from error
+        raise ValueError(f"{printable(path)}: {kind}{error}") from error
 
 
 def _to_float(image: Any) -> np.ndarray:
     """Pixels in [0, 1] of a Pillow image of any mode; transparency is dropped."""
     if image.mode.startswith("I;16"):
-        return np.asarray(image).astype(np.float32) / 65535
+        return np.divide(np.asarray(image), 65535, dtype=np.float32)
     if image.mode in ("I", "F"):  # 32-bit files state no white level: their own maximum is taken for it
         x = np.asarray(image).astype(np.float32)
         if not np.isfinite(x).all():
             raise ValueError("has pixels that are not finite")
         return x / max(float(np.abs(x).max()), 1e-30)
-    grey = image.mode in ("1", "L", "LA", "La")
-    return np.asarray(image.convert("L" if grey else "RGB"), dtype=np.float32) / 255
+    mode = "L" if image.mode in ("1", "L", "LA", "La") else "RGB"
+    return np.divide(np.asarray(image if image.mode == mode else image.convert(mode)), 255, dtype=np.float32)
 
 
 def is_lossy(path: Path) -> bool:
@@ -74,7 +77,7 @@ def read_folder(config: DataConfig) -> Images:
     """
     if config.path is None:
         raise ValueError("source 'folder' needs a path: 'folder:PATH'")
-    root = Path(config.path).expanduser()
+    root = config.local
     if not root.is_dir():
         raise ValueError(f"source 'folder': {root} is no folder")
     recipe = Recipe.resolve(config, photographs=True)
@@ -83,14 +86,16 @@ def read_folder(config: DataConfig) -> Images:
     kept: dict[int, np.ndarray] = {}
     skipped: dict[str, str] = {}
     values = 0
-    for path in sorted(p for p in root.rglob("*") if p.suffix.lower() in SUFFIXES and not p.name.startswith(".")):
-        name = path.relative_to(root).as_posix()
+    for path in _candidates(root, skipped):
+        name = _name(path, root)
         try:
+            if not path.is_file():  # a pipe would be waited for
+                raise ValueError("is no regular file")
             bad = is_lossy(path)
             image = read_photograph(path)
             check_usable(image, recipe, config.downsample or jpeg_factor(bad))
         except (OSError, ValueError) as error:
-            skipped[name] = str(error).removeprefix(f"{path}: ").replace(str(path), name)
+            skipped[name] = printable(str(error).removeprefix(f"{printable(path)}: ").replace(str(path), name))
             continue
         if values + image.size <= KEEP_VALUES:
             kept[len(paths)] = image
@@ -104,12 +109,27 @@ def read_folder(config: DataConfig) -> Images:
         raise ValueError(f"source 'folder': {root} holds no usable photograph ({', '.join(SUFFIXES)})")
     return Images(
         images=LazyImages(lambda i: kept[i] if i in kept else read_photograph(paths[i]), len(paths)),
-        names=[path.relative_to(root).as_posix() for path in paths],
+        names=[_name(path, root) for path in paths],
         photographs=True,
         lossy=lossy,
         licence="as stated by the owner of the files",
         skipped=skipped,
     )
+
+
+def _candidates(root: Path, skipped: dict[str, str]) -> list[Path]:
+    """What is named like a photograph below a folder, in order; links to folders are not followed, folders that
+    cannot be listed are added to `skipped`."""
+
+    def note(error: OSError) -> None:
+        skipped[_name(Path(error.filename), root)] = error.strerror or str(error)
+
+    found = [Path(folder, file) for folder, folders, files in os.walk(root, onerror=note) for file in files + folders]
+    return sorted(p for p in found if p.suffix.lower() in SUFFIXES and not p.name.startswith("."))
+
+
+def _name(path: Path, root: Path) -> str:
+    return printable(path.relative_to(root).as_posix())
 
 
 def check_usable(image: np.ndarray, recipe: Recipe, factor: int) -> None:

@@ -10,7 +10,7 @@ import numpy as np
 
 from ._config import DataConfig
 from ._download import fetch
-from ._images import Images
+from ._images import Images, check_memory
 
 MAX_BYTES = 2**30  # an idx header may declare any size, and a small .gz may hold it
 TYPES = {0x08: "u1", 0x09: "i1", 0x0B: ">i2", 0x0C: ">i4", 0x0D: ">f4", 0x0E: ">f8"}
@@ -116,7 +116,7 @@ def read_digits(config: DataConfig) -> Images:
         parts = [(files[f"{p}-images-idx3-ubyte.gz"], files[f"{p}-labels-idx1-ubyte.gz"]) for p in ("train", "t10k")]
         own_split = True
     else:
-        parts, own_split = _local(Path(config.path).expanduser(), config.word)
+        parts, own_split = _local(config.local, config.word)
     images, labels = zip(*(_part(*part) for part in parts))
     x = np.concatenate(images)
     y = None if any(part is None for part in labels) else np.concatenate(labels)
@@ -160,7 +160,8 @@ def _part(images: Path, labels: Path | None) -> tuple[np.ndarray, np.ndarray | N
     x = read_idx(images)
     if x.ndim != 3 or x.dtype != np.uint8 or not x.size:
         raise ValueError(f"{images}: holds {x.dtype} of shape {x.shape}; 8-bit images (n, H, W) are needed")
+    check_memory(str(images), *x.reshape(len(x), -1).shape, "keep fewer images")
     y = None if labels is None else read_idx(labels)
     if y is not None and y.shape != (len(x),):
         raise ValueError(f"{labels}: holds labels of shape {y.shape} for the {len(x)} images of {images.name}")
-    return x.astype(np.float32) / 255, y
+    return np.divide(x, 255, dtype=np.float32), y

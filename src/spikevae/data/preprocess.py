@@ -125,7 +125,9 @@ def zscore(image: np.ndarray, mean: float, std: float) -> np.ndarray:
     """(x - mean) / std."""
     if not std > 0:
         raise ValueError(f"std = {std}: the images have no contrast at all, so a z-score is undefined")
-    return (image - np.float32(mean)) / np.float32(std)
+    centred = image - np.float32(mean)
+    centred /= np.float32(std)
+    return centred
 
 
 def crop_border(image: np.ndarray, width: int) -> np.ndarray:

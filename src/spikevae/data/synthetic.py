@@ -3,9 +3,10 @@
 import numpy as np
 
 from ._config import DataConfig, SyntheticConfig
-from ._images import Images
+from ._images import Images, check_memory
 
 SIDE, N_TRAIN = 16, 10_000  # where the configuration names none
+BLOCK_VALUES = 1 << 24  # numbers drawn at a time
 
 
 def read_synthetic(config: DataConfig) -> Images:
@@ -20,17 +21,30 @@ def read_synthetic(config: DataConfig) -> Images:
     side = config.patch or SIDE
     n = config.n or N_TRAIN
     n_test = config.n_test or max(1, n // 4)
+    total = n + n_test
+    check_memory(
+        f"source {config.source!r}, {side} x {side} pixels, {options.units:,} units",
+        total,
+        side**2 + 2 * options.units,  # a count takes eight bytes
+        "lower n, n_test, patch or synthetic.units",
+        fixed=12 * options.units * side**2,  # the dictionary, double and single
+    )
     rng = np.random.default_rng([config.seed, 2])
     dictionary = gabor_dictionary(options.units, side, rng)
     log_rates = np.log(options.firing_rate) + rng.uniform(-options.spread, options.spread, options.units)
     rates = np.exp(log_rates)
-    codes = rng.poisson(rates, size=(n + n_test, options.units))
-    x = options.amplitude * codes @ dictionary + options.noise * rng.standard_normal((n + n_test, side**2))
+    codes = rng.poisson(rates, size=(total, options.units))
+    x = np.empty((total, side**2), dtype=np.float32)
+    rows = max(1, BLOCK_VALUES // (side**2 + options.units))
+    for start in range(0, total, rows):
+        block = codes[start : start + rows]
+        noise = options.noise * rng.standard_normal((len(block), side**2))
+        x[start : start + rows] = options.amplitude * block @ dictionary + noise
     return Images(
-        images=x.reshape(-1, side, side).astype(np.float32),
-        names=[f"{i:06d}" for i in range(len(x))],
+        images=x.reshape(-1, side, side),
+        names=[f"{i:06d}" for i in range(total)],
         photographs=False,
-        own_test=np.arange(len(x)) >= n,
+        own_test=np.arange(total) >= n,
         note=f"synthetic: {options.units} Gabor functions, {rates.sum():.2f} spikes per stimulus on average",
         truth={"dictionary": dictionary.astype(np.float32), "firing_rates": rates, "codes": codes},
     )

@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 
 from ._config import DataConfig
-from ._images import Images, LazyImages
+from ._images import Images, LazyImages, printable
 
 WIDTH, HEIGHT = 1536, 1024
 BYTES = WIDTH * HEIGHT * 2
@@ -28,17 +28,22 @@ def read_van_hateren(config: DataConfig) -> Images:
     ValueError
         Where the path is missing, is no folder, holds no such file, or colour is asked for.
     """
-    if config.path is None or not Path(config.path).expanduser().is_dir():
+    if config.path is None or not config.local.is_dir():
         raise ValueError(
             f"source {config.source!r}: give the folder of .iml or .imc files, 'van_hateren:DIR'; "
             "the set is described at http://bethgelab.org/datasets/vanhateren/"
         )
     if config.colour == "rgb":
         raise ValueError("source 'van_hateren' holds greyscale images; colour = 'rgb' is not possible")
-    root = Path(config.path).expanduser()
+    root = config.local
     found = sorted(p for p in root.iterdir() if p.suffix.lower() in (".iml", ".imc"))
-    paths = [p for p in found if p.stat().st_size == BYTES]
-    skipped = {p.name: f"{p.stat().st_size:,} bytes instead of {BYTES:,}" for p in found if p not in paths}
+    sizes = {p: p.stat().st_size if p.is_file() else None for p in found}
+    paths = [p for p, size in sizes.items() if size == BYTES]
+    skipped = {
+        printable(p.name): "is no regular file" if size is None else f"{size:,} bytes instead of {BYTES:,}"
+        for p, size in sizes.items()
+        if size != BYTES
+    }
     if skipped:
         listed = "\n".join(f"  {name}: {why}" for name, why in skipped.items())
         warnings.warn(f"{len(skipped)} file(s) of {root} are left out:\n{listed}", stacklevel=2)
@@ -46,7 +51,7 @@ def read_van_hateren(config: DataConfig) -> Images:
         raise ValueError(f"source 'van_hateren': {root} holds no usable .iml or .imc file")
     return Images(
         images=LazyImages(lambda i: read_raw(paths[i]), len(paths)),
-        names=[p.name for p in paths],
+        names=[printable(p.name) for p in paths],
         photographs=True,
         licence="free for scientific, non-commercial use",
         citation="van Hateren, van der Schaaf (1998), Proc. R. Soc. Lond. B 265:359-366",
