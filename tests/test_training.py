@@ -13,7 +13,7 @@ from spikevae.config import FitConfig
 from spikevae.distributions import LAWS
 from spikevae.evaluate import evaluate
 from spikevae.models import load_model, save_model
-from spikevae.training import Interrupted, Stack, checkpoint, recorded, train
+from spikevae.training import Interrupted, Stack, checkpoint, loop, recorded, train
 from spikevae.training import schedules as s
 from spikevae.training.stack import DIVERGED, SETTLED, build_model, model_arguments, stack_key
 
@@ -216,6 +216,24 @@ def test_interrupt_saves_and_continues(stimuli, tmp_path):
     whole = Stack([fit()], stimuli, SHAPE)
     train(whole)
     assert torch.equal(again.params["encoder.head.weight"], whole.params["encoder.head.weight"])
+
+
+def test_a_checkpoint_that_cannot_be_written_ends_no_fit(stimuli, tmp_path, monkeypatch):
+    """Training warns and goes on; interrupted, it says that nothing was kept."""
+    (tmp_path / "file").touch()
+    path = tmp_path / "file" / "c.safetensors"
+    monkeypatch.setattr(loop, "SAVE_EVERY_SECONDS", -1.0)
+    stack = Stack([fit()], stimuli, SHAPE)
+    with pytest.warns(UserWarning, match=r"c\.safetensors cannot be written: .*Training goes on"):
+        train(stack, checkpoint_path=path)
+    assert stack.finished
+    monkeypatch.setattr(loop, "SAVE_EVERY_SECONDS", 1e9)
+
+    def interrupt(half):
+        raise KeyboardInterrupt
+
+    with pytest.raises(OSError, match=r"c\.safetensors cannot be written"):
+        train(Stack([fit()], stimuli, SHAPE), checkpoint_path=path, at_half=interrupt)
 
 
 def test_checkpoints_of_others_are_refused(stimuli, tmp_path):

@@ -10,11 +10,11 @@ from .config import FitConfig
 from .data import PatchSet, load
 from .estimator import resolve_device
 from .evaluate import Evaluation, evaluate
+from .models.files import HUGE, save_model
 from .models.files import load_model as read_model
-from .models.files import save_model
 from .progress import show_progress
 from .training import Stack, train, warn_of_scale
-from .training.stack import DIVERGED, model_arguments
+from .training.stack import DIVERGED, check_memory, model_arguments
 
 
 @dataclass(frozen=True)
@@ -50,8 +50,11 @@ def prepare(
     arguments: dict[str, Any] = {"source": source, "seed": seed, "patch": patch, "n": n}
     arguments = {key: value for key, value in arguments.items() if value is not None}
     data = load(**arguments)
+    where = resolve_device(device)
+    if where.startswith("cpu"):
+        check_memory(config, data.shape, 1, n_train=len(data.train))
     warn_of_scale(config, torch.from_numpy(data.train))
-    return Job(config, data, arguments, resolve_device(device))
+    return Job(config, data, arguments, where)
 
 
 def train_to_file(job: Job, out: Path) -> None:
@@ -95,7 +98,7 @@ def load_for(path: Path, source: str | None, *, patch: int | None, n: int | None
         Where the model or the data cannot be read, or the stimuli have another size than the model's.
     """
     model, extra = read_model(path)
-    arguments: dict[str, Any] = dict(extra.get("data") or {})
+    arguments = dict(_table(path, extra, "data"))
     trained_on = arguments.get("source")
     if source not in (None, trained_on):  # prepared as was asked for in training; how many there are is its own affair
         arguments = {key: value for key, value in arguments.items() if key not in SIZES} | {"source": source}
@@ -125,7 +128,21 @@ SIZES = ("n", "n_test", "test_fraction", "synthetic")
 def evaluate_file(path: Path, data: PatchSet, *, seed: int = 0, device: str = "cpu") -> Evaluation:
     """Every number of a saved model on the test half of a data set."""
     model, extra = read_model(path)
-    where, fit = resolve_device(device), extra.get("fit", {})
-    beta, price = float(fit.get("beta", 1.0)), float(fit.get("spike_price", 0.0))
+    where, fit = resolve_device(device), _table(path, extra, "fit")
+    beta, price = (_weight(path, fit, name, default) for name, default in (("beta", 1.0), ("spike_price", 0.0)))
     stimuli = torch.from_numpy(data.test).to(where)
     return evaluate(model.to(where), stimuli, beta=beta, spike_price=price, seed=seed)
+
+
+def _table(path: Path, extra: dict[str, Any], name: str) -> dict[str, Any]:
+    found = extra.get(name, {})
+    if not isinstance(found, dict):
+        raise ValueError(f"{path}: its {name} is {found!r:.80}; it should be a table")
+    return found
+
+
+def _weight(path: Path, fit: dict[str, Any], name: str, default: float) -> float:
+    found = fit.get(name, default)
+    if isinstance(found, bool) or not isinstance(found, int | float) or not 0 <= found <= HUGE:
+        raise ValueError(f"{path}: {name} of its fit is {found!r:.80}; it should be a number of zero or more")
+    return float(found)

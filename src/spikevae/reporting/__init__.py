@@ -3,9 +3,10 @@
 The page's plotting libraries are loaded only when a report is built.
 """
 
-import os
 from collections.abc import Callable
 from pathlib import Path
+
+from .._files import written_whole
 
 N_STEPS = 15  # what `progress` is told of: reading, nine figures, pictures, physiology, charts, page, done
 
@@ -59,9 +60,8 @@ def build_report(
     statics = write_figures(run, folder, advance)
     text = render(run, statics, dictionaries, strips, advance, neurons)
     page = run.path / "report.html"
-    scratch = page.with_name("report.html.tmp")
-    scratch.write_text(text, encoding="utf-8")
-    os.replace(scratch, page)
+    with written_whole(page) as scratch:
+        scratch.write_text(text, encoding="utf-8")
     done = N_STEPS
     advance("done")
     return page

@@ -17,6 +17,7 @@ from ..data import PatchSet, load_config
 from ..estimator import resolve_device
 from ..progress import Report, show_progress
 from ..training import warn_of_scale
+from ..training.stack import check_memory
 from .executors.local import run_stacks
 from .grid import Cell, cells_of, plan_stacks
 from .stacks import Stimuli, evenly_spaced, train_stack
@@ -178,6 +179,8 @@ class Sweep:
         for config in {(config.likelihood, config.noise_variance): config for config in configs}.values():
             warn_of_scale(config, torch.from_numpy(data.train))
         plans = plan_stacks(self.cells, len(data.train), data.shape)
+        for plan in plans if device == "cpu" else ():
+            check_memory(plan.cells[0].config, data.shape, len(plan.cells), n_train=len(data.train))
         pending = [plan for plan in plans if not all(folder.is_done(cell) for cell in plan.cells)]
         pending.sort(key=lambda plan: -plan.work)  # the longest first, so that the workers end together
         total = sum(plan.work for plan in plans)

@@ -2,7 +2,6 @@
 
 import json
 import math
-import os
 import platform
 import re
 import reprlib
@@ -16,6 +15,7 @@ from typing import Any
 import numpy as np
 from pydantic import ValidationError
 
+from .._files import written_whole
 from ..config import FitConfig, SweepConfig, readable
 from ..data import PatchSet
 from ..metrics.convergence import Convergence, flag_groups
@@ -45,13 +45,9 @@ def jsonable(value: Any) -> Any:
 
 def write_json(path: Path, value: Any) -> None:
     """Write a file that is either the old one or the whole new one, whatever happens."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    scratch = path.with_name(f"{path.name}.{os.getpid()}.tmp")
-    with open(scratch, "w", encoding="utf-8") as handle:
-        json.dump(jsonable(value), handle, allow_nan=False)
-        handle.flush()
-        os.fsync(handle.fileno())
-    os.replace(scratch, path)
+    text = json.dumps(jsonable(value), allow_nan=False)
+    with written_whole(path) as scratch:
+        scratch.write_text(text, encoding="utf-8")
 
 
 REMEDY = "delete it and give the sweep's command again: it is made again"
@@ -193,7 +189,8 @@ class RunFolder:
 
     def keep_data_record(self, data: PatchSet, examples: np.ndarray) -> None:
         """Write what :meth:`read_data_record` reads, and the examples."""
-        np.save(self.path / "examples.npy", examples)
+        with written_whole(self.path / "examples.npy") as scratch, open(scratch, "wb") as handle:
+            np.save(handle, examples)
         sizes = {"train": len(data.train), "test": len(data.test), "shape": list(data.shape), "name": data.name}
         facts = {"digest": data.digest, "info": data.info, "description": data.describe()}
         write_json(self.path / "data.json", sizes | facts)
@@ -250,7 +247,6 @@ class RunFolder:
         import pyarrow.parquet as pq
 
         path = self.path / "cells.parquet"
-        scratch = path.with_name("cells.parquet.tmp")
         rows = self.rows()
         if not rows:
             raise ValueError(f"{self.path} has no finished cell yet")
@@ -261,8 +257,8 @@ class RunFolder:
                 values = [math.nan if value is None else value for value in values]
             columns.append(pa.array(values, pa.string() if name in TEXT else None))
             described.append(pa.field(name, columns[-1].type, metadata=UNITS.get(name)))
-        pq.write_table(pa.table(columns, schema=pa.schema(described)), scratch)
-        os.replace(scratch, path)
+        with written_whole(path) as scratch:
+            pq.write_table(pa.table(columns, schema=pa.schema(described)), scratch)
         return path
 
     def log(self, event: str, **facts: Any) -> None:

@@ -1,13 +1,13 @@
 """Resume files of a stack: flat tensors in safetensors, nothing pickled, written atomically."""
 
 import json
-import os
 from pathlib import Path
 from typing import Any
 
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
+from .._files import check_regular, written_whole
 from .stack import Stack
 
 FORMAT = "spikevae checkpoint 1"
@@ -31,13 +31,9 @@ def _belongs(stored: str, stack: Stack) -> bool:
 
 
 def save(stack: Stack, path: Path) -> None:
-    """Write the state of a stack; a crash leaves either the old file or the new one."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    scratch = path.with_name(f"{path.name}.{os.getpid()}.tmp")
-    save_file(stack.state(), scratch, metadata={"format": FORMAT, "fits": json.dumps(_fingerprint(stack))})
-    with open(scratch, "rb") as handle:
-        os.fsync(handle.fileno())
-    os.replace(scratch, path)
+    """Write the state of a stack; a crash leaves either the old file or the new one, and so does an OSError."""
+    with written_whole(path) as scratch:
+        save_file(stack.state(), scratch, metadata={"format": FORMAT, "fits": json.dumps(_fingerprint(stack))})
 
 
 def load(stack: Stack, path: Path) -> None:
@@ -48,6 +44,7 @@ def load(stack: Stack, path: Path) -> None:
     ValueError
         Where the file is damaged or belongs to other fits or data.
     """
+    check_regular(path, "checkpoint")
     try:
         with safe_open(path, framework="pt") as file:
             metadata = file.metadata() or {}
@@ -56,7 +53,7 @@ def load(stack: Stack, path: Path) -> None:
             if not _belongs(metadata.get("fits", ""), stack):
                 raise ValueError(f"{path} belongs to other fits or other data; delete it to train from the start")
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-    except (SafetensorError, json.JSONDecodeError) as error:
+    except (SafetensorError, json.JSONDecodeError, RecursionError) as error:
         raise ValueError(f"{path} is damaged ({error}); delete it to train from the start") from None
     try:
         stack.load_state(tensors)

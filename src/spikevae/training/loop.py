@@ -3,6 +3,7 @@
 import signal
 import threading
 import time
+import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -61,8 +62,8 @@ def train(
     stack
         Fits that start, or continue where `checkpoint_path` left them.
     checkpoint_path
-        File to continue from if it exists, written every 20 seconds and when interrupted. Left in place at the end:
-        whoever has stored the results removes it.
+        File to continue from if it exists, written every 20 seconds (where that fails, training warns and goes on) and
+        when interrupted. Left in place at the end: whoever has stored the results removes it.
     on_steps
         Called with the number of steps just done, a few times a second, for progress bars.
     at_half
@@ -101,7 +102,7 @@ def train(
                     on_steps(stack.step_number - reported)
                     reported, report_time = stack.step_number, now
                 if checkpoint_path is not None and now - save_time > SAVE_EVERY_SECONDS:
-                    checkpoint.save(stack, checkpoint_path)
+                    _try_to_save(stack, checkpoint_path)
                     save_time = now
                 if stop():
                     raise KeyboardInterrupt
@@ -113,3 +114,10 @@ def train(
         on_steps((stack.n_steps if stack.finished else stack.step_number) - reported)
     if stack.device.type == "cuda":
         torch.cuda.synchronize(stack.device)
+
+
+def _try_to_save(stack: Stack, path: Path) -> None:
+    try:
+        checkpoint.save(stack, path)
+    except OSError as error:
+        warnings.warn(f"{error}. Training goes on without it", stacklevel=3)

@@ -12,6 +12,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -22,7 +23,7 @@ from ..config import HIERARCHICAL_FIELDS, ITERATIVE_FIELDS, SPARSE, FitConfig
 from ..distributions._random import Generator, GeneratorStack, reseed
 from ..models._model import LatentModel
 from ..models.amortised import AmortisedVAE
-from ..models.files import MODELS
+from ..models.files import MODELS, Unfilled, check_sizes
 from ..models.sparse_model import SparseCoding
 from ..networks import DEFAULT_HIDDEN
 from ..objectives import FreeEnergy
@@ -87,7 +88,8 @@ def stack_bytes(config: FitConfig, shape: tuple[int, ...], n_fits: int) -> int:
     Counts parameters four times (value, gradient, two moments), and per stimulus of the batch the arrays alive at
     the peak of forward and backward: `LIVE_TENSORS` as wide as the widest layer, `LIVE_OUTPUTS` of the pixels.
     """
-    model = build_model(config, shape)
+    with Unfilled():
+        model = build_model(config, shape)
     n_parameters = sum(p.numel() for p in model.parameters())
     widest = max(config.n_units, *(config.hidden or (0,)))
     if "conv" in (config.encoder, config.decoder):
@@ -99,6 +101,50 @@ def stack_bytes(config: FitConfig, shape: tuple[int, ...], n_fits: int) -> int:
 
 
 LIVE_TENSORS, LIVE_OUTPUTS = 16, 5
+SQUARES = 6  # (K, K) arrays in float32 beside the moments while a decoder is solved, measured
+
+
+def check_memory(config: FitConfig, shape: tuple[int, ...], n_fits: int, *, n_train: int | None = None) -> None:
+    """Refuse fits that cannot be trained as one stack in the memory that this machine has left for them.
+
+    Where the system does not say how much that is, only sizes are refused that no model file may have.
+
+    Parameters
+    ----------
+    n_train
+        Training stimuli, which must be in memory already; they bound a batch.
+
+    Raises
+    ------
+    ValueError
+        With the settings to lower and what they need.
+    """
+    check_sizes(shape, model_arguments(config))
+    free = available_bytes()
+    if free is None:
+        return
+    # Of inference step by step the estimate counts twice what is measured, or all of it where nothing is kept.
+    kept = 0.5 if config.learning == "backpropagation" else 0.0
+    steps = max(1, math.ceil(kept * config.steps_in_graph))
+    batch = min(config.batch_size, n_train or config.batch_size)
+    judged = config.model_copy(update={"batch_size": batch, "inference_steps": steps, "inner_steps": 1})
+    need = stack_bytes(judged, shape, n_fits)
+    if config.solves_decoder or config.starts_at_limit:
+        need += 4 * SQUARES * n_fits * config.n_latents**2
+    if need > free:
+        raise ValueError(
+            f"training needs about {need / 1e9:.3g} GB of memory, and {free / 1e9:.3g} GB are free: lower n_latents "
+            f"({config.n_latents}), hidden ({config.hidden}) or batch_size ({config.batch_size})"
+        )
+
+
+def available_bytes(table: Path = Path("/proc/meminfo")) -> int | None:
+    """Memory that programs can take without swapping, as Linux estimates it; None elsewhere."""
+    try:
+        lines = dict(line.split(":", 1) for line in table.read_text().splitlines())
+        return 1024 * int(lines["MemAvailable"].split()[0])
+    except (OSError, KeyError, ValueError):
+        return None
 
 
 @dataclass(frozen=True)
