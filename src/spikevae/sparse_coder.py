@@ -74,6 +74,7 @@ class SparseCoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimat
 
     Examples
     --------
+    >>> import numpy as np
     >>> X = np.random.default_rng(0).normal(size=(200, 16)).astype("float32")
     >>> m = SparseCoder(n_latents=8, steps=20, random_state=0).fit(X)
     >>> m.transform(X).shape, m.components_.shape
