@@ -24,6 +24,7 @@ import pytest
 from PIL import Image
 from pydantic import ValidationError
 
+from spikevae._files import printable
 from spikevae.data import (
     SOURCES,
     DataConfig,
@@ -43,7 +44,7 @@ from spikevae.data import _build as build_module
 from spikevae.data import _images as images_module
 from spikevae.data import _prepare as prepare_module
 from spikevae.data._build import split
-from spikevae.data._images import Images, printable
+from spikevae.data._images import Images
 from spikevae.data._prepare import PreparedImages, Recipe
 from spikevae.data.figure import spectra_figure
 

@@ -102,6 +102,10 @@ def test_wrong_width_is_refused(fitted, X):
         ({"prior": "closed_form", "options": {"encoder_bias": False}}, "inflates"),
         ({"latent": "gaussian", "spike_price": 1.0, "prior": "fixed"}, "signed"),
         ({"steps": 3}, "even number.*take 4, or cycles=1"),
+        (
+            {"latent": "negative_binomial", "options": {"indicator": "gumbel", "estimator": "monte_carlo"}},
+            "cuts off the heavy counts of 'negative_binomial'",
+        ),
         ({"likelihood": "bernoulli"}, r"pixels in \[0, 1\]"),
         ({"device": "cuda:x"}, "device"),
     ],

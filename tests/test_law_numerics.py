@@ -11,7 +11,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from scipy import integrate, special, stats
+from scipy import integrate, optimize, special, stats
 from torch.distributions import kl_divergence
 
 from spikevae.config import FitConfig
@@ -609,3 +609,33 @@ def test_a_conway_maxwell_unit_that_hardly_fires_is_nearly_bernoulli(graded):
         torch.testing.assert_close(q.variance, q.mean, rtol=1e-3, atol=0)
         silent = ConwayMaxwellPoisson(torch.full((1,), -25.0).requires_grad_(graded), torch.tensor(6.0))
         assert silent.mean == 0 and silent.variance == 0
+
+
+def test_the_sigmoid_is_too_soft_for_slots():
+    """What the relaxed binomial says of itself, at temperature 1; 400,000 draws see 2 % of mean and slope."""
+    for logit, ratio in ((-6.0, 1.32), (0.0, 1.0)):
+        x = torch.full((400_000,), logit, requires_grad=True)
+        z = Binomial(x).relaxed(temperature=1.0, indicator="sigmoid").rsample(generator=seeded(0))
+        (slope,) = torch.autograd.grad(z.sum(), x)
+        law = Binomial(torch.tensor(logit))
+        assert float(z.detach().mean() / law.mean) == pytest.approx(ratio, rel=0.03)
+        if logit == 0:
+            assert float(slope.mean() / law.variance) == pytest.approx(0.46, rel=0.05)
+
+
+@pytest.mark.parametrize(("mean", "least", "most"), [(0.05, 0.96, 1.03), (1.0, 0.36, 1.57), (10.0, 0.26, 3.3)])
+def test_the_bounds_on_the_shape_bound_the_fano_factor(mean, least, most):
+    """docs/counts.md: of Conway-Maxwell-Poisson counts of one mean at the shapes 4 and 1/4."""
+    for log_shape, fano in ((math.log(4), least), (-math.log(4), most)):
+        shape = math.exp(log_shape)
+        n = np.arange(400)
+
+        def moments(log_rate, shape=shape, n=n):
+            weight = special.softmax(shape * (n * log_rate - special.gammaln(n + 1)))
+            return weight @ n, weight @ n**2
+
+        log_rate = optimize.brentq(lambda x, moments=moments: moments(x)[0] - mean, -30, 5)
+        first, second = moments(log_rate)
+        assert (second - first**2) / first == pytest.approx(fano, abs=0.01 + 0.01 * fano)
+        law = ConwayMaxwellPoisson(torch.tensor(log_rate), torch.tensor(100.0 * log_shape))
+        assert float(law.variance / law.mean) == pytest.approx((second - first**2) / first, rel=1e-3)

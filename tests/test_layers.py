@@ -44,6 +44,7 @@ LAYERS = {
     "gradient_study": 6,
     "count_fits": 6,
     "reporting": 7,
+    "_terminal": 7,
     "cli": 8,
     "__main__": 9,
 }

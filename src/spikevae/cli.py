@@ -1,13 +1,8 @@
 """The command line: `spikevae VERB`. Torch is imported only by the verbs that compute."""
 
-import json
 import os
-import signal
 import sys
-import threading
 import warnings
-from collections.abc import Iterator
-from contextlib import contextmanager
 from importlib.metadata import version
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -16,6 +11,8 @@ from cyclopts import App, CycloptsError, Parameter, validators
 from rich.console import Console
 
 from ._allocator import keep_freed_memory
+from ._files import printable
+from ._terminal import UsageError, check_out, checking_input, emit, ending_as_interrupts
 
 DONE, FAILED, USAGE, INTERRUPTED = 0, 1, 2, 130
 
@@ -40,52 +37,6 @@ Data = Annotated[
         "van_hateren:PATH, synthetic."
     ),
 ]
-
-
-class UsageError(Exception):
-    """The command was given something that it cannot use; ends with exit code 2."""
-
-
-@contextmanager
-def checking_input() -> Iterator[None]:
-    """What is wrong with the user's input ends with exit code 2, not 1."""
-    try:
-        yield
-    except ValueError as error:
-        from pydantic import ValidationError
-
-        from .config import readable
-
-        text = readable(error, error.title) if isinstance(error, ValidationError) else str(error)
-        raise UsageError(text) from None
-    except (FileNotFoundError, NotADirectoryError, PermissionError) as error:
-        raise UsageError(str(error)) from None
-
-
-def check_out(path: Path, *, folder: bool) -> None:
-    """Refuse a place that results cannot be written to, before there are any."""
-    if path.exists() and path.is_dir() != folder:
-        raise ValueError(f"{path} is a {'file' if folder else 'folder'}; name a {'folder' if folder else 'file'}")
-    place = path if path.is_dir() else next(parent for parent in path.absolute().parents if parent.exists())
-    if not place.is_dir():
-        raise ValueError(f"{path}: {place} is a file, so nothing can be written below it")
-    if not os.access(place, os.W_OK | os.X_OK):
-        raise ValueError(f"{path}: no permission to write to {place}")
-
-
-def printable(text: str) -> str:
-    """A text from anywhere without the control characters that a terminal obeys."""
-    return "".join(c if c.isprintable() or c == "\n" else "\N{REPLACEMENT CHARACTER}" for c in text)
-
-
-def emit(as_json: bool, facts: dict[str, Any], text: str) -> None:
-    """Print the result: JSON for programs, text for people."""
-    if as_json:
-        from .sweep.store import jsonable
-
-        print(json.dumps(jsonable(facts)))
-    else:
-        Console(highlight=False, soft_wrap=True).print(printable(text), markup=False)
 
 
 @app.command
@@ -634,7 +585,7 @@ def main(arguments: list[str] | None = None) -> int:
     errors = Console(stderr=True, highlight=False, soft_wrap=True)
 
     def say(text: str, **options: Any) -> None:
-        errors.print(printable(f"spikevae: {text}"), markup=False, **options)
+        errors.print(printable(f"spikevae: {text}", keep="\n"), markup=False, **options)
 
     def warn(message: Warning | str, *place: Any) -> None:
         say(f"warning: {message}", style="yellow")
@@ -660,25 +611,6 @@ def main(arguments: list[str] | None = None) -> int:
         say(f"not enough memory: {error}; take fewer or smaller stimuli or a smaller model", style="red")
         return FAILED
     return DONE
-
-
-@contextmanager
-def ending_as_interrupts() -> Iterator[None]:
-    """A program that is told to end, or whose terminal is closed, stops as by Ctrl-C: with its checkpoints written."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    taken = {number for number in ENDINGS if signal.getsignal(number) is signal.SIG_DFL}
-    for number in taken:
-        signal.signal(number, lambda *_: signal.raise_signal(signal.SIGINT))
-    try:
-        yield
-    finally:
-        for number in taken:
-            signal.signal(number, signal.SIG_DFL)
-
-
-ENDINGS = [getattr(signal, name) for name in ("SIGTERM", "SIGHUP") if hasattr(signal, name)]
 
 
 if __name__ == "__main__":

@@ -19,7 +19,6 @@ from .models._model import LatentModel
 from .models.coded import Coder
 from .models.files import load_model as load_model_file
 from .models.files import save_model
-from .models.hierarchical import HierarchicalVAE
 from .progress import show_progress
 from .training import Stack, train, warn_of_scale
 from .training.schedules import generator
@@ -237,7 +236,7 @@ class SpikeVAE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator)
             self.__dict__.pop(name, None)
         if model.dictionary is not None:
             self.components_ = model.dictionary.detach().numpy().copy()
-        if model.law.has_rate and not isinstance(model, HierarchicalVAE):
+        if model.law.has_rate and len(model.layers) == 1:
             self.prior_rates_ = model.prior().mean.detach().numpy().copy()
         self._n_features_out = model.n_latents
 
@@ -249,10 +248,10 @@ class SpikeVAE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator)
         """
         check_is_fitted(self)
         stimuli = torch.from_numpy(checked_stimuli(self, X, reset=False))
-        noise = generator(0, "evaluation") if self.config_.inference == "iterative" else None
+        noise = generator(0, "evaluation")
         model = self.model_ if stimuli.dtype == torch.float32 else copy.deepcopy(self.model_).to(stimuli.dtype)
         with torch.inference_mode():
-            return model.posterior(stimuli, generator=noise).mean.numpy()
+            return model.mean_code(stimuli, generator=noise).numpy()
 
     def sample_codes(self, X: Any, *, random_state: Any = 0) -> NDArray[Any]:
         """One sampled code (n, K) a stimulus: int64 counts for laws of counts, float32 otherwise.

@@ -204,7 +204,7 @@ class FitConfig(FrozenConfig):
                 "estimator='exact' needs decoder='linear', likelihood='gaussian' and a latent with independent units, "
                 f"given {self.decoder!r}, {self.likelihood!r} and {self.latent!r}; use estimator='auto'"
             )
-        if self.indicator == "gumbel" and self.softens and self.latent != "poisson":
+        if self.indicator == "gumbel" and self.softens and not law.takes_gumbel:
             raise ValueError(
                 f"indicator='gumbel' chooses among 0 to 31, which cuts off the heavy counts of {self.latent!r}: use "
                 "indicator='cubic'"

@@ -1,6 +1,5 @@
 """What a source hands over: whole images before any preprocessing, and how much of it there may be."""
 
-import re
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -56,14 +55,3 @@ def check_memory(what: str, n: int, values: int, fix: str, fixed: int = 0) -> No
     size = n * (4 * values + STIMULUS_BYTES) + fixed
     if size > MAX_BYTES:
         raise ValueError(f"{what}: {n:,} stimuli take {size / 1e9:,.1f} GB, more than {MAX_BYTES / 1e9:.3g} GB: {fix}")
-
-
-def printable(name: object) -> str:
-    r"""A file name as text that any terminal and UTF-8 hold: control characters and undecodable bytes are escaped.
-
-    Examples
-    --------
-    >>> print(printable("a\udcff.png"))
-    a\udcff.png
-    """
-    return re.sub(r"[\x00-\x1f\x7f-\x9f\ud800-\udfff]", lambda c: c[0].encode("unicode_escape").decode(), str(name))

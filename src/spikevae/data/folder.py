@@ -7,8 +7,9 @@ from typing import Any
 
 import numpy as np
 
+from .._files import printable
 from ._config import DataConfig
-from ._images import Images, LazyImages, printable
+from ._images import Images, LazyImages
 from ._prepare import Recipe, jpeg_factor
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp", ".webp", ".pgm", ".ppm")

@@ -5,8 +5,9 @@ from pathlib import Path
 
 import numpy as np
 
+from .._files import printable
 from ._config import DataConfig
-from ._images import Images, LazyImages, printable
+from ._images import Images, LazyImages
 
 WIDTH, HEIGHT = 1536, 1024
 BYTES = WIDTH * HEIGHT * 2

@@ -67,6 +67,8 @@ class Law(Distribution, ABC):
     """Whether the units of a code are independent given the stimulus: what the exact expected distortion rests on."""
     closed_form_prior: ClassVar[bool] = True
     """Whether the optimal prior follows from :meth:`moments`."""
+    takes_gumbel: ClassVar[bool] = False
+    """Whether relaxed counts may be a choice among few: where a cut takes little from firing rates worth having."""
     formula: ClassVar[str]
     """The law in one line of mathematics."""
     mean_formula: ClassVar[str]

@@ -225,6 +225,7 @@ class Poisson(Law):
     is_count: ClassVar[bool] = True
     has_rate: ClassVar[bool] = True
     prior_params: ClassVar[tuple[str, ...]] = ("log_rate",)
+    takes_gumbel: ClassVar[bool] = True
     formula: ClassVar[str] = "P(z) = exp(z log_rate - exp(log_rate)) / z!"
     mean_formula: ClassVar[str] = "exp(log_rate)"
     variance_formula: ClassVar[str] = "exp(log_rate)"

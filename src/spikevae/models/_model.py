@@ -97,6 +97,10 @@ class LatentModel(nn.Module, ABC):
     def posterior(self, x: Tensor, *, generator: Generator | None = None) -> Law:
         """q(z | x): batch shape (B, K) for stimuli (B, D). Noise, where inference has any, is from `generator`."""
 
+    def mean_code(self, x: Tensor, *, generator: Generator) -> Tensor:
+        """Posterior mean codes (B, K); `generator` is for inference that draws."""
+        return self.posterior(x, generator=generator).mean
+
     def sample_codes(self, x: Tensor, *, generator: Generator) -> Tensor:
         """Hard codes (B, K) of stimuli (B, D), one sample each."""
         return self.posterior(x, generator=generator).sample(generator=generator)

@@ -171,6 +171,10 @@ class HierarchicalVAE(LatentModel):
         """q(z | x), batch shape (B, K), given codes above that are sampled, or mean codes without a generator."""
         return self._joined(list(self._descend(x, generator)))
 
+    def mean_code(self, x: Tensor, *, generator: Generator) -> Tensor:
+        """Mean codes (B, K), each layer's given the mean codes above it: nothing is drawn."""
+        return self.posterior(x).mean
+
     def sample_codes(self, x: Tensor, *, generator: Generator) -> Tensor:
         """Hard codes (B, K), all layers from one descent."""
         return torch.cat([layer.code for layer in reversed(list(self._descend(x, generator)))], -1)

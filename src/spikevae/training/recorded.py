@@ -16,7 +16,7 @@ from torch.fx.experimental.proxy_tensor import make_fx
 from torch.utils._pytree import tree_leaves
 
 AFTER, WORTH = 20, 500
-"""Calls before one is recorded, and how many must be left: a recording takes the time that 100 to 450 replays save."""
+"""Calls before one is recorded, and how many must be left: a recording takes the time of a few hundred savings."""
 
 ONE_AT_A_TIME = threading.Lock()
 """While it records, torch changes how modules are called in the whole process."""

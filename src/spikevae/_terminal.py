@@ -1,0 +1,74 @@
+"""What every verb of the command line does: input checked, places to write to checked, results printed, ends heeded."""
+
+import json
+import os
+import signal
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+
+from ._files import printable
+
+
+class UsageError(Exception):
+    """The command was given something that it cannot use; ends with exit code 2."""
+
+
+@contextmanager
+def checking_input() -> Iterator[None]:
+    """What is wrong with the user's input ends with exit code 2, not 1."""
+    try:
+        yield
+    except ValueError as error:
+        from pydantic import ValidationError
+
+        from .config import readable
+
+        text = readable(error, error.title) if isinstance(error, ValidationError) else str(error)
+        raise UsageError(text) from None
+    except (FileNotFoundError, NotADirectoryError, PermissionError) as error:
+        raise UsageError(str(error)) from None
+
+
+def check_out(path: Path, *, folder: bool) -> None:
+    """Refuse a place that results cannot be written to, before there are any."""
+    if path.exists() and path.is_dir() != folder:
+        raise ValueError(f"{path} is a {'file' if folder else 'folder'}; name a {'folder' if folder else 'file'}")
+    place = path if path.is_dir() else next(parent for parent in path.absolute().parents if parent.exists())
+    if not place.is_dir():
+        raise ValueError(f"{path}: {place} is a file, so nothing can be written below it")
+    if not os.access(place, os.W_OK | os.X_OK):
+        raise ValueError(f"{path}: no permission to write to {place}")
+
+
+def emit(as_json: bool, facts: dict[str, Any], text: str) -> None:
+    """Print the result: JSON for programs, text for people."""
+    if as_json:
+        from .sweep.store import jsonable
+
+        print(json.dumps(jsonable(facts)))
+    else:
+        Console(highlight=False, soft_wrap=True).print(printable(text, keep="\n"), markup=False)
+
+
+@contextmanager
+def ending_as_interrupts() -> Iterator[None]:
+    """A program that is told to end, or whose terminal is closed, stops as by Ctrl-C: with its checkpoints written."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    taken = {number for number in ENDINGS if signal.getsignal(number) is signal.SIG_DFL}
+    for number in taken:
+        signal.signal(number, lambda *_: signal.raise_signal(signal.SIGINT))
+    try:
+        yield
+    finally:
+        for number in taken:
+            signal.signal(number, signal.SIG_DFL)
+
+
+ENDINGS = [getattr(signal, name) for name in ("SIGTERM", "SIGHUP") if hasattr(signal, name)]
