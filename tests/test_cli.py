@@ -340,7 +340,13 @@ def test_a_stopped_sweep_continues(stop: signal.Signals, tmp_path: Path, whole: 
     of the continued run is that of one that was never stopped."""
     grid, out = tiny(tmp_path, steps=400, n_latents=(4, 5, 6)), tmp_path / "stopped"
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    stopped = subprocess.Popen(sweep_program(grid, out), stderr=subprocess.PIPE, text=True, env=environment)
+    stopped = subprocess.Popen(
+        sweep_program(grid, out),
+        stderr=subprocess.PIPE,
+        text=True,
+        env=environment,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # these tests may run where it is ignored
+    )
     deadline = time.monotonic() + 120
     while len(list(out.glob("cells/*.json"))) < 2:
         assert stopped.poll() is None and time.monotonic() < deadline
@@ -360,3 +366,16 @@ def test_a_stopped_sweep_continues(stop: signal.Signals, tmp_path: Path, whole: 
     assert kept.items() <= {path.name: path.stat().st_mtime_ns for path in out.glob("cells/*.json")}.items()
     assert not list(out.glob("checkpoints/*"))
     assert table(out) == table(whole)
+
+
+def test_what_ignores_interrupts_can_still_be_ended(tmp_path: Path) -> None:
+    """A shell script's background ignores Ctrl-C; a signal that tells the program to end must not be lost as well."""
+    program = sweep_program(tiny(tmp_path, steps=40_000), tmp_path / "run")
+    ignore = lambda: signal.signal(signal.SIGINT, signal.SIG_IGN)
+    started = subprocess.Popen(program, stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL, preexec_fn=ignore)
+    deadline = time.monotonic() + 60
+    while not (tmp_path / "run" / "log.jsonl").exists():
+        assert started.poll() is None and time.monotonic() < deadline
+        time.sleep(0.05)
+    started.terminate()
+    assert started.wait(timeout=30) == -signal.SIGTERM

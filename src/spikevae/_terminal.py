@@ -57,8 +57,12 @@ def emit(as_json: bool, facts: dict[str, Any], text: str) -> None:
 
 @contextmanager
 def ending_as_interrupts() -> Iterator[None]:
-    """A program that is told to end, or whose terminal is closed, stops as by Ctrl-C: with its checkpoints written."""
-    if threading.current_thread() is not threading.main_thread():
+    """A program that is told to end, or whose terminal is closed, stops as by Ctrl-C: with its checkpoints written.
+
+    Where Ctrl-C is ignored, as in the background of a shell script, it ends at once.
+    """
+    heeded = signal.getsignal(signal.SIGINT) is not signal.SIG_IGN
+    if threading.current_thread() is not threading.main_thread() or not heeded:
         yield
         return
     taken = {number for number in ENDINGS if signal.getsignal(number) is signal.SIG_DFL}
