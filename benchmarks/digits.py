@@ -19,7 +19,7 @@ from spread import interval, shown
 
 from spikevae.config import FitConfig
 from spikevae.data import load
-from spikevae.evaluate import evaluate
+from spikevae.evaluation.evaluate import evaluate
 from spikevae.metrics.probes import knn_accuracy, shattering_dimensionality
 from spikevae.training import Stack, train
 

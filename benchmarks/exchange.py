@@ -28,10 +28,10 @@ from spikevae.compare.points import TRAINING, Comparison, Trained
 from spikevae.compare.recodings import RECODINGS, Effort
 from spikevae.config import FitConfig
 from spikevae.data import PatchSet, load
-from spikevae.evaluate import evaluate
-from spikevae.metrics.fields import Metrics
-from spikevae.models.sparse_model import SparseCoding
-from spikevae.sparse_coder import SparseCoder
+from spikevae.estimators.sparse_coder import SparseCoder
+from spikevae.evaluation.evaluate import evaluate
+from spikevae.evaluation.metrics import Metrics
+from spikevae.models.sparse.model import SparseCoding
 from spikevae.training import Stack, train
 
 SPARSE, COUNTS = "lca-rectified", "iterative"

@@ -23,13 +23,13 @@ from spread import interval, shown
 from spikevae.compare.points import milliseconds
 from spikevae.config import FitConfig
 from spikevae.data import load
-from spikevae.energy import hardware_joules
-from spikevae.evaluate import evaluate
-from spikevae.inference_energy import inference_energy, steps_to_share
+from spikevae.estimators.sparse_coder import SparseCoder
+from spikevae.evaluation.evaluate import evaluate
+from spikevae.evaluation.inference_energy import inference_energy, steps_to_share
+from spikevae.evaluation.prices import hardware_joules
 from spikevae.metrics.sparsity import corner_distance
-from spikevae.models.iterative import IterativeVAE
+from spikevae.models.iterative.model import IterativeVAE
 from spikevae.reporting.figures import canvas
-from spikevae.sparse_coder import SparseCoder
 from spikevae.training import Stack, train
 
 SEEDS, N_LATENTS, BATCH = 3, 128, 160

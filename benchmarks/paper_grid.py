@@ -21,12 +21,12 @@ from typing import Any
 import torch
 
 from spikevae._allocator import keep_freed_memory
+from spikevae._device import resolve_device
 from spikevae.config import FitConfig, SweepConfig
-from spikevae.estimator import resolve_device
 from spikevae.reporting import build_report, headline
 from spikevae.sweep import Sweep
 from spikevae.sweep.edit import edited
-from spikevae.sweep.grid import MAX_FITS, MEMORY_BYTES
+from spikevae.sweep.plan import MAX_FITS, MEMORY_BYTES
 from spikevae.training import Stack
 from spikevae.training.stack import stack_bytes
 

@@ -25,7 +25,7 @@ from spikevae.config import FitConfig
 from spikevae.data import load
 from spikevae.data.sequences import rotate
 from spikevae.metrics.reconstruction import r2_pooled
-from spikevae.models.iterative import IterativeVAE
+from spikevae.models.iterative.model import IterativeVAE
 from spikevae.reporting.figures import canvas
 from spikevae.training import Stack, train
 

@@ -12,8 +12,8 @@ from sphinx.application import Sphinx
 from spikevae.config import RECIPES, Block, FitConfig, SweepConfig
 from spikevae.data import SOURCES, DataConfig, SyntheticConfig
 from spikevae.distributions import LAWS
-from spikevae.energy import PRICES
-from spikevae.metrics.fields import Metrics
+from spikevae.evaluation.metrics import Metrics
+from spikevae.evaluation.prices import PRICES
 
 # What the published runs used (their configuration logs), for each field that the recipe "paper" sets.
 PUBLISHED = {

@@ -40,7 +40,7 @@ def test_freed_memory_is_kept_where_it_was_asked_for():
 
 
 def test_programs_ask_for_it_unless_the_user_chose(monkeypatch: pytest.MonkeyPatch):
-    import spikevae._worker as worker
+    import spikevae.sweep.worker as worker
     from spikevae import _allocator, cli
 
     asked = []

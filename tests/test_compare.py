@@ -16,12 +16,12 @@ from spikevae.compare.points import BELOW, MATCH_TOLERANCE, crossing, intervals
 from spikevae.compare.recodings import DEFAULT, OWN, SHARES, Effort, sparse_scan
 from spikevae.config import FitConfig
 from spikevae.data import load
-from spikevae.estimator import SpikeVAE
-from spikevae.evaluate import evaluate
+from spikevae.estimators.sparse_coder import SparseCoder
+from spikevae.estimators.spike_vae import SpikeVAE
+from spikevae.evaluation.evaluate import evaluate
 from spikevae.metrics import corner_distance
-from spikevae.models.sparse_coding import INFERENCES, fista
-from spikevae.models.sparse_model import SparseCoding
-from spikevae.sparse_coder import SparseCoder
+from spikevae.models.sparse.inference import INFERENCES, fista
+from spikevae.models.sparse.model import SparseCoding
 from spikevae.training.stack import build_model
 
 TRAIN = ["train", "--data", "bundled", "--patch", "8", "--n", "1500", "--set", "batch_size=100"]

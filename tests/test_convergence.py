@@ -4,7 +4,7 @@ import math
 
 import pytest
 
-from spikevae.metrics.convergence import flag_groups, relative_change
+from spikevae.sweep.convergence import flag_groups, relative_change
 
 
 def row(objective, rate=1.0, start=0.5, steps=1000, half=None, **settings):

@@ -24,7 +24,7 @@ import pytest
 from PIL import Image
 from pydantic import ValidationError
 
-from spikevae._files import printable
+from spikevae._terminal import printable
 from spikevae.data import (
     SOURCES,
     DataConfig,

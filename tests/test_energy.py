@@ -6,7 +6,7 @@ import math
 import numpy as np
 import pytest
 
-from spikevae.energy import (
+from spikevae.evaluation.prices import (
     PRICES,
     Constant,
     atp_to_joules,

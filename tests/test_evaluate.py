@@ -9,8 +9,8 @@ import torch
 from torch.distributions import kl_divergence
 
 from spikevae import metrics as sm
-from spikevae.energy import PRICES
-from spikevae.evaluate import Metrics, evaluate
+from spikevae.evaluation.evaluate import Metrics, evaluate
+from spikevae.evaluation.prices import PRICES
 from spikevae.models.amortised import AmortisedVAE
 
 D, K, M = 12, 6, 40_000

@@ -10,7 +10,7 @@ from scipy import stats
 
 from spikevae.cli import main
 from spikevae.config import FitConfig
-from spikevae.evaluate import evaluate
+from spikevae.evaluation.evaluate import evaluate
 from spikevae.models import HierarchicalVAE, load_model
 from spikevae.training import Stack, train
 

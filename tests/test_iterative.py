@@ -15,14 +15,14 @@ from torch.distributions import kl_divergence
 from spikevae.config import FitConfig
 from spikevae.data.sequences import grating, static
 from spikevae.distributions import Poisson
-from spikevae.estimator import SpikeVAE
-from spikevae.evaluate import evaluate
-from spikevae.inference_energy import inference_energy
+from spikevae.estimators.spike_vae import SpikeVAE
+from spikevae.evaluation.evaluate import evaluate
+from spikevae.evaluation.inference_energy import inference_energy
 from spikevae.metrics.reconstruction import r2_pooled
 from spikevae.models import IterativeVAE, load_model, save_model
-from spikevae.models.descent import Costs, Rule, free_energy, guard, slopes, stride
-from spikevae.models.drive import LinearDrive, NetworkDrive
-from spikevae.models.flows import FLOWS, get_flow, relative_gain
+from spikevae.models.iterative.descent import Costs, Rule, free_energy, guard, slopes, stride
+from spikevae.models.iterative.drive import LinearDrive, NetworkDrive
+from spikevae.models.iterative.flows import FLOWS, get_flow, relative_gain
 from spikevae.networks import build_decoder
 from spikevae.objectives import expected_squared_error, gaussian_distortion
 from spikevae.training import Stack, train

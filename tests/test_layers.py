@@ -17,34 +17,34 @@ PACKAGE, ROOT = spikevae.__name__, Path(spikevae.__file__).parent
 # Every module or folder directly under the package. A module imports only from lower layers, and within its own
 # folder. `report` is the function `spikevae.report`; the folder that it lives in is `reporting`.
 LAYERS = {
-    "_files": -1,
-    "_records": -1,
+    "_files": -2,
+    "_lazy": -2,
+    "_moved": -2,
+    "_records": -2,
+    "_device": -1,
+    "_json": -1,
+    "_terminal": 0,
+    "_allocator": 0,
     "distributions": 0,
     "networks": 0,
-    "data": 0,
-    "metrics": 0,
-    "energy": 0,
     "progress": 0,
-    "_allocator": 0,
+    "metrics": 0,
+    "data": 1,
     "objectives": 1,
     "gradients": 1,
     "models": 2,
-    "evaluate": 3,
-    "inference_energy": 3,
+    "evaluation": 3,
     "physiology": 3,
     "config": 3,
     "training": 4,
-    "estimator": 5,
-    "_worker": 7,
-    "single": 6,
-    "sparse_coder": 6,
-    "compare": 7,
+    "estimators": 5,
+    "count_fits": 6,
     "sweep": 6,
+    "single": 6,
     "bench": 6,
     "gradient_study": 6,
-    "count_fits": 6,
+    "compare": 7,
     "reporting": 7,
-    "_terminal": 7,
     "cli": 8,
     "__main__": 9,
 }
@@ -166,3 +166,22 @@ def test_version_is_stated_once() -> None:
     from importlib.metadata import version
 
     assert version(PACKAGE) == spikevae.__version__
+
+
+@pytest.mark.parametrize("old", ["estimator", "models.flows", "metrics.trend"])
+def test_former_modules_name_their_new_home(old: str) -> None:
+    from spikevae._moved import MODULES as MOVED
+
+    with pytest.raises(ModuleNotFoundError, match=rf"is now spikevae\.{MOVED[old]}"):
+        __import__(f"spikevae.{old}")
+    for new in MOVED.values():
+        __import__(f"spikevae.{new}")
+
+
+def test_former_attributes_name_their_new_home() -> None:
+    with pytest.raises(AttributeError, match=r"use spikevae\.evaluation"):
+        spikevae.energy  # noqa: B018
+    import spikevae.metrics
+
+    with pytest.raises(AttributeError, match=r"use spikevae\.evaluation\.Metrics"):
+        spikevae.metrics.Metrics  # noqa: B018

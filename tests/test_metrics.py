@@ -64,8 +64,8 @@ def assert_mean(values, truth, most):
 
 
 def test_fields_are_those_of_the_run_folder_and_explain_themselves():
-    assert [f.name for f in fields(sm.Metrics)] == CONTRACT
-    for f in fields(sm.Metrics):
+    assert [f.name for f in fields(Metrics)] == CONTRACT
+    for f in fields(Metrics):
         assert set(f.metadata) == {"unit", "direction", "source", "description"}
         assert f.metadata["direction"] in ("higher", "lower", "neither"), f.name
         assert all(isinstance(v, str) and v for v in f.metadata.values()), f.name
@@ -74,13 +74,13 @@ def test_fields_are_those_of_the_run_folder_and_explain_themselves():
 
 
 def test_descriptions_say_whose_spikes_they_count():
-    said = {f.name: f.metadata["description"] for f in fields(sm.Metrics)}
+    said = {f.name: f.metadata["description"] for f in fields(Metrics)}
     assert "final code alone" in said["spikes"] and "final code alone" in said["joules"]
     assert "all steps" in said["hardware_joules"] and "real-valued" in said["spikes"]
 
 
 def test_metrics_to_dict_and_table():
-    m = sm.Metrics.undefined(r2=0.25, nan_count=3.0)
+    m = Metrics.undefined(r2=0.25, nan_count=3.0)
     assert m.to_dict()["r2"] == 0.25 and m.to_dict()["kl"] is None and list(m.to_dict()) == CONTRACT
     text = m.describe()
     assert "0.25 ↑" in text and "undefined ↓ nats per stimulus" in text and len(text.splitlines()) == 35

@@ -9,6 +9,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from spikevae._json import jsonable
 from spikevae.data.sequences import grating
 from spikevae.data.synthetic import gabor_dictionary
 from spikevae.metrics.dictionary import fit_gabors
@@ -25,7 +26,6 @@ from spikevae.physiology.tuning import (
     selectivity,
     suppression_index,
 )
-from spikevae.sweep.store import jsonable
 
 SIDE, UNITS = 12, 32
 SHAPE = (1, SIDE, SIDE)

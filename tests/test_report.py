@@ -13,7 +13,7 @@ import torch
 from scipy import stats
 
 from spikevae.config import FitConfig
-from spikevae.metrics.fields import Metrics
+from spikevae.evaluation.metrics import Metrics
 from spikevae.models import AmortisedVAE, save_model
 from spikevae.reporting import build_report, headline
 from spikevae.reporting.answer import findings, sides

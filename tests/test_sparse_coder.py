@@ -19,14 +19,14 @@ from torch.func import functional_call, stack_module_state, vmap
 from spikevae import metrics as sm
 from spikevae.cli import main
 from spikevae.config import FitConfig, SweepConfig
-from spikevae.energy import PRICES
-from spikevae.estimator import SpikeVAE, load_model
-from spikevae.evaluate import Metrics, evaluate
+from spikevae.estimators.sparse_coder import SparseCoder
+from spikevae.estimators.spike_vae import SpikeVAE, load_model
+from spikevae.evaluation.evaluate import Metrics, evaluate
+from spikevae.evaluation.prices import PRICES
 from spikevae.models.files import load_model as load_model_file
 from spikevae.models.files import save_model
-from spikevae.models.sparse_coding import INFERENCES, fista
-from spikevae.models.sparse_model import SparseCoding
-from spikevae.sparse_coder import SparseCoder
+from spikevae.models.sparse.inference import INFERENCES, fista
+from spikevae.models.sparse.model import SparseCoding
 from spikevae.sweep.edit import edited
 from spikevae.training import Stack, train
 from spikevae.training.dictionary import DictionaryLearning

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from scipy.optimize import nnls
 from sklearn.decomposition import sparse_encode
 
-from spikevae.models.sparse_coding import INFERENCES, POWER_MARGIN, THRESHOLDS, fista, ista, lca, spectral_norm
+from spikevae.models.sparse.inference import INFERENCES, POWER_MARGIN, THRESHOLDS, fista, ista, lca, spectral_norm
 
 EXACT = {"tolerance": 1e-9, "max_steps": 200_000}
 SOLVERS = {"lca": lca, "ista": ista, "fista": fista}

@@ -19,8 +19,8 @@ from spikevae.reporting import build_report
 from spikevae.single import evaluate_file, load_for
 from spikevae.sweep import RunFolder, Sweep
 from spikevae.sweep.edit import edited
-from spikevae.sweep.executors.local import _give
-from spikevae.sweep.grid import MAX_FITS, cells_of, plan_stacks
+from spikevae.sweep.plan import MAX_FITS, cells_of, plan_stacks
+from spikevae.sweep.pool import _give
 
 DATA = {"source": "synthetic", "n": 300, "patch": 8}
 

@@ -11,7 +11,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from spikevae.config import FitConfig
 from spikevae.distributions import LAWS
-from spikevae.evaluate import evaluate
+from spikevae.evaluation.evaluate import evaluate
 from spikevae.models import load_model, save_model
 from spikevae.training import Interrupted, Stack, checkpoint, loop, recorded, train
 from spikevae.training import schedules as s

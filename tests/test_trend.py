@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from spikevae.metrics.trend import inversion_law, monotonicity, slope_per_decade
+from spikevae.reporting.trend import inversion_law, monotonicity, slope_per_decade
 
 BETAS = np.array([0.01, 0.1, 0.5, 1, 1.5, 2, 4, 8])
 

@@ -3,52 +3,74 @@
 The public names are loaded on first use, so that `import spikevae` costs nothing.
 """
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from ._lazy import lazy_names as _lazy_names
+from ._moved import MODULES as _MOVED
+from ._moved import name_new_homes as _name_new_homes
 
 if TYPE_CHECKING:
+    from . import config as config
     from . import data as data
+    from . import distributions as distributions
+    from . import estimators as estimators
+    from . import evaluation as evaluation
+    from . import gradients as gradients
+    from . import metrics as metrics
+    from . import models as models
+    from . import networks as networks
+    from . import objectives as objectives
+    from . import physiology as physiology
+    from . import sweep as sweep
+    from . import training as training
     from .config import FitConfig as FitConfig
     from .config import SweepConfig as SweepConfig
     from .count_fits import fit_counts as fit_counts
     from .distributions import LAWS as LAWS
-    from .estimator import SpikeVAE as SpikeVAE
-    from .estimator import load_model as load_model
-    from .evaluate import Metrics as Metrics
+    from .estimators import SparseCoder as SparseCoder
+    from .estimators import SpikeVAE as SpikeVAE
+    from .estimators import load_model as load_model
+    from .evaluation import Metrics as Metrics
+    from .models import sparse as sparse
     from .reporting import build_report as report  # noqa: F401 - the public name
-    from .sparse_coder import SparseCoder as SparseCoder
     from .sweep import RunFolder as RunFolder
     from .sweep import Sweep as Sweep
 
 __version__ = "0.1.0"
 
-_HOME = {
-    "FitConfig": ("config", "FitConfig"),
-    "SweepConfig": ("config", "SweepConfig"),
-    "LAWS": ("distributions", "LAWS"),
-    "SpikeVAE": ("estimator", "SpikeVAE"),
-    "SparseCoder": ("sparse_coder", "SparseCoder"),
-    "load_model": ("estimator", "load_model"),
-    "Metrics": ("evaluate", "Metrics"),
-    "report": ("reporting", "build_report"),
-    "RunFolder": ("sweep", "RunFolder"),
-    "Sweep": ("sweep", "Sweep"),
-    "fit_counts": ("count_fits", "fit_counts"),
-    "data": ("data", None),
+_HOMES = {
+    **{
+        name: name
+        for name in (
+            "config",
+            "data",
+            "distributions",
+            "estimators",
+            "evaluation",
+            "gradients",
+            "metrics",
+            "models",
+            "networks",
+            "objectives",
+            "physiology",
+            "sweep",
+            "training",
+        )
+    },
+    "sparse": "models.sparse",
+    "FitConfig": "config:FitConfig",
+    "SweepConfig": "config:SweepConfig",
+    "LAWS": "distributions:LAWS",
+    "SpikeVAE": "estimators:SpikeVAE",
+    "SparseCoder": "estimators:SparseCoder",
+    "load_model": "estimators:load_model",
+    "Metrics": "evaluation:Metrics",
+    "report": "reporting:build_report",
+    "RunFolder": "sweep:RunFolder",
+    "Sweep": "sweep:Sweep",
+    "fit_counts": "count_fits:fit_counts",
 }
-__all__ = [*_HOME, "__version__"]
+__all__ = [*_HOMES, "__version__"]
 
-
-def __getattr__(name: str) -> Any:
-    if name not in _HOME:
-        raise AttributeError(f"module 'spikevae' has no attribute {name!r}")
-    from importlib import import_module
-
-    home, attribute = _HOME[name]
-    module = import_module(f"{__name__}.{home}")
-    value = module if attribute is None else getattr(module, attribute)
-    globals()[name] = value
-    return value
-
-
-def __dir__() -> list[str]:
-    return sorted({*globals(), *_HOME})
+__getattr__, __dir__ = _lazy_names(__name__, _HOMES, {old: f"spikevae.{new}" for old, new in _MOVED.items()})
+_name_new_homes()

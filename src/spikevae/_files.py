@@ -2,7 +2,6 @@
 
 import os
 import stat
-import unicodedata
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -57,22 +56,3 @@ def check_regular(path: Path, kind: str) -> None:
         raise ValueError(f"{path} is no regular file, so no {kind}")
     with open(path, "rb"):
         pass
-
-
-def printable(text: object, keep: str = "") -> str:
-    r"""A text from anywhere as any terminal and UTF-8 hold it: what a terminal obeys (but characters in `keep`) and
-    bytes that could not be decoded are escaped.
-
-    Examples
-    --------
-    >>> print(printable("a\udcff\x1b[1m.png"))
-    a\udcff\x1b[1m.png
-    """
-    return "".join(
-        c.encode("unicode_escape").decode() if unicodedata.category(c) in OBEYED and c not in keep else c
-        for c in str(text)
-    )
-
-
-OBEYED = ("Cc", "Cf", "Cs", "Zl", "Zp")
-"""Unicode's categories of control, format, surrogate and line characters."""

@@ -4,14 +4,11 @@ import json
 import os
 import signal
 import threading
+import unicodedata
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
-
-from rich.console import Console
-
-from ._files import printable
 
 
 class UsageError(Exception):
@@ -26,7 +23,7 @@ def checking_input() -> Iterator[None]:
     except ValueError as error:
         from pydantic import ValidationError
 
-        from .config import readable
+        from ._records import readable
 
         text = readable(error, error.title) if isinstance(error, ValidationError) else str(error)
         raise UsageError(text) from None
@@ -48,10 +45,12 @@ def check_out(path: Path, *, folder: bool) -> None:
 def emit(as_json: bool, facts: dict[str, Any], text: str) -> None:
     """Print the result: JSON for programs, text for people."""
     if as_json:
-        from .sweep.store import jsonable
+        from ._json import jsonable
 
         print(json.dumps(jsonable(facts)))
     else:
+        from rich.console import Console
+
         Console(highlight=False, soft_wrap=True).print(printable(text, keep="\n"), markup=False)
 
 
@@ -76,3 +75,22 @@ def ending_as_interrupts() -> Iterator[None]:
 
 
 ENDINGS = [getattr(signal, name) for name in ("SIGTERM", "SIGHUP") if hasattr(signal, name)]
+
+
+def printable(text: object, keep: str = "") -> str:
+    r"""A text from anywhere as any terminal and UTF-8 hold it: what a terminal obeys (but characters in `keep`) and
+    bytes that could not be decoded are escaped.
+
+    Examples
+    --------
+    >>> print(printable("a\udcff\x1b[1m.png"))
+    a\udcff\x1b[1m.png
+    """
+    return "".join(
+        c.encode("unicode_escape").decode() if unicodedata.category(c) in OBEYED and c not in keep else c
+        for c in str(text)
+    )
+
+
+OBEYED = ("Cc", "Cf", "Cs", "Zl", "Zp")
+"""Unicode's categories of control, format, surrogate and line characters."""

@@ -11,8 +11,7 @@ from cyclopts import App, CycloptsError, Parameter, validators
 from rich.console import Console
 
 from ._allocator import keep_freed_memory
-from ._files import printable
-from ._terminal import UsageError, check_out, checking_input, emit, ending_as_interrupts
+from ._terminal import UsageError, check_out, checking_input, emit, ending_as_interrupts, printable
 
 DONE, FAILED, USAGE, INTERRUPTED = 0, 1, 2, 130
 
@@ -83,8 +82,8 @@ def sweep(
         Write the report at the end.
     """
     with checking_input():
+        from ._device import resolve_device
         from .config import SweepConfig
-        from .estimator import resolve_device
         from .progress import show_progress
         from .sweep import Sweep
         from .sweep.edit import edited
@@ -221,7 +220,7 @@ def evaluate(
         Seed of the patches and of the sampled codes; by default that of the training data.
     """
     with checking_input():
-        from .evaluate import describe_layers
+        from .evaluation.evaluate import describe_layers
         from .single import evaluate_file, load_for
 
         stimuli = load_for(model, data, patch=patch, n=n, seed=seed)
@@ -395,7 +394,7 @@ def physiology(
         Of noise, spikes and sampled inference.
     """
     with checking_input():
-        from .estimator import resolve_device
+        from ._device import resolve_device
         from .models import load_model
         from .physiology import Gratings, check
         from .progress import show_progress
@@ -554,8 +553,8 @@ def bench(
         Print JSON.
     """
     with checking_input():
+        from ._device import resolve_device
         from .bench import compare_stacks
-        from .estimator import resolve_device
 
         where = resolve_device(device)
         if what == "stacks" and out is not None:

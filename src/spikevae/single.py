@@ -6,10 +6,10 @@ from typing import Any
 
 import torch
 
+from ._device import resolve_device
 from .config import FitConfig
 from .data import PatchSet, load
-from .estimator import resolve_device
-from .evaluate import Evaluation, evaluate
+from .evaluation.evaluate import Evaluation, evaluate
 from .models.files import HUGE, save_model
 from .models.files import load_model as read_model
 from .progress import show_progress

@@ -6,8 +6,8 @@ import torch
 from torch import Tensor
 from torch.distributions import kl_divergence
 
-from ..models.iterative import IterativeVAE
-from ..models.sparse_model import SparseCoding
+from ..models.iterative.model import IterativeVAE
+from ..models.sparse.model import SparseCoding
 
 ROUNDS, STEPS = 200, 5
 """Most rounds, and steps of inference in each."""

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from ..models.sparse_model import SparseCoding
+from ..models.sparse.model import SparseCoding
 from .points import LEVEL, MATCHED, Comparison, Point
 from .recodings import OWN, RECODINGS
 
@@ -166,7 +166,7 @@ def facts(comparison: Comparison) -> dict[str, Any]:
 
 def write(comparison: Comparison, folder: Path) -> dict[str, Path]:
     """Write comparison.json, comparison.txt and comparison.png / .svg into a folder; their paths."""
-    from ..sweep.store import jsonable
+    from .._json import jsonable
 
     folder.mkdir(parents=True, exist_ok=True)
     paths = {ending: folder / f"comparison.{ending}" for ending in ("json", "txt", "png", "svg")}

@@ -11,15 +11,15 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from .._device import resolve_device
 from ..data import PatchSet
-from ..estimator import resolve_device
-from ..evaluate import Evaluation, evaluate
-from ..metrics.fields import Metrics
+from ..evaluation.evaluate import Evaluation, evaluate
+from ..evaluation.metrics import Metrics
 from ..metrics.sparsity import corner_distance
 from ..models._model import LatentModel
 from ..models.coded import Coder
 from ..models.files import load_model
-from ..models.sparse_model import SparseCoding
+from ..models.sparse.model import SparseCoding
 from .recodings import OWN, RECODINGS, Effort, Recoding, Scan
 
 Match = Literal["zeros", "r2"]

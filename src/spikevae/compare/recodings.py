@@ -10,10 +10,10 @@ from torch import Tensor
 
 from ..models._model import LatentModel
 from ..models.coded import Coder
-from ..models.flows import FLOWS
-from ..models.iterative import IterativeVAE
-from ..models.sparse_coding import INFERENCES
-from ..models.sparse_model import SparseCoding
+from ..models.iterative.flows import FLOWS
+from ..models.iterative.model import IterativeVAE
+from ..models.sparse.inference import INFERENCES
+from ..models.sparse.model import SparseCoding
 from .calibration import counts_around
 
 OWN = "own"

@@ -12,9 +12,9 @@ from pydantic import Field, ValidationError, model_validator
 from .._records import FrozenConfig, readable, unknown_key_message
 from ..data._config import DataConfig
 from ..models.codes import CODES, get_code
-from ..models.flows import get_flow
-from ..models.iterative import MAX_STEPS
-from ..models.sparse_model import FORWARD_STEPS
+from ..models.iterative.flows import get_flow
+from ..models.iterative.model import MAX_STEPS
+from ..models.sparse.model import FORWARD_STEPS
 from .recipes import LIMIT_STEPS, RECIPES, STEPS
 
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from .._files import printable
+from .._terminal import printable
 from ._config import DataConfig
 from ._images import Images, LazyImages
 from ._prepare import Recipe, jpeg_factor

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import numpy as np
 
-from .._files import printable
+from .._terminal import printable
 from ._config import DataConfig
 from ._images import Images, LazyImages
 

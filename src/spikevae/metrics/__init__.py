@@ -1,8 +1,9 @@
 """Metrics as pure functions of stimuli, codes, rates and dictionaries; numpy or torch in, float64 out.
 
-`spikevae.evaluate` computes those that every model reports; the probes and Gabor fits are called by hand.
+`spikevae.evaluation.evaluate` computes those that every model reports; the probes and Gabor fits are called by hand.
 """
 
+from .._lazy import lazy_names as _lazy_names
 from .coding import active_units as active_units
 from .coding import bits as bits
 from .coding import bits_per_spike as bits_per_spike
@@ -12,7 +13,6 @@ from .coding import prior_posterior_gap as prior_posterior_gap
 from .coding import skaggs_information as skaggs_information
 from .dictionary import GaborFits as GaborFits
 from .dictionary import fit_gabors as fit_gabors
-from .fields import Metrics as Metrics
 from .probes import knn_accuracy as knn_accuracy
 from .probes import shattering_dimensionality as shattering_dimensionality
 from .reconstruction import mse as mse
@@ -23,3 +23,5 @@ from .sparsity import fraction_zeros as fraction_zeros
 from .sparsity import l0 as l0
 from .sparsity import lifetime_sparseness as lifetime_sparseness
 from .sparsity import population_sparseness as population_sparseness
+
+__getattr__, _ = _lazy_names(__name__, {}, {"Metrics": "spikevae.evaluation.Metrics"})

@@ -6,9 +6,9 @@ from .files import MODELS as MODELS
 from .files import load_model as load_model
 from .files import save_model as save_model
 from .hierarchical import HierarchicalVAE as HierarchicalVAE
-from .iterative import IterativeVAE as IterativeVAE
-from .sparse_coding import INFERENCES as INFERENCES
-from .sparse_coding import fista as fista
-from .sparse_coding import ista as ista
-from .sparse_coding import lca as lca
-from .sparse_model import SparseCoding as SparseCoding
+from .iterative.model import IterativeVAE as IterativeVAE
+from .sparse.inference import INFERENCES as INFERENCES
+from .sparse.inference import fista as fista
+from .sparse.inference import ista as ista
+from .sparse.inference import lca as lca
+from .sparse.model import SparseCoding as SparseCoding

@@ -3,7 +3,7 @@
 from typing import Any
 
 from ..distributions import LAWS, named
-from .sparse_model import SparseCode
+from .sparse.model import SparseCode
 
 CODES: dict[str, Any] = {**LAWS, SparseCode.name: SparseCode}
 """By the word for `latent` in configurations; what figures, configurations and stacks ask of a law, all of them say."""

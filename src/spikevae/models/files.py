@@ -19,8 +19,8 @@ from ._model import LatentModel
 from .amortised import AmortisedVAE
 from .coded import Coder
 from .hierarchical import HierarchicalVAE
-from .iterative import IterativeVAE
-from .sparse_model import SparseCoding
+from .iterative.model import IterativeVAE
+from .sparse.model import SparseCoding
 
 MODELS: dict[str, Callable[..., LatentModel | SparseCoding]] = {
     **{model.inference: model for model in (AmortisedVAE, IterativeVAE, HierarchicalVAE)},

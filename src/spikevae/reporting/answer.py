@@ -10,10 +10,10 @@ from typing import Literal
 import numpy as np
 
 from ..config import FitConfig
-from ..metrics.convergence import FIRING_RATE_TOLERANCE, FLAGS, OBJECTIVE_TOLERANCE
-from ..metrics.trend import Monotonicity, Slope, monotonicity, slope_per_decade
+from ..sweep.convergence import FIRING_RATE_TOLERANCE, FLAGS, OBJECTIVE_TOLERANCE
 from .families import PUBLISHED, Family
 from .reading import Cell, Run
+from .trend import Monotonicity, Slope, monotonicity, slope_per_decade
 from .words import exact, p_text, percent, plural, power, shown, signed, span
 
 

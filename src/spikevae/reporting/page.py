@@ -7,9 +7,9 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from ..energy import PRICES
-from ..metrics.convergence import FLAGS
+from ..evaluation.prices import PRICES
 from ..models.codes import CODES
+from ..sweep.convergence import FLAGS
 from .answer import QUANTITIES, claims, convergence_sentence, demo_warning, family_sentences, sides
 from .figures import Static
 from .pictures import Picture

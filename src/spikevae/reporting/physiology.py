@@ -10,11 +10,12 @@ from typing import Any
 
 import numpy as np
 
+from .._json import jsonable
 from ..data.sequences import image_size
 from ..physiology import Examination, Gratings, Neurons, examine, is_neural
 from ..physiology.tuning import RESPONSIVE, Response
 from ..progress import Report
-from ..sweep.store import RunFolder, jsonable
+from ..sweep.store import RunFolder
 from .figures import PNG_DPI, SETTINGS, Static, canvas, write
 from .reading import Run
 from .style import GREY, INK

@@ -10,9 +10,10 @@ from typing import Any
 
 import numpy as np
 
-from ..metrics.convergence import Convergence
-from ..metrics.fields import Metrics
-from ..sweep.store import REMEDY, RunFolder, flags
+from .._json import REMEDY
+from ..evaluation.metrics import Metrics
+from ..sweep.convergence import Convergence
+from ..sweep.store import RunFolder, flags
 from .families import Family, families_of
 
 MAX_EXAMPLE_VALUES = 1 << 22

@@ -5,7 +5,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields
 from typing import Any
 
-from ..metrics.fields import Metrics
+from ..evaluation.metrics import Metrics
 from .answer import Side, Trend, interval_text, sentence, slope_text, verdict
 from .curves import several_prices
 from .reading import Cell, Run

@@ -12,16 +12,16 @@ from typing import Any, Self
 
 import torch
 
+from .._device import resolve_device
 from ..config import FitConfig, SweepConfig
 from ..data import PatchSet, load_config
-from ..estimator import resolve_device
 from ..progress import Report, show_progress
 from ..training import warn_of_scale
 from ..training.stack import check_memory
-from .executors.local import run_stacks
-from .grid import Cell, cells_of, plan_stacks
-from .stacks import Stimuli, evenly_spaced, train_stack
+from .plan import Cell, cells_of, plan_stacks
+from .pool import run_stacks
 from .store import RunFolder
+from .train import Stimuli, evenly_spaced, train_stack
 
 N_EXAMPLES = 16
 

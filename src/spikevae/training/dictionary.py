@@ -5,8 +5,8 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from ..models.sparse_coding import SparseInference
-from ..models.sparse_model import SparseCoding
+from ..models.sparse.inference import SparseInference
+from ..models.sparse.model import SparseCoding
 from . import schedules
 
 FORGETTING = 4.0
@@ -18,7 +18,7 @@ UNUSED = 1e-3
 
 
 class DictionaryLearning:
-    """Online dictionary learning of a :class:`~spikevae.models.sparse_model.SparseCoding` model, in place.
+    """Online dictionary learning of a :class:`~spikevae.models.sparse.model.SparseCoding` model, in place.
 
     Minimises ``1/2 ||x - z Phi||^2 + cost(z)`` over codes and unit-norm atoms. After each batch, every atom in turn is
     set to the minimiser of the squared error over all codes seen, the others held fixed: block-coordinate descent on

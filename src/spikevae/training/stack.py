@@ -24,7 +24,7 @@ from ..distributions._random import Generator, GeneratorStack, reseed
 from ..models._model import LatentModel
 from ..models.amortised import AmortisedVAE
 from ..models.files import MODELS, Unfilled, check_sizes
-from ..models.sparse_model import SparseCoding
+from ..models.sparse.model import SparseCoding
 from ..networks import DEFAULT_HIDDEN
 from ..objectives import FreeEnergy
 from . import schedules

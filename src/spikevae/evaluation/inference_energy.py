@@ -9,10 +9,10 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from .energy import PRICES, Prices, hardware_joules, synaptic_operations
-from .metrics.reconstruction import r2_pooled_of_sums
-from .models.iterative import IterativeVAE
-from .networks import dense_macs
+from ..metrics.reconstruction import r2_pooled_of_sums
+from ..models.iterative.model import IterativeVAE
+from ..networks import dense_macs
+from .prices import PRICES, Prices, hardware_joules, synaptic_operations
 
 SHARE = 0.95
 """Share of the final R2 at which inference counts as done."""
@@ -95,7 +95,7 @@ def inference_energy(
     References
     ----------
     Steps, and their limit of 1,000 in evaluations: Vafaii, Galor and Yates (2025), arXiv 2410.19315. Operations:
-    NeuroBench, as in :mod:`spikevae.energy`.
+    NeuroBench, as in :mod:`spikevae.evaluation.prices`.
 
     Examples
     --------

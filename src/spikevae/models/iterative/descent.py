@@ -10,7 +10,7 @@ from typing import Any, Literal, NamedTuple
 import torch
 from torch import Tensor
 
-from ..distributions._law import Law
+from ...distributions._law import Law
 from .drive import LinearDrive, Look
 from .flows import Flow, Params, exponential_gain, step
 

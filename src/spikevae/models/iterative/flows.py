@@ -32,9 +32,9 @@ from torch.autograd.function import once_differentiable
 from torch.distributions import kl_divergence
 from torch.nn.functional import hardtanh, softplus
 
-from ..distributions import Bernoulli, Gaussian, Poisson, RectifiedGaussian
-from ..distributions._law import Law
-from ..distributions.rectified_gaussian import standard_density_and_mass
+from ...distributions import Bernoulli, Gaussian, Poisson, RectifiedGaussian
+from ...distributions._law import Law
+from ...distributions.rectified_gaussian import standard_density_and_mass
 from .drive import inner
 
 Params = tuple[Tensor, ...]

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from ..objectives import bernoulli_distortion, gaussian_distortion, squared_error
+from ...objectives import bernoulli_distortion, gaussian_distortion, squared_error
 
 
 def inner(x: Tensor, y: Tensor) -> Tensor:

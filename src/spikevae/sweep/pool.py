@@ -86,7 +86,7 @@ def _start(
     run: Path, data: Path, number: int, messages: "Queue[tuple[int, dict[str, Any] | None]]"
 ) -> "subprocess.Popen[str]":
     worker = subprocess.Popen(
-        [sys.executable, "-m", "spikevae._worker", str(run), str(data)],
+        [sys.executable, "-m", "spikevae.sweep.worker", str(run), str(data)],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         text=True,

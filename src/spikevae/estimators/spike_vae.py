@@ -2,7 +2,6 @@
 
 import copy
 import math
-import numbers
 from pathlib import Path
 from typing import Any, Self
 
@@ -10,19 +9,20 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from sklearn.base import BaseEstimator, ClassNamePrefixFeaturesOutMixin, TransformerMixin
-from sklearn.utils import check_random_state
-from sklearn.utils.validation import check_is_fitted, validate_data
+from sklearn.utils.validation import check_is_fitted
 
-from .config import SPARSE, FitConfig
-from .evaluate import BATCH_SIZE, Metrics, evaluate
-from .models._model import LatentModel
-from .models.coded import Coder
-from .models.files import load_model as load_model_file
-from .models.files import save_model
-from .progress import show_progress
-from .training import Stack, train, warn_of_scale
-from .training.schedules import generator
-from .training.stack import DIVERGED, model_arguments
+from .._device import resolve_device
+from ..config import SPARSE, FitConfig
+from ..evaluation.evaluate import BATCH_SIZE, Metrics, evaluate
+from ..models._model import LatentModel
+from ..models.coded import Coder
+from ..models.files import load_model as load_model_file
+from ..models.files import save_model
+from ..progress import show_progress
+from ..training import Stack, train, warn_of_scale
+from ..training.schedules import generator
+from ..training.stack import DIVERGED, model_arguments
+from ._validation import checked_stimuli, codes_of, drawn_seed
 
 
 class SpikeVAE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
@@ -305,45 +305,6 @@ class SpikeVAE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator)
         return hasattr(self, "model_")
 
 
-def codes_of(X: Any) -> torch.Tensor:
-    """Codes from whatever users have, copied."""
-    return X.detach().cpu().clone() if isinstance(X, torch.Tensor) else torch.from_numpy(np.array(X))
-
-
-def drawn_seed(random_state: Any) -> int:
-    """A seed from what scikit-learn calls `random_state`: a whole number as it is, else one drawn from it."""
-    if isinstance(random_state, numbers.Integral):
-        seed = int(random_state)
-        if not 0 <= seed < 2**32:
-            raise ValueError(f"random_state is {seed}; give 0 to 2**32 - 1")
-        return seed
-    return int(check_random_state(random_state).randint(2**31 - 1))
-
-
-def checked_stimuli(estimator: Any, X: Any, *, reset: bool) -> NDArray[Any]:
-    """(n, D) float32 or float64 stimuli from whatever users have; sets the estimator's `shape_` where `reset`.
-
-    Raises
-    ------
-    ValueError
-        For NaN, infinity, empty input, or stimuli of another shape than the estimator was fitted on.
-    """
-    if isinstance(X, torch.Tensor):
-        X = X.detach().cpu().numpy()
-    shape: tuple[int, ...] | None = None
-    if not hasattr(X, "dtype") and not hasattr(X, "columns"):
-        X = np.asarray(X) if isinstance(X, list | tuple) else X
-    if isinstance(X, np.ndarray) and X.ndim in (3, 4):
-        shape = (1, *X.shape[1:]) if X.ndim == 3 else X.shape[1:]
-        if not reset and shape != estimator.shape_:
-            raise ValueError(f"images have shape {shape}, but this model was fitted on {estimator.shape_}")
-        X = X.reshape(len(X), -1)
-    X = validate_data(estimator, X, reset=reset, dtype=[np.float32, np.float64], ensure_all_finite=True)
-    if reset:
-        estimator.shape_ = tuple(int(n) for n in shape) if shape else (X.shape[1],)
-    return np.require(X, requirements=["C", "W"])  # torch does not take read-only memory
-
-
 def load_model(path: str | Path) -> SpikeVAE:
     """Read a model that `SpikeVAE.save`, `spikevae train` or a sweep wrote.
 
@@ -381,16 +342,3 @@ def estimator_params(config: FitConfig) -> dict[str, Any]:
         "options": others or None,
         "random_state": config.seed,
     }
-
-
-def resolve_device(device: str) -> str:
-    """ "auto" as "cuda" where there is a GPU, else "cpu"; anything torch knows as it is."""
-    if device == "auto":
-        return "cuda" if torch.cuda.is_available() else "cpu"
-    try:
-        chosen = torch.device(device)
-    except RuntimeError:
-        raise ValueError(f"unknown device {device!r}; use auto, cpu or cuda") from None
-    if chosen.type == "cuda" and not torch.cuda.is_available():
-        raise ValueError("device 'cuda' was asked for, but torch finds no GPU; use auto or cpu")
-    return device

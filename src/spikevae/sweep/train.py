@@ -9,15 +9,16 @@ from typing import Any, Self
 import numpy as np
 import torch
 
+from .._json import read_json, write_json
 from ..config import FitConfig
 from ..data import PatchSet
-from ..evaluate import Evaluation, evaluate
+from ..evaluation.evaluate import Evaluation, evaluate
 from ..models.files import save_model
 from ..training import Stack, train
 from ..training.schedules import generator
 from ..training.stack import DIVERGED, FitResult, model_arguments
-from .grid import StackPlan
-from .store import RunFolder, read_json, write_json
+from .plan import StackPlan
+from .store import RunFolder
 
 N_SEEN = 5000  # training stimuli by which convergence is judged
 

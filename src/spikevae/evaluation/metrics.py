@@ -13,7 +13,7 @@ COST = "Vafaii & Yates 2026 (arXiv:2602.13421)"
 SPARSENESS = "Treves & Rolls 1991, normalised as Vinje & Gallant 2000"
 NEUROBENCH = "NeuroBench (synaptic operations)"
 OWN = "this library"
-MODELLED = "modelled: constants of spikevae.energy"
+MODELLED = "modelled: constants of spikevae.evaluation.prices"
 
 
 def _number(unit: str, direction: Direction, source: str, description: str) -> Any:
@@ -27,9 +27,9 @@ class Metrics:
     A number that is not defined for the model's law (spikes of a signed code, say) is NaN; so is everything
     but `nan_count` and the static operation counts if the model gave a value that is not finite. All but the
     operations of inference are of the code that inference ends with: what an iterative model emits on the way is in
-    :func:`spikevae.inference_energy.inference_energy`. Unit, direction (``"higher"`` or ``"lower"`` is better, or
-    ``"neither"``), source and definition of each field are in its ``dataclasses.fields`` metadata; :meth:`describe`
-    prints them.
+    :func:`spikevae.evaluation.inference_energy.inference_energy`. Unit, direction (``"higher"`` or ``"lower"`` is
+    better, or ``"neither"``), source and definition of each field are in its ``dataclasses.fields`` metadata;
+    :meth:`describe` prints them.
     """
 
     free_energy: float = _number(
@@ -92,8 +92,8 @@ class Metrics:
         "lower",
         OWN,
         "posterior means summed over units. Of an iterative model those of its final code alone, not those emitted "
-        "during inference (spikevae.inference_energy); of real-valued codes a value of one counts as a spike, in a "
-        "unit that the prior's scale sets",
+        "during inference (spikevae.evaluation.inference_energy); of real-valued codes a value of one counts as a "
+        "spike, in a unit that the prior's scale sets",
     )
     atp_low: float = _number("ATP per stimulus", "lower", MODELLED, "spikes at the low price")
     atp: float = _number("ATP per stimulus", "lower", MODELLED, "spikes at the central price")

@@ -8,13 +8,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from .energy import PRICES, Prices, SynapticOperations, atp_to_joules, hardware_joules, spikes_to_atp
-from .metrics.coding import active_units, bits, bits_per_spike, fano_of_sums, prior_posterior_gap
-from .metrics.fields import Metrics as Metrics
-from .metrics.reconstruction import r2_of_sums, r2_pooled_of_sums
-from .metrics.sparsity import sparseness_of_sums
-from .models._model import LatentModel
-from .models.coded import Coded, CodeKind, Coder
+from ..metrics.coding import active_units, bits, bits_per_spike, fano_of_sums, prior_posterior_gap
+from ..metrics.reconstruction import r2_of_sums, r2_pooled_of_sums
+from ..metrics.sparsity import sparseness_of_sums
+from ..models._model import LatentModel
+from ..models.coded import Coded, CodeKind, Coder
+from .metrics import Metrics as Metrics
+from .prices import PRICES, Prices, SynapticOperations, atp_to_joules, hardware_joules, spikes_to_atp
 
 N_BINS = 64
 """Most bins of a code histogram."""

@@ -6,10 +6,10 @@ from typing import Any, ClassVar, Self
 import torch
 from torch import Tensor
 
-from ..networks import LinearNetwork
-from ..objectives import FreeEnergy, gaussian_distortion, squared_error
-from .coded import Coded, Coder
-from .sparse_coding import INFERENCES, SparseInference
+from ...networks import LinearNetwork
+from ...objectives import FreeEnergy, gaussian_distortion, squared_error
+from ..coded import Coded, Coder
+from .inference import INFERENCES, SparseInference
 
 FORWARD_STEPS = 50
 """Steps of inference in :meth:`SparseCoding.forward`, where no stimulus can stop by itself."""
@@ -58,7 +58,7 @@ class SparseCoding(Coder):
     sparsity_price
         Price of a unit-norm contribution of one, in pixel units; the threshold of the LCA.
     tolerance, max_steps
-        When a stimulus' inference ends, as of :func:`~spikevae.models.sparse_coding.lca`.
+        When a stimulus' inference ends, as of :func:`~spikevae.models.sparse.inference.lca`.
     decoder_bias
         Whether there is a b; it is part of the model but not of the dictionary.
     noise_variance

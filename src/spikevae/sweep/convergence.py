@@ -11,7 +11,7 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, fields
 from typing import Any, Literal
 
-from .fields import Metrics
+from ..evaluation.metrics import Metrics
 
 OBJECTIVE_TOLERANCE = 0.01
 """Relative difference in the objective above which two starts or two budgets disagree."""

@@ -9,12 +9,12 @@ import torch
 from torch import Tensor, nn
 from torch.distributions import kl_divergence
 
-from ..distributions import Poisson
-from ..distributions._law import Law
-from ..distributions._random import Generator
-from ..networks import dense_macs
-from ..objectives import FreeEnergy
-from ._model import LatentModel
+from ...distributions import Poisson
+from ...distributions._law import Law
+from ...distributions._random import Generator
+from ...networks import dense_macs
+from ...objectives import FreeEnergy
+from .._model import LatentModel
 from .descent import Costs, Guarded, Rule, guard, slopes, stride
 from .drive import Drive, LinearDrive, Look, NetworkDrive
 from .flows import Params, get_flow
@@ -49,7 +49,7 @@ class IterativeVAE(LatentModel):
     .. math:: \dot u = \Phi^T (x - b) / v - \Phi^T \Phi z / v - \tfrac12 \|\phi\|^2 / v - \beta (u - u_{ref}),
 
     drive, lateral inhibition by the spikes z (or, in expected dynamics, by their mean), self-inhibition and leak.
-    :mod:`spikevae.models.flows` has the other laws. Training differentiates through the steps.
+    :mod:`spikevae.models.iterative.flows` has the other laws. Training differentiates through the steps.
 
     Parameters
     ----------

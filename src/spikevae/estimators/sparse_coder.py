@@ -10,14 +10,15 @@ from numpy.typing import NDArray
 from sklearn.base import BaseEstimator, ClassNamePrefixFeaturesOutMixin, TransformerMixin
 from sklearn.utils.validation import check_is_fitted
 
-from ._records import plain
-from .config import FitConfig
-from .estimator import checked_stimuli, codes_of, drawn_seed, resolve_device
-from .evaluate import Evaluation, Metrics, evaluate
-from .models.files import load_model, save_model
-from .models.sparse_model import SparseCoding
-from .progress import show_progress
-from .training.dictionary import DictionaryLearning
+from .._device import resolve_device
+from .._records import plain
+from ..config import FitConfig
+from ..evaluation.evaluate import Evaluation, Metrics, evaluate
+from ..models.files import load_model, save_model
+from ..models.sparse.model import SparseCoding
+from ..progress import show_progress
+from ..training.dictionary import DictionaryLearning
+from ._validation import checked_stimuli, codes_of, drawn_seed
 
 MODEL_PARAMS = ("n_latents", "inference", "sparsity_price", "tolerance", "max_steps")
 
@@ -26,7 +27,7 @@ class SparseCoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimat
     """Linear sparse coding: a dictionary learnt with the codes that an inference finds, scikit-learn style.
 
     Minimises ``1/2 ||x - z Phi||^2 + sparsity_price sum_k |z_k|`` over codes z and unit-norm atoms (what the hard
-    threshold minimises instead: :mod:`spikevae.models.sparse_coding`). Its methods are those of
+    threshold minimises instead: :mod:`spikevae.models.sparse.inference`). Its methods are those of
     :class:`~spikevae.SpikeVAE`; numbers that need a posterior (coding rate, free energy) or a spike are undefined.
 
     Parameters

@@ -1,6 +1,6 @@
-"""`python -m spikevae._worker RUN DATA`: train the stacks whose ids arrive on standard input.
+"""`python -m spikevae.sweep.worker RUN DATA`: train the stacks whose ids arrive on standard input.
 
-Not for people: :mod:`spikevae.sweep.executors.local` starts it. Answers are lines of JSON on standard output.
+Not for people: :mod:`spikevae.sweep.pool` starts it. Answers are lines of JSON on standard output.
 """
 
 import json
@@ -18,10 +18,10 @@ MESSAGE_SECONDS = 0.5
 def main(run: str, data: str) -> int:
     """Train until standard input closes; the exit code."""
     # Slow imports come after the handler is set: whoever stops early, stops quietly.
-    from ._allocator import keep_freed_memory
-    from .sweep.grid import cells_of, plan_stacks
-    from .sweep.stacks import Stimuli, train_stack
-    from .sweep.store import RunFolder
+    from .._allocator import keep_freed_memory
+    from .plan import cells_of, plan_stacks
+    from .store import RunFolder
+    from .train import Stimuli, train_stack
 
     keep_freed_memory()
     try:

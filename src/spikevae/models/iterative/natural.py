@@ -23,7 +23,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from ..distributions._law import Law
+from ...distributions._law import Law
 from .flows import relative_gain
 
 

@@ -1,0 +1,11 @@
+"""Evaluation: a model and stimuli in, `Metrics` out; what a code costs; the energy of iterative inference."""
+
+from .evaluate import Evaluation as Evaluation
+from .evaluate import evaluate as evaluate
+from .inference_energy import InferenceEnergy as InferenceEnergy
+from .inference_energy import inference_energy as inference_energy
+from .metrics import Metrics as Metrics
+from .prices import PRICES as PRICES
+from .prices import Prices as Prices
+from .prices import hardware_joules as hardware_joules
+from .prices import spikes_to_atp as spikes_to_atp

@@ -1,0 +1,4 @@
+"""Iterative inference without an encoder: free-energy online natural-gradient dynamics (FOND)."""
+
+from .model import IterativeVAE as IterativeVAE
+from .model import State as State

@@ -1,0 +1,7 @@
+"""Sparse coding: the algorithms that find sparse codes (LCA, ISTA, FISTA) and the model built on them."""
+
+from .inference import INFERENCES as INFERENCES
+from .inference import fista as fista
+from .inference import ista as ista
+from .inference import lca as lca
+from .model import SparseCoding as SparseCoding
