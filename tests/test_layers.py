@@ -181,7 +181,7 @@ def test_former_modules_name_their_new_home(old: str) -> None:
 def test_former_attributes_name_their_new_home() -> None:
     with pytest.raises(AttributeError, match=r"use spikevae\.evaluation"):
         spikevae.energy  # noqa: B018
-    import spikevae.metrics
+    from spikevae import metrics
 
     with pytest.raises(AttributeError, match=r"use spikevae\.evaluation\.Metrics"):
-        spikevae.metrics.Metrics  # noqa: B018
+        metrics.Metrics  # noqa: B018

@@ -10,6 +10,7 @@ import torch
 from scipy.optimize import approx_fprime
 
 from spikevae import metrics as sm
+from spikevae.evaluation import Metrics
 from spikevae.metrics.dictionary import _jacobian, _residual
 from spikevae.metrics.sparsity import sparseness_of_sums
 
