@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 import torch
 from dense_reference import STEPS, dense_counts, n_gaps
+from helpers import seeded
 from scipy import integrate, stats
 
 from spikevae import distributions
@@ -24,10 +25,6 @@ INDICATORS = list(arrivals.INDICATORS)
 SCORE = 4.5
 needs_cuda = pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
 DEVICES = ["cpu", pytest.param("cuda", marks=needs_cuda)]
-
-
-def seeded(seed, device="cpu"):
-    return torch.Generator(device).manual_seed(seed)
 
 
 PATHS = {

@@ -10,6 +10,7 @@ import math
 import numpy as np
 import pytest
 import torch
+from helpers import seeded
 from scipy import stats
 
 from spikevae.distributions import INDICATORS, RelaxedPoisson
@@ -29,10 +30,6 @@ from spikevae.gradients import (
 
 SCORE, N = 4.5, 40_000
 NAMES = list(estimators(0.5))
-
-
-def seeded(seed=0):
-    return torch.Generator().manual_seed(seed)
 
 
 def scores(estimator, f, log_rate, expected, n=N):

@@ -6,6 +6,7 @@ import math
 import numpy as np
 import pytest
 import torch
+from helpers import seeded
 from scipy import stats
 
 from spikevae.cli import main
@@ -15,10 +16,6 @@ from spikevae.models import HierarchicalVAE, load_model
 from spikevae.training import Stack, train
 
 COUNTS = np.arange(2000)
-
-
-def seeded(seed=0):
-    return torch.Generator().manual_seed(seed)
 
 
 def tiny(latent="poisson", **given):

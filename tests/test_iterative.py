@@ -7,6 +7,7 @@ from itertools import pairwise
 import numpy as np
 import pytest
 import torch
+from helpers import draw, seeded
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import integrate
@@ -32,10 +33,6 @@ LAWS = list(FLOWS)
 B, D, K = 4, 5, 7
 
 
-def seeded(seed=0):
-    return torch.Generator().manual_seed(seed)
-
-
 def advance(rule, params, reference, look, width, costs, size, *, sampled):
     """One step of the flow."""
     return stride(rule, params, slopes(rule, params, reference, look, width, costs, sampled=sampled), costs.beta, size)
@@ -45,10 +42,6 @@ def guarded(rule, params, reference, drive, look, costs, size, energy):
     """What the guard makes of the flow of expected dynamics."""
     along = slopes(rule, params, reference, look, drive.width, costs, sampled=False)
     return guard(rule, params, reference, drive, look, along, costs, size, energy)
-
-
-def draw(*shape, seed=0, dtype=torch.float64):
-    return torch.randn(*shape, generator=seeded(seed), dtype=dtype)
 
 
 def number(value):

@@ -9,6 +9,7 @@ import math
 import numpy as np
 import pytest
 import torch
+from helpers import T, seeded
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import integrate, optimize, special, stats
@@ -41,14 +42,6 @@ from spikevae.distributions.relaxations import soft_threshold
 
 N = np.arange(20_000.0)
 SCORE = 4.5
-
-
-def seeded(seed):
-    return torch.Generator().manual_seed(seed)
-
-
-def T(value, dtype=torch.float64):
-    return torch.as_tensor(value, dtype=dtype)
 
 
 def enumerated(log_q, log_p):

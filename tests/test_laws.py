@@ -10,6 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 import pytest
 import torch
+from helpers import T, seeded
 from scipy import integrate, optimize, special, stats
 from torch.distributions import kl_divergence
 
@@ -34,14 +35,6 @@ from spikevae.distributions import (
 from spikevae.distributions._law import Law, softclamp_above, softclamp_symmetric
 from spikevae.distributions._negative_binomial import NegativeBinomialBase
 from spikevae.distributions._random import poisson, standard_normal
-
-
-def seeded(seed):
-    return torch.Generator().manual_seed(seed)
-
-
-def T(value, dtype=torch.float64):
-    return torch.as_tensor(value, dtype=dtype)
 
 
 def same(ours, reference, rtol):

@@ -5,16 +5,13 @@ import math
 
 import pytest
 import torch
+from helpers import seeded
 from torch.func import functional_call, stack_module_state, vmap
 
 from spikevae.networks import KINDS, SILU_GAIN, build_decoder, build_encoder, dense_macs
 
 SHAPES = [(1, 16, 16), (1, 28, 28), (3, 16, 16), (2, 13, 10), (1, 5, 7)]
 SMALL = {"linear": None, "mlp": (24, 16), "conv": (8, 12, 16)}
-
-
-def seeded(seed=0):
-    return torch.Generator().manual_seed(seed)
 
 
 def pair(kind, shape, n=6, seed=0, bias=True):

@@ -6,14 +6,11 @@ import numpy as np
 import pytest
 import scipy.stats
 import torch
+from helpers import draw
 from torch.autograd import gradcheck
 
 from spikevae.distributions import Poisson, RectifiedGaussian
 from spikevae.objectives import bernoulli_distortion, expected_squared_error, gaussian_distortion, squared_error
-
-
-def draw(*shape, seed=0):
-    return torch.randn(*shape, dtype=torch.float64, generator=torch.Generator().manual_seed(seed))
 
 
 def test_squared_error_and_its_gradients():

@@ -6,6 +6,7 @@ import math
 import numpy as np
 import pytest
 import torch
+from helpers import seeded
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -29,10 +30,6 @@ from spikevae.physiology.tuning import (
 
 SIDE, UNITS = 12, 32
 SHAPE = (1, SIDE, SIDE)
-
-
-def seeded(seed=0):
-    return torch.Generator().manual_seed(seed)
 
 
 def gabors(units=UNITS):

@@ -5,15 +5,12 @@ import math
 import numpy as np
 import pytest
 import torch
+from helpers import seeded
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from spikevae.data.sequences import bar, grating, image_size, jitter, rotate, static
 from spikevae.metrics.dictionary import fit_gabors
-
-
-def seeded(seed=0):
-    return torch.Generator().manual_seed(seed)
 
 
 def stacked(frames):
