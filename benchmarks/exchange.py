@@ -77,7 +77,7 @@ def rows_of(data: PatchSet, seeds: int) -> list[dict[str, Any]]:
 
     for one in models:
         print(one.name, file=sys.stderr, flush=True)
-        bare = SparseCoding.around(one.model.dictionary, None, one.model.shape, inference=SPARSE, sparsity_price=PRICE)
+        bare = SparseCoding.around(one.model.dictionary, None, one.model.shape, algorithm=SPARSE, beta=PRICE)
         found = compare(
             [replace(one, model=bare)],
             data,

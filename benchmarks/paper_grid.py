@@ -28,7 +28,7 @@ from spikevae.sweep import Sweep
 from spikevae.sweep.edit import edited
 from spikevae.sweep.plan import MAX_FITS, MEMORY_BYTES
 from spikevae.training import Stack
-from spikevae.training.stack import stack_bytes
+from spikevae.training.checks import stack_bytes
 
 WIDTHS = (32, 64, 128, 192, 256, 384, 512, 768, 1024, 2048, 4096)
 BETAS = (0.01, 0.1, 0.5, 1.0, 1.5, 2.0, 4.0, 8.0)

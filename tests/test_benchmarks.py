@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from spikevae.config import FitConfig
-from spikevae.training.stack import build_model
+from spikevae.models import build_model
 
 BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
 

@@ -20,9 +20,9 @@ from spikevae.estimators.sparse_coder import SparseCoder
 from spikevae.estimators.spike_vae import SpikeVAE
 from spikevae.evaluation.evaluate import evaluate
 from spikevae.metrics import corner_distance
+from spikevae.models import build_model
 from spikevae.models.sparse.inference import INFERENCES, fista
 from spikevae.models.sparse.model import SparseCoding
-from spikevae.training.stack import build_model
 
 TRAIN = ["train", "--data", "bundled", "--patch", "8", "--n", "1500", "--set", "batch_size=100"]
 
@@ -149,7 +149,7 @@ def test_scan_covers_dense_to_silent(folder, data):
     silent = RECODINGS["fista"].build(one.model, scan.silent, Effort(), x)
     assert evaluate(silent, x).metrics.fraction_zeros == 1.0
     half = RECODINGS["fista"].build(one.model, scan.prices[-1] / SHARES[1], Effort(), x)
-    nothing = (half.coded(x).code == 0).all(1).float().mean()
+    nothing = (half.code(x).code == 0).all(1).float().mean()
     assert nothing == pytest.approx(0.5, abs=0.01)
 
 
@@ -237,7 +237,7 @@ def test_counts_where_the_law_does_not_iterate(data, settings, n_units):
 def test_calibrated_counts_are_near_the_best(data, inference):
     """No other size of a spike and no other prior has a lower free energy by more than what ended calibration."""
     x = torch.from_numpy(data.train[:400]).double()
-    coder = SparseCoding.around(x[:16] / 2, 0.1 * x[16], (64,), inference=inference, sparsity_price=0.5)
+    coder = SparseCoding.around(x[:16] / 2, 0.1 * x[16], (64,), algorithm=inference, beta=0.5)
     model = counts_around(coder, x, beta=0.5, evaluation_steps=200)
     assert model.n_latents == {"nonnegative": 16, "lca-soft": 32}[inference]
     assert torch.equal(model.decoder.head.bias, 0.1 * x[16])
@@ -254,7 +254,7 @@ def test_calibrated_counts_are_near_the_best(data, inference):
             part.copy_(kept)
     assert min(energy.values()) > best * (1 - 2 * SETTLED)
     assert energy[0.5, 2] > 1.02 * best and energy[2.0, 2] > 1.02 * best
-    turned = SparseCoding.around(torch.flip(coder.dictionary, (0,)), None, (64,), inference=inference)
+    turned = SparseCoding.around(torch.flip(coder.dictionary, (0,)), None, (64,), algorithm=inference)
     assert counts_around(turned, x, beta=0.5, evaluation_steps=1).decoder.head.bias is None
 
 

@@ -241,7 +241,7 @@ def test_files_of_others_are_refused_with_their_name(fitted, tmp_path):
     path.write_bytes(data[: len(data) // 2])
     with pytest.raises(ValueError, match=r"m\.spikevae"):
         load_model(path)
-    path.write_bytes(data.replace(b'\\"n_latents\\": 6', b'\\"n_latents\\": 7'))
+    path.write_bytes(data.replace(b'\\"n_latents\\":6', b'\\"n_latents\\":7'))
     with pytest.raises(ValueError, match=r"m\.spikevae"):
         load_model(path)
     size = int.from_bytes(data[:8], "little")

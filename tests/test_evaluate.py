@@ -11,6 +11,7 @@ from torch.distributions import kl_divergence
 from spikevae import metrics as sm
 from spikevae.evaluation.evaluate import Metrics, evaluate
 from spikevae.evaluation.prices import PRICES
+from spikevae.models import AmortisedConfig
 from spikevae.models.amortised import AmortisedVAE
 
 D, K, M = 12, 6, 40_000
@@ -34,9 +35,9 @@ OF_A_FIRING_RATE = [
 
 
 def model_of(latent, *, seed=0, silent_encoder=False, n_latents=K, shape=(D,), **settings):
-    model = AmortisedVAE(
-        shape, latent=latent, n_latents=n_latents, generator=torch.Generator().manual_seed(seed), **settings
-    )
+    start = {"start": settings.pop("start", 0.5)}  # also beyond the range of configurations
+    config = AmortisedConfig(latent=latent, n_latents=n_latents, **{"clamp": None, **settings}).model_copy(update=start)
+    model = AmortisedVAE(shape, config, torch.Generator().manual_seed(seed))
     if silent_encoder:
         with torch.no_grad():
             model.encoder.head.weight.zero_()

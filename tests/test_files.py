@@ -14,11 +14,10 @@ from safetensors.torch import save_file
 from spikevae import single
 from spikevae._files import written_whole
 from spikevae.config import FitConfig
-from spikevae.data import load
 from spikevae.distributions import LAWS
-from spikevae.models import files, load_model, save_model
-from spikevae.training import stack
-from spikevae.training.stack import build_model, check_memory, model_arguments, stack_bytes
+from spikevae.models import build, build_model, files, load_model, save_model
+from spikevae.training import checks
+from spikevae.training.checks import check_memory, stack_bytes
 
 SHAPE = (1, 8, 8)
 KINDS = {
@@ -43,7 +42,7 @@ def test_a_file_is_replaced_whole_and_readable_as_the_umask_says(tmp_path):
     path = tmp_path / "new" / "m.spikevae"
     before = os.umask(0o027)
     try:
-        save_model(build_model(fit(), SHAPE), path, model_arguments(fit()))
+        save_model(build_model(fit(), SHAPE), path)
     finally:
         os.umask(before)
     assert stat.S_IMODE(path.stat().st_mode) == 0o640 and [*path.parent.iterdir()] == [path]
@@ -72,7 +71,7 @@ def test_a_full_disk_is_an_oserror(tmp_path):
     resource.setrlimit(resource.RLIMIT_FSIZE, (100, hard))
     try:
         with pytest.raises(OSError, match=r"m\.spikevae cannot be written: .*File too large.*; free space there"):
-            save_model(build_model(fit(), SHAPE), tmp_path / "m.spikevae", model_arguments(fit()))
+            save_model(build_model(fit(), SHAPE), tmp_path / "m.spikevae")
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
     assert not [*tmp_path.iterdir()]
@@ -86,7 +85,7 @@ def test_every_model_is_read_as_it_was_written(given, tmp_path):
     """Built without weights, it lacks nothing once it is read: no tensor without values is left in it anywhere."""
     config, path = fit(**given), tmp_path / "m.spikevae"
     model = build_model(config, SHAPE).double()
-    save_model(model, path, model_arguments(config), {"fit": {}})
+    save_model(model, path, {"fit": {}})
     again, extra = load_model(path)
     assert extra == {"fit": {}} and not again.training and not any(p.requires_grad for p in again.parameters())
     for name, value in model.state_dict().items():
@@ -104,10 +103,10 @@ def honest(tmp_path_factory):
     """Files by the model's word: metadata and tensors."""
     found = {}
     settings = {"sparse_coding": {"latent": "sparse"}, "hierarchical": {"upper": (4,)}}
-    for word in files.MODELS:
+    for word in build.MODELS:
         config = fit(**settings.get(word, {"inference": word}))
         path = tmp_path_factory.mktemp("honest") / word
-        save_model(build_model(config, SHAPE), path, model_arguments(config))
+        save_model(build_model(config, SHAPE), path)
         with safe_open(path, framework="pt") as file:
             found[word] = file.metadata(), {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
     return found
@@ -115,7 +114,7 @@ def honest(tmp_path_factory):
 
 def forge(honest, path, word, given, tensors=None, **metadata):
     said, held = honest[word]
-    said = {**said, "given": json.dumps({**json.loads(said["given"]), **given}), **metadata}
+    said = {**said, "config": json.dumps({**json.loads(said["config"]), **given}), **metadata}
     save_file(held if tensors is None else tensors(held), path, metadata=said)
 
 
@@ -221,24 +220,19 @@ def test_what_is_no_file_is_refused_at_once(tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize("beta", [None, [], "x", True, -1.0, math.nan, math.inf, 10**400], ids=lambda v: str(v)[:9])
-def test_weights_that_are_no_numbers_are_refused(tmp_path, beta):
-    data = load("synthetic", n=20, seed=0)
-    config, path = fit(), tmp_path / "m.spikevae"
-    save_model(build_model(config, data.shape), path, model_arguments(config), {"fit": {"beta": 0.5}})
-    assert single.evaluate_file(path, data).objective > 0
-    save_model(build_model(config, data.shape), path, model_arguments(config), {"fit": {"beta": beta}})
-    with pytest.raises(ValueError, match=r"m\.spikevae.*beta of its fit|Exceeds the limit"):
-        single.evaluate_file(path, data)
+def test_weights_that_are_no_numbers_are_refused(honest, tmp_path, beta):
+    forge(honest, tmp_path / "m.spikevae", "amortised", {"beta": 0.5})
+    assert load_model(tmp_path / "m.spikevae")[0].config.beta == 0.5
+    forge(honest, tmp_path / "m.spikevae", "amortised", {"beta": beta})
+    with pytest.raises(ValueError, match=r"m\.spikevae.*beta|Exceeds the limit"):
+        load_model(tmp_path / "m.spikevae")
 
 
 @pytest.mark.parametrize("found", [None, [1], "text", 5])
-def test_sources_and_fits_that_are_no_tables_are_refused(tmp_path, found):
-    config, path = fit(), tmp_path / "m.spikevae"
-    save_model(build_model(config, SHAPE), path, model_arguments(config), {"fit": found, "data": found})
+def test_sources_that_are_no_tables_are_refused(tmp_path, found):
+    save_model(build_model(fit(), SHAPE), tmp_path / "m.spikevae", {"data": found})
     with pytest.raises(ValueError, match=r"m\.spikevae: its data is"):
-        single.load_for(path, None, patch=None, n=None, seed=None)
-    with pytest.raises(ValueError, match=r"m\.spikevae: its fit is"):
-        single.evaluate_file(path, load("synthetic", n=20, seed=0))
+        single.load_for(tmp_path / "m.spikevae", None, patch=None, n=None, seed=None)
 
 
 # Memory ----------------------------------------------------------------------------------------------------
@@ -246,8 +240,8 @@ def test_sources_and_fits_that_are_no_tables_are_refused(tmp_path, found):
 
 @pytest.mark.parametrize("given", KINDS.values(), ids=KINDS)
 def test_the_estimate_counts_every_parameter_and_fills_none(given, monkeypatch):
-    monkeypatch.setattr(stack, "LIVE_TENSORS", 0)
-    monkeypatch.setattr(stack, "LIVE_OUTPUTS", 0)
+    monkeypatch.setattr(checks, "LIVE_TENSORS", 0)
+    monkeypatch.setattr(checks, "LIVE_OUTPUTS", 0)
     config = fit(**given)
     n_parameters = sum(p.numel() for p in build_model(config, SHAPE).parameters())
     solved = 8 * (8 + 64) if config.solves_decoder else 0
@@ -265,7 +259,7 @@ def test_an_estimate_costs_nothing():
 
 
 def test_fits_beyond_the_memory_are_refused_with_what_to_lower(monkeypatch):
-    monkeypatch.setattr(stack, "available_bytes", lambda: 64 << 30)
+    monkeypatch.setattr(checks, "available_bytes", lambda: 64 << 30)
     with pytest.raises(ValueError, match=r"about \d+ GB.*68\.7 GB.*n_latents \(100000\), hidden .*batch_size \(250\)"):
         single.prepare("synthetic", {"n_latents": 100_000}, recipe="default", patch=None, n=20, seed=0, device="cpu")
     many = fit(batch_size=10**8)
@@ -273,12 +267,12 @@ def test_fits_beyond_the_memory_are_refused_with_what_to_lower(monkeypatch):
         check_memory(many, SHAPE, 1)
     check_memory(many, SHAPE, 1, n_train=300)  # a batch is no larger
     check_memory(fit(), SHAPE, 16)
-    monkeypatch.setattr(stack, "available_bytes", lambda: None)
+    monkeypatch.setattr(checks, "available_bytes", lambda: None)
     check_memory(many, SHAPE, 1)
 
 
 def test_steps_of_inference_that_keep_nothing_cost_nothing(monkeypatch):
-    monkeypatch.setattr(stack, "available_bytes", lambda: 100 << 20)
+    monkeypatch.setattr(checks, "available_bytes", lambda: 100 << 20)
     steps = {"inference": "iterative", "inference_steps": 2000, "batch_size": 100}
     with pytest.raises(ValueError, match="GB of memory"):
         check_memory(fit(**steps), SHAPE, 1)
@@ -288,7 +282,7 @@ def test_steps_of_inference_that_keep_nothing_cost_nothing(monkeypatch):
 def test_free_memory_is_what_the_system_says(tmp_path: Path):
     table = tmp_path / "meminfo"
     table.write_text("MemTotal:   100 kB\nMemAvailable:   12 kB\nHugePages_Total:  0\n")
-    assert stack.available_bytes(table) == 12 << 10
-    assert stack.available_bytes(tmp_path / "none") is None
+    assert checks.available_bytes(table) == 12 << 10
+    assert checks.available_bytes(tmp_path / "none") is None
     table.write_text("MemTotal:   100 kB\n")
-    assert stack.available_bytes(table) is None
+    assert checks.available_bytes(table) is None

@@ -18,6 +18,7 @@ PACKAGE, ROOT = spikevae.__name__, Path(spikevae.__file__).parent
 # folder. `report` is the function `spikevae.report`; the folder that it lives in is `reporting`.
 LAYERS = {
     "_files": -2,
+    "_seeds": -2,
     "_lazy": -2,
     "_moved": -2,
     "_records": -2,

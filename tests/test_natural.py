@@ -13,12 +13,12 @@ from torch.distributions import kl_divergence
 
 from spikevae.config import FitConfig
 from spikevae.evaluation.evaluate import evaluate
+from spikevae.models import build_model
 from spikevae.models.iterative.flows import FLOWS, get_flow
 from spikevae.models.iterative.model import pull
 from spikevae.models.iterative.natural import flowed_decoder, moments_of, relaxed, residual_variance, second_moment
 from spikevae.objectives import expected_squared_error, gaussian_distortion
 from spikevae.training import Stack, train
-from spikevae.training.stack import build_model
 
 B, D, K = 30, 5, 4
 SHAPE = (1, 4, 4)

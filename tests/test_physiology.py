@@ -14,7 +14,7 @@ from spikevae._json import jsonable
 from spikevae.data.sequences import grating
 from spikevae.data.synthetic import gabor_dictionary
 from spikevae.metrics.dictionary import fit_gabors
-from spikevae.models import AmortisedVAE, IterativeVAE
+from spikevae.models import AmortisedConfig, AmortisedVAE, IterativeConfig, IterativeVAE
 from spikevae.physiology import Gratings, LinearNonlinear, examine, is_neural, tuning
 from spikevae.physiology.bars import moving_bar
 from spikevae.physiology.fields import correlation, receptive_fields
@@ -37,8 +37,8 @@ def gabors(units=UNITS):
 
 
 def network(dictionary, **given):
-    options = {"latent": "poisson", "start": -3.0, "step_size": 0.5, "prior": "fixed", "beta": 1.0}
-    model = IterativeVAE(SHAPE, n_latents=len(dictionary), generator=seeded(), **{**options, **given})
+    options = {"latent": "poisson", "start": -3.0, "step_size": 0.5, "prior": "fixed", "beta": 1.0, "clamp": None}
+    model = IterativeVAE(SHAPE, IterativeConfig(n_latents=len(dictionary), **{**options, **given}), seeded())
     model.decoder.head.weight.data.copy_(torch.tensor(dictionary.T))
     return model.requires_grad_(False)
 
@@ -207,7 +207,8 @@ def test_equal_seeds_give_equal_experiments_and_the_global_generator_is_left_alo
     ids=str,
 )
 def test_every_model_with_rates_can_be_examined(options):
-    model = IterativeVAE((3, 8, 8), n_latents=5, generator=seeded(), start=-1.0, **options).requires_grad_(False)
+    model = IterativeVAE((3, 8, 8), IterativeConfig(n_latents=5, start=-1.0, clamp=None, **options), seeded())
+    model.requires_grad_(False)
     assert is_neural(model)
     shown = Gratings(frequencies=(0.1, 0.2), phases=2, period=8, warm_up=4, background=0.5, contrast=0.5)
     found = examine(model, shown, noise_frames=10)
@@ -216,10 +217,10 @@ def test_every_model_with_rates_can_be_examined(options):
 
 
 def test_models_that_cannot_be_examined_say_why():
-    iterative = {"n_latents": 4, "generator": seeded()}
-    signed = IterativeVAE(SHAPE, latent="gaussian", **iterative)
-    flat = IterativeVAE((10,), latent="poisson", **iterative)
-    amortised = AmortisedVAE(SHAPE, latent="poisson", **iterative)
+    iterative = {"n_latents": 4}
+    signed = IterativeVAE(SHAPE, IterativeConfig(latent="gaussian", **iterative), torch.Generator())
+    flat = IterativeVAE((10,), IterativeConfig(latent="poisson", **iterative), torch.Generator())
+    amortised = AmortisedVAE(SHAPE, AmortisedConfig(latent="poisson", **iterative), torch.Generator())
     for model, message in ((signed, "signed"), (flat, "no images"), (amortised, "infers step by step")):
         assert not is_neural(model)
         with pytest.raises(ValueError, match=message):

@@ -11,7 +11,7 @@ from PIL import Image
 
 from spikevae.cli import DONE, USAGE, main
 from spikevae.config import SweepConfig
-from spikevae.models import IterativeVAE, save_model
+from spikevae.models import IterativeConfig, IterativeVAE, save_model
 from spikevae.physiology import Gratings, examine
 from spikevae.reporting import build_report
 from spikevae.reporting.physiology import MOST_TICKS, describe, draw, ticks, write_film
@@ -22,8 +22,16 @@ SHORT = Gratings(frequencies=(0.1, 0.2), contrasts=(0.5, 1.0), phases=2, period=
 
 
 def model(shape=(1, 6, 6), **given):
-    options = {"latent": "poisson", "n_latents": 5, "start": -1.0, "init_scale": 0.3, "prior": "fixed", **given}
-    built = IterativeVAE(shape, generator=torch.Generator().manual_seed(0), **options).requires_grad_(False)
+    options = {
+        "latent": "poisson",
+        "n_latents": 5,
+        "start": -1.0,
+        "init_scale": 0.3,
+        "prior": "fixed",
+        "clamp": None,
+        **given,
+    }
+    built = IterativeVAE(shape, IterativeConfig(**options), torch.Generator().manual_seed(0)).requires_grad_(False)
     return built, options
 
 
@@ -92,8 +100,8 @@ def test_the_film_hides_what_has_not_happened_yet(tmp_path):
 
 def test_the_verb_writes_a_table_figures_and_a_film(tmp_path, capsys, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    built, given = model()
-    save_model(built, "m.spikevae", given)
+    built, _ = model()
+    save_model(built, "m.spikevae")
     verb = ["physiology", "m.spikevae", "--out", "found", "--frames", "5"]
     assert main([*verb, "--contrast", "0.5", "--background", "0.2", "--json"]) == DONE
     said = json.loads(capsys.readouterr().out)
@@ -108,8 +116,8 @@ def test_the_verb_writes_a_table_figures_and_a_film(tmp_path, capsys, monkeypatc
 
 def test_models_that_are_no_neurons_are_refused(tmp_path, capsys, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    built, given = model(latent="gaussian")
-    save_model(built, "signed.spikevae", given)
+    built, _ = model(latent="gaussian")
+    save_model(built, "signed.spikevae")
     assert main(["physiology", "signed.spikevae"]) == USAGE
     assert "signed" in capsys.readouterr().err and not Path("physiology").exists()
 

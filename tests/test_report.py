@@ -14,7 +14,7 @@ from scipy import stats
 
 from spikevae.config import FitConfig
 from spikevae.evaluation.metrics import Metrics
-from spikevae.models import AmortisedVAE, save_model
+from spikevae.models import AmortisedConfig, AmortisedVAE, save_model
 from spikevae.reporting import build_report, headline
 from spikevae.reporting.answer import findings, sides
 from spikevae.reporting.reading import read_run
@@ -100,8 +100,8 @@ def write_run(
             if models and config.seed == 0 and config.beta in (0.01, 1.0, 8.0):
                 given = {"latent": config.latent, "n_latents": config.n_latents, "hidden": [4]}
                 shape = (1, SIDE, SIDE)
-                model = AmortisedVAE(shape, generator=torch.Generator().manual_seed(0), **given)
-                save_model(model, folder / "models" / f"{cell['id']}.safetensors", given)
+                model = AmortisedVAE(shape, AmortisedConfig(**given), torch.Generator().manual_seed(0))
+                save_model(model, folder / "models" / f"{cell['id']}.safetensors")
     sweep = {"name": name, "data": {"source": "bundled"}, "blocks": [{"label": block} for block, _ in blocks]}
     config = {"format": "spikevae run 1", "sweep": sweep, "cells": cells, "versions": {"torch": "2.0"}}
     (folder / "config.json").write_text(json.dumps(config))

@@ -10,8 +10,8 @@ from torch.distributions import kl_divergence
 
 from spikevae.config import FitConfig
 from spikevae.distributions import Poisson
+from spikevae.models import build_model
 from spikevae.training import Stack, train
-from spikevae.training.stack import build_model
 from spikevae.training.starts import Spectrum, limit_encoder, linear_limit, solve_decoder, start_at_linear_limit
 
 D = 12

@@ -12,10 +12,10 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from spikevae.config import FitConfig
 from spikevae.distributions import LAWS
 from spikevae.evaluation.evaluate import evaluate
-from spikevae.models import load_model, save_model
+from spikevae.models import build_model, load_model, save_model
 from spikevae.training import Interrupted, Stack, checkpoint, loop, recorded, train
 from spikevae.training import schedules as s
-from spikevae.training.stack import DIVERGED, SETTLED, build_model, model_arguments, stack_key
+from spikevae.training.stack import DIVERGED, SETTLED, stack_key
 
 SHAPE = (1, 4, 4)
 
@@ -160,7 +160,7 @@ def test_a_fit_of_every_law_is_kept_and_measured(stimuli, latent, tmp_path):
     train(stack)
     result = stack.result(0)
     assert result.history["objective"][-1] < 0.9 * result.history["objective"][0]
-    save_model(result.model, tmp_path / "fit.spikevae", model_arguments(config))
+    save_model(result.model, tmp_path / "fit.spikevae")
     model, _ = load_model(tmp_path / "fit.spikevae")
     for name, value in result.model.state_dict().items():
         torch.testing.assert_close(model.state_dict()[name], value, rtol=0, atol=0)

@@ -10,18 +10,20 @@ from ._device import resolve_device
 from .config import FitConfig
 from .data import PatchSet, load
 from .evaluation.evaluate import Evaluation, evaluate
-from .models.files import HUGE, save_model
+from .models.config import ModelConfig
 from .models.files import load_model as read_model
+from .models.files import save_model
 from .progress import show_progress
 from .training import Stack, train, warn_of_scale
-from .training.stack import DIVERGED, check_memory, model_arguments
+from .training.checks import check_memory
+from .training.stack import DIVERGED
 
 
 @dataclass(frozen=True)
 class Job:
     """A fit that was checked and is ready to run."""
 
-    config: FitConfig
+    config: ModelConfig
     data: PatchSet
     source: dict[str, Any]
     """Arguments of `data.load`, kept in the model file so that it can be evaluated on the same split."""
@@ -84,8 +86,7 @@ def train_to_file(job: Job, out: Path) -> None:
             "nothing was saved. Scale the stimuli to unit variance, lower the learning rate "
             "(--set learning_rate=0.001) or the clamp (--set clamp=4)"
         )
-    extra = {"fit": job.config.model_dump(mode="json"), "data": job.source, "history": result.history}
-    save_model(result.model, out, model_arguments(job.config), extra)
+    save_model(result.model, out, {"data": job.source, "history": result.history})
     checkpoint.unlink(missing_ok=True)
 
 
@@ -127,11 +128,10 @@ SIZES = ("n", "n_test", "test_fraction", "synthetic")
 
 def evaluate_file(path: Path, data: PatchSet, *, seed: int = 0, device: str = "cpu") -> Evaluation:
     """Every number of a saved model on the test half of a data set."""
-    model, extra = read_model(path)
-    where, fit = resolve_device(device), _table(path, extra, "fit")
-    beta, price = (_weight(path, fit, name, default) for name, default in (("beta", 1.0), ("spike_price", 0.0)))
+    model, _ = read_model(path)
+    where, config = resolve_device(device), model.config
     stimuli = torch.from_numpy(data.test).to(where)
-    return evaluate(model.to(where), stimuli, beta=beta, spike_price=price, seed=seed)
+    return evaluate(model.to(where), stimuli, beta=config.beta, spike_price=config.spike_price, seed=seed)
 
 
 def _table(path: Path, extra: dict[str, Any], name: str) -> dict[str, Any]:
@@ -139,10 +139,3 @@ def _table(path: Path, extra: dict[str, Any], name: str) -> dict[str, Any]:
     if not isinstance(found, dict):
         raise ValueError(f"{path}: its {name} is {found!r:.80}; it should be a table")
     return found
-
-
-def _weight(path: Path, fit: dict[str, Any], name: str, default: float) -> float:
-    found = fit.get(name, default)
-    if isinstance(found, bool) or not isinstance(found, int | float) or not 0 <= found <= HUGE:
-        raise ValueError(f"{path}: {name} of its fit is {found!r:.80}; it should be a number of zero or more")
-    return float(found)

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 from torch.distributions import kl_divergence
 
+from ..models.iterative.config import IterativeConfig
 from ..models.iterative.model import IterativeVAE
 from ..models.sparse.model import SparseCoding
 
@@ -43,7 +44,7 @@ def counts_around(coder: SparseCoding, x: Tensor, *, beta: float, evaluation_ste
         Steps of the model's inference later on.
     """
     atoms, norms = coder.unit_atoms()
-    code = coder.coded(x).code * norms.mT
+    code = coder.code(x).code * norms.mT
     if bool((code < 0).any()):
         atoms, code = torch.cat([atoms, -atoms]), torch.cat([code, -code], 1)
     code.clamp_min_(0)
@@ -51,17 +52,15 @@ def counts_around(coder: SparseCoding, x: Tensor, *, beta: float, evaluation_ste
     typical = code.sum() / used.sum().clamp_min(1)
     size = torch.where(used > 0, code.sum(0) / used.clamp_min(1), typical)
     bias = coder.decoder.head.bias
-    model: Any = IterativeVAE(
-        coder.shape,
-        latent="poisson",
+    config = IterativeConfig(
         n_latents=len(atoms),
-        generator=torch.Generator(),
         beta=beta,
         decoder_bias=bias is not None,
-        prior="closed_form",
         noise_variance=float(torch.exp(coder.log_noise_variance)),
         evaluation_steps=evaluation_steps,
-    ).to(x)
+        clamp=None,
+    )
+    model: Any = IterativeVAE(coder.shape, config, torch.Generator()).to(x)
     if bias is not None:
         model.decoder.head.bias.copy_(bias)
     _set(model, atoms, size, (used / len(x)).clamp_min(RAREST))

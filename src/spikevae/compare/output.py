@@ -9,7 +9,6 @@ from typing import Any
 
 import numpy as np
 
-from ..models.sparse.model import SparseCoding
 from .points import LEVEL, MATCHED, Comparison, Point
 from .recodings import OWN, RECODINGS
 
@@ -119,9 +118,9 @@ def sentences(comparison: Comparison) -> list[str]:
     coder among the models, or where its inference was not asked for.
     """
     found = []
-    coders = [one for one in comparison.models if isinstance(one.model, SparseCoding)]
+    coders = [one for one in comparison.models if not one.model.has_posterior]
     for reference, one in product(coders, comparison.models):
-        inference = reference.model.inference
+        inference = reference.model.algorithm
         own = next((p for p in comparison.of(one.name, OWN)), None)
         other = next((p for p in comparison.of(one.name, inference) if p.role == "matched"), None)
         line = comparison.of(reference.name, inference)

@@ -16,10 +16,8 @@ from ..data import PatchSet
 from ..evaluation.evaluate import Evaluation, evaluate
 from ..evaluation.metrics import Metrics
 from ..metrics.sparsity import corner_distance
-from ..models._model import LatentModel
-from ..models.coded import Coder
+from ..models._model import Model
 from ..models.files import load_model
-from ..models.sparse.model import SparseCoding
 from .recodings import OWN, RECODINGS, Effort, Recoding, Scan
 
 Match = Literal["zeros", "r2"]
@@ -138,25 +136,20 @@ def _paths(path: Path) -> list[Path]:
 
 
 def _read(path: Path, name: str) -> Trained:
-    model, extra = load_model(path)
-    fit = extra.get("fit") or extra.get("sparse_coder") or {}
+    model, _ = load_model(path)
+    config = model.config
     if model.dictionary is None:
         raise ValueError(
-            f"{path}: decoder {fit.get('decoder', 'of this model')!r} is not linear, so there is no dictionary that "
+            f"{path}: decoder {config.decoder!r} is not linear, so there is no dictionary that "
             "another inference could use; train with decoder='linear' (--set 'decoder=\"linear\"')"
         )
-    if getattr(model, "likelihood", "gaussian") != "gaussian":
+    if config.likelihood != "gaussian":
         raise ValueError(
-            f"{path}: likelihood {model.likelihood!r} puts a sigmoid behind the dictionary; the inferences here need "
+            f"{path}: likelihood {config.likelihood!r} puts a sigmoid behind the dictionary; the inferences here need "
             "pixels that are linear in the code: train with likelihood='gaussian'"
         )
-    words = f"sparse ({model.inference})" if isinstance(model, SparseCoding) else fit.get("latent")
-    if model.inference in ("iterative", "hierarchical"):
-        words = f"{model.inference} {words}"
-    price = f"beta={fit['beta']:g}" if "beta" in fit else f"price={fit.get('sparsity_price', 0):g}"
-    seed = fit.get("seed", fit.get("random_state")) or 0
-    label = f"{words} K={model.n_latents} {price} seed={seed}"
-    return Trained(name, label, path, model, seed if isinstance(seed, int) else 0, fit)
+    label = f"{model.label} K={model.n_latents} beta={config.beta:g} seed={config.seed}"
+    return Trained(name, label, path, model, config.seed, config.model_dump(mode="json"))
 
 
 def compare(
@@ -359,16 +352,13 @@ def intervals(evaluation: Evaluation, groups: np.ndarray, n_units: int, seed: in
 
 
 @torch.inference_mode()
-def milliseconds(model: LatentModel | Coder, x: Tensor, seed: int) -> float:
+def milliseconds(model: Model, x: Tensor, seed: int) -> float:
     """Milliseconds of wall-clock time that finding the code of a stimulus takes, in one batch of all given."""
     best = float("inf")
     for _ in range(1 + REPEATS):  # the first one warms up
         generator = torch.Generator(device=x.device).manual_seed(seed)
         began = time.perf_counter()
-        if isinstance(model, Coder):
-            model.coded(x)
-        else:
-            model.sample_codes(x, generator=generator)
+        model.sample_codes(x, generator=generator)
         if x.device.type == "cuda":
             torch.cuda.synchronize(x.device)
         best = min(best, time.perf_counter() - began)

@@ -8,8 +8,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..models._model import LatentModel
-from ..models.coded import Coder
+from ..models._model import Model
+from ..models.iterative.config import IterativeConfig
 from ..models.iterative.flows import FLOWS
 from ..models.iterative.model import IterativeVAE
 from ..models.sparse.inference import INFERENCES
@@ -52,7 +52,7 @@ class Recoding:
     colour: str
     marker: str
     """Of matplotlib."""
-    build: Callable[[Any, float, Effort, Tensor], LatentModel | Coder]
+    build: Callable[[Any, float, Effort, Tensor], Model]
     """(a model with a linear decoder, price, effort, training stimuli) -> the model that codes with its dictionary."""
     scan: Callable[[Any, Tensor, int], Scan] | None
     """(model, stimuli, count) -> the prices to scan; None for an inference that has none."""
@@ -79,8 +79,8 @@ def _sparse_around(model: Any, inference: str, price: float, effort: Effort) -> 
         model.dictionary.detach(),
         bias_of(model),
         model.shape,
-        inference=inference,
-        sparsity_price=price,
+        algorithm=inference,
+        beta=price,
         tolerance=effort.tolerance,
         max_steps=effort.max_steps,
         noise_variance=float(torch.exp(model.log_noise_variance)),
@@ -88,7 +88,7 @@ def _sparse_around(model: Any, inference: str, price: float, effort: Effort) -> 
 
 
 def _sparse(inference: str, colour: str, marker: str) -> Recoding:
-    def build(model: Any, price: float, effort: Effort, train: Tensor) -> Coder:
+    def build(model: Any, price: float, effort: Effort, train: Tensor) -> Model:
         return _sparse_around(model, inference, price, effort)
 
     return Recoding(INFERENCES[inference].label, colour, marker, build, sparse_scan)
@@ -100,31 +100,30 @@ BETAS = (0.02, 4.0)
 """Ends of a scan over beta."""
 
 
-def _iterative(model: Any, beta: float, effort: Effort, train: Tensor) -> LatentModel:
+def _iterative(model: Any, beta: float, effort: Effort, train: Tensor) -> Model:
     """Iterative inference with the law, the decoder, the prior and the pixel noise of a model.
 
     Where it has no law that iterates, or several layers of codes, its atoms get Poisson counts, whose sizes and prior
     are fitted to training stimuli.
     """
     steps = min(ITERATIVE_STEPS, effort.max_steps)
-    if isinstance(model, SparseCoding):
+    if not model.has_posterior:
         return counts_around(model, train, beta=beta, evaluation_steps=steps)
     if model.law.name not in FLOWS or len(model.layers) > 1:
         inference = "lca-rectified" if model.law.has_rate else "lca-soft"
         price = sparse_scan(model, train, 3).prices[1]
         coder = _sparse_around(model, inference, price, effort)
         return counts_around(coder, train, beta=beta, evaluation_steps=steps)
-    iterative = IterativeVAE(
-        model.shape,
+    config = IterativeConfig(
         latent=model.law.name,
         n_latents=model.n_latents,
-        generator=torch.Generator(),
         beta=beta,
         decoder_bias=bias_of(model) is not None,
         clamp=model.clamp,
         prior=model.prior_mode,
         evaluation_steps=steps,
-    ).to(model.log_noise_variance)
+    )
+    iterative = IterativeVAE(model.shape, config, torch.Generator()).to(model.log_noise_variance)
     shared, theirs = iterative.state_dict(), model.state_dict()
     iterative.load_state_dict(
         {name: theirs[name] if name.startswith(GENERATIVE) else value for name, value in shared.items()}

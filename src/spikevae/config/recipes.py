@@ -2,9 +2,6 @@
 
 from typing import Any
 
-STEPS, LIMIT_STEPS = 3000, 1000
-"""Optimiser steps of the default recipe from random weights, and from the limit of small signals."""
-
 # "*" holds for every law, a law's own name for that law. "paper" is the configuration of the published sweep
 # (arXiv 2602.13421; its logs: 3000 epochs, 5 of warm-up, batch 1000), field by field; "fond" that of the iterative
 # models (arXiv 2410.19315, photographs). docs/recipes.md has the tables.
@@ -16,7 +13,7 @@ RECIPES: dict[str, dict[str, dict[str, Any]]] = {
         "gaussian_softplus": {"prior": "fixed"},
         "gaussian_exp": {"prior": "fixed"},
         "laplace": {"prior": "fixed"},
-        "sparse": {"prior": "fixed", "learning_rate": 0.02, "steps": 1000},
+        "sparse": {"prior": "fixed", "learning_rate": 0.02},
         "negative_binomial": {"prior": "learned"},
         "negative_binomial_free": {"prior": "learned"},
         "conway_maxwell_poisson": {"prior": "learned"},

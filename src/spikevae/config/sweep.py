@@ -11,7 +11,8 @@ from pydantic import Field, ValidationError, field_validator, model_validator
 
 from .._records import FrozenConfig, plain, readable, unknown_key_message
 from ..data._config import DataConfig
-from .fit import FitConfig
+from ..models.config import ModelConfig
+from .fit import OPTIONS, FitConfig, unknown_option_message
 
 
 class Block(FrozenConfig):
@@ -29,11 +30,11 @@ class Block(FrozenConfig):
     def _plain(cls, given: Any) -> Any:
         return plain(given)
 
-    def cells(self) -> list[FitConfig]:
+    def cells(self) -> list[ModelConfig]:
         """All combinations, the last key of the grid varying fastest."""
         for key in (*self.fit, *self.grid):
-            if key not in FitConfig.model_fields:
-                raise ValueError(f"block {self.label!r}: {unknown_key_message(key, FitConfig.model_fields)}")
+            if key not in OPTIONS:
+                raise ValueError(f"block {self.label!r}: {unknown_option_message(key)}")
         for key in self.grid:
             if key in self.fit:
                 raise ValueError(f"block {self.label!r}: {key!r} stands in both fit and grid; keep one")
@@ -72,9 +73,9 @@ class SweepConfig(FrozenConfig):
             block.cells()
         return self
 
-    def cells(self) -> list[tuple[Block, FitConfig]]:
+    def cells(self) -> list[tuple[Block, ModelConfig]]:
         """Every cell once, with the first block that holds it, in the order of the file."""
-        unique: dict[str, tuple[Block, FitConfig]] = {}
+        unique: dict[str, tuple[Block, ModelConfig]] = {}
         for block in self.blocks:
             for cell in block.cells():
                 unique.setdefault(cell.cell_id(self.data), (block, cell))

@@ -1,26 +1,35 @@
 """`SparseCoder`: sparse coding with dictionary learning as a scikit-learn estimator."""
 
-import math
 import numbers
 from pathlib import Path
 from typing import Any, Self
 
 import torch
 from numpy.typing import NDArray
+from pydantic import ValidationError
 from sklearn.base import BaseEstimator, ClassNamePrefixFeaturesOutMixin, TransformerMixin
 from sklearn.utils.validation import check_is_fitted
 
 from .._device import resolve_device
-from .._records import plain
-from ..config import FitConfig
+from .._records import plain, readable
 from ..evaluation.evaluate import Evaluation, Metrics, evaluate
 from ..models.files import load_model, save_model
+from ..models.sparse.config import SparseCodingConfig
 from ..models.sparse.model import SparseCoding
 from ..progress import show_progress
 from ..training.dictionary import DictionaryLearning
 from ._validation import checked_stimuli, codes_of, drawn_seed
 
-MODEL_PARAMS = ("n_latents", "inference", "sparsity_price", "tolerance", "max_steps")
+CONFIG_OPTIONS = {
+    "n_latents": "n_latents",
+    "sparsity_price": "beta",
+    "inference": "algorithm",
+    "steps": "steps",
+    "batch_size": "batch_size",
+    "tolerance": "tolerance",
+    "max_steps": "max_steps",
+}
+"""The option of the configuration that each parameter of the estimator is."""
 
 
 class SparseCoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
@@ -130,15 +139,22 @@ class SparseCoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimat
             if not isinstance(value, numbers.Integral) or value < 1:
                 raise ValueError(f"{name} is {value!r}; give a whole number of one or more")
         stimuli = torch.from_numpy(checked_stimuli(self, X, reset=True)).to(resolve_device(self.device))
-        model = SparseCoding(self.shape_, generator=torch.Generator(), **self._model_params())
+        model = SparseCoding(self.shape_, self._config(), torch.Generator())
         learning = DictionaryLearning(model.to(stimuli), stimuli, batch_size=int(self.batch_size), seed=self.seed_)
         with show_progress(f"SparseCoder {self.inference}", enabled=self.verbose) as report:
             self.history_ = learning.run(int(self.steps), lambda done: report(done, self.steps, "batches"))
         self._adopt(model.cpu())
         return self
 
-    def _model_params(self) -> dict[str, Any]:
-        return {name: plain(getattr(self, name)) for name in MODEL_PARAMS}
+    def _config(self) -> SparseCodingConfig:
+        given = {option: plain(getattr(self, name)) for name, option in CONFIG_OPTIONS.items()}
+        try:
+            return SparseCodingConfig(seed=self.seed_, cycles=1, **given)
+        except ValidationError as error:
+            message = readable(error, "SparseCoder")
+            for name, option in CONFIG_OPTIONS.items():
+                message = message.replace(f": {option}: ", f": {name}: ")
+            raise ValueError(message) from None
 
     def _adopt(self, model: SparseCoding) -> None:
         self.model_ = model.eval().requires_grad_(False)
@@ -151,7 +167,7 @@ class SparseCoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimat
     def transform(self, X: Any) -> NDArray[Any]:
         """Sparse codes (n, K) of stimuli."""
         check_is_fitted(self)
-        return self.model_.coded(self._check(X)).code.numpy()
+        return self.model_.code(self._check(X)).code.numpy()
 
     def inverse_transform(self, X: Any) -> NDArray[Any]:
         """Pixels (n, D) of codes (n, K)."""
@@ -180,13 +196,7 @@ class SparseCoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimat
     def save(self, path: str | Path) -> None:
         """Write weights and parameters to one safetensors file; nothing is pickled."""
         check_is_fitted(self)
-        params = {k: plain(v) for k, v in self.get_params(deep=False).items()} | {"random_state": self.seed_}
-        extra = {"sparse_coder": params, "shape": self.shape_, "history": self.history_}
-        given = self._model_params() | {
-            "decoder_bias": self.model_.decoder.head.bias is not None,
-            "noise_variance": math.exp(float(self.model_.log_noise_variance)),
-        }
-        save_model(self.model_, path, given, extra)
+        save_model(self.model_, path, {"shape": self.shape_, "history": self.history_})
 
     @classmethod
     def load(cls, path: str | Path) -> Self:
@@ -198,34 +208,17 @@ class SparseCoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimat
             With the file's name.
         """
         model, extra = load_model(path)
-        if not isinstance(model, SparseCoding):
+        if model.has_posterior:
             raise ValueError(f"{path} holds no sparse coder; read it with spikevae.load_model")
-        try:
-            coder = cls(**(cls._params_of_fit(extra["fit"]) if "fit" in extra else extra["sparse_coder"]))
-        except (KeyError, TypeError, ValueError) as error:
-            raise ValueError(f"{path} holds no valid parameters: {error}") from None
+        params = {name: getattr(model.config, option) for name, option in CONFIG_OPTIONS.items()}
+        coder = cls(**params | {"steps": params["steps"] or cls().steps, "random_state": model.config.seed})
         coder.shape_ = tuple(extra.get("shape", model.shape))
-        history = dict(extra.get("history", {}))
-        if "fit" in extra:  # what a fit calls the rate is the price of the code here, and there are no spikes
-            history = {("penalty" if name == "kl" else name): v for name, v in history.items() if name != "spikes"}
-        coder.history_ = history
+        history = dict(extra.get("history", {}))  # trained in a stack, the penalty is where others have the coding rate
+        coder.history_ = {("penalty" if name == "kl" else name): v for name, v in history.items() if name != "spikes"}
         coder.n_features_in_ = model.n_features
         coder.seed_ = drawn_seed(coder.random_state)
         coder._adopt(model)
         return coder
-
-    @staticmethod
-    def _params_of_fit(fit: Any) -> dict[str, Any]:
-        """Parameters of the coder that a fit of `spikevae train` or of a sweep is."""
-        config = FitConfig.model_validate(fit)
-        return {
-            "n_latents": config.n_latents,
-            "sparsity_price": config.beta,
-            "inference": config.algorithm,
-            "steps": config.steps or SparseCoder().steps,
-            "batch_size": config.batch_size,
-            "random_state": config.seed,
-        }
 
     def __sklearn_tags__(self) -> Any:
         tags = super().__sklearn_tags__()

@@ -12,16 +12,16 @@ from sklearn.base import BaseEstimator, ClassNamePrefixFeaturesOutMixin, Transfo
 from sklearn.utils.validation import check_is_fitted
 
 from .._device import resolve_device
-from ..config import SPARSE, FitConfig
-from ..evaluation.evaluate import BATCH_SIZE, Metrics, evaluate
-from ..models._model import LatentModel
-from ..models.coded import Coder
+from .._seeds import generator
+from ..config import OPTIONS, FitConfig
+from ..evaluation.evaluate import BATCH_SIZE, Evaluation, Metrics, evaluate
+from ..models._model import Model
+from ..models.config import ModelConfig
 from ..models.files import load_model as load_model_file
 from ..models.files import save_model
 from ..progress import show_progress
 from ..training import Stack, train, warn_of_scale
-from ..training.schedules import generator
-from ..training.stack import DIVERGED, model_arguments
+from ..training.stack import DIVERGED
 from ._validation import checked_stimuli, codes_of, drawn_seed
 
 
@@ -68,7 +68,7 @@ class SpikeVAE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator)
         priors depend on the codes above.
     history_ : dict
         step, objective, distortion, kl, spikes over training.
-    config_ : FitConfig
+    config_ : ModelConfig
         Every resolved choice.
     n_features_in_ : int
         D, pixels per stimulus.
@@ -135,7 +135,7 @@ class SpikeVAE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator)
         self.random_state = random_state
         self.verbose = verbose
 
-    def _config(self, seed: int) -> FitConfig:
+    def _config(self, seed: int) -> ModelConfig:
         optional = [
             "steps",
             "batch_size",
@@ -148,8 +148,6 @@ class SpikeVAE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator)
             "learning_rate",
         ]
         given = {name: getattr(self, name) for name in optional if getattr(self, name) is not None}
-        if self.latent == SPARSE[1]:
-            raise ValueError(f"latent={SPARSE[1]!r} has no posterior: fit sparse codes with spikevae.SparseCoder")
         for name in self.options or {}:
             if name in self.get_params(deep=False):
                 raise ValueError(f"options holds {name!r}, which is a parameter of its own; set it there")
@@ -218,26 +216,26 @@ class SpikeVAE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator)
                 "Scale X to unit variance, lower learning_rate, or set options={'clamp': 4.0}"
             )
         self.config_, self.history_ = config, result.history
-        assert isinstance(result.model, LatentModel), "sparse codes were refused above"
         self._adopt(result.model)
         return self
 
-    def _image_shape(self, config: FitConfig) -> tuple[int, ...]:
-        if "conv" in (config.encoder, config.decoder) and len(self.shape_) == 1:
+    def _image_shape(self, config: ModelConfig) -> tuple[int, ...]:
+        if "conv" in config.networks and len(self.shape_) == 1:
             side = math.isqrt(self.shape_[0])
             if side * side != self.shape_[0]:
                 raise ValueError(f"conv networks need images; X has {self.shape_[0]} features, not a square")
             return (1, side, side)
         return self.shape_
 
-    def _adopt(self, model: LatentModel) -> None:
+    def _adopt(self, model: Model) -> None:
         self.model_ = model.eval().requires_grad_(False)
         for name in ("components_", "prior_rates_"):  # of a fit before this one, which may have had them
             self.__dict__.pop(name, None)
         if model.dictionary is not None:
             self.components_ = model.dictionary.detach().numpy().copy()
-        if model.law.has_rate and len(model.layers) == 1:
-            self.prior_rates_ = model.prior().mean.detach().numpy().copy()
+        rates = model.prior_firing_rates()
+        if rates is not None and len(model.layers) == 1:
+            self.prior_rates_ = rates.detach().numpy().copy()
         self._n_features_out = model.n_latents
 
     def transform(self, X: Any) -> NDArray[np.floating[Any]]:
@@ -277,24 +275,26 @@ class SpikeVAE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator)
 
     def evaluate(self, X: Any, *, random_state: Any = 0) -> Metrics:
         """Every number that spikevae reports of a model on these stimuli; `random_state` as in :meth:`sample_codes`."""
+        return self._evaluate(X, random_state).metrics
+
+    def _evaluate(self, X: Any, random_state: Any) -> Evaluation:
         check_is_fitted(self)
         stimuli = self._check(X, reset=False)
         config, seed = self.config_, drawn_seed(random_state)
-        return evaluate(self.model_, stimuli, beta=config.beta, spike_price=config.spike_price, seed=seed).metrics
+        return evaluate(self.model_, stimuli, beta=config.beta, spike_price=config.spike_price, seed=seed)
 
     def score(self, X: Any, y: Any = None) -> float:
-        """Minus the free energy at beta = 1 and no spike price, nats per stimulus: higher is better."""
-        return -self.evaluate(X).free_energy
+        """Minus the free energy at beta = 1 and no spike price, nats per stimulus: higher is better.
+
+        Sparse codes have no free energy; their score is minus the objective at their own sparsity weight.
+        """
+        evaluation = self._evaluate(X, 0)
+        return -(evaluation.metrics.free_energy if self.model_.has_posterior else evaluation.objective)
 
     def save(self, path: str | Path) -> None:
         """Write weights and configuration to one safetensors file; nothing is pickled."""
         check_is_fitted(self)
-        extra = {
-            "fit": self.config_.model_dump(mode="json"),
-            "shape": self.shape_,
-            "history": self.history_,
-        }
-        save_model(self.model_, path, model_arguments(self.config_), extra)
+        save_model(self.model_, path, {"shape": self.shape_, "history": self.history_})
 
     def __sklearn_tags__(self) -> Any:
         tags = super().__sklearn_tags__()
@@ -314,14 +314,8 @@ def load_model(path: str | Path) -> SpikeVAE:
         With the file's name.
     """
     model, extra = load_model_file(path)
-    if isinstance(model, Coder):
-        raise ValueError(f"{path} holds a sparse coder; read it with spikevae.SparseCoder.load")
-    try:
-        config = FitConfig.model_validate(extra["fit"])
-    except (KeyError, ValueError) as error:
-        raise ValueError(f"{path} holds no valid fit configuration: {error}") from None
-    estimator = SpikeVAE(**estimator_params(config))
-    estimator.config_ = config
+    estimator = SpikeVAE(**estimator_params(model.config))
+    estimator.config_ = model.config
     estimator.shape_ = tuple(extra.get("shape", model.shape))
     estimator.history_ = extra.get("history", {})
     estimator.n_features_in_ = model.n_features
@@ -329,16 +323,16 @@ def load_model(path: str | Path) -> SpikeVAE:
     return estimator
 
 
-def estimator_params(config: FitConfig) -> dict[str, Any]:
+def estimator_params(config: ModelConfig) -> dict[str, Any]:
     """Constructor arguments of the estimator that fits this configuration."""
-    own = set(SpikeVAE().get_params(deep=False)) & set(FitConfig.model_fields)
+    own = set(SpikeVAE().get_params(deep=False)) & set(OPTIONS)
     values = config.model_dump(mode="python")
     recipe_values = FitConfig.from_recipe(config.recipe, latent=config.latent).model_dump(mode="python")
-    others = {k: v for k, v in values.items() if k not in own and k != "seed" and v != recipe_values[k]}
+    others = {k: v for k, v in values.items() if k not in own and k != "seed" and v != recipe_values.get(k)}
     if config.epochs is not None:
         others["epochs"] = config.epochs
     return {
-        **{name: values[name] for name in own},
+        **{name: values[name] for name in own if name in values},
         "options": others or None,
         "random_state": config.seed,
     }

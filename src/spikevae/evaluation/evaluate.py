@@ -11,8 +11,8 @@ from torch import Tensor
 from ..metrics.coding import active_units, bits, bits_per_spike, fano_of_sums, prior_posterior_gap
 from ..metrics.reconstruction import r2_of_sums, r2_pooled_of_sums
 from ..metrics.sparsity import sparseness_of_sums
-from ..models._model import LatentModel
-from ..models.coded import Coded, CodeKind, Coder
+from ..models._model import CodedBatch, Model
+from ..models.codes import CodeKind
 from .metrics import Metrics as Metrics
 from .prices import PRICES, Prices, SynapticOperations, atp_to_joules, hardware_joules, spikes_to_atp
 
@@ -92,7 +92,7 @@ class _Sums:
         self.stimuli: dict[str, list[Tensor]] = {}
         self.histogram = _Histogram(law)
 
-    def add(self, x: Tensor, coded: Coded) -> None:
+    def add(self, x: Tensor, coded: CodedBatch) -> None:
         """Account for a batch (B, D). One with a value that is not finite is only counted as bad."""
         code, mean, pixels, pixels_of_mean = coded.code, coded.mean, coded.pixels, coded.pixels_of_mean
         posterior = [value for value in (coded.kl, coded.prior_mean) if value is not None]
@@ -153,7 +153,7 @@ BATCH_SIZE = 1024
 
 @torch.inference_mode()
 def evaluate(
-    model: LatentModel | Coder,
+    model: Model,
     x: Any,
     *,
     beta: float = 1.0,
@@ -196,8 +196,8 @@ def evaluate(
 
     Examples
     --------
-    >>> from spikevae.models.amortised import AmortisedVAE
-    >>> model = AmortisedVAE((4,), latent="poisson", n_latents=3, generator=torch.Generator().manual_seed(0))
+    >>> from spikevae.models import AmortisedConfig, AmortisedVAE
+    >>> model = AmortisedVAE((4,), AmortisedConfig(n_latents=3), torch.Generator().manual_seed(0))
     >>> result = evaluate(model, torch.ones(8, 4), beta=2.0)
     >>> m = result.metrics
     >>> math.isclose(result.objective, m.distortion + 2.0 * m.kl), len(result.units["kl"])
@@ -214,19 +214,15 @@ def evaluate(
     generator = torch.Generator(device=weight.device).manual_seed(seed)
     sums, has_rate = _Sums(model.law), model.law.has_rate
     rates = {name: np.full(model.n_latents, np.nan) for name in ("prior_firing_rate", "firing_rate")}
-    static = {"encoder_macs": math.nan, "decoder_macs": float(model.decoder_macs())}
-    if isinstance(model, Coder):
-        for batch in stimuli.split(batch_size):
-            batch = batch.to(weight)
-            sums.add(batch, model.coded(batch))
-        static["encoder_macs"] = sums.mean("macs", math.nan)
-    else:
-        for batch in stimuli.split(batch_size):
-            batch = batch.to(weight)
-            sums.add(batch, model.coded(batch, generator=generator))
-        static["encoder_macs"] = float(model.inference_macs())
-        if has_rate:
-            rates["prior_firing_rate"] = model.prior().mean.double().cpu().numpy()
+    for batch in stimuli.split(batch_size):
+        batch = batch.to(weight)
+        sums.add(batch, model.code(batch, generator=generator))
+    dense = model.inference_macs()
+    encoder_macs = sums.mean("macs", math.nan) if dense is None else float(dense)
+    static = {"encoder_macs": encoder_macs, "decoder_macs": float(model.decoder_macs())}
+    prior = model.prior_firing_rates()
+    if prior is not None:
+        rates["prior_firing_rate"] = prior.double().cpu().numpy()
     if sums.n_bad:
         undefined = [math.nan] * model.n_latents
         return Evaluation(
@@ -256,7 +252,7 @@ def evaluate(
                 "spikes": float(rates["firing_rate"][units].sum()),
                 "nonzero": float(sums.per_unit("nonzero")[units].sum() / sums.n_stimuli),
             }
-            for units in (model.layers if isinstance(model, LatentModel) else [slice(0, model.n_latents)])
+            for units in model.layers
         ],
         sums.histogram.result(sums.n_stimuli * model.n_latents),
         {name: sums.per_stimulus(name) for name in sums.stimuli if name not in SUMMED},
@@ -284,7 +280,7 @@ def describe_layers(layers: list[dict[str, float]]) -> str:
 
 
 def _metrics(
-    model: LatentModel | Coder, sums: _Sums, rates: dict[str, np.ndarray], static: dict[str, float], prices: Prices
+    model: Model, sums: _Sums, rates: dict[str, np.ndarray], static: dict[str, float], prices: Prices
 ) -> Metrics:
     m, n_units, law = sums.n_stimuli, model.n_latents, model.law
     kl = sums.per_unit("kl") / m

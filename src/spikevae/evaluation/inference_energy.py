@@ -99,7 +99,8 @@ def inference_energy(
 
     Examples
     --------
-    >>> model = IterativeVAE((4,), latent="poisson", n_latents=3, generator=torch.Generator().manual_seed(0))
+    >>> from spikevae.models import IterativeConfig
+    >>> model = IterativeVAE((4,), IterativeConfig(n_latents=3), torch.Generator().manual_seed(0))
     >>> inference_energy(model, torch.ones(8, 4), steps=5).r2.shape
     (5,)
     """

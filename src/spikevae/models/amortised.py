@@ -1,15 +1,68 @@
 """A law of the latent code composed with an encoder, a decoder and a prior. Written for one fit."""
 
-from typing import ClassVar, Literal, final
+from collections.abc import Mapping
+from typing import Any, ClassVar, Literal, Self, final
 
 import torch
+from pydantic import model_validator
 from torch import Tensor
 
 from ..distributions._law import Law
 from ..distributions._random import Generator
-from ..networks import build_encoder, dense_macs
+from ..networks import dense_macs
 from ..objectives import FreeEnergy, gaussian_distortion, mean_squared_error
 from ._model import LatentModel
+from .codes import CODES
+from .config import EncoderConfig, ModelConfig
+
+LIMIT_STEPS = 1000
+"""Optimiser steps where neither `steps` nor `epochs` is given, from the limit of small signals."""
+LIMIT_OPTIONS = ("init", "latent", "encoder", "decoder", "encoder_bias", "decoder_bias", "likelihood")
+
+
+class AmortisedConfig(EncoderConfig):
+    """Configuration of :class:`AmortisedVAE`."""
+
+    inference: Literal["amortised"] = "amortised"
+
+    @classmethod
+    def defaults_for(cls, given: Mapping[str, Any]) -> dict[str, Any]:
+        defaults = super().defaults_for(given)
+        if not cls._starts_at_limit(given):
+            return defaults
+        return {**dict.fromkeys(defaults, LIMIT_STEPS), "start": -5.0, "bias_lr_factor": 5.0}
+
+    @classmethod
+    def _starts_at_limit(cls, given: Mapping[str, Any]) -> bool:
+        """Whether a fit with these options and otherwise defaults starts at the limit of small signals."""
+        value = {name: given.get(name, cls.model_fields[name].default) for name in LIMIT_OPTIONS}
+        linear = (value["encoder"], value["decoder"], value["likelihood"]) == ("linear", "linear", "gaussian")
+        law = CODES.get(value["latent"]) if isinstance(value["latent"], str) else None
+        return bool(
+            value["init"] != "random"
+            and linear
+            and value["encoder_bias"]
+            and not value["decoder_bias"]
+            and law is not None
+            and law.signal_gain(0.0) is not None
+        )
+
+    @model_validator(mode="after")
+    def _closed_form_prior_has_a_bias(self) -> Self:
+        if self.prior == "closed_form" and not self.encoder_bias:
+            raise ValueError(
+                "prior='closed_form' needs encoder_bias=True: tied to a bias-free encoder it inflates the "
+                "firing rates. Set encoder_bias=True or prior='learned'"
+            )
+        return self
+
+    @property
+    def starts_at_limit(self) -> bool:
+        return self._starts_at_limit({name: getattr(self, name) for name in LIMIT_OPTIONS})
+
+    @property
+    def solves_decoder(self) -> bool:
+        return self.decoder_update != "gradient" and self.exact and not self.decoder_bias
 
 
 @final
@@ -25,68 +78,27 @@ class AmortisedVAE(LatentModel):
     ----------
     shape
         Stimulus shape, (D,) or (C, H, W).
-    latent, n_latents
-        Name of the law and number of units K.
-    start, start_spread
-        Log firing rate at which units start, and the half-width of its uniform spread over the prior.
+    config
+        Every option; :class:`AmortisedConfig`.
     generator
         Source of the initial weights.
-    (others)
-        As the fields of :class:`spikevae.config.FitConfig` of the same names.
 
     References
     ----------
     Vafaii, Galor & Yates 2024, "Poisson variational autoencoder", arXiv 2405.14473.
     """
 
-    inference: ClassVar[str] = "amortised"
+    config_class: ClassVar[type[ModelConfig]] = AmortisedConfig
 
-    def __init__(
-        self,
-        shape: tuple[int, ...],
-        *,
-        latent: str,
-        n_latents: int,
-        generator: torch.Generator,
-        start: float = 0.5,
-        start_spread: float = 0.0,
-        encoder: str = "linear",
-        encoder_bias: bool = True,
-        decoder: str = "linear",
-        decoder_bias: bool = False,
-        hidden: tuple[int, ...] | None = None,
-        init_scale: float = 0.05,
-        clamp: float | None = None,
-        prior: Literal["learned", "closed_form", "fixed"] = "closed_form",
-        likelihood: Literal["gaussian", "bernoulli"] = "gaussian",
-        noise_variance: float | Literal["learned"] = 0.5,
-    ):
-        super().__init__(shape, latent, n_latents, clamp)
-        self.encoder = build_encoder(
-            encoder,
-            self.shape,
-            self.law.n_params * n_latents,
-            bias=encoder_bias,
-            hidden=hidden,
-            init_scale=init_scale,
-            generator=generator,
-        )
-        self._generate(
-            decoder=decoder,
-            decoder_bias=decoder_bias,
-            hidden=hidden,
-            init_scale=init_scale,
-            start=start,
-            start_spread=start_spread,
-            prior=prior,
-            likelihood=likelihood,
-            noise_variance=noise_variance,
-            generator=generator,
-        )
-        if encoder_bias:
+    def __init__(self, shape: tuple[int, ...], config: AmortisedConfig, generator: torch.Generator) -> None:
+        super().__init__(shape, config)
+        self.encoder = self._build_encoder(config, generator)
+        self._build_generative_half(generator)
+        if config.encoder_bias:
             bias = self.encoder.get_parameter("head.bias")
             with torch.no_grad():
-                bias.copy_(self.law.initial_raw(n_latents, start, residual=prior != "closed_form"))
+                residual = config.prior != "closed_form"
+                bias.copy_(self.law.initial_raw(config.n_latents, config.start, residual=residual))
 
     def posterior(self, x: Tensor, *, generator: Generator | None = None) -> Law:
         """q(z | x): batch shape (B, K) for stimuli (B, D); nothing is drawn from `generator`."""

@@ -2,9 +2,8 @@
 
 import json
 import math
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any, get_type_hints
+from typing import Any
 
 import torch
 from pydantic import TypeAdapter, ValidationError
@@ -14,44 +13,30 @@ from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
 from .._files import check_regular, written_whole
-from .._records import unknown_key_message
-from ._model import LatentModel
-from .amortised import AmortisedVAE
-from .coded import Coder
-from .hierarchical import HierarchicalVAE
-from .iterative.model import IterativeVAE
-from .sparse.model import SparseCoding
+from .._records import readable
+from ._model import Model
+from .build import MODELS
+from .config import ModelConfig
 
-MODELS: dict[str, Callable[..., LatentModel | SparseCoding]] = {
-    **{model.inference: model for model in (AmortisedVAE, IterativeVAE, HierarchicalVAE)},
-    "sparse_coding": SparseCoding,
-}
-"""Every class of models by its word in configurations and files; a file without one holds an amortised model."""
 FORMAT = "spikevae model 1"
 MAX_WEIGHTS = 1 << 28  # of one layer: a gigabyte in float32
 MAX_LAYERS = 16
 HUGE, TINY = 1e30, 1e-30  # float32 has both, and their reciprocals
 RANGES = {
     **dict.fromkeys(("clamp", "noise_variance", "init_scale", "step_size", "tolerance"), (TINY, HUGE)),
-    **dict.fromkeys(("start_spread", "free_bits", "beta", "spike_price", "beta_inner", "sparsity_price"), (0, HUGE)),
-    "start": (-100, 100),
-    "max_steps": (1, 1_000_000),
+    **dict.fromkeys(("start_spread", "free_bits", "beta", "spike_price", "beta_inner"), (0, HUGE)),
 }
-"""Least and greatest value of the numbers that a model file gives; elsewhere any finite one."""
+"""Least and greatest value of numbers of a model file, where float32 bounds them and their configuration does not."""
 DTYPES = {"F16": torch.float16, "BF16": torch.bfloat16, "F32": torch.float32, "F64": torch.float64}
 
 
-def save_model(
-    model: LatentModel | Coder, path: str | Path, given: dict[str, Any], extra: dict[str, Any] | None = None
-) -> None:
-    """Write a model.
+def save_model(model: Model, path: str | Path, extra: dict[str, Any] | None = None) -> None:
+    """Write a model and its configuration.
 
     Parameters
     ----------
-    given
-        The keyword arguments that the model was built with, save `generator`.
     extra
-        JSON-serialisable facts to keep beside it (the whole fit configuration, say).
+        JSON-serialisable facts to keep beside it (what it was trained on, say).
 
     Raises
     ------
@@ -60,9 +45,8 @@ def save_model(
     """
     metadata = {
         "format": FORMAT,
-        "inference": next(word for word, kind in MODELS.items() if kind is type(model)),
         "shape": json.dumps(model.shape),
-        "given": json.dumps(given),
+        "config": model.config.model_dump_json(),
         "extra": json.dumps(extra or {}),
     }
     tensors = {name: value.detach().contiguous().cpu() for name, value in model.state_dict().items()}
@@ -86,18 +70,19 @@ def load_model(path: str | Path) -> tuple[Any, dict[str, Any]]:
             metadata = file.metadata() or {}
             if metadata.get("format") != FORMAT:
                 raise ValueError(f"not a {FORMAT!r} file (found {metadata.get('format')!r})")
-            given, extra = json.loads(metadata["given"]), json.loads(metadata["extra"])
-            if not isinstance(given, dict) or not isinstance(extra, dict):
-                raise ValueError("its configuration is not a table")
+            extra = json.loads(metadata["extra"])
+            if not isinstance(extra, dict):
+                raise ValueError("its extra facts are not a table")
             slices = {name: file.get_slice(name) for name in file.keys()}  # noqa: SIM118
             found = {name: (tuple(part.get_shape()), part.get_dtype()) for name, part in slices.items()}
-            word = metadata.get("inference", AmortisedVAE.inference)
-            model = _unfilled_model(word, json.loads(metadata["shape"]), given, found)
+            model = _unfilled_model(json.loads(metadata["shape"]), metadata["config"], found)
             # Copies: what is read lies in the mapped file, at any address.
             tensors = {name: file.get_tensor(name).clone() for name in found}
         model.to(next(iter(tensors.values())).dtype).load_state_dict(tensors, assign=True)
     except DAMAGE as error:
         raise ValueError(f"{path} is not a readable model file: {str(error) or type(error).__name__}") from None
+    except ValidationError as error:
+        raise ValueError(readable(error, str(path))) from None
     except ValueError as error:
         raise ValueError(f"{path}: {error}") from None
     return model.eval().requires_grad_(False), extra
@@ -136,18 +121,17 @@ Found = dict[str, tuple[tuple[int, ...], str]]
 """Shape and type of each tensor of a file."""
 
 
-def _unfilled_model(word: str, shape: Any, given: dict[str, Any], found: Found) -> LatentModel | SparseCoding:
+def _unfilled_model(shape: Any, config_text: str, found: Found) -> Model:
     """The model that a file describes, once its description and its tensors are known to agree."""
-    if word not in MODELS:
-        raise ValueError(f"its inference is {word!r}; this version knows {', '.join(MODELS)}")
-    given = _checked(MODELS[word], {"shape": shape, **given})
-    shape = given.pop("shape")
-    check_sizes(shape, given)
-    layers = (*given.get("upper", ()), *(_used_hidden(given) or ()))
-    if given["n_latents"] + sum(layers) > sum(math.prod(size) for size, _ in found.values()):
-        raise ValueError(f"sizes out of range: more units, {given['n_latents']} and {layers}, than values in the file")
+    shape = TypeAdapter(tuple[int, ...]).validate_json(json.dumps(shape), strict=True)
+    config = _checked_config(config_text)
+    check_sizes(shape, config)
+    if config.n_units + sum(config.widths) > sum(math.prod(size) for size, _ in found.values()):
+        raise ValueError(
+            f"sizes out of range: more units, {config.n_units} and {config.widths}, than values in the file"
+        )
     with Unfilled():
-        model = MODELS[word](shape, generator=torch.Generator(), **given)
+        model = MODELS[config.inference](shape, config, torch.Generator())
     wanted = {name: tuple(value.shape) for name, value in model.state_dict().items()}
     for name in sorted({*wanted, *found}):
         here = found[name][0] if name in found else "nothing"
@@ -160,38 +144,30 @@ def _unfilled_model(word: str, shape: Any, given: dict[str, Any], found: Found) 
     return model
 
 
-def _checked(model: Callable[..., Any], given: dict[str, Any]) -> dict[str, Any]:
-    """Arguments of a model as JSON gives them, of the types that its constructor names and within `RANGES`."""
-    hints = get_type_hints(model.__init__)
-    checked = {}
+def _checked_config(text: str) -> ModelConfig:
+    """The configuration that a file holds, of the types that its class names and within `RANGES`."""
+    given = json.loads(text)
+    word = given.get("inference") if isinstance(given, dict) else None
+    if not isinstance(word, str) or word not in MODELS:
+        raise ValueError(f"its inference is {word!r:.80}; this version has {', '.join(MODELS)}")
     for name, value in given.items():
-        if name not in hints or name in ("generator", "return"):
-            raise ValueError(unknown_key_message(name, hints.keys() - {"shape", "generator", "return"}))
         if isinstance(value, list):
             if len(value) > MAX_LAYERS:
                 raise ValueError(f"{name} has {len(value)} entries; at most {MAX_LAYERS}")
-            value = tuple(value)
-        elif hints[name] is int and isinstance(value, float) and value.is_integer():
-            value = int(value)
-        try:
-            checked[name] = TypeAdapter(hints[name]).validate_python(value, strict=True)
-        except ValidationError as error:
-            raise ValueError(f"{name} is {value!r:.80}: {error.errors()[0]['msg']}") from None
-        if isinstance(value, int | float):
-            low, high = RANGES.get(name, (-HUGE, HUGE))
-            if not low <= value <= high:
-                raise ValueError(f"{name} is {value!r:.80}, out of range: {low:g} to {high:g}")
-    return checked
+            given[name] = tuple(value)
+    config: ModelConfig = MODELS[word].config_class.model_validate(given, strict=True)
+    for name, (low, high) in RANGES.items():
+        value = getattr(config, name, None)
+        if isinstance(value, int | float) and not low <= value <= high:
+            raise ValueError(f"{name} is {value!r:.80}, out of range: {low:g} to {high:g}")
+    return config
 
 
-def _used_hidden(given: dict[str, Any]) -> tuple[int, ...] | None:
-    linear = {given.get(name, "linear") for name in ("encoder", "decoder")} == {"linear"}
-    return None if linear else given.get("hidden")
-
-
-def check_sizes(shape: tuple[int, ...], given: dict[str, Any]) -> None:
-    """Refuse sizes that no honest model has before anything of that size is made; arguments as of `save_model`."""
-    widths = [math.prod(shape), int(given["n_latents"]), *(given.get("hidden") or ()), *given.get("upper", ())]
+def check_sizes(shape: tuple[int, ...], config: ModelConfig) -> None:
+    """Refuse sizes that no model that was trained has, before anything of that size is made."""
+    widths = [math.prod(shape), config.n_latents, config.n_units, *config.widths]
     two_largest = sorted(widths)[-2:]
     if min(shape, default=0) < 1 or min(widths) < 1 or math.prod(two_largest) > MAX_WEIGHTS:
-        raise ValueError(f"sizes out of range: shape {shape}, n_latents {given['n_latents']}, {given.get('hidden')}")
+        raise ValueError(
+            f"sizes out of range: shape {shape}, n_latents {config.n_latents}, hidden {config.widths or None}"
+        )

@@ -1,22 +1,65 @@
 """Layers of counts: each layer sets the prior of the one below, the lowest makes the pixels. Written for one fit."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from itertools import pairwise
-from typing import ClassVar, Literal, NamedTuple, final
+from typing import Any, ClassVar, Literal, NamedTuple, Self, final
 
 import torch
+from pydantic import Field, model_validator
 from torch import Tensor, nn
 from torch.distributions import kl_divergence
 
 from ..distributions._law import Law, softclamp_above
 from ..distributions._random import Generator
-from ..networks import LinearNetwork, build_encoder, dense_macs
+from ..networks import LinearNetwork, dense_macs
 from ..objectives import FreeEnergy
-from ._model import LatentModel
-from .coded import Coded
+from ._model import CodedBatch, LatentModel
+from .codes import get_code
+from .config import EncoderConfig, ModelConfig
 
 RATE = "log_rate"
 """The prior's parameter that the layer above moves."""
+
+
+class HierarchicalConfig(EncoderConfig):
+    """Configuration of :class:`HierarchicalVAE`."""
+
+    replaces_recipe: ClassVar[Mapping[str, Any]] = {"prior": "learned"}
+
+    inference: Literal["hierarchical"] = "hierarchical"
+    prior: Literal["learned", "closed_form", "fixed"] = "learned"
+    """Learned: the priors of all layers but the highest depend on the layer above."""
+    upper: tuple[int, ...] = Field((), max_length=8)
+    """Units of the layers above the first, from below to above; given without `inference`, it implies
+    inference='hierarchical'."""
+    free_bits: float = Field(0.0, ge=0, allow_inf_nan=False)
+    """Coding rate of a layer, nats per stimulus, below which it is not pressed further; warm-up is
+    `beta_anneal`."""
+
+    @model_validator(mode="after")
+    def _layers_are_consistent(self) -> Self:
+        law = get_code(self.latent)
+        if not self.upper or min(self.upper) < 1:
+            raise ValueError(
+                f"inference='hierarchical' needs units above the first layer, given upper={list(self.upper)}; "
+                "set upper=[32], say"
+            )
+        if RATE not in law.prior_params:
+            raise ValueError(
+                f"layers need a law of counts whose prior has a log firing rate, as poisson and negative_binomial; "
+                f"latent is {self.latent!r}"
+            )
+        if self.prior != "learned":
+            raise ValueError(f"layers need prior='learned': theirs depend on the layer above; given {self.prior!r}")
+        return self
+
+    @property
+    def draws(self) -> bool:
+        return True
+
+    @property
+    def n_units(self) -> int:
+        return self.n_latents + sum(self.upper)
 
 
 class Layer(NamedTuple):
@@ -46,14 +89,10 @@ class HierarchicalVAE(LatentModel):
     ----------
     shape
         Stimulus shape, (D,) or (C, H, W).
-    latent
-        Name of a law of counts with a firing rate and a residual on its prior (poisson, negative_binomial, ...).
-    n_latents, upper
-        Units of the lowest layer and of the layers above it, from below to above.
-    free_bits
-        Coding rate of a layer, in nats a stimulus, below which the objective does not ask it to fall further.
-    (others)
-        As the fields of :class:`spikevae.config.FitConfig` of the same names.
+    config
+        Every option; :class:`HierarchicalConfig`. `n_latents` is the size of the lowest layer, `upper` has those above.
+    generator
+        Source of the initial weights.
 
     References
     ----------
@@ -69,70 +108,23 @@ class HierarchicalVAE(LatentModel):
     (torch.Size([3, 14]), [8, 4, 2])
     """
 
-    inference: ClassVar[str] = "hierarchical"
+    config_class: ClassVar[type[ModelConfig]] = HierarchicalConfig
 
-    def __init__(
-        self,
-        shape: tuple[int, ...],
-        *,
-        latent: str,
-        n_latents: int,
-        upper: tuple[int, ...],
-        generator: torch.Generator,
-        free_bits: float = 0.0,
-        start: float = 0.5,
-        start_spread: float = 0.0,
-        encoder: str = "linear",
-        encoder_bias: bool = True,
-        decoder: str = "linear",
-        decoder_bias: bool = False,
-        hidden: tuple[int, ...] | None = None,
-        init_scale: float = 0.05,
-        clamp: float | None = None,
-        prior: Literal["learned", "closed_form", "fixed"] = "learned",
-        likelihood: Literal["gaussian", "bernoulli"] = "gaussian",
-        noise_variance: float | Literal["learned"] = 0.5,
-    ):
-        sizes = (n_latents, *upper)
-        super().__init__(shape, latent, sum(sizes), clamp)
+    def __init__(self, shape: tuple[int, ...], config: HierarchicalConfig, generator: torch.Generator) -> None:
+        super().__init__(shape, config)
+        sizes = (config.n_latents, *config.upper)
         ends = [sum(sizes[: i + 1]) for i in range(len(sizes))]
-        self.layers = [slice(end - size, end) for size, end in zip(sizes, ends)]
-        if RATE not in self.law.prior_params or len(sizes) < 2 or min(sizes) < 1 or prior != "learned":
-            raise ValueError(
-                f"layers need a law of counts with a log firing rate, one or more layers above the first and a learned "
-                f"prior, given {latent!r}, {list(upper)} above {n_latents} and {prior!r}"
-            )
-        self.free_bits = free_bits
-        n_params = self.law.n_params
-        self.encoder = build_encoder(
-            encoder,
-            self.shape,
-            n_params * self.n_latents,
-            bias=encoder_bias,
-            hidden=hidden,
-            init_scale=init_scale,
-            generator=generator,
-        )
-        self._generate(
-            n_inputs=n_latents,
-            decoder=decoder,
-            decoder_bias=decoder_bias,
-            hidden=hidden,
-            init_scale=init_scale,
-            start=start,
-            start_spread=start_spread,
-            prior=prior,
-            likelihood=likelihood,
-            noise_variance=noise_variance,
-            generator=generator,
-        )
+        self.n_latents, self.layers = sum(sizes), [slice(end - size, end) for size, end in zip(sizes, ends)]
+        self.free_bits = config.free_bits
+        self.encoder = self._build_encoder(config, generator)
+        self._build_generative_half(generator, n_inputs=config.n_latents)
         self.down = nn.ModuleList(
-            LinearNetwork(above, below, False, init_scale, generator) for below, above in pairwise(sizes)
+            LinearNetwork(above, below, False, config.init_scale, generator) for below, above in pairwise(sizes)
         )
-        if encoder_bias:
+        if config.encoder_bias:
             bias = self.encoder.get_parameter("head.bias")
             with torch.no_grad():
-                bias.copy_(torch.cat([self.law.initial_raw(size, start, residual=True) for size in sizes]))
+                bias.copy_(torch.cat([self.law.initial_raw(size, config.start, residual=True) for size in sizes]))
 
     def _conditional(self, index: int, above: Tensor | None) -> Law:
         """p(z_l | z_{l+1}): batch shape (B, K_l), or (K_l,) for the highest layer."""
@@ -179,7 +171,7 @@ class HierarchicalVAE(LatentModel):
         """Hard codes (B, K), all layers from one descent."""
         return torch.cat([layer.code for layer in reversed(list(self._descend(x, generator)))], -1)
 
-    def coded(self, x: Tensor, *, generator: Generator) -> Coded:
+    def code(self, x: Tensor, *, generator: Generator) -> CodedBatch:
         """Codes of one descent, and coding rates given the codes above them."""
         layers = list(self._descend(x, generator))
         below, mean = layers[-1], self._joined(layers).mean
@@ -189,7 +181,7 @@ class HierarchicalVAE(LatentModel):
         if distortion is None:
             distortion = self.distortion(x, code)
         prior_mean = torch.cat([layer.prior.mean.expand_as(layer.code) for layer in reversed(layers)], -1)
-        return Coded(code, mean, kl, self.decode(code), self.decode(mean), distortion, prior_mean=prior_mean)
+        return CodedBatch(code, mean, kl, self.decode(code), self.decode(mean), distortion, prior_mean=prior_mean)
 
     def generate(self, n: int, *, generator: Generator) -> tuple[Tensor, Tensor]:
         """Codes (n, K) drawn from the model from above to below, and their mean pixels (n, D)."""

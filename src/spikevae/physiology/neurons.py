@@ -10,7 +10,7 @@ from ..data.sequences import image_size
 from ..distributions import Poisson
 from ..distributions._law import Law
 from ..distributions._random import Generator
-from ..models.coded import CodeKind
+from ..models.codes import CodeKind
 
 
 @runtime_checkable

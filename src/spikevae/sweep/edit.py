@@ -4,7 +4,8 @@ import tomllib
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from ..config import Block, FitConfig, SweepConfig, unknown_key_message
+from ..config import OPTIONS, Block, SweepConfig, unknown_key_message
+from ..config.fit import unknown_option_message
 from ..data import DataConfig
 
 LISTS = ("hidden", "upper")
@@ -80,8 +81,8 @@ def _edited_block(block: Block, recipe: str | None, values: Mapping[str, Any], s
         grid.pop("recipe", None)
         fit["recipe"] = recipe
     for key, value in values.items():
-        if key not in FitConfig.model_fields:
-            raise ValueError(unknown_key_message(key, FitConfig.model_fields))
+        if key not in OPTIONS:
+            raise ValueError(unknown_option_message(key))
         fit.pop(key, None)
         grid.pop(key, None)
         # hidden=[64, 32] is one value; hidden=[[64], [64, 32]] are two

@@ -4,8 +4,10 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from ..config import Block, FitConfig, SweepConfig
-from ..training.stack import stack_bytes, stack_key
+from ..config import Block, SweepConfig
+from ..models.config import ModelConfig
+from ..training.checks import stack_bytes
+from ..training.stack import stack_key
 
 MAX_FITS = 16  # beyond this a larger stack saves no time on a CPU: the products dominate, and caches overflow
 MEMORY_BYTES = 2 << 30
@@ -17,7 +19,7 @@ class Cell:
 
     id: str
     block: str
-    config: FitConfig
+    config: ModelConfig
 
 
 @dataclass(frozen=True)
@@ -33,7 +35,7 @@ class StackPlan:
 def cells_of(sweep: SweepConfig) -> list[Cell]:
     """Every cell of a sweep, in the order of its file."""
 
-    def cell(block: Block, config: FitConfig) -> Cell:
+    def cell(block: Block, config: ModelConfig) -> Cell:
         return Cell(config.cell_id(sweep.data), block.label, config)
 
     return [cell(block, config) for block, config in sweep.cells()]
@@ -59,7 +61,7 @@ def plan_stacks(cells: Sequence[Cell], n_train: int, shape: tuple[int, ...]) -> 
         size = -(-len(members) // n_stacks)
         for first in range(0, len(members), size):
             chosen = tuple(members[first : first + size])
-            macs = 5 * min(config.batch_size, n_train) * math.prod(shape) * config.n_latents * config.looks
+            macs = 5 * min(config.batch_size, n_train) * math.prod(shape) * config.n_latents * config.passes
             work = float(len(chosen) * config.n_steps(n_train) * (macs + OVERHEAD_MACS))
             plans.append(StackPlan(f"{chosen[0].id}-{len(chosen)}", chosen, work))
     return plans

@@ -17,7 +17,7 @@ from ..config import FitConfig, SweepConfig
 from ..data import PatchSet, load_config
 from ..progress import Report, show_progress
 from ..training import warn_of_scale
-from ..training.stack import check_memory
+from ..training.checks import check_memory
 from .plan import Cell, cells_of, plan_stacks
 from .pool import run_stacks
 from .store import RunFolder

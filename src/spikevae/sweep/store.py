@@ -17,7 +17,7 @@ from pydantic import ValidationError
 
 from .._files import written_whole
 from .._json import jsonable, read_json, write_json
-from ..config import FitConfig, SweepConfig, readable
+from ..config import OPTIONS, FitConfig, SweepConfig, readable
 from ..data import PatchSet
 from ..evaluation.metrics import Metrics
 from ..models.files import load_model
@@ -181,7 +181,7 @@ class RunFolder:
         that the table of a run that was killed and continued equals that of one that was not."""
         rows = []
         for cell in self.read_cells():
-            config = {k: v for k, v in cell["config"].items() if k in FitConfig.model_fields}
+            config = {k: v for k, v in cell["config"].items() if k in OPTIONS}
             rows.append(
                 {
                     "id": cell["id"],
@@ -214,7 +214,7 @@ class RunFolder:
         columns, described = [], []
         for name in dict.fromkeys(name for row in rows for name in row):
             values = [row.get(name) for row in rows]
-            if name not in TEXT:
+            if name not in TEXT and not any(isinstance(value, str | bool) for value in values):
                 values = [math.nan if value is None else value for value in values]
             columns.append(pa.array(values, pa.string() if name in TEXT else None))
             described.append(pa.field(name, columns[-1].type, metadata=UNITS.get(name)))
@@ -232,7 +232,7 @@ class RunFolder:
 def flags(rows: Sequence[Mapping[str, Any]]) -> list[Convergence]:
     """Convergence of the cells of these rows, judged by the objective that the fits minimise."""
     judged = [{**row, "objective": row["fit_objective"], "objective_half": row["fit_objective_half"]} for row in rows]
-    return flag_groups(judged, settings=FitConfig.model_fields)
+    return flag_groups(judged, settings=OPTIONS)
 
 
 AGAIN = "delete it and give the sweep's command again: the cell is trained again"

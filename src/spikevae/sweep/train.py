@@ -10,13 +10,13 @@ import numpy as np
 import torch
 
 from .._json import read_json, write_json
-from ..config import FitConfig
+from .._seeds import generator
 from ..data import PatchSet
 from ..evaluation.evaluate import Evaluation, evaluate
+from ..models.config import ModelConfig
 from ..models.files import save_model
 from ..training import Stack, train
-from ..training.schedules import generator
-from ..training.stack import DIVERGED, FitResult, model_arguments
+from ..training.stack import DIVERGED, FitResult
 from .plan import StackPlan
 from .store import RunFolder
 
@@ -82,8 +82,7 @@ def train_stack(
             continue
         result, config = stack.result(index), cell.config
         evaluation = evaluate(result.model, test, beta=config.beta, spike_price=config.spike_price, seed=config.seed)
-        extra = {"fit": config.model_dump(mode="json"), "data": source}
-        save_model(result.model, folder.model_path(cell.id), model_arguments(config), extra)
+        save_model(result.model, folder.model_path(cell.id), {"data": source})
         content = cell_result(stack, result, evaluation)
         content |= {"fit_objective": last, "fit_objective_half": half, "seconds": seconds / len(stack)}
         folder.write_cell(cell, content)
@@ -99,7 +98,7 @@ def evenly_spaced(x: np.ndarray, count: int) -> torch.Tensor:
 
 
 @torch.inference_mode()
-def fit_objective(result: FitResult, config: FitConfig, seen: torch.Tensor) -> float:
+def fit_objective(result: FitResult, config: ModelConfig, seen: torch.Tensor) -> float:
     """The objective that the fit minimises, on training stimuli and at temperature 0.
 
     Convergence is judged by it: the objective on held-out stimuli also moves when a fit merely overfits.

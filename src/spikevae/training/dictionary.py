@@ -5,9 +5,9 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
+from .._seeds import generator
 from ..models.sparse.inference import SparseInference
 from ..models.sparse.model import SparseCoding
-from . import schedules
 
 FORGETTING = 4.0
 """Batch s of t counts (s / t)^FORGETTING: early codes were of a poor dictionary (Mairal et al. 2010, section 3.4.2)."""
@@ -47,7 +47,7 @@ class DictionaryLearning:
         self.batch_size = min(batch_size, len(train))
         self.batches_per_epoch = len(train) // self.batch_size
         self.step_number = 0
-        noise = schedules.generator(seed, "weights")
+        noise = generator(seed, "weights")
         atoms = self._starts(model.n_latents, noise)
         self.atoms = atoms  # (K, D)
         self.codes_codes = atoms.new_zeros(model.n_latents, model.n_latents)
@@ -62,7 +62,7 @@ class DictionaryLearning:
     def _batch(self) -> Tensor:
         epoch, place = divmod(self.step_number, self.batches_per_epoch)
         if place == 0:
-            order = schedules.generator(self.seed, "order", epoch)
+            order = generator(self.seed, "order", epoch)
             self.order = torch.randperm(len(self.train), generator=order).to(self.train.device)
         return self.train[self.order[place * self.batch_size : (place + 1) * self.batch_size]]
 
@@ -108,7 +108,7 @@ class DictionaryLearning:
         use = self.codes_codes.diagonal()
         unused = (use <= UNUSED * use.mean()).nonzero()[:, 0]
         if len(unused):
-            noise = schedules.generator(self.seed, "noise", self.step_number)
+            noise = generator(self.seed, "noise", self.step_number)
             self.atoms[unused] = self._starts(len(unused), noise)
             self.codes_codes[unused], self.codes_codes[:, unused] = 0.0, 0.0
             self.codes_stimuli[unused] = 0.0

@@ -4,18 +4,19 @@ import warnings
 
 from torch import Tensor
 
-from ..config import FitConfig
+from ..models.config import ModelConfig
 
 LOWEST, HIGHEST = 0.05, 20.0
 """Root mean square of the stimuli over the standard deviation of the noise that is usual; photographs here have 1.4."""
 
 
-def scale_note(config: FitConfig, train: Tensor) -> str:
+def scale_note(config: ModelConfig, train: Tensor) -> str:
     """What to mend where the stimuli are far larger or smaller than the noise of the pixels, else an empty text.
 
     Examples
     --------
     >>> import torch
+    >>> from spikevae.config import FitConfig
     >>> scale_note(FitConfig.from_recipe(), 255 * torch.ones(10, 4)).split(":")[0]
     'the stimuli have root mean square 255, 361 times the standard deviation of the pixel noise'
     """
@@ -32,7 +33,7 @@ def scale_note(config: FitConfig, train: Tensor) -> str:
     )
 
 
-def warn_of_scale(config: FitConfig, train: Tensor) -> None:
+def warn_of_scale(config: ModelConfig, train: Tensor) -> None:
     """Warn with :func:`scale_note`, where there is something to mend."""
     note = scale_note(config, train)
     if note:

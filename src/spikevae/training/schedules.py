@@ -1,38 +1,8 @@
-"""What changes during training, as pure functions of the step: learning rate, beta, temperature, noise seeds.
-
-Nothing here has state. The noise of step t of a fit is a function of (seed, purpose, t) alone, so a resumed fit, a
-fit in a stack and a fit alone draw the same numbers.
-"""
+"""What changes during training, as pure functions of the step: learning rate, beta, temperature."""
 
 import math
 
-import torch
-
-PURPOSES = ("weights", "order", "noise", "evaluation", "rotation")
 BETA_FLOOR = 1e-4  # published start of the linear rise of beta
-
-
-def derived_seed(seed: int, purpose: str, index: int = 0) -> int:
-    """A 63-bit seed for one purpose and one index, by the splitmix64 finaliser.
-
-    Examples
-    --------
-    >>> derived_seed(0, "noise", 1) != derived_seed(0, "order", 1)
-    True
-    """
-    mask = (1 << 64) - 1
-    state = 0
-    for part in (int(seed), PURPOSES.index(purpose), int(index)):
-        state = (state + part + 0x9E3779B97F4A7C15) & mask
-        state = ((state ^ (state >> 30)) * 0xBF58476D1CE4E5B9) & mask
-        state = ((state ^ (state >> 27)) * 0x94D049BB133111EB) & mask
-        state ^= state >> 31
-    return state >> 1
-
-
-def generator(seed: int, purpose: str, index: int = 0, device: torch.device | str = "cpu") -> torch.Generator:
-    """A fresh generator for one purpose and index of a fit's seed."""
-    return torch.Generator(device=device).manual_seed(derived_seed(seed, purpose, index))
 
 
 def learning_rate(step: int, n_steps: int, *, peak: float, end: float, warmup: float, cycles: int) -> float:

@@ -12,20 +12,17 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 from torch.func import functional_call, stack_module_state, vmap
 
-from ..config import HIERARCHICAL_FIELDS, ITERATIVE_FIELDS, SPARSE, FitConfig
+from .._seeds import derived_seed, generator
 from ..distributions._random import Generator, GeneratorStack, reseed
-from ..models._model import LatentModel
-from ..models.amortised import AmortisedVAE
-from ..models.files import MODELS, Unfilled, check_sizes
-from ..models.sparse.model import SparseCoding
-from ..networks import DEFAULT_HIDDEN
+from ..models._model import Model
+from ..models.build import build_model
+from ..models.config import ModelConfig
 from ..objectives import FreeEnergy
 from . import schedules
 from .recorded import Recorded
@@ -36,122 +33,20 @@ PER_FIT = ("beta", "spike_price", "seed", "init", "start", "start_spread", "init
 PRIOR_MEMORY = 0.95  # a closed-form prior follows the mean posterior statistics of the last ~20 batches
 SOLVE_EVERY = 10  # steps between two solutions of the decoder
 DECODER_MEMORY = 50  # steps over which its second moments are averaged
-MODEL_FIELDS = [
-    "latent",
-    "n_latents",
-    "start",
-    "start_spread",
-    "decoder",
-    "decoder_bias",
-    "hidden",
-    "init_scale",
-    "clamp",
-    "prior",
-    "likelihood",
-    "noise_variance",
-]
-OWN_FIELDS = {
-    "amortised": ["encoder", "encoder_bias"],
-    "hierarchical": ["encoder", "encoder_bias", *HIERARCHICAL_FIELDS],
-    "iterative": ["beta", "spike_price", *ITERATIVE_FIELDS],
-}
-ARGUMENTS = {word: {name: name for name in [*MODEL_FIELDS, *own]} for word, own in OWN_FIELDS.items()}
-"""By the model's word: the field of the configuration that each of its arguments is."""
-ARGUMENTS[SPARSE[0]] = {name: name for name in ("n_latents", "decoder_bias", "noise_variance")} | {
-    "inference": "algorithm",
-    "sparsity_price": "beta",
-}
 RUNNING, DIVERGED, SETTLED = 0, 1, 2
 Tensors = dict[str, Tensor]
 
 
-def model_arguments(config: FitConfig) -> dict[str, Any]:
-    """What the model is built with, save shape and generator."""
-    return {name: getattr(config, field) for name, field in ARGUMENTS[config.inference].items()}
-
-
-def build_model(config: FitConfig, shape: tuple[int, ...]) -> LatentModel | SparseCoding:
-    """A fresh model with the weights that this configuration starts from."""
-    return MODELS[config.inference](
-        shape, generator=schedules.generator(config.seed, "weights"), **model_arguments(config)
-    )
-
-
-def stack_key(config: FitConfig) -> str:
+def stack_key(config: ModelConfig) -> str:
     """Equal for fits that can train as one stack."""
     return config.model_dump_json(exclude=set(PER_FIT))
-
-
-def stack_bytes(config: FitConfig, shape: tuple[int, ...], n_fits: int) -> int:
-    """Estimated memory of training `n_fits` such fits as one stack, without the data.
-
-    Counts parameters four times (value, gradient, two moments), and per stimulus of the batch the arrays alive at
-    the peak of forward and backward: `LIVE_TENSORS` as wide as the widest layer, `LIVE_OUTPUTS` of the pixels.
-    """
-    with Unfilled():
-        model = build_model(config, shape)
-    n_parameters = sum(p.numel() for p in model.parameters())
-    widest = max(config.n_units, *(config.hidden or (0,)))
-    if "conv" in (config.encoder, config.decoder):
-        channels = config.hidden or DEFAULT_HIDDEN["conv"]
-        widest = max(config.n_units, channels[0] * math.prod(shape[-2:]))
-    solved = config.n_latents * (config.n_latents + math.prod(shape)) if config.solves_decoder else 0
-    live = config.batch_size * config.steps_in_graph * (LIVE_TENSORS * widest + LIVE_OUTPUTS * math.prod(shape))
-    return 4 * n_fits * (4 * n_parameters + solved + live)
-
-
-LIVE_TENSORS, LIVE_OUTPUTS = 16, 5
-SQUARES = 6  # (K, K) arrays in float32 beside the moments while a decoder is solved, measured
-
-
-def check_memory(config: FitConfig, shape: tuple[int, ...], n_fits: int, *, n_train: int | None = None) -> None:
-    """Refuse fits that cannot be trained as one stack in the memory that this machine has left for them.
-
-    Where the system does not say how much that is, only sizes are refused that no model file may have.
-
-    Parameters
-    ----------
-    n_train
-        Training stimuli, which must be in memory already; they bound a batch.
-
-    Raises
-    ------
-    ValueError
-        With the settings to lower and what they need.
-    """
-    check_sizes(shape, model_arguments(config))
-    free = available_bytes()
-    if free is None:
-        return
-    # Of inference step by step the estimate counts twice what is measured, or all of it where nothing is kept.
-    kept = 0.5 if config.learning == "backpropagation" else 0.0
-    steps = max(1, math.ceil(kept * config.steps_in_graph))
-    batch = min(config.batch_size, n_train or config.batch_size)
-    judged = config.model_copy(update={"batch_size": batch, "inference_steps": steps, "inner_steps": 1})
-    need = stack_bytes(judged, shape, n_fits)
-    if config.solves_decoder or config.starts_at_limit:
-        need += 4 * SQUARES * n_fits * config.n_latents**2
-    if need > free:
-        raise ValueError(
-            f"training needs about {need / 1e9:.3g} GB of memory, and {free / 1e9:.3g} GB are free: lower n_latents "
-            f"({config.n_latents}), hidden ({config.hidden}) or batch_size ({config.batch_size})"
-        )
-
-
-def available_bytes(table: Path = Path("/proc/meminfo")) -> int | None:
-    """Memory that programs can take without swapping, as Linux estimates it; None elsewhere."""
-    try:
-        lines = dict(line.split(":", 1) for line in table.read_text().splitlines())
-        return 1024 * int(lines["MemAvailable"].split()[0])
-    except (OSError, KeyError, ValueError):
-        return None
 
 
 @dataclass(frozen=True)
 class FitResult:
     """One fit taken out of a stack."""
 
-    model: LatentModel | SparseCoding
+    model: Model
     """With its current parameters, on the CPU."""
     status: int
     """RUNNING, DIVERGED or SETTLED."""
@@ -176,7 +71,7 @@ class Stack:
 
     def __init__(
         self,
-        configs: Sequence[FitConfig],
+        configs: Sequence[ModelConfig],
         train: Tensor,
         shape: tuple[int, ...],
         *,
@@ -203,7 +98,9 @@ class Stack:
         kind = {"adam": torch.optim.Adam, "adamax": torch.optim.Adamax, "sgd": torch.optim.SGD}[self.config.optimizer]
         options = {"fused": True} if self.config.optimizer == "adam" else {"foreach": True}
         self.descends = [name for name in self.params if not (self.config.solves_decoder and name == DICTIONARY)]
-        groups = [{"params": [self.params[name]], "factor": self._lr_factor(name)} for name in self.descends]
+        groups = [
+            {"params": [self.params[name]], "factor": self.config.learning_rate_factor(name)} for name in self.descends
+        ]
         self.optimizer = kind(groups, lr=self.config.learning_rate, **options)
         self.beta = self._vector([config.beta for config in configs])
         self.spike_price = self._vector([config.spike_price for config in configs])
@@ -235,14 +132,13 @@ class Stack:
         self._gradients = Recorded(self._fresh_gradients, self.n_steps - self._steady_from)
         self._optimal_prior = Recorded(self._mixed_prior, self.n_steps)
 
-    def _start_at_limit(self, models: Sequence[LatentModel | SparseCoding]) -> None:
+    def _start_at_limit(self, models: Sequence[Any]) -> None:
         """Give the fits that ask for it the weights of the limit of small signals."""
         chosen = [(model, config) for model, config in zip(models, self.configs) if config.starts_at_limit]
         if not chosen:
             return
         spectrum = Spectrum.of(self.train)
         for model, config in chosen:
-            assert isinstance(model, AmortisedVAE)
             start_at_linear_limit(
                 model,
                 spectrum,
@@ -250,16 +146,11 @@ class Stack:
                 beta=config.beta,
                 spike_price=config.spike_price,
                 lowest=config.start,
-                generator=schedules.generator(config.seed, "rotation", round(100 * config.start)),
+                generator=generator(config.seed, "rotation", round(100 * config.start)),
             )
 
     def _vector(self, values: list[float]) -> Tensor:
         return torch.tensor(values, dtype=self.train.dtype, device=self.device)
-
-    def _lr_factor(self, name: str) -> float:
-        if name == "encoder.head.bias":
-            return self.config.bias_lr_factor
-        return self.config.encoder_lr_factor if name.startswith("encoder.") else 1.0
 
     def __len__(self) -> int:
         return len(self.configs)
@@ -278,10 +169,7 @@ class Stack:
         """Each fit's batch of this step, from its own shuffle of this epoch: (F, B, D), or (B, D) for one seed."""
         epoch, place = divmod(self.step_number, self.batches_per_epoch)
         if self._orders is None or self._orders[0] != epoch:
-            orders = [
-                torch.randperm(len(self.train), generator=schedules.generator(seed, "order", epoch))
-                for seed in self.seeds
-            ]
+            orders = [torch.randperm(len(self.train), generator=generator(seed, "order", epoch)) for seed in self.seeds]
             self._orders = (epoch, torch.stack(orders).to(self.device))
         chosen = self._orders[1][:, place * self.batch_size : (place + 1) * self.batch_size]
         x = self.train.index_select(0, chosen.flatten())  # several times faster than self.train[chosen]
@@ -330,7 +218,7 @@ class Stack:
         floor = torch.clamp(self.beta, max=schedules.BETA_FLOOR)
         x = self._batch()
         beta = floor + (self.beta - floor) * rise
-        seeds = [schedules.derived_seed(fit.seed, "noise", step) for fit in self.configs]
+        seeds = [derived_seed(fit.seed, "noise", step) for fit in self.configs]
         steady = step >= self._steady_from  # until then the temperature falls, which is not among the arguments
         gradients_of = self._gradients if steady else self._fresh_gradients
         with torch.enable_grad():

@@ -1,9 +1,8 @@
 """A posterior found by inference that goes step by step: a recurrent spiking network instead of an encoder."""
 
-import math
 from collections.abc import Iterable, Iterator
 from operator import attrgetter
-from typing import Any, ClassVar, Literal, NamedTuple, final, get_args, get_origin, get_type_hints
+from typing import ClassVar, NamedTuple, final
 
 import torch
 from torch import Tensor, nn
@@ -15,13 +14,12 @@ from ...distributions._random import Generator
 from ...networks import dense_macs
 from ...objectives import FreeEnergy
 from .._model import LatentModel
+from ..config import ModelConfig
+from .config import IterativeConfig
 from .descent import Costs, Guarded, Rule, guard, slopes, stride
 from .drive import Drive, LinearDrive, Look, NetworkDrive
 from .flows import Params, get_flow
 from .natural import Moments, flowed_decoder, moments_of, relaxed, residual_variance, second_moment
-
-MAX_STEPS = 100_000
-"""Most inference steps of a model; a file that asks for more is refused."""
 
 BIAS_START = -3.0
 """Published start of the log of the learned self-inhibition."""
@@ -55,14 +53,11 @@ class IterativeVAE(LatentModel):
     ----------
     shape
         Stimulus shape, (D,) or (C, H, W).
-    latent, n_latents
-        Name of the law and number of units K.
+    config
+        Every option; :class:`~spikevae.models.iterative.config.IterativeConfig`. Its `beta` and `spike_price` are those
+        that inference minimises outside training; in training they are given with each batch.
     generator
         Source of the initial weights.
-    beta, spike_price
-        Costs that inference minimises outside training; in training they are given with each batch.
-    (others)
-        As the fields of :class:`spikevae.config.FitConfig` of the same names.
 
     References
     ----------
@@ -70,93 +65,39 @@ class IterativeVAE(LatentModel):
 
     Examples
     --------
-    >>> model = IterativeVAE((4,), latent="poisson", n_latents=3, generator=torch.Generator().manual_seed(0))
+    >>> model = IterativeVAE((4,), IterativeConfig(n_latents=3), torch.Generator().manual_seed(0))
     >>> state = model.init_state(2)
     >>> state = model.infer_step(state, torch.ones(2, 4))
     >>> model.codes(state).shape
     torch.Size([2, 3])
     """
 
-    inference: ClassVar[str] = "iterative"
+    config_class: ClassVar[type[ModelConfig]] = IterativeConfig
     beta: Tensor
     spike_price: Tensor
     log_step_size: Tensor
 
-    def __init__(
-        self,
-        shape: tuple[int, ...],
-        *,
-        latent: str,
-        n_latents: int,
-        generator: torch.Generator,
-        beta: float = 1.0,
-        spike_price: float = 0.0,
-        start: float = 0.5,
-        start_spread: float = 0.0,
-        decoder: str = "linear",
-        decoder_bias: bool = False,
-        hidden: tuple[int, ...] | None = None,
-        init_scale: float = 0.05,
-        clamp: float | None = None,
-        prior: Literal["learned", "closed_form", "fixed"] = "closed_form",
-        likelihood: Literal["gaussian", "bernoulli"] = "gaussian",
-        noise_variance: float | Literal["learned"] = 0.5,
-        inference_steps: int = 16,
-        evaluation_steps: int = 64,
-        inner_steps: int = 1,
-        backprop_steps: int | None = None,
-        reference: Literal["prior", "previous"] = "prior",
-        dynamics: Literal["auto", "expected", "sampled"] = "auto",
-        integrator: Literal["euler", "exponential"] = "exponential",
-        guard: bool = True,
-        step_size: float = 0.1,
-        learn_step_size: bool = True,
-        beta_inner: float | None = None,
-        self_inhibition: Literal["auto", "exact", "learned", "none"] = "auto",
-        loss_steps: Literal["all", "last"] = "all",
-        kl_form: Literal["correct", "published"] = "correct",
-        learning: Literal["backpropagation", "natural_gradient"] = "backpropagation",
-    ):
-        _check_words(locals())
-        super().__init__(shape, latent, n_latents, clamp)
-        if not (step_size > 0 and math.isfinite(step_size)):
-            raise ValueError(f"step_size={step_size}: give a positive number")
-        if inner_steps < 1 or (backprop_steps is not None and backprop_steps < 1):
-            raise ValueError(f"inner_steps={inner_steps}, backprop_steps={backprop_steps}: give one step or more")
-        for name, value in {"inference_steps": inference_steps, "evaluation_steps": evaluation_steps}.items():
-            if not 1 <= value * inner_steps <= MAX_STEPS:
-                raise ValueError(f"{name}={value} with inner_steps={inner_steps}: from 1 to {MAX_STEPS} steps in all")
-        self._generate(
-            decoder=decoder,
-            decoder_bias=decoder_bias,
-            hidden=hidden,
-            init_scale=init_scale,
-            start=start,
-            start_spread=start_spread,
-            prior=prior,
-            likelihood=likelihood,
-            noise_variance=noise_variance,
-            generator=generator,
-        )
-        self.flow, self.learns_noise = get_flow(latent), noise_variance == "learned"
-        self.is_linear = likelihood == "gaussian" and self.dictionary is not None
-        if dynamics == "expected" and not self.is_linear:
-            raise ValueError("dynamics='expected' needs decoder='linear' and likelihood='gaussian'; use 'sampled'")
-        self.sampled = dynamics == "sampled" or (dynamics == "auto" and not self.is_linear)
-        self.guard = guard and not self.sampled
-        self.rule = Rule(self.flow, integrator, clamp)
-        self.inference_steps, self.evaluation_steps, self.inner_steps = inference_steps, evaluation_steps, inner_steps
-        self.backprop_steps, self.reference = backprop_steps, reference
-        self.loss_steps, self.kl_form, self.beta_inner, self.learning = loss_steps, kl_form, beta_inner, learning
-        if self_inhibition == "auto":
-            self_inhibition = "exact" if self.is_linear or not self.flow.is_natural else "learned"
-        self.self_inhibition = self_inhibition
-        if self_inhibition == "learned":
-            self.log_self_inhibition = nn.Parameter(torch.full((n_latents,), BIAS_START))
-        self.register_buffer("beta", torch.tensor(float(beta)))
-        self.register_buffer("spike_price", torch.tensor(float(spike_price)))
-        log_size = torch.tensor(step_size).log()
-        if learn_step_size and learning == "backpropagation":
+    def __init__(self, shape: tuple[int, ...], config: IterativeConfig, generator: torch.Generator) -> None:
+        super().__init__(shape, config)
+        self._build_generative_half(generator)
+        self.flow, self.learns_noise = get_flow(config.latent), config.noise_variance == "learned"
+        self.is_linear = config.likelihood == "gaussian" and self.dictionary is not None
+        self.sampled = config.samples_codes
+        self.guard = config.guard and not self.sampled
+        self.rule = Rule(self.flow, config.integrator, config.clamp)
+        self.inference_steps, self.evaluation_steps = config.inference_steps, config.evaluation_steps
+        self.inner_steps, self.backprop_steps = config.inner_steps, config.backprop_steps
+        self.reference, self.loss_steps, self.kl_form = config.reference, config.loss_steps, config.kl_form
+        self.beta_inner, self.learning = config.beta_inner, config.learning
+        self.self_inhibition = config.self_inhibition
+        if self.self_inhibition == "auto":
+            self.self_inhibition = "exact" if self.is_linear or not self.flow.is_natural else "learned"
+        if self.self_inhibition == "learned":
+            self.log_self_inhibition = nn.Parameter(torch.full((config.n_latents,), BIAS_START))
+        self.register_buffer("beta", torch.tensor(float(config.beta)))
+        self.register_buffer("spike_price", torch.tensor(float(config.spike_price)))
+        log_size = torch.tensor(config.step_size).log()
+        if config.learn_step_size and config.learning == "backpropagation":
             self.log_step_size = nn.Parameter(log_size)
         else:
             self.register_buffer("log_step_size", log_size)
@@ -456,10 +397,3 @@ def pull(value: Tensor, end: Tensor) -> Tensor:
     """Zero, with the gradient `value - end`."""
     gap = (value - end).detach()
     return (gap * (value - value.detach())).sum()
-
-
-def _check_words(given: dict[str, Any]) -> None:
-    """Refuse words that the constructor's annotations do not list: model files and callers pass no configuration."""
-    for name, kind in get_type_hints(IterativeVAE.__init__).items():
-        if get_origin(kind) is Literal and given[name] not in get_args(kind):
-            raise ValueError(f"{name}={given[name]!r}: use one of {', '.join(get_args(kind))}")

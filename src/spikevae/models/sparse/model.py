@@ -6,39 +6,17 @@ from typing import Any, ClassVar, Self
 import torch
 from torch import Tensor
 
+from ...distributions._random import Generator
 from ...networks import LinearNetwork
 from ...objectives import FreeEnergy, gaussian_distortion, squared_error
-from ..coded import Coded, Coder
+from .._model import CodedBatch, Model
+from ..codes import CodeKind, SparseCode
+from ..config import ModelConfig
+from .config import FORWARD_STEPS, SparseCodingConfig
 from .inference import INFERENCES, SparseInference
 
-FORWARD_STEPS = 50
-"""Steps of inference in :meth:`SparseCoding.forward`, where no stimulus can stop by itself."""
 
-
-class SparseCode:
-    """Graded, deterministic codes: neither counts nor, their unit being that of the stimulus, firing rates."""
-
-    name: ClassVar[str] = "sparse"
-    label: ClassVar[str] = "Sparse code"
-    is_count: ClassVar[bool] = False
-    has_rate: ClassVar[bool] = False
-    formula: ClassVar[str] = "z = argmin 1/2 |x - z Phi|^2 + beta sum_k |z_k|, atoms of norm one; no posterior"
-    citation: ClassVar[str] = "Olshausen and Field (1996), Nature 381; Rozell et al. (2008) for the LCA"
-    independent: ClassVar[bool] = True
-    closed_form_prior: ClassVar[bool] = False
-    prior_params: ClassVar[tuple[str, ...]] = ()
-
-    @classmethod
-    def signal_gain(cls, log_rate: float) -> None:
-        """There is no limit of small signals to start from."""
-
-    @classmethod
-    def silent_share(cls) -> float:
-        """Share of zeros of a code that says nothing: all of it."""
-        return 1.0
-
-
-class SparseCoding(Coder):
+class SparseCoding(Model):
     """Sparse coding: ``x = z Phi + b + noise``, z found by a sparse inference.
 
     The inference works on atoms of unit norm, so that `sparsity_price` is a price on the size of a unit's contribution
@@ -49,20 +27,12 @@ class SparseCoding(Coder):
     ----------
     shape
         Stimulus shape, (D,) or (C, H, W).
-    n_latents
-        Number of units K.
+    config
+        Every option; :class:`~spikevae.models.sparse.config.SparseCodingConfig`. Its `beta` is the sparsity weight: of
+        a unit-norm contribution of one, in pixel units; the threshold of the LCA. A decoder bias is part of the model
+        but not of the dictionary.
     generator
         Source of the initial atoms: normal, of unit norm.
-    inference
-        A key of `INFERENCES`.
-    sparsity_price
-        Price of a unit-norm contribution of one, in pixel units; the threshold of the LCA.
-    tolerance, max_steps
-        When a stimulus' inference ends, as of :func:`~spikevae.models.sparse.inference.lca`.
-    decoder_bias
-        Whether there is a b; it is part of the model but not of the dictionary.
-    noise_variance
-        Of a pixel; one half makes the distortion the plain squared error.
 
     References
     ----------
@@ -70,44 +40,30 @@ class SparseCoding(Coder):
     images", Nature 381 (1996).
     """
 
-    law = SparseCode
+    config_class: ClassVar[type[ModelConfig]] = SparseCodingConfig
+    has_posterior: ClassVar[bool] = False
+    law: type[CodeKind] = SparseCode
+    decoder: LinearNetwork
     log_noise_variance: Tensor
 
-    def __init__(
-        self,
-        shape: tuple[int, ...],
-        *,
-        n_latents: int,
-        generator: torch.Generator,
-        inference: str = "fista",
-        sparsity_price: float = 0.5,
-        tolerance: float = 1e-3,
-        max_steps: int = 1000,
-        decoder_bias: bool = False,
-        noise_variance: float = 0.5,
-    ):
-        super().__init__()
-        if inference not in INFERENCES:
-            raise ValueError(f"inference is {inference!r}; use one of {', '.join(INFERENCES)}")
-        for name, value, least in (("sparsity_price", sparsity_price, 0.0), ("noise_variance", noise_variance, 1e-30)):
-            if not least <= value < math.inf:
-                raise ValueError(f"{name} is {value}; give a finite number of {least:g} or more")
-        if not tolerance > 0 or max_steps < 1:
-            raise ValueError(f"tolerance is {tolerance} and max_steps {max_steps}; tolerance > 0 and max_steps >= 1")
-        self.shape, self.n_latents, self.n_features = tuple(shape), n_latents, math.prod(shape)
-        self.inference, self.sparsity_price = inference, float(sparsity_price)
-        self.tolerance, self.max_steps = tolerance, max_steps
-        self.decoder = LinearNetwork(n_latents, self.n_features, decoder_bias, 1.0, generator)
+    def __init__(self, shape: tuple[int, ...], config: SparseCodingConfig, generator: torch.Generator) -> None:
+        super().__init__(shape, config)
+        self.algorithm, self.sparsity_price = config.algorithm, float(config.beta)
+        self.tolerance, self.max_steps = config.tolerance, config.max_steps
+        self.decoder = LinearNetwork(self.n_latents, self.n_features, config.decoder_bias, 1.0, generator)
         with torch.no_grad():
             weight = self.decoder.head.weight  # (D, K)
             weight /= torch.linalg.vector_norm(weight, dim=0)
-        self.register_buffer("log_noise_variance", torch.tensor(math.log(noise_variance)))
+        self.register_buffer("log_noise_variance", torch.tensor(math.log(float(config.noise_variance))))
 
     @classmethod
-    def around(cls, dictionary: Tensor, bias: Tensor | None, shape: tuple[int, ...], **settings: Any) -> Self:
-        """The model with a given dictionary (K, D) and bias (D,), not copied into any other scale."""
-        given = {"n_latents": len(dictionary), "decoder_bias": bias is not None, **settings}
-        model = cls(shape, generator=torch.Generator(), **given).to(dictionary)
+    def around(cls, dictionary: Tensor, bias: Tensor | None, shape: tuple[int, ...], **options: Any) -> Self:
+        """The model with a given dictionary (K, D) and bias (D,), which keep their scale.
+
+        `options` are fields of :class:`~spikevae.models.sparse.config.SparseCodingConfig`.
+        """
+        config = SparseCodingConfig(n_latents=len(dictionary), decoder_bias=bias is not None, **options)
+        model = cls(shape, config, torch.Generator()).to(dictionary)
         with torch.no_grad():
             model.decoder.head.weight.copy_(dictionary.mT)
             if bias is not None:
@@ -119,9 +75,9 @@ class SparseCoding(Coder):
         """(K, D)."""
         return self.decoder.dictionary
 
-    def decode(self, code: Tensor) -> Tensor:
-        """Mean pixels (B, D) of codes (B, K)."""
-        return self.decoder(code)
+    @property
+    def label(self) -> str:
+        return f"sparse ({self.algorithm})"
 
     def distortion(self, x: Tensor, code: Tensor) -> Tensor:
         """(B,) nats of the stimuli given codes (B, K): minus log-likelihood, constants dropped."""
@@ -145,11 +101,13 @@ class SparseCoding(Coder):
 
     def build_inference(self, atoms: Tensor, price: Tensor | float) -> SparseInference:
         """The model's inference for unit-norm atoms."""
-        return INFERENCES[self.inference].build(atoms, price)
+        return INFERENCES[self.algorithm].build(atoms, price)
 
     @torch.no_grad()
-    def coded(self, x: Tensor) -> Coded:
-        """Codes of stimuli (B, D); `facts` has steps, converged, violation and events of the inference.
+    def code(self, x: Tensor, *, generator: object = None) -> CodedBatch:
+        """Codes of stimuli (B, D); nothing is drawn from `generator`.
+
+        `facts` has steps, converged, violation and events of the inference.
 
         `events` are the synaptic operations of the inference if only active units send: messages x fan-out.
         """
@@ -160,7 +118,7 @@ class SparseCoding(Coder):
         pixels = self.decode(code)
         distortion = gaussian_distortion(squared_error(x, pixels), self.n_features, self.log_noise_variance)
         cost = method.threshold.cost(found.codes, self.sparsity_price).sum(-1)
-        return Coded(
+        return CodedBatch(
             code=code,
             mean=code,
             kl=None,
@@ -186,7 +144,7 @@ class SparseCoding(Coder):
         exact: bool = True,
         temperature: float = 0.05,
         indicator: str = "cubic",
-        generator: torch.Generator | None = None,
+        generator: Generator | None = None,
     ) -> FreeEnergy:
         """The objective of a batch, differentiable in the dictionary; the signature is that of the other models.
 

@@ -1,0 +1,304 @@
+"""What the configurations of all models share: the objective, the training, and the generative half of a model.
+
+Each model's own configuration stands beside the model and extends :class:`ModelConfig`. Adding an option to one model
+means adding a field there; it is then a key of TOML files, of `options=` and of `--set`, a column of a run's table and
+part of model files.
+"""
+
+import hashlib
+import json
+import math
+from collections.abc import Mapping
+from typing import Any, ClassVar, Literal, Self
+
+from pydantic import BaseModel, Field, model_validator
+
+from .._records import FrozenConfig
+from .codes import get_code
+
+STEPS = 3000
+"""Optimiser steps where neither `steps` nor `epochs` is given."""
+
+
+class ObjectiveConfig(FrozenConfig):
+    """The objective: distortion + beta * kl + spike_price * expected spikes."""
+
+    beta: float = Field(1.0, ge=0, allow_inf_nan=False)
+    """Weight of the coding rate (KL, nats per stimulus) in the objective; of sparse codes the sparsity weight,
+    in the unit of a pixel."""
+    spike_price: float = Field(0.0, ge=0, allow_inf_nan=False)
+    """Price of an expected spike in the objective, nats per spike."""
+    likelihood: Literal["gaussian", "bernoulli"] = "gaussian"
+    """Law of a pixel given the code."""
+    noise_variance: float | Literal["learned"] = 0.5
+    """Pixel noise variance of the Gaussian likelihood; one half makes the distortion the plain squared error."""
+    estimator: Literal["auto", "exact", "monte_carlo"] = "auto"
+    """Expected distortion in closed form (linear decoders) or from one sample; auto takes the closed form if it can."""
+    indicator: Literal["sigmoid", "linear", "cubic", "quintic", "cosine", "gumbel"] = "cubic"
+    """Shape of the smooth event indicator of the relaxed counts (Monte Carlo only); gumbel draws Poisson counts by a
+    relaxed choice among 0 to 31 instead: for Poisson firing rates up to 20, where the cut takes half a percent."""
+    temperature_start: float = Field(1.0, gt=0)
+    """Temperature of the relaxed counts at the first step (Monte Carlo only)."""
+    temperature: float = Field(0.05, gt=0)
+    """Temperature of the relaxed counts once annealed (Monte Carlo only)."""
+    temperature_anneal: float = Field(0.5, ge=0, le=1)
+    """Fraction of training over which the temperature falls linearly."""
+    beta_anneal: float = Field(0.0, ge=0, le=1)
+    """Fraction of training over which beta rises linearly from 1e-4 to its value; 0: its value throughout."""
+
+
+class TrainingConfig(FrozenConfig):
+    """The training. Times within training are fractions of the whole, so that budgets scale."""
+
+    seed: int = Field(0, ge=0, lt=2**32)
+    """Seed of the initial weights, the order of the batches and the sampling noise."""
+    steps: int | None = Field(None, ge=1, le=2**40)
+    """Number of optimiser steps; either this or `epochs`."""
+    epochs: int | None = Field(None, ge=1, le=2**40)
+    """Number of passes over the training set; either this or `steps`."""
+    batch_size: int = Field(250, ge=1, le=2**40)
+    """Stimuli per optimiser step (the whole training set where that is smaller)."""
+    decoder_update: Literal["auto", "least_squares", "gradient"] = "auto"
+    """A linear decoder by least squares from running second moments of the code, or by its gradient; auto solves it
+    where the objective is exact and inference amortised."""
+    optimizer: Literal["adam", "adamax", "sgd"] = "adam"
+    """torch.optim class; moments .9 and .999, epsilon 1e-8, no weight decay; sgd: none, for learning by natural
+    gradient."""
+    learning_rate: float = Field(0.005, gt=0)
+    """Peak learning rate."""
+    learning_rate_end: float = Field(1e-5, ge=0)
+    """Learning rate at the end of the cosine."""
+    warmup: float = Field(0.02, ge=0, lt=1)
+    """Fraction of a cycle over which the learning rate rises linearly."""
+    cycles: Literal[1, 2] = 2
+    """Warm-up and cosine once, or twice: with two, the result of half the budget is recorded and compared."""
+    grad_clip: float | None = Field(None, gt=0)
+    """Largest gradient norm of a fit (three times that during warm-up); None: no clipping."""
+    patience: int | None = Field(None, ge=1)
+    """Stop after so many history windows without `stop_tolerance` relative improvement; None: never early."""
+    stop_tolerance: float = Field(1e-4, ge=0)
+    """Relative improvement of the windowed objective that counts as progress."""
+
+    def n_steps(self, n_train: int) -> int:
+        """Optimiser steps for a training set of this size; even where there are two cycles."""
+        if self.steps is not None:
+            return self.steps
+        assert self.epochs is not None
+        steps = self.epochs * max(1, n_train // min(self.batch_size, n_train))
+        return steps + steps % 2 if self.cycles == 2 else steps
+
+    @model_validator(mode="after")
+    def _one_budget(self) -> Self:
+        if (self.steps is None) == (self.epochs is None):
+            raise ValueError(f"give either steps or epochs, not {'both' if self.steps else 'neither'}")
+        if self.cycles == 2 and self.steps is not None and self.steps % 2:
+            raise ValueError(
+                f"two cycles need an even number of steps, given {self.steps}: take {self.steps + 1}, or cycles=1"
+            )
+        return self
+
+
+class ModelConfig(TrainingConfig, ObjectiveConfig):
+    """Every choice of one fit; the base of the models' own configurations, which name their `inference`."""
+
+    replaces_recipe: ClassVar[Mapping[str, Any]] = {}
+    """Values that replace the recipe's for this model, where none are given."""
+    without_effect: ClassVar[Mapping[str, str]] = {}
+    """Options of other models that are accepted here, changing nothing, and why they change nothing."""
+
+    inference: str
+    """How a code is found: by an encoder (amortised), step by step along the natural gradient of the free energy
+    (iterative, FOND), by an encoder for several layers of counts (hierarchical), or as a sparse code
+    (sparse_coding)."""
+    recipe: str = "default"
+    """Which named set of values this one started from; a label, the values themselves are all here."""
+    latent: str = "poisson"
+    """The law of the latent code, a name from `spikevae models`; or sparse: codes without a law, by sparse coding."""
+    n_latents: int = Field(128, ge=1, le=2**24)
+    """Number of latent units K."""
+    init: Literal["auto", "linear_limit", "random"] = "auto"
+    """Initial weights: `linear_limit` is the optimum for signals that are small against firing rates, for linear fits
+    of laws that have it; `random` weights; auto takes the limit where there is one."""
+    start: float = Field(0.5, ge=-20, le=5)
+    """Log firing rate (spikes per unit per stimulus) at which every unit starts; for `linear_limit` the lowest one
+    considered: it starts from the lowest at which the limit nearly holds. Default: -5 for `linear_limit`, else 0.5."""
+    start_spread: float = Field(0.0, ge=0)
+    """Half-width of the uniform spread of the prior's starting log firing rate around `start`."""
+    decoder: Literal["linear", "mlp", "conv"] = "linear"
+    """The network that turns a code into a stimulus; linear has a closed-form objective and a dictionary."""
+    decoder_bias: bool = False
+    """Whether the decoder's last layer has a bias."""
+    hidden: tuple[int, ...] | None = None
+    """Widths of the hidden layers of mlp networks, channels of conv networks; None: the network's default."""
+    init_scale: float = Field(0.05, gt=0)
+    """Standard deviation of the initial weights of linear networks."""
+    clamp: float | None = Field(5.0, gt=0)
+    """Soft clamp of the encoder's output (log firing rate from above, log scale on both sides); None: none."""
+    prior: Literal["learned", "closed_form", "fixed"] = "closed_form"
+    """How the prior's parameters are found: by gradient, as the mean posterior statistics, or not at all."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _fill_defaults(cls, given: Any) -> Any:
+        if not isinstance(given, Mapping):
+            return given
+        chosen = {name: value for name, value in given.items() if value is not None or name not in ("steps", "epochs")}
+        return {**cls.defaults_for(given), **chosen}
+
+    @classmethod
+    def defaults_for(cls, given: Mapping[str, Any]) -> dict[str, Any]:
+        """Defaults that depend on the values given."""
+        has_budget = given.get("steps") is not None or given.get("epochs") is not None
+        return {} if has_budget else {"steps": STEPS}
+
+    @model_validator(mode="after")
+    def _objective_fits_the_model(self) -> Self:
+        law = get_code(self.latent)
+        if self.init == "linear_limit" and not self.starts_at_limit:
+            raise ValueError(
+                "init='linear_limit' needs amortised inference, linear encoder and decoder, the encoder with a bias "
+                f"and the decoder without, Gaussian likelihood and a law with such a limit, which {self.latent!r} "
+                f"{'has' if law.signal_gain(0.0) else 'has not'}; use init='auto'"
+            )
+        if self.decoder_update == "least_squares" and not self.solves_decoder:
+            raise ValueError(
+                "decoder_update='least_squares' needs amortised inference, the exact objective and a decoder without "
+                "bias; use decoder_update='auto'"
+            )
+        if self.prior == "closed_form" and not law.closed_form_prior:
+            raise ValueError(
+                f"prior='closed_form': the optimal prior of {self.latent!r} has no closed form. Set prior='learned' "
+                "or prior='fixed'"
+            )
+        if self.noise_variance != "learned" and not 0 < float(self.noise_variance) < math.inf:
+            raise ValueError(f"noise_variance is {self.noise_variance}; it must be positive or 'learned'")
+        if self.estimator == "exact" and not self.has_exact_objective:
+            raise ValueError(
+                "estimator='exact' needs decoder='linear', likelihood='gaussian' and a latent with independent units, "
+                f"given {self.decoder!r}, {self.likelihood!r} and {self.latent!r}; use estimator='auto'"
+            )
+        if self.indicator == "gumbel" and self.softens and not law.takes_gumbel:
+            raise ValueError(
+                f"indicator='gumbel' chooses among 0 to 31, which cuts off the heavy counts of {self.latent!r}: use "
+                "indicator='cubic'"
+            )
+        if self.spike_price > 0 and not law.has_rate:
+            raise ValueError(f"spike_price needs a latent with a firing rate; {self.latent!r} codes are signed")
+        return self
+
+    @model_validator(mode="after")
+    def _latent_fits_the_inference(self) -> Self:
+        if (self.inference == "sparse_coding") != (self.latent == "sparse"):
+            raise ValueError(
+                "inference='sparse_coding' and latent='sparse' belong together, given "
+                f"{self.inference!r} and {self.latent!r}"
+            )
+        if self.optimizer == "sgd" and self.inference != "iterative":
+            raise ValueError(f"optimizer='sgd' needs inference='iterative', given {self.inference!r}")
+        return self
+
+    @property
+    def networks(self) -> set[str]:
+        """Kinds of the networks that the model has."""
+        return {self.decoder}
+
+    @property
+    def widths(self) -> tuple[int, ...]:
+        """Hidden widths that are given and used."""
+        return () if self.networks == {"linear"} else self.hidden or ()
+
+    @property
+    def has_exact_objective(self) -> bool:
+        """Whether the expected distortion has a closed form."""
+        linear = self.decoder == "linear" and self.likelihood == "gaussian"
+        return linear and get_code(self.latent).independent
+
+    @property
+    def exact(self) -> bool:
+        """Whether training uses the closed form."""
+        return self.estimator != "monte_carlo" and self.has_exact_objective
+
+    @property
+    def draws(self) -> bool:
+        """Whether a training step draws random codes."""
+        return not self.exact
+
+    @property
+    def softens(self) -> bool:
+        """Whether these random codes are counts, relaxed at the temperature of the step."""
+        return self.draws and get_code(self.latent).is_count
+
+    @property
+    def steps_in_graph(self) -> int:
+        """Inference steps that a training step differentiates through."""
+        return 1
+
+    @property
+    def steps_kept(self) -> int:
+        """Inference steps whose arrays are in memory at the same time, as measured; for estimates of memory."""
+        return self.steps_in_graph
+
+    @property
+    def passes(self) -> int:
+        """Cost of a training step in units of five matrix products of the size of the dictionary."""
+        return self.steps_in_graph
+
+    @property
+    def n_units(self) -> int:
+        """Latent units of all layers."""
+        return self.n_latents
+
+    @property
+    def starts_at_limit(self) -> bool:
+        """Whether the initial weights are those of the limit of small signals."""
+        return False
+
+    @property
+    def solves_decoder(self) -> bool:
+        """Whether the decoder is solved by least squares instead of following its gradient."""
+        return False
+
+    def learning_rate_factor(self, parameter: str) -> float:
+        """Learning rate of a named parameter of the model, as a multiple of `learning_rate`."""
+        return 1.0
+
+    @property
+    def idle(self) -> dict[str, str]:
+        """Options that change nothing in this fit, and why: those that users confuse, not all there are."""
+        found = dict(self.without_effect)
+        if not self.softens:
+            found |= dict.fromkeys(("indicator", "temperature_start", "temperature", "temperature_anneal"), RELAXED)
+        if not self.networks - {"linear"}:
+            found["hidden"] = "it is for mlp and conv networks, here all are linear (encoder, decoder)"
+        return found
+
+    def cell_id(self, data: BaseModel) -> str:
+        """Twelve hexadecimal digits that stand for this fit on these data."""
+        text = json.dumps({"fit": self.model_dump(mode="json"), "data": data.model_dump(mode="json")}, sort_keys=True)
+        return hashlib.sha256(text.encode()).hexdigest()[:12]
+
+
+RELAXED = "it is for counts that are sampled in training, here no counts are (estimator, latent, dynamics)"
+
+
+class EncoderConfig(ModelConfig):
+    """The encoder, of models that have one."""
+
+    encoder: Literal["linear", "mlp", "conv"] = "linear"
+    """The network that turns a stimulus into the parameters of its posterior."""
+    encoder_bias: bool = True
+    """Whether the encoder's last layer has a bias."""
+    encoder_lr_factor: float = Field(0.3, gt=0)
+    """Learning rate of the encoder's weights, as a multiple of `learning_rate`."""
+    bias_lr_factor: float = Field(20.0, gt=0)
+    """Learning rate of the encoder's last bias, as a multiple of `learning_rate`: it alone moves whole firing rates.
+    Default: 5 from a `linear_limit` start, which has them nearly right, else 20."""
+
+    @property
+    def networks(self) -> set[str]:
+        return {self.encoder, self.decoder}
+
+    def learning_rate_factor(self, parameter: str) -> float:
+        if parameter == "encoder.head.bias":
+            return self.bias_lr_factor
+        return self.encoder_lr_factor if parameter.startswith("encoder.") else 1.0

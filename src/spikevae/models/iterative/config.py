@@ -1,0 +1,110 @@
+"""Options of iterative inference."""
+
+import math
+from collections.abc import Mapping
+from typing import ClassVar, Literal, Self
+
+from pydantic import Field, model_validator
+
+from ..config import ModelConfig
+from .flows import get_flow
+
+MAX_STEPS = 100_000
+"""Most inference steps of a model; a configuration that asks for more is refused."""
+
+NO_ENCODER = "iterative inference takes no encoder"
+
+
+class IterativeConfig(ModelConfig):
+    """Configuration of :class:`~spikevae.models.iterative.IterativeVAE`."""
+
+    without_effect: ClassVar[Mapping[str, str]] = dict.fromkeys(
+        ("encoder", "encoder_bias", "encoder_lr_factor", "bias_lr_factor"), NO_ENCODER
+    )
+
+    inference: Literal["iterative"] = "iterative"
+    inference_steps: int = Field(16, ge=1, le=10_000)
+    """Steps of inference in training."""
+    evaluation_steps: int = Field(64, ge=1, le=10_000)
+    """Steps of inference in evaluation."""
+    inner_steps: int = Field(1, ge=1, le=1000)
+    """Moves of the state within a step, between which the reference stays."""
+    backprop_steps: int | None = Field(None, ge=1)
+    """Steps through which gradients are propagated back at a time; None: through all."""
+    reference: Literal["prior", "previous"] = "prior"
+    """What leak and coding rate are measured from: the prior, or the posterior of the step before, as published; KL in
+    evaluations is from the prior."""
+    dynamics: Literal["auto", "expected", "sampled"] = "auto"
+    """Inference by the mean code or by sampled spikes; auto takes the mean where that is exact."""
+    integrator: Literal["euler", "exponential"] = "exponential"
+    """Steps of the state: Euler, or with the leak integrated exactly."""
+    guard: bool = True
+    """Whether a step of expected dynamics is shortened until it does not raise the free energy."""
+    step_size: float = Field(0.1, gt=0, allow_inf_nan=False)
+    """Size of a step of inference at the start of training."""
+    learn_step_size: bool = True
+    """Whether the step size is learned."""
+    beta_inner: float | None = Field(None, ge=0, allow_inf_nan=False)
+    """Weight of the leak in inference; None: that of the coding rate in the objective, `beta`."""
+    self_inhibition: Literal["auto", "exact", "learned", "none"] = "auto"
+    """What a unit's own variance does to it: half its squared weights over the noise variance (exact, linear decoders),
+    a learned bias, as published, or nothing; auto takes the first that applies."""
+    loss_steps: Literal["all", "last"] = "all"
+    """Steps whose free energy training lowers: the mean of all, or the last."""
+    kl_form: Literal["correct", "published"] = "correct"
+    """Divergence in training: the correct one, or, for comparison only, that of the published code, which has the
+    posterior's firing rate in place of the prior's before it (Poisson only)."""
+    learning: Literal["backpropagation", "natural_gradient"] = "backpropagation"
+    """How iterative models with a linear decoder learn: by gradients through the steps, or without back-propagation,
+    decoder, noise and prior flowing along their natural gradients (needs optimizer='sgd'; a learning rate of 0.1 moves
+    a tenth of the way that the flow goes in unit time)."""
+
+    @model_validator(mode="after")
+    def _inference_is_consistent(self) -> Self:
+        flow = get_flow(self.latent)
+        for name in ("inference_steps", "evaluation_steps"):
+            if getattr(self, name) * self.inner_steps > MAX_STEPS:
+                raise ValueError(f"{name} times inner_steps is over {MAX_STEPS}: take fewer steps")
+        if self.dynamics == "expected" and not self.has_exact_objective:
+            raise ValueError(
+                f"dynamics='expected' needs decoder='linear' and likelihood='gaussian', given {self.decoder!r} and "
+                f"{self.likelihood!r}; use dynamics='sampled'"
+            )
+        if self.self_inhibition == "exact" and not self.has_exact_objective:
+            raise ValueError("self_inhibition='exact' needs decoder='linear' and likelihood='gaussian'; use 'learned'")
+        if self.self_inhibition in ("learned", "none") and not (flow.is_natural and self.samples_codes):
+            raise ValueError(
+                f"self_inhibition={self.self_inhibition!r} needs dynamics='sampled' and a latent of counts: elsewhere "
+                "the exact term is part of the gradient. Use self_inhibition='auto'"
+            )
+        if (self.learning == "natural_gradient") != (self.optimizer == "sgd"):
+            raise ValueError(
+                f"learning={self.learning!r} does not go with optimizer={self.optimizer!r}: natural gradients are for "
+                "'sgd', and 'sgd' is for them"
+            )
+        if self.learning == "natural_gradient" and not (self.has_exact_objective and self.estimator != "monte_carlo"):
+            raise ValueError(
+                "learning='natural_gradient' needs decoder='linear', likelihood='gaussian' and the exact objective"
+            )
+        if self.kl_form == "published" and self.latent != "poisson":
+            raise ValueError(f"kl_form='published' is a form of the Poisson divergence; latent is {self.latent!r}")
+        if self.backprop_steps is not None and self.loss_steps == "last" and self.backprop_steps < self.inference_steps:
+            raise ValueError("backprop_steps cuts off steps that loss_steps='last' does not use; use 'all'")
+        return self
+
+    @property
+    def samples_codes(self) -> bool:
+        """Whether inference is by sampled codes."""
+        return self.dynamics == "sampled" or (self.dynamics == "auto" and not self.has_exact_objective)
+
+    @property
+    def draws(self) -> bool:
+        return self.samples_codes or not self.exact
+
+    @property
+    def steps_in_graph(self) -> int:
+        return self.inference_steps * self.inner_steps
+
+    @property
+    def steps_kept(self) -> int:
+        return math.ceil(self.steps_in_graph / 2) if self.learning == "backpropagation" else 1

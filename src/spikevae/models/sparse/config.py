@@ -1,0 +1,56 @@
+"""Options of sparse coding."""
+
+from collections.abc import Mapping
+from typing import Any, Literal, Self
+
+from pydantic import Field, model_validator
+
+from ..config import ModelConfig
+
+STEPS = 1000
+"""Optimiser steps where neither `steps` nor `epochs` is given."""
+FORWARD_STEPS = 50
+"""Inference steps of a training step, where no stimulus can stop by itself."""
+
+
+class SparseCodingConfig(ModelConfig):
+    """Configuration of :class:`~spikevae.models.sparse.SparseCoding`; `beta` is its sparsity weight."""
+
+    inference: Literal["sparse_coding"] = "sparse_coding"
+    latent: str = "sparse"
+    """The code has no distribution; always "sparse"."""
+    prior: Literal["fixed"] = "fixed"
+    """There is no prior to learn; always "fixed"."""
+    algorithm: Literal["lca-soft", "lca-hard", "lca-rectified", "ista", "fista", "nonnegative"] = "lca-soft"
+    """How sparse codes are found."""
+    tolerance: float = Field(1e-3, gt=0, lt=1e30)
+    """Inference of a stimulus stops when no condition of optimality is violated by more than this share of its largest
+    drive."""
+    max_steps: int = Field(1000, ge=1, le=1_000_000)
+    """Inference steps after which a stimulus' code is left as it is."""
+
+    @classmethod
+    def defaults_for(cls, given: Mapping[str, Any]) -> dict[str, Any]:
+        return dict.fromkeys(super().defaults_for(given), STEPS)
+
+    @model_validator(mode="after")
+    def _linear_and_without_posterior(self) -> Self:
+        if (self.decoder, self.likelihood) != ("linear", "gaussian"):
+            raise ValueError(
+                "sparse codes are of a linear decoder with Gaussian pixels and have no encoder, given "
+                f"{self.decoder!r} and {self.likelihood!r}"
+            )
+        fields = type(self).model_fields
+        idle = [n for n in ("start", "start_spread", "hidden") if getattr(self, n) != fields[n].default]
+        if idle:
+            raise ValueError(f"{', '.join(idle)} have no use for sparse codes: leave them out")
+        if self.noise_variance == "learned" or self.estimator == "monte_carlo":
+            raise ValueError(
+                "sparse codes need a given noise_variance, prior='fixed' and the exact objective: they have no "
+                f"posterior; given {self.noise_variance!r}, {self.prior!r} and estimator={self.estimator!r}"
+            )
+        return self
+
+    @property
+    def passes(self) -> int:
+        return FORWARD_STEPS // 5
