@@ -244,9 +244,14 @@ class ModelConfig(TrainingConfig, ObjectiveConfig):
         return self.steps_in_graph
 
     @property
+    def layer_sizes(self) -> tuple[int, ...]:
+        """Latent units of each layer of codes, the lowest first."""
+        return (self.n_latents,)
+
+    @property
     def n_units(self) -> int:
         """Latent units of all layers."""
-        return self.n_latents
+        return sum(self.layer_sizes)
 
     @property
     def starts_at_limit(self) -> bool:

@@ -165,7 +165,7 @@ def _checked_config(text: str) -> ModelConfig:
 
 def check_sizes(shape: tuple[int, ...], config: ModelConfig) -> None:
     """Refuse sizes that no model that was trained has, before anything of that size is made."""
-    widths = [math.prod(shape), config.n_latents, config.n_units, *config.widths]
+    widths = [math.prod(shape), *config.layer_sizes, *config.widths]
     two_largest = sorted(widths)[-2:]
     if min(shape, default=0) < 1 or min(widths) < 1 or math.prod(two_largest) > MAX_WEIGHTS:
         raise ValueError(

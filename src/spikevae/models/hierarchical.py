@@ -58,8 +58,8 @@ class HierarchicalConfig(EncoderConfig):
         return True
 
     @property
-    def n_units(self) -> int:
-        return self.n_latents + sum(self.upper)
+    def layer_sizes(self) -> tuple[int, ...]:
+        return (self.n_latents, *self.upper)
 
 
 class Layer(NamedTuple):
@@ -112,7 +112,7 @@ class HierarchicalVAE(LatentModel):
 
     def __init__(self, shape: tuple[int, ...], config: HierarchicalConfig, generator: torch.Generator) -> None:
         super().__init__(shape, config)
-        sizes = (config.n_latents, *config.upper)
+        sizes = config.layer_sizes
         ends = [sum(sizes[: i + 1]) for i in range(len(sizes))]
         self.n_latents, self.layers = sum(sizes), [slice(end - size, end) for size, end in zip(sizes, ends)]
         self.free_bits = config.free_bits
