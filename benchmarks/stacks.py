@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from spikevae.bench import compare_stacks
+from spikevae.cli.timing import compare_stacks
 
 
 def compare(device: str = "cpu") -> tuple[list[dict[str, Any]], str]:

@@ -7,7 +7,6 @@ import signal
 import subprocess
 import sys
 import time
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -270,22 +269,17 @@ def test_models(capsys: pytest.CaptureFixture[str]) -> None:
     assert all(law.formula in out for law in LAWS.values())
 
 
-def test_bench_gradients(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    from spikevae import gradient_study
-
-    small = partial(gradient_study.study, n_estimates=5, steps=2, seeds=(0, 1))
-    monkeypatch.setattr(gradient_study, "study", small)
-    found = as_json(capsys, "bench", "gradients", "--out", str(tmp_path / "g"))
-    assert set(found) == {"moments", "estimates", "training"} and (tmp_path / "g" / "gradients.png").is_file()
-    assert main(["bench", "--out", str(tmp_path)]) == USAGE
+def test_bench_gradients_names_its_new_command(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["bench", "gradients"]) == USAGE
+    assert "python benchmarks/gradients.py" in capsys.readouterr().err
 
 
 def test_bench(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
-    from spikevae import bench
+    from spikevae.cli import timing
 
-    monkeypatch.setattr(bench, "REPEATS", 1)
-    monkeypatch.setattr(bench, "STEPS", 1)
-    monkeypatch.setattr(bench, "WIDTHS", (4, 8))
+    monkeypatch.setattr(timing, "REPEATS", 1)
+    monkeypatch.setattr(timing, "STEPS", 1)
+    monkeypatch.setattr(timing, "WIDTHS", (4, 8))
     rows = as_json(capsys, "bench", "--device", "cpu")["rows"]
     assert [row["n_latents"] for row in rows] == [4, 8]
     for row in rows:

@@ -11,8 +11,8 @@ import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
-from spikevae import single
 from spikevae._files import written_whole
+from spikevae.cli import single
 from spikevae.config import FitConfig
 from spikevae.distributions import LAWS
 from spikevae.models import build, build_model, files, load_model, save_model

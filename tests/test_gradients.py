@@ -10,12 +10,12 @@ import math
 import numpy as np
 import pytest
 import torch
+from gradient_study import LinearDistortion, mean_interval, problem, quality, study
+from gradients import text, write
 from helpers import seeded
 from scipy import stats
 
 from spikevae.distributions import INDICATORS, RelaxedPoisson
-from spikevae.gradient_study import study, text, write
-from spikevae.gradient_study.study import LinearDistortion, mean_interval, problem, quality
 from spikevae.gradients import (
     Arrivals,
     Exact,

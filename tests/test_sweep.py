@@ -13,10 +13,10 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
+from spikevae.cli.single import evaluate_file, load_for
 from spikevae.config import Block, FitConfig, SweepConfig
 from spikevae.models import load_model
 from spikevae.reporting import build_report
-from spikevae.single import evaluate_file, load_for
 from spikevae.sweep import RunFolder, Sweep
 from spikevae.sweep.edit import edited
 from spikevae.sweep.plan import MAX_FITS, cells_of, plan_stacks

@@ -9,6 +9,7 @@ import torch
 from safetensors.torch import save_file
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from spikevae._seeds import PURPOSES, derived_seed
 from spikevae.config import FitConfig
 from spikevae.distributions import LAWS
 from spikevae.evaluation.evaluate import evaluate
@@ -356,8 +357,8 @@ def test_two_cycles_repeat_the_learning_rate():
 
 
 def test_derived_seeds_differ():
-    seeds = {s.derived_seed(a, p, i) for a in range(20) for p in s.PURPOSES for i in range(50)}
-    assert len(seeds) == 20 * len(s.PURPOSES) * 50
+    seeds = {derived_seed(a, p, i) for a in range(20) for p in PURPOSES for i in range(50)}
+    assert len(seeds) == 20 * len(PURPOSES) * 50
     assert max(seeds) < 2**63
 
 

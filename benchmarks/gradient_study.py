@@ -18,10 +18,10 @@ import scipy.stats
 import torch
 from torch import Tensor, nn
 
-from ..data import load
-from ..distributions import INDICATORS, Poisson, RelaxedPoisson
-from ..gradients import Exact, GradientEstimator, estimators
-from ..progress import Report
+from spikevae.data import load
+from spikevae.distributions import INDICATORS, Poisson, RelaxedPoisson
+from spikevae.gradients import Exact, GradientEstimator, estimators
+from spikevae.progress import Report
 
 RATES, TEMPERATURES = (0.01, 0.1, 1.0, 10.0, 100.0), (0.02, 0.05, 0.1, 0.2, 0.5, 1.0)
 MIDDLE_RATE, MIDDLE_TEMPERATURE = 1.0, 0.1

@@ -6,9 +6,9 @@ from typing import Any
 
 import torch
 
-from .config import FitConfig
-from .training import Stack
-from .training.recorded import AFTER
+from ..config import FitConfig
+from ..training import Stack
+from ..training.recorded import AFTER
 
 BETAS = (0.01, 0.1, 0.5, 1.0, 1.5, 2.0, 4.0, 8.0)
 REPEATS, STEPS, PIXELS, STIMULI = 5, 20, 256, 4000

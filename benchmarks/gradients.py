@@ -1,10 +1,17 @@
-"""The study as text, JSON and a figure."""
+"""`python benchmarks/gradients.py`: estimators of gradients through counts, five minutes on two cores.
 
+Measures bias, noise and cost of ten estimators, and the free energy that training with each reaches. Prints a table;
+`--out FOLDER` also writes `gradients.txt`, `gradients.json` and `gradients.png` there.
+"""
+
+import argparse
 import json
 from pathlib import Path
 from typing import Any
 
-from .study import MIDDLE_RATE, MIDDLE_TEMPERATURE, SECONDS_SHOWN, UNITS
+from gradient_study import MIDDLE_RATE, MIDDLE_TEMPERATURE, SECONDS_SHOWN, UNITS, study
+
+from spikevae.progress import show_progress
 
 Rows = dict[str, list[dict[str, Any]]]
 SHOWN = {  # colour (Okabe-Ito), line, marker
@@ -144,3 +151,19 @@ def write(rows: Rows, folder: Path) -> list[Path]:
     data.write_text(json.dumps(rows) + "\n")
     figure(rows, picture)
     return [table, data, picture]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--out", type=Path, metavar="FOLDER", help="also write table, numbers and figure there")
+    parser.add_argument("--seed", type=int, default=0, help="seed of stimuli, problems and draws")
+    chosen = parser.parse_args()
+    with show_progress("gradients") as report:
+        rows = study(seed=chosen.seed, report=report)
+    print(text(rows))
+    for path in write(rows, chosen.out) if chosen.out is not None else ():
+        print(f"wrote {path}")
+
+
+if __name__ == "__main__":
+    main()

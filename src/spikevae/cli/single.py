@@ -6,17 +6,17 @@ from typing import Any
 
 import torch
 
-from ._device import resolve_device
-from .config import FitConfig
-from .data import PatchSet, load
-from .evaluation.evaluate import Evaluation, evaluate
-from .models.config import ModelConfig
-from .models.files import load_model as read_model
-from .models.files import save_model
-from .progress import show_progress
-from .training import Stack, train, warn_of_scale
-from .training.checks import check_memory
-from .training.stack import DIVERGED
+from .._device import resolve_device
+from ..config import FitConfig
+from ..data import PatchSet, load
+from ..evaluation.evaluate import Evaluation, evaluate
+from ..models.config import ModelConfig
+from ..models.files import load_model as read_model
+from ..models.files import save_model
+from ..progress import show_progress
+from ..training import Stack, train, warn_of_scale
+from ..training.checks import check_memory
+from ..training.stack import DIVERGED
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,30 @@
+"""The program and what its verbs share: exit codes and the types of common options."""
+
+from importlib.metadata import version
+from typing import Annotated, Literal
+
+from cyclopts import App, Parameter
+
+DONE, FAILED, USAGE, INTERRUPTED = 0, 1, 2, 130
+
+app = App(
+    name="spikevae",
+    version=lambda: version("spikevae"),
+    help="Variational autoencoders whose code is made of spike counts and priced in energy.\n\n"
+    "Start with `spikevae sweep`: it fits the demo grid to bundled photographs and writes a report.",
+    help_format="markdown",
+    result_action="return_none",
+    suppress_keyboard_interrupt=False,  # main says how to go on
+)
+
+Device = Annotated[
+    Literal["auto", "cpu", "cuda"], Parameter(help="Where to compute, if the verb computes; auto takes a GPU.")
+]
+Json = Annotated[bool, Parameter(name="--json", negative=(), help="Print one JSON object instead of text.")]
+Data = Annotated[
+    str,
+    Parameter(
+        help="Data source: bundled, folder:PATH, array:FILE.npy, mnist[:PATH], fashion_mnist, cifar10, "
+        "van_hateren:PATH, synthetic."
+    ),
+]

@@ -1,0 +1,64 @@
+"""`spikevae data`: what is in a data set."""
+
+from pathlib import Path
+from typing import Annotated, Any
+
+from cyclopts import Parameter
+
+from .._terminal import check_out, checking_input, emit
+from .app import Device, Json, app
+
+
+@app.command
+def data(
+    source: Annotated[str, Parameter(help="Data source, as --data of the other verbs.")] = "bundled",
+    /,
+    *,
+    patch: int | None = None,
+    n: int | None = None,
+    figure: Annotated[
+        Path | None,
+        Parameter(help="Also draw power spectra before and after preparation, and patches, to this file."),
+    ] = None,
+    seed: int = 0,
+    device: Device = "auto",
+    json: Json = False,
+) -> None:
+    """Load a data set and say what is in it.
+
+    Example: `spikevae data bundled --figure spectra.png`
+
+    Parameters
+    ----------
+    patch
+        Patch size in pixels.
+    n
+        Number of patches.
+    seed
+        Seed of the places that patches are cut from.
+    """
+    with checking_input():
+        from ..data import DataConfig, load_config, read_images
+
+        if figure is not None:
+            check_out(figure, folder=False)
+            from matplotlib.figure import Figure
+
+            kinds = Figure().canvas.get_supported_filetypes()
+            if figure.suffix.lower().removeprefix(".") not in kinds:
+                raise ValueError(f"--figure {figure}: the name must end in one of .{', .'.join(sorted(kinds))}")
+        config = DataConfig(source=source, patch=patch, n=n, seed=seed)
+        patches = load_config(config)
+        if figure is not None:
+            from ..data.figure import spectra_figure
+
+            spectra = spectra_figure(config, read_images(config), patches)
+    facts: dict[str, Any] = {"name": patches.name, "train": len(patches.train), "test": len(patches.test)}
+    facts |= {"shape": list(patches.shape), "info": patches.info}
+    text = patches.describe()
+    if figure is not None:
+        figure.parent.mkdir(parents=True, exist_ok=True)
+        spectra.savefig(figure)
+        facts["figure"] = str(figure)
+        text += f"\n\nFigure: {figure}"
+    emit(json, facts, text)

@@ -1,0 +1,64 @@
+"""`spikevae physiology`: a model examined as neurons are."""
+
+from pathlib import Path
+from typing import Annotated
+
+from cyclopts import Parameter, validators
+
+from .._terminal import check_out, checking_input, emit
+from .app import Device, Json, app
+
+
+@app.command
+def physiology(
+    model: Path,
+    /,
+    *,
+    contrast: Annotated[float, Parameter(validator=validators.Number(gt=0))] = 1.0,
+    background: float = 0.0,
+    frames: Annotated[int, Parameter(validator=validators.Number(gte=1))] = 200,
+    out: Path = Path("physiology"),
+    seed: int = 0,
+    device: Device = "auto",
+    json: Json = False,
+) -> None:
+    """Examine a model that infers step by step as neurons are: receptive fields, tuning, suppression, moving bars.
+
+    Takes seconds. Works for models with firing rates that were trained with iterative inference on images.
+
+    Example: `spikevae physiology m.spikevae --out physiology`
+
+    Parameters
+    ----------
+    model
+        A file that `spikevae train`, a sweep or `SpikeVAE.save` wrote.
+    contrast
+        Amplitude of gratings and standard deviation of noise, in units of the pixels; whitened photographs have
+        standard deviation one.
+    background
+        Luminance that stimuli are added to: the mean of the pixels.
+    frames
+        Frames of white noise in each of 256 streams.
+    out
+        Folder for physiology.json, the figures (.png and .svg) and the film moving_bar.gif.
+    seed
+        Of noise, spikes and sampled inference.
+    """
+    with checking_input():
+        from .._device import resolve_device
+        from ..models import load_model
+        from ..physiology import Gratings, check
+        from ..progress import show_progress
+        from ..reporting.physiology import describe, write_all
+
+        check_out(out, folder=True)
+        chosen, _ = load_model(model)
+        check(chosen)
+        shown = Gratings.scaled(contrast, background)
+    with show_progress("physiology") as progress:
+        found, paths = write_all(
+            chosen.to(resolve_device(device)), shown, out, noise_frames=frames, seed=seed, progress=progress
+        )
+    files = {name: str(path) for name, path in paths.items()}
+    facts = {"model": str(model), "files": files, "summary": found.summary(), "units": found.units()}
+    emit(json, facts, f"{describe(found)}\n\nTable: {files['physiology']}\nFigures: {out}")

@@ -1,0 +1,77 @@
+"""`spikevae train`: fit one model and save it."""
+
+from pathlib import Path
+from typing import Annotated
+
+from cyclopts import Parameter
+
+from .._terminal import check_out, checking_input, emit
+from .app import Data, Device, Json, app
+
+
+@app.command
+def train(
+    *,
+    data: Data = "bundled",
+    out: Path = Path("model.spikevae"),
+    latent: str = "poisson",
+    n_latents: int = 128,
+    beta: float = 1.0,
+    spike_price: float = 0.0,
+    recipe: str = "default",
+    steps: int | None = None,
+    patch: int | None = None,
+    n: int | None = None,
+    set_: Annotated[list[str] | None, Parameter(name="--set", negative=())] = None,
+    seed: int = 0,
+    device: Device = "auto",
+    json: Json = False,
+) -> None:
+    """Fit one model and save it.
+
+    Example: `spikevae train --data folder:photos --latent poisson --n-latents 256 --beta 1 --out m.spikevae`
+
+    Parameters
+    ----------
+    out
+        Where to write the model (one safetensors file); its checkpoint stands beside it until training is done.
+    latent
+        Law of the code; `spikevae models` lists them.
+    n_latents
+        Number of latent units.
+    beta
+        Weight of the coding rate.
+    spike_price
+        Price of an expected spike, nats.
+    recipe
+        default, paper or fond (published configurations).
+    steps
+        Optimiser steps; by default the recipe's.
+    patch
+        Patch size in pixels, for photographs.
+    n
+        Number of patches.
+    set_
+        KEY=VALUE for any further field of the fit, VALUE in TOML.
+    seed
+        Seed of the patches, weights, batches and noise.
+    """
+    with checking_input():
+        from ..sweep.edit import parse_settings
+        from .single import evaluate_file, prepare, train_to_file
+
+        given = {
+            "latent": latent,
+            "n_latents": n_latents,
+            "beta": beta,
+            "spike_price": spike_price,
+            "seed": seed,
+        }
+        if steps is not None:
+            given["steps"] = steps
+        given |= parse_settings(set_ or [])
+        check_out(out, folder=False)
+        job = prepare(data, given, recipe=recipe, patch=patch, n=n, seed=seed, device=device)
+    train_to_file(job, out)
+    metrics = evaluate_file(out, job.data).metrics
+    emit(json, {"model": str(out), "metrics": metrics.to_dict()}, f"{metrics.describe()}\n\nModel: {out}")
