@@ -14,6 +14,16 @@ from spikevae.data import SOURCES, DataConfig, SyntheticConfig
 from spikevae.distributions import LAWS
 from spikevae.evaluation.metrics import Metrics
 from spikevae.evaluation.prices import PRICES
+from spikevae.models import (
+    AmortisedConfig,
+    HierarchicalConfig,
+    IterativeConfig,
+    ModelConfig,
+    ObjectiveConfig,
+    SparseCodingConfig,
+    TrainingConfig,
+)
+from spikevae.models.config import EncoderConfig
 
 # What the published runs used (their configuration logs), for each field that the recipe "paper" sets.
 PUBLISHED = {
@@ -130,15 +140,36 @@ def default_of(model: type[BaseModel], name: str) -> str:
     return "" if isinstance(default, BaseModel) else f"`{default!r}`"
 
 
-def fields_table(model: type[BaseModel]) -> str:
-    rows = [(f"`{name}`", default_of(model, name), info.description) for name, info in model.model_fields.items()]
-    return table(("field", "default", "what it is"), rows)
+def fields_table(model: type[BaseModel], *without: type[BaseModel]) -> str:
+    """Fields of a class, save those that it has unchanged from the classes in `without`."""
+
+    def rows(of: type[BaseModel]) -> list[tuple[str, str, str | None]]:
+        return [(f"`{name}`", default_of(of, name), info.description) for name, info in of.model_fields.items()]
+
+    known = {row for other in without for row in rows(other)}
+    return table(("field", "default", "what it is"), [row for row in rows(model) if row not in known])
 
 
 def config_text() -> str:
-    parts = []
+    parts = [
+        "## [fit] and the axes of [grid]\n\nThe option `inference` chooses the model. Each model has the options of "
+        "all fits and its own."
+    ]
+    shared = (ObjectiveConfig, TrainingConfig, ModelConfig, EncoderConfig)
+    for number, (heading, model) in enumerate(
+        (
+            ("All fits: the objective", ObjectiveConfig),
+            ("All fits: the training", TrainingConfig),
+            ("All fits: the model", ModelConfig),
+            ("Models with an encoder (amortised and hierarchical)", EncoderConfig),
+            ('`inference = "amortised"`', AmortisedConfig),
+            ('`inference = "iterative"`', IterativeConfig),
+            ('`inference = "hierarchical"`', HierarchicalConfig),
+            ('`inference = "sparse_coding"`', SparseCodingConfig),
+        )
+    ):
+        parts.append(f"### {heading}\n\n{fields_table(model, *shared[:number])}")
     for heading, model in (
-        ("[fit] and the axes of [grid]: FitConfig", FitConfig),
         ("[data]: DataConfig", DataConfig),
         ("[data.synthetic]: SyntheticConfig", SyntheticConfig),
         ("[[blocks]]: Block", Block),
@@ -181,7 +212,8 @@ def recipe_table(recipe: str) -> str:
             if law != "*" and name in own:
                 ours += f"; {law}: `{own[name]!r}`"
         default = FitConfig.from_recipe("default")
-        rows.append((f"`{name}`", published, ours, f"`{getattr(default, name)!r}`"))
+        own_default = f"`{getattr(default, name)!r}`" if hasattr(default, name) else "no such option"
+        rows.append((f"`{name}`", published, ours, own_default))
     return table(("field", "published", f"recipe `{recipe}`", "recipe `default` (Poisson)"), rows)
 
 
