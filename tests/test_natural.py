@@ -164,7 +164,7 @@ def test_natural_learning_lowers_the_free_energy(stimuli, latent, prior):
         ({"learning": "backpropagation"}, "'sgd' is for them"),
         ({"decoder": "mlp"}, "needs decoder='linear'"),
         ({"estimator": "monte_carlo"}, "exact objective"),
-        ({"inference": "amortised", "learning": "backpropagation"}, "optimizer='sgd' need inference='iterative'"),
+        ({"inference": "amortised", "learning": "backpropagation"}, "optimizer='sgd' needs inference='iterative'"),
     ],
 )
 def test_settings_that_do_not_go_together(given, message):

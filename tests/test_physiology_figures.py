@@ -13,8 +13,9 @@ from spikevae.cli import DONE, USAGE, main
 from spikevae.config import SweepConfig
 from spikevae.models import IterativeConfig, IterativeVAE, save_model
 from spikevae.physiology import Gratings, examine
+from spikevae.physiology.film import MOST_TICKS, ticks, write_film
+from spikevae.physiology.output import describe, draw
 from spikevae.reporting import build_report
-from spikevae.reporting.physiology import MOST_TICKS, describe, draw, ticks, write_film
 from spikevae.sweep import Sweep
 
 FIGURES = ("receptive_fields", "tuning", "preferences", "cross_orientation", "moving_bar")

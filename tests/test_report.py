@@ -12,13 +12,13 @@ import pytest
 import torch
 from scipy import stats
 
+from spikevae._text import shown, signed, span
 from spikevae.config import FitConfig
 from spikevae.evaluation.metrics import Metrics
 from spikevae.models import AmortisedConfig, AmortisedVAE, save_model
 from spikevae.reporting import build_report, headline
 from spikevae.reporting.answer import findings, sides
 from spikevae.reporting.reading import read_run
-from spikevae.reporting.words import shown, signed, span
 
 BETAS = (0.01, 0.1, 1.0, 8.0)
 SIDE = 6

@@ -48,8 +48,8 @@ def physiology(
         from .._device import resolve_device
         from ..models import load_model
         from ..physiology import Gratings, check
+        from ..physiology.output import describe, write_all
         from ..progress import show_progress
-        from ..reporting.physiology import describe, write_all
 
         check_out(out, folder=True)
         chosen, _ = load_model(model)

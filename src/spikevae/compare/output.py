@@ -9,25 +9,14 @@ from typing import Any
 
 import numpy as np
 
+from ..plotting import GREY, INK, PNG_DPI, SETTINGS
 from .points import LEVEL, MATCHED, Comparison, Point
 from .recodings import OWN, RECODINGS
 
-PNG_DPI, MOST_COLUMNS = 130, 3
-INK, GREY, CONTOUR = "#1b1f24", "#59636e", "#c6cdd5"
+MOST_COLUMNS = 3
+CONTOUR = "#c6cdd5"
 CONTOUR_WIDTH, EDGE = 0.9, 1.02
 """Width of contours in points, and the right edge of a panel."""
-SETTINGS: Any = {
-    "font.size": 9,
-    "axes.edgecolor": GREY,
-    "axes.labelcolor": INK,
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "xtick.color": INK,
-    "ytick.color": INK,
-    "legend.frameon": False,
-    "svg.fonttype": "none",
-    "svg.hashsalt": "spikevae",
-}
 AXES = {"fraction_zeros": "Fraction of zeros", "r2_pooled": "R² (pooled over stimuli)"}
 
 
@@ -186,7 +175,7 @@ def _figure(comparison: Comparison, png: Path, svg: Path) -> None:
     names = [name for name in RECODINGS if any(p.inference == name for p in comparison.points)]
     key_rows = math.ceil((len(names) + 3) / (2 * columns))
     width, height, key = 4.4 * columns, 3.7 * rows, 0.2 * key_rows + 0.1
-    with rc_context(SETTINGS):
+    with rc_context(SETTINGS | {"axes.grid": False}):
         figure = Figure(figsize=(width, height + key), layout="constrained")
         parts: Any = figure.subfigures(2, 1, height_ratios=[height, key])
         body, foot = parts

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from ..plotting import PNG_DPI, SETTINGS
 from .fits import CountFits
 
 LOOKS = {  # colour (Okabe-Ito), line
@@ -61,20 +62,18 @@ def text(found: CountFits) -> str:
 
 def figure(found: CountFits, path: Path) -> None:
     """Variance against mean, counts of one unit with the laws, and differences in BIC, as one picture."""
-    import matplotlib
-
-    matplotlib.use("Agg")
-    import matplotlib.pyplot as plt
+    from matplotlib import rc_context
+    from matplotlib.figure import Figure
 
     firing = [row for row in found.units if not row["silent"]]
-    with plt.rc_context({"font.size": 9, "axes.spines.top": False, "axes.spines.right": False}):
-        sheet, (left, middle, right) = plt.subplots(1, 3, figsize=(12.5, 4.1), layout="constrained")
+    with rc_context(SETTINGS):
+        sheet = Figure(figsize=(12.5, 4.1), layout="constrained")
+        left, middle, right = sheet.subplots(1, 3)
         _variances(left, found, firing)
         if firing:
             _histogram(middle, found)
             _criteria(right, found)
-        sheet.savefig(path, dpi=130)
-        plt.close(sheet)
+        sheet.savefig(path, dpi=PNG_DPI)
 
 
 def _variances(axis: Any, found: CountFits, firing: list[dict[str, Any]]) -> None:

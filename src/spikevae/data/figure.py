@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from ..plotting import BLUE, INK, ORANGE, SETTINGS, VERMILION
 from . import preprocess
 from ._config import DataConfig
 from ._images import Images
@@ -15,8 +16,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-# Okabe and Ito's palette, told apart by colour-blind readers
-BLACK, GREY, ORANGE, BLUE, VERMILION = "#000000", "#bbbbbb", "#e69f00", "#0072b2", "#d55e00"
+PALE = "#bbbbbb"
 BINS = 32
 MOST_IMAGES = 64  # whose spectra are averaged
 
@@ -49,6 +49,7 @@ def spectra_figure(config: DataConfig, images: Images, patches: PatchSet) -> "Fi
     ValueError
         Where the set is not cut from images.
     """
+    from matplotlib import rc_context
     from matplotlib.figure import Figure
 
     recipe = Recipe.resolve(config, images.photographs)
@@ -61,22 +62,23 @@ def spectra_figure(config: DataConfig, images: Images, patches: PatchSet) -> "Fi
     raw = [preprocess.to_grey(np.asarray(images.images[i], np.float32)) for i in index]
     grey = replace(recipe, colour="grey", zscore="none")
 
-    figure = Figure(figsize=(10, 7.6), layout="constrained")
-    ((raw_axes, flat_axes), (after_axes, patch_axes)) = figure.subplots(2, 2)
-    _draw_raw(raw_axes, raw)
-    _draw_compensated(flat_axes, raw, factors)
-    _draw_prepared(after_axes, raw, factors, grey)
-    _draw_patches(patch_axes, patches)
-    figure.suptitle(f"{config.word}: {len(raw)} image(s) before and after preparation", fontsize=12)
-    return figure
+    with rc_context(SETTINGS):
+        figure = Figure(figsize=(10, 7.6), layout="constrained")
+        ((raw_axes, flat_axes), (after_axes, patch_axes)) = figure.subplots(2, 2)
+        _draw_raw(raw_axes, raw)
+        _draw_compensated(flat_axes, raw, factors)
+        _draw_prepared(after_axes, raw, factors, grey)
+        _draw_patches(patch_axes, patches)
+        figure.suptitle(f"{config.word}: {len(raw)} image(s) before and after preparation", fontsize=12)
+        return figure
 
 
 def _draw_raw(axes: "Axes", raw: list[np.ndarray]) -> None:
     """Spectra of the images as they are, beside the 1 / f^2 law of natural scenes."""
     for i, image in enumerate(raw):
-        axes.plot(*_in_decibel(mean_spectrum([image])), color=GREY, lw=0.7, label=None if i else "each image")
+        axes.plot(*_in_decibel(mean_spectrum([image])), color=PALE, lw=0.7, label=None if i else "each image")
     f, power = mean_spectrum(raw)
-    axes.plot(f, decibel(power), color=BLACK, lw=2, label="mean over images")
+    axes.plot(f, decibel(power), color=INK, lw=2, label="mean over images")
     axes.plot(f, decibel(f**-2.0), color=ORANGE, lw=2, ls="--", label="1 / f² law")
     axes.set_xscale("log")
     axes.set_xticks([0.02, 0.05, 0.1, 0.2, 0.5], ["0.02", "0.05", "0.1", "0.2", "0.5"])
@@ -93,7 +95,7 @@ def _draw_compensated(axes: "Axes", raw: list[np.ndarray], factors: list[int]) -
     whole = [x for x, k in zip(raw, factors) if k == 1]
     reduced = [(x, k) for x, k in zip(raw, factors) if k > 1]
     groups = [
-        ("used at full size", whole, BLACK, "-"),
+        ("used at full size", whole, INK, "-"),
         ("made smaller: before", [x for x, _ in reduced], VERMILION, "--"),
         ("made smaller: after", [preprocess.downsample(x, k) for x, k in reduced], BLUE, "-"),
     ]
@@ -109,13 +111,13 @@ def _draw_prepared(axes: "Axes", raw: list[np.ndarray], factors: list[int], reci
     stages = [("every step", recipe, BLUE, "-")]
     if recipe.whiten and recipe.normalise_contrast:
         stages.insert(0, ("whitened only", replace(recipe, normalise_contrast=False), VERMILION, "--"))
-    axes.axhspan(-3, 3, color=GREY, alpha=0.3, lw=0, label="±3 dB")
+    axes.axhspan(-3, 3, color=PALE, alpha=0.3, lw=0, label="±3 dB")
     for label, stage, colour, style in stages:
         f, power = mean_spectrum([prepare(x, k, stage)[0] for x, k in zip(raw, factors)])
         axes.plot(f, decibel(power), style, color=colour, lw=2, label=label)
     if recipe.whiten:
         ideal = (preprocess.whitening_response(f) / f) ** 2
-        axes.plot(f, decibel(ideal), ":", color=BLACK, lw=2, label="exact 1 / f² images, whitened")
+        axes.plot(f, decibel(ideal), ":", color=INK, lw=2, label="exact 1 / f² images, whitened")
     _finish(axes, "After preparation", "power / mean power (dB)")
 
 

@@ -9,12 +9,12 @@ from typing import Literal
 
 import numpy as np
 
+from .._text import exact, p_text, percent, plural, power, shown, signed, span
 from ..config import FitConfig
 from ..sweep.convergence import FIRING_RATE_TOLERANCE, FLAGS, OBJECTIVE_TOLERANCE
 from .families import PUBLISHED, Family
 from .reading import Cell, Run
 from .trend import Monotonicity, Slope, monotonicity, slope_per_decade
-from .words import exact, p_text, percent, plural, power, shown, signed, span
 
 
 @dataclass(frozen=True)

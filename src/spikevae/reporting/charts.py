@@ -9,23 +9,12 @@ from typing import Any
 
 import numpy as np
 
+from .._text import exact, shown
+from ..plotting import GREY, GRID, INK, log_ticks, spans_decades
 from .curves import Curve, HeatMap, banded, curves, heat_map, several_prices, start_pairs
 from .families import Family
 from .reading import Run, escaped
-from .style import (
-    AXES,
-    GREY,
-    GRID,
-    INK,
-    Axis,
-    colour,
-    dash,
-    log_ticks,
-    marker,
-    size_widths,
-    worth_a_log,
-)
-from .words import exact, shown
+from .style import AXES, Axis, colour, dash, marker, size_widths
 
 Chart = dict[str, Any]
 """``{"data": traces, "layout": layout}``"""
@@ -44,7 +33,7 @@ def plain(values: Iterable[float]) -> list[float | None]:
 def axis(what: Axis, values: np.ndarray | None = None, **more: Any) -> dict[str, Any]:
     """Layout of an axis; on a logarithmic one, ticks at powers of ten if the values span enough of them."""
     layout: dict[str, Any] = {"title": title(what.label), "automargin": True, **more}
-    if what.log and (values is None or worth_a_log(values)):
+    if what.log and (values is None or spans_decades(values)):
         layout |= log_axis(values)
     return BASE_AXIS | layout
 

@@ -1,93 +1,21 @@
 """Static figures of a run, PNG and SVG, for papers and slides, and for the page where scripts do not run."""
 
 import math
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from .._text import exact
+from ..plotting import DASHES, GREY, INK, MARKERS, Static, canvas, log_ticks, spans_decades, write
 from .charts import HEAT_METRICS, MAX_UNITS_SHOWN, tight
 from .curves import banded, curves, heat_map, histogram, several_prices, start_pairs
 from .families import Family
 from .fit_charts import beta_names, shown_of, training_curves
 from .reading import Run
-from .style import (
-    AXES,
-    DASHES,
-    GREY,
-    GRID,
-    INK,
-    MARKERS,
-    dash,
-    family_colours,
-    log_ticks,
-    marker,
-    size_colours,
-    size_widths,
-    worth_a_log,
-)
+from .style import AXES, dash, family_colours, marker, size_colours, size_widths
 from .style import colour as line_colour
-from .words import exact
-
-PNG_DPI = 110
-SETTINGS: Any = {
-    "font.size": 9,
-    "axes.edgecolor": GREY,
-    "axes.labelcolor": INK,
-    "axes.grid": True,
-    "grid.color": GRID,
-    "grid.linewidth": 0.6,
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "xtick.color": INK,
-    "ytick.color": INK,
-    "legend.frameon": False,
-    "svg.fonttype": "none",
-    "svg.hashsalt": "spikevae",
-}
-
-
-@dataclass(frozen=True)
-class Static:
-    """A figure that was written."""
-
-    name: str
-    png: Path
-    alt: str
-
-
-@contextmanager
-def canvas(
-    rows: int, columns: int, width: float = 3.6, height: float = 3.0, *, key_rows: int = 0
-) -> Iterator[tuple[Any, np.ndarray]]:
-    """A figure and its (rows, columns) axes with the report's look; no global state is left behind.
-
-    Margins are fixed in inches (labels and titles have known sizes), which draws faster than a layout engine that
-    measures every label. `key_rows` lines are kept free for a legend below the axes.
-    """
-    from matplotlib import rc_context
-    from matplotlib.figure import Figure
-
-    left, right, bottom, top, gap_x, gap_y = 0.7, 0.15, 0.5 + 0.2 * key_rows, 0.3, 0.8, 0.75
-    wide = left + right + columns * width + (columns - 1) * gap_x
-    tall = top + bottom + rows * height + (rows - 1) * gap_y
-    with rc_context(SETTINGS):
-        figure = Figure(figsize=(wide, tall))
-        figure.subplots_adjust(
-            left / wide, bottom / tall, 1 - right / wide, 1 - top / tall, gap_x / width, gap_y / height
-        )
-        yield figure, figure.subplots(rows, columns, squeeze=False)
-
-
-def write(figure: Any, folder: Path, name: str, alt: str) -> Static:
-    """Write PNG and SVG without a date, so that equal figures are equal files."""
-    folder.mkdir(parents=True, exist_ok=True)
-    figure.savefig(folder / f"{name}.png", dpi=PNG_DPI)
-    figure.savefig(folder / f"{name}.svg", metadata={"Date": None})
-    return Static(name, folder / f"{name}.png", alt)
 
 
 def write_figures(run: Run, folder: Path, advance: Callable[[str], None]) -> dict[str, Static]:
@@ -109,7 +37,7 @@ def _label(axes: Any, x: str, y: str, *, log_x: bool = False, log_y: bool = Fals
     for which, name, log in (("x", x, log_x), ("y", y, log_y)):
         getattr(axes, f"set_{which}label")(AXES[name].label if name in AXES else name)
         drawn = getattr(axes.dataLim, f"interval{which}")
-        if log and worth_a_log(np.array([getattr(axes.dataLim, f"minpos{which}"), drawn[1]])):
+        if log and spans_decades(np.array([getattr(axes.dataLim, f"minpos{which}"), drawn[1]])):
             getattr(axes, f"set_{which}scale")("log")
             low, high = getattr(axes, f"get_{which}lim")()
             ticks = log_ticks(np.array([low, high]))

@@ -5,12 +5,13 @@ from typing import Any
 
 import numpy as np
 
+from .._text import exact, shown
+from ..plotting import BETA_COLOURS, GREY
 from .charts import MAX_CURVE_POINTS, MAX_UNITS_SHOWN, Chart, axis, layout, plain
 from .curves import histogram
 from .families import Family
 from .reading import Cell, Run
-from .style import BETA_COLOURS, GREY, Axis
-from .words import exact, shown
+from .style import Axis
 
 
 def beta_names(cells: Sequence[Cell]) -> list[tuple[Cell, str, str]]:

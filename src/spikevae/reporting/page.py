@@ -7,17 +7,17 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+from .._text import exact, shown
 from ..evaluation.prices import PRICES
 from ..models.codes import CODES
+from ..plotting import GREY, Static
 from ..sweep.convergence import FLAGS
 from .answer import QUANTITIES, claims, convergence_sentence, demo_warning, family_sentences, sides
-from .figures import Static
 from .pictures import Picture
 from .reading import Run
 from .sections import Section, figure_sections, picture_sections
-from .style import GREY, family_colours, size_colours, size_widths
+from .style import family_colours, size_colours, size_widths
 from .tables import SIDE_COLUMNS, columns, side_rows, slope_tables
-from .words import exact, shown
 
 TEMPLATES = Path(__file__).parent / "templates"
 

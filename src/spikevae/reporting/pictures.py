@@ -9,10 +9,10 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from .._text import exact, shown
 from ..models import LatentModel
 from ..sweep.store import RunFolder
 from .reading import Cell, Run
-from .words import exact, shown
 
 MAX_ATOMS = 256
 """Units shown of a dictionary."""

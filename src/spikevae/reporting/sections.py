@@ -4,9 +4,9 @@ import base64
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
+from ..plotting import Static
 from . import charts, fit_charts
 from .families import Family
-from .figures import Static
 from .physiology import Shown
 from .pictures import MAX_ATOMS, Picture
 from .reading import MAX_SHOWN_FAMILIES, Run

@@ -1,20 +1,12 @@
 """One look for static and interactive figures: a colour and a width for each latent size, a line and a marker for
 each family, and a colour too where there is one size."""
 
-import math
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
-
+from ..plotting import DASHES, FAMILY_COLOURS, MARKERS
 from .families import Family
 from .reading import Run
-
-INK, GREY, GRID = "#1b1f24", "#59636e", "#d8dee4"
-BETA_COLOURS = ("#0072B2", "#E69F00", "#D55E00")  # Okabe-Ito: lowest beta, near 1, highest
-FAMILY_COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#1b1f24", "#8C8C00")
-DASHES = (("solid", "-"), ("dash", "--"), ("dot", ":"), ("dashdot", "-."), ("longdash", (0, (8, 3))))
-MARKERS = (("circle", "o"), ("square", "s"), ("diamond", "D"), ("triangle-up", "^"), ("pentagon", "p"), ("star", "*"))
 
 
 @dataclass(frozen=True)
@@ -41,28 +33,6 @@ AXES = {
         Axis("spikes", "Spikes per stimulus", log=True),
     )
 }
-
-
-NARROW_DECADES = 1.3
-LINEAR_RATIO = 2.5
-
-
-def worth_a_log(values: np.ndarray) -> bool:
-    """Whether positive values span enough for a logarithmic axis."""
-    finite = values[np.isfinite(values)]
-    return bool(len(finite)) and finite.min() > 0 and finite.max() > LINEAR_RATIO * finite.min()
-
-
-def log_ticks(values: np.ndarray) -> list[float] | None:
-    """Ticks at 1, 2 and 5 times powers of ten for a log axis too short for powers alone; None for a longer one."""
-    finite = values[np.isfinite(values) & (values > 0)]
-    if not len(finite) or math.log10(finite.max() / finite.min()) > NARROW_DECADES:
-        return None
-    low, high = math.log10(finite.min()), math.log10(finite.max())
-    steps = (1, 2, 5) if high - low > 0.4 else (1, 1.2, 1.5, 2, 2.5, 3, 4, 5, 6, 7, 8, 9)
-    powers = range(math.floor(low) - 1, math.ceil(high) + 1)
-    every = [step * 10.0**power for power in powers for step in steps]
-    return [t for t in every if low - 0.3 <= math.log10(t) <= high + 0.3]
 
 
 def size_colours(run: Run) -> dict[int, str]:

@@ -5,11 +5,11 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields
 from typing import Any
 
+from .._text import exact, percent, shown
 from ..evaluation.metrics import Metrics
 from .answer import Side, Trend, interval_text, sentence, slope_text, verdict
 from .curves import several_prices
 from .reading import Cell, Run
-from .words import exact, percent, shown
 
 
 def ends(trend: Trend) -> str:

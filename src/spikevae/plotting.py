@@ -1,0 +1,102 @@
+"""Figure settings and small helpers for every figure of the package: colours, fonts, sizes, files, axes.
+
+Matplotlib is imported by the functions that draw, never at import. Colours are those of Okabe and Ito (2008), which
+colour-blind readers can tell apart; every line has a marker or a dash of its own too.
+"""
+
+import math
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+BLUE, VERMILION, GREEN, PURPLE, ORANGE, SKY = "#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9"
+INK, GREY, GRID = "#1b1f24", "#59636e", "#d8dee4"
+BETA_COLOURS = ("#0072B2", "#E69F00", "#D55E00")  # Okabe-Ito: lowest beta, near 1, highest
+FAMILY_COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#1b1f24", "#8C8C00")
+DASHES = (("solid", "-"), ("dash", "--"), ("dot", ":"), ("dashdot", "-."), ("longdash", (0, (8, 3))))
+MARKERS = (("circle", "o"), ("square", "s"), ("diamond", "D"), ("triangle-up", "^"), ("pentagon", "p"), ("star", "*"))
+
+PNG_DPI = 110
+SETTINGS: Any = {
+    "font.size": 9,
+    "axes.edgecolor": GREY,
+    "axes.labelcolor": INK,
+    "axes.grid": True,
+    "grid.color": GRID,
+    "grid.linewidth": 0.6,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "xtick.color": INK,
+    "ytick.color": INK,
+    "legend.frameon": False,
+    "svg.fonttype": "none",
+    "svg.hashsalt": "spikevae",
+}
+
+
+@dataclass(frozen=True)
+class Static:
+    """A figure that was written."""
+
+    name: str
+    png: Path
+    alt: str
+
+
+@contextmanager
+def canvas(
+    rows: int, columns: int, width: float = 3.6, height: float = 3.0, *, key_rows: int = 0
+) -> Iterator[tuple[Any, np.ndarray]]:
+    """A figure and its (rows, columns) axes with these settings; no global state is left behind.
+
+    Margins are fixed in inches (labels and titles have known sizes), which draws faster than a layout engine that
+    measures every label. `key_rows` lines are kept free for a legend below the axes.
+    """
+    from matplotlib import rc_context
+    from matplotlib.figure import Figure
+
+    left, right, bottom, top, gap_x, gap_y = 0.7, 0.15, 0.5 + 0.2 * key_rows, 0.3, 0.8, 0.75
+    wide = left + right + columns * width + (columns - 1) * gap_x
+    tall = top + bottom + rows * height + (rows - 1) * gap_y
+    with rc_context(SETTINGS):
+        figure = Figure(figsize=(wide, tall))
+        figure.subplots_adjust(
+            left / wide, bottom / tall, 1 - right / wide, 1 - top / tall, gap_x / width, gap_y / height
+        )
+        yield figure, figure.subplots(rows, columns, squeeze=False)
+
+
+def write(figure: Any, folder: Path, name: str, alt: str) -> Static:
+    """Write PNG and SVG without a date, so that equal figures are equal files."""
+    folder.mkdir(parents=True, exist_ok=True)
+    figure.savefig(folder / f"{name}.png", dpi=PNG_DPI)
+    figure.savefig(folder / f"{name}.svg", metadata={"Date": None})
+    return Static(name, folder / f"{name}.png", alt)
+
+
+NARROW_DECADES = 1.3
+"""Decades below which a log axis has ticks between powers of ten."""
+LINEAR_RATIO = 2.5
+"""Largest ratio of values that a linear axis shows well."""
+
+
+def spans_decades(values: np.ndarray) -> bool:
+    """Whether positive values span enough for a logarithmic axis."""
+    finite = values[np.isfinite(values)]
+    return bool(len(finite)) and finite.min() > 0 and finite.max() > LINEAR_RATIO * finite.min()
+
+
+def log_ticks(values: np.ndarray) -> list[float] | None:
+    """Ticks at 1, 2 and 5 times powers of ten for a log axis too short for powers alone; None for a longer one."""
+    finite = values[np.isfinite(values) & (values > 0)]
+    if not len(finite) or math.log10(finite.max() / finite.min()) > NARROW_DECADES:
+        return None
+    low, high = math.log10(finite.min()), math.log10(finite.max())
+    steps = (1, 2, 5) if high - low > 0.4 else (1, 1.2, 1.5, 2, 2.5, 3, 4, 5, 6, 7, 8, 9)
+    powers = range(math.floor(low) - 1, math.ceil(high) + 1)
+    every = [step * 10.0**power for power in powers for step in steps]
+    return [t for t in every if low - 0.3 <= math.log10(t) <= high + 0.3]
