@@ -17,6 +17,7 @@ PACKAGE, ROOT = spikevae.__name__, Path(spikevae.__file__).parent
 # Every module or folder directly under the package. A module imports only from lower layers, and within its own
 # folder. `report` is the function `spikevae.report`; the folder that it lives in is `reporting`.
 LAYERS = {
+    "_batching": -2,
     "_files": -2,
     "_seeds": -2,
     "_lazy": -2,

@@ -43,9 +43,25 @@ def test_every_cell_is_there_once(run):
     assert table.num_rows == 8 and len(set(table["id"].to_pylist())) == 8
     assert set(table["convergence"].to_pylist()) <= {"converged", "not converged", "rate not identified"}
     for cell in folder.read_cells():
-        model, extra = load_model(folder.model_path(cell["id"]))
-        assert extra["fit"] == cell["config"] and model.n_latents == 4
+        model, _ = load_model(folder.model_path(cell["id"]))
+        assert model.config.model_dump(mode="json") == cell["config"] and model.n_latents == 4
     assert np.load(folder.path / "examples.npy").shape == (16, 64)
+
+
+def test_the_table_is_read_in_memory(run, monkeypatch):
+    folder = RunFolder(run.path)
+    kept = pq.read_table(folder.path / "cells.parquet")
+    assert folder.table.schema.equals(kept.schema) and str(folder.table.to_pylist()) == str(kept.to_pylist())
+    assert folder.table.schema.field("kl").metadata == {b"unit": b"nats per stimulus"}
+    monkeypatch.setitem(sys.modules, "pandas", None)
+    with pytest.raises(ImportError, match=r"pip install 'spikevae\[pandas\]'"):
+        folder.to_pandas()
+
+
+def test_the_table_as_a_data_frame(run):
+    pytest.importorskip("pandas")
+    frame = RunFolder(run.path).to_pandas()
+    assert len(frame) == 8 and set(frame["latent"]) == {"poisson", "rectified_gaussian"}
 
 
 def test_second_run_trains_nothing(run):

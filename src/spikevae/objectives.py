@@ -13,6 +13,8 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 from torch.nn.functional import binary_cross_entropy_with_logits
 
+from ._batching import BatchedFunction
+
 
 class FreeEnergy(NamedTuple):
     """The objective of one batch and its parts, each a mean over the batch."""
@@ -33,7 +35,7 @@ class FreeEnergy(NamedTuple):
     """(K,) batch mean of the code's variance, without gradient; zero likewise."""
 
 
-class _SquaredError(torch.autograd.Function):
+class _SquaredError(BatchedFunction):
     """||x - y||^2 over the last axis; a pass over the pixels forward after the difference, and one backward."""
 
     @staticmethod
@@ -56,11 +58,6 @@ class _SquaredError(torch.autograd.Function):
         to_y = residual * (2 * grad).unsqueeze(-1)
         return -to_y if ctx.needs_input_grad[0] else None, to_y
 
-    @staticmethod
-    def vmap(info: Any, in_dims: tuple[int | None, int | None], x: Tensor, y: Tensor) -> Any:
-        lanes = [t if d is None else t.movedim(d, 0) for t, d in zip((x, y), in_dims)]
-        return _SquaredError.apply(*torch.broadcast_tensors(*lanes)), (0, 0)
-
 
 def squared_error(x: Tensor, y: Tensor) -> Tensor:
     """||x - y||^2 over the last axis.
@@ -70,7 +67,7 @@ def squared_error(x: Tensor, y: Tensor) -> Tensor:
     >>> squared_error(torch.zeros(2, 3), torch.ones(2, 3))
     tensor([3., 3.])
     """
-    return _SquaredError.apply(x, y)[0]
+    return _SquaredError.apply(*torch.broadcast_tensors(x, y))[0]
 
 
 def gaussian_distortion(squared_error: Tensor, n_pixels: int, log_variance: Tensor | float) -> Tensor:
@@ -124,7 +121,7 @@ def expected_squared_error(x: Tensor, mean_output: Tensor, variance: Tensor, dic
     return squared_error(x, mean_output) + variance @ dictionary.square().sum(-1)
 
 
-class _MeanSquaredError(torch.autograd.Function):
+class _MeanSquaredError(BatchedFunction):
     """Mean over the batch of ||code Phi + b - x||^2: one product forward, two backward, one pass over the pixels.
 
     The residual comes out of the product itself, and upstream factors scale the small dictionary, not the batch.
@@ -161,14 +158,6 @@ class _MeanSquaredError(torch.autograd.Function):
         to_dictionary = (code.mT @ residual) * factor if ctx.needs_input_grad[2] else None
         to_bias = residual.sum(-2) * factor[..., 0] if ctx.needs_input_grad[3] else None
         return to_x, to_code, to_dictionary, to_bias
-
-    @staticmethod
-    def vmap(info: Any, in_dims: tuple[int | None, ...], *inputs: Tensor | None) -> Any:
-        lanes = [
-            t if t is None else t.movedim(d, 0) if d is not None else t.expand(info.batch_size, *t.shape)
-            for t, d in zip(inputs, in_dims)
-        ]
-        return _MeanSquaredError.apply(*lanes), (0, 0)
 
 
 def mean_squared_error(x: Tensor, code: Tensor, dictionary: Tensor, bias: Tensor | None = None) -> Tensor:

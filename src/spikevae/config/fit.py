@@ -1,10 +1,12 @@
 """The configuration of a fit: one of the models' own configurations, from flat options."""
 
+import json
 import warnings
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Annotated, Any
+from typing import Annotated, Any, ClassVar
 
 from pydantic import Field, TypeAdapter, ValidationError
+from pydantic.fields import FieldInfo
 
 from .._records import readable, unknown_key_message
 from ..models.amortised import AmortisedConfig
@@ -44,6 +46,11 @@ class FitConfig:
     'HierarchicalConfig'
     """
 
+    model_fields: ClassVar[dict[str, FieldInfo]] = {
+        name: next(iter(classes.values())).model_fields[name] for name, classes in OPTIONS.items()
+    }
+    """Every option of any model."""
+
     def __new__(cls, **options: Any) -> ModelConfig:  # type: ignore[misc]
         """Check flat options."""
         return cls.model_validate(options)
@@ -62,6 +69,11 @@ class FitConfig:
         routed = {"inference": inference_of(options), **options}
         check_options(routed, routed["inference"])
         return _ADAPTER.validate_python(routed)
+
+    @classmethod
+    def model_validate_json(cls, text: str | bytes) -> ModelConfig:
+        """Check flat options in JSON, as `model_dump_json` writes them; raises as :meth:`model_validate`."""
+        return cls.model_validate(json.loads(text))
 
     @staticmethod
     def from_recipe(recipe: str = "default", **overrides: Any) -> ModelConfig:

@@ -201,6 +201,21 @@ class Law(Distribution, ABC):
         """Return the differentiable stand-in for this law that training draws from."""
 
 
+class Relaxation(Distribution, ABC):
+    """Differentiable stand-in for a count distribution; abstract."""
+
+    has_rsample: ClassVar[bool] = True  # type: ignore[misc]
+
+    @abstractmethod
+    def rsample(self, sample_shape: Any = (), *, generator: Generator) -> Tensor:  # type: ignore[override]
+        """Relaxed codes of shape `sample_shape + batch_shape`, differentiable in the parameters."""
+
+    def sample(self, sample_shape: Any = (), *, generator: Generator) -> Tensor:  # type: ignore[override]
+        """Relaxed codes without gradient."""
+        with torch.no_grad():
+            return self.rsample(sample_shape, generator=generator)
+
+
 def softclamp_above(x: Tensor, limit: float) -> Tensor:
     """Smooth upper bound: `limit - softplus(limit - x)`, equal to x far below the limit.
 

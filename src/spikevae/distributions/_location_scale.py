@@ -67,6 +67,11 @@ class LocationScale(Law):
     def rsample(self, sample_shape: Any = (), *, generator: Generator) -> Tensor:  # type: ignore[override]
         """Codes through which gradients flow to the parameters."""
 
+    def sample(self, sample_shape: Any = (), *, generator: Generator) -> Tensor:  # type: ignore[override]
+        """Codes without gradient, shape `sample_shape + batch_shape`."""
+        with torch.no_grad():
+            return self.rsample(sample_shape, generator=generator)
+
     def relaxed(self, *, temperature: float, indicator: str) -> Self:
         """The law itself: its samples are differentiable at every temperature."""
         return self

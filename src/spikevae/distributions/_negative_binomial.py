@@ -5,16 +5,19 @@ from typing import Any, ClassVar, Self, TypeVar, final
 
 import torch
 from torch import Tensor
-from torch.distributions import Distribution, constraints
-from torch.distributions.utils import lazy_property
+from torch.distributions import constraints
 from torch.nn import functional as F
 
-from ._law import Law, softclamp_above
+from .._batching import batched_like
+from ._law import Relaxation
+from ._log_rate import LogRateLaw
 from ._pointwise import pointwise
 from ._random import Generator, log_standard_gamma, poisson
 from .arrivals import Pathwise
-from .poisson import RESIDUAL_LIMIT, _Deviance, _Excess, _stirling_residual
+from .poisson import _Deviance, _Excess, _stirling_residual
 from .relaxations import soft_counts
+
+LawT = TypeVar("LawT")
 
 NODES = 36
 """Nodes of the trapezoidal rule for the part of the divergence that unequal dispersions cost."""
@@ -103,16 +106,16 @@ def _unequal(log_m: Tensor, log_r: Tensor, log_r0: Tensor) -> tuple[Tensor, ...]
     return (step * (fewer * (spread - sharp)).sum(-1),)
 
 
-def _in_lanes(x: Tensor, like: Tensor) -> Tensor:
-    """x itself, with a lane of its own for each lane of `like` under vmap: the dispersion may be one for all."""
-    return x + torch.zeros_like(like)
+def given_prior(prior: LawT | None, label: str) -> LawT:
+    """The prior, which must be given; `ValueError` where it is None."""
+    if prior is None:
+        raise ValueError(f"{label}: the posterior's dispersion is relative to the prior's, but no prior is given")
+    return prior
 
 
-class NegativeBinomialBase(Law):
+class NegativeBinomialBase(LogRateLaw):
     """A negative binomial law, parametrised by log mean and log dispersion; abstract."""
 
-    is_count: ClassVar[bool] = True
-    has_rate: ClassVar[bool] = True
     closed_form_prior: ClassVar[bool] = False
     prior_params: ClassVar[tuple[str, ...]] = ("log_rate", "log_dispersion")
     formula: ClassVar[str] = "P(z) = Gamma(z + r) / (Gamma(r) z!) (r / (r + m))^r (m / (r + m))^z, m = exp(log_rate)"
@@ -121,9 +124,7 @@ class NegativeBinomialBase(Law):
     fano_formula: ClassVar[str] = "1 + m / r, above 1"
     citation: ClassVar[str] = "Zhang et al. (2025), arXiv 2508.05423"
     arg_constraints: ClassVar[dict[str, Any]] = {"log_rate": constraints.real, "log_dispersion": constraints.real}
-    support: ClassVar[Any] = constraints.nonnegative_integer
 
-    log_rate: Tensor
     log_dispersion: Tensor
 
     def __init__(self, log_rate: Tensor, log_dispersion: Tensor, validate_args: bool | None = None) -> None:
@@ -143,30 +144,6 @@ class NegativeBinomialBase(Law):
     def p(self) -> Tensor:
         """Success probability r / (r + mean), one over the Fano factor."""
         return torch.sigmoid(self.log_dispersion - self.log_rate)
-
-    @classmethod
-    def initial_prior(
-        cls, n_units: int, log_rate: float, spread: float, generator: torch.Generator
-    ) -> dict[str, Tensor]:
-        """Log firing rates uniform in (log_rate - spread, log_rate + spread); dispersion 1, as published."""
-        uniform = torch.rand(n_units, generator=generator, device=generator.device)
-        return {
-            "log_rate": log_rate + spread * (2 * uniform - 1),
-            "log_dispersion": torch.zeros(n_units, device=generator.device),
-        }
-
-    @classmethod
-    def initial_raw(cls, n_units: int, log_rate: float, residual: bool) -> Tensor:
-        """Zeros on top of a prior (which holds the firing rate itself), else the log-rate and dispersion 1."""
-        raw = torch.zeros(cls.n_params * n_units)
-        if not residual:
-            raw[:n_units] = log_rate
-        return raw
-
-    @lazy_property
-    def rate(self) -> Tensor:
-        """Firing rate, spikes per unit per stimulus."""
-        return self.log_rate.exp()
 
     @property
     def mean(self) -> Tensor:
@@ -210,7 +187,7 @@ class NegativeBinomialBase(Law):
     def sample(self, sample_shape: Any = (), *, generator: Generator) -> Tensor:  # type: ignore[override]
         """Integer counts as floats: Poisson counts of a Gamma-distributed firing rate, without gradient."""
         with torch.no_grad():
-            log_dispersion = _in_lanes(self.log_dispersion, self.log_rate).expand(self._extended_shape(sample_shape))
+            log_dispersion = batched_like(self.log_dispersion, self.log_rate).expand(self._extended_shape(sample_shape))
             log_gamma, _ = log_standard_gamma(log_dispersion, generator)
             return poisson(torch.exp(self.log_rate - log_dispersion + log_gamma), generator)
 
@@ -219,20 +196,8 @@ class NegativeBinomialBase(Law):
         return RelaxedNegativeBinomial(self.log_rate, self.log_dispersion, temperature, indicator)
 
 
-LawT = TypeVar("LawT", bound=NegativeBinomialBase)
-
-
-def residual_log_rate(law: type[LawT], raw: Tensor, prior: LawT | None, clamp: float | None) -> tuple[Tensor, LawT]:
-    """Log-rate from residuals (..., K), as for Poisson codes, and the prior that must be there."""
-    if prior is None:
-        raise ValueError(f"{law.label}: the posterior's dispersion is relative to the prior's, but there is no prior")
-    if clamp is None:
-        return prior.log_rate + raw, prior
-    return softclamp_above(prior.log_rate + softclamp_above(raw, RESIDUAL_LIMIT), clamp), prior
-
-
 @final
-class RelaxedNegativeBinomial(Distribution):
+class RelaxedNegativeBinomial(Relaxation):
     r"""Relaxed Poisson count of the rate :math:`\lambda = m\,g/r`, g of Gamma(r, 1), both with pathwise gradients.
 
     Parameters
@@ -255,7 +220,6 @@ class RelaxedNegativeBinomial(Distribution):
 
     arg_constraints: ClassVar[dict[str, Any]] = {"log_rate": constraints.real, "log_dispersion": constraints.real}
     support: ClassVar[Any] = constraints.nonnegative
-    has_rsample: ClassVar[bool] = True  # type: ignore[misc]
 
     def __init__(self, log_rate: Tensor, log_dispersion: Tensor, temperature: float, indicator: str = "cubic") -> None:
         self.log_rate, self.log_dispersion = torch.broadcast_tensors(log_rate, log_dispersion)
@@ -265,13 +229,8 @@ class RelaxedNegativeBinomial(Distribution):
 
     def rsample(self, sample_shape: Any = (), *, generator: Generator) -> Tensor:  # type: ignore[override]
         """Relaxed counts of shape `sample_shape + batch_shape`, differentiable in both parameters."""
-        log_dispersion = _in_lanes(self.log_dispersion, self.log_rate).expand(self._extended_shape(sample_shape))
+        log_dispersion = batched_like(self.log_dispersion, self.log_rate).expand(self._extended_shape(sample_shape))
         value, slope = log_standard_gamma(log_dispersion, generator)
         log_gamma: Tensor = Pathwise.apply(log_dispersion, value, slope)
         log_rate = self.log_rate - log_dispersion + log_gamma
         return soft_counts(log_rate, self.temperature, self.indicator).rsample(generator=generator)
-
-    def sample(self, sample_shape: Any = (), *, generator: Generator) -> Tensor:  # type: ignore[override]
-        """Relaxed counts without gradient."""
-        with torch.no_grad():
-            return self.rsample(sample_shape, generator=generator)

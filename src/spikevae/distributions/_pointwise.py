@@ -6,6 +6,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from .._batching import BatchedFunction
+
 NODES_HELD = 1 << 19
 """Values of the integrand or summand held at once: cells are taken in blocks of about this many, which bounds memory
 and keeps them in a processor's cache (2 MiB in float32)."""
@@ -15,7 +17,7 @@ Function = Callable[..., tuple[Tensor, ...]]
 Slopes = Callable[..., tuple[tuple[Tensor, ...], tuple[tuple[Tensor, ...], ...]]]
 
 
-class _Pointwise(torch.autograd.Function):
+class _Pointwise(BatchedFunction):
     """Values of `function`, whose nodes backward computes again; differentiable as often as `function` is."""
 
     @staticmethod
@@ -44,19 +46,8 @@ class _Pointwise(torch.autograd.Function):
             blocks.append(torch.autograd.grad(value, inputs, block[len(x) :]))
         return None, None, *(torch.cat(column).view(x[0].shape) for column in zip(*blocks))
 
-    @staticmethod
-    def vmap(
-        info: Any,
-        in_dims: tuple[int | None, ...],
-        function: Function,
-        n_nodes: int,
-        *x: Tensor,
-    ) -> Any:
-        values = _Pointwise.apply(function, n_nodes, *_lanes(info, in_dims[2:], x))
-        return values, (0,) * len(values)
 
-
-class _Sloped(torch.autograd.Function):
+class _Sloped(BatchedFunction):
     """Values and derivatives from one pass over the nodes; a second derivative is that of `function`."""
 
     @staticmethod
@@ -95,17 +86,6 @@ class _Sloped(torch.autograd.Function):
                 total.addcmul_(grad, derivatives[place * n + i])
             totals.append(total)
         return None, None, None, *totals
-
-    @staticmethod
-    def vmap(
-        info: Any, in_dims: tuple[int | None, ...], function: Function, slopes: Slopes, n_nodes: int, *x: Tensor
-    ) -> Any:
-        values = _Sloped.apply(function, slopes, n_nodes, *_lanes(info, in_dims[3:], x))
-        return values, (0,) * len(values)
-
-
-def _lanes(info: Any, in_dims: tuple[int | None, ...], x: tuple[Tensor, ...]) -> list[Tensor]:
-    return [v.expand(info.batch_size, *v.shape) if d is None else v.movedim(d, 0) for v, d in zip(x, in_dims)]
 
 
 def pointwise(function: Function, n_nodes: int, *x: Tensor, slopes: Slopes | None = None) -> tuple[Tensor, ...]:

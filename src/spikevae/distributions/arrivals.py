@@ -17,6 +17,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from .._batching import BatchedFunction
 from ._random import Generator, draw, poisson_counts
 
 
@@ -219,7 +220,7 @@ def _sample(
     return z.view_as(log_rate), slope.view_as(log_rate)
 
 
-class Pathwise(torch.autograd.Function):
+class Pathwise(BatchedFunction):
     """Return z, and send gradients to log_rate through a known dz/dlog_rate."""
 
     @staticmethod
@@ -234,13 +235,6 @@ class Pathwise(torch.autograd.Function):
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None]:
         (slope,) = ctx.saved_tensors
         return grad * slope, None, None
-
-    @staticmethod
-    def vmap(info: Any, in_dims: tuple[int | None, ...], *tensors: Tensor) -> tuple[Tensor, int]:
-        lanes = [
-            x.expand(info.batch_size, *x.shape) if d is None else x.movedim(d, 0) for x, d in zip(tensors, in_dims)
-        ]
-        return Pathwise.apply(*lanes), 0
 
 
 def relaxed_counts(log_rate: Tensor, *, temperature: float, indicator: str = "cubic", generator: Generator) -> Tensor:

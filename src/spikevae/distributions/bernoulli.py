@@ -1,21 +1,17 @@
 """Bernoulli code: a spike or none, the law of a unit that fires at most once a stimulus."""
 
-import math
 from functools import partial
 from typing import Any, ClassVar, Self, final
 
 import torch
 from torch import Tensor
-from torch.distributions import Distribution, constraints, register_kl
-from torch.distributions.utils import lazy_property
+from torch.distributions import constraints, register_kl
 from torch.nn import functional as F
 
-from ._law import Law, softclamp_above
+from ._law import Relaxation, softclamp_above
+from ._logit import LogitLaw
 from ._random import Generator, draw
 from .arrivals import Pathwise, check_temperature
-
-HIGHEST_START = 0.5
-"""Firing rate at which units start that are asked for more: a unit fires once at most."""
 
 
 def _uniform(like: Tensor, generator: torch.Generator) -> tuple[Tensor, ...]:
@@ -29,13 +25,8 @@ def _soft_spike(logit: Tensor, generator: torch.Generator, *, temperature: float
     return z, z * (1 - z) / temperature
 
 
-def _logit_of(log_rate: float) -> float:
-    rate = min(math.exp(min(log_rate, 0.0)), HIGHEST_START)
-    return math.log(rate) - math.log1p(-rate)
-
-
 @final
-class RelaxedBernoulli(Distribution):
+class RelaxedBernoulli(Relaxation):
     r"""Spike with a soft threshold: sigmoid((logit + logistic noise) / temperature).
 
     As the temperature goes to 0 it becomes the Bernoulli spike; its mean is that of the spike only then.
@@ -65,7 +56,6 @@ class RelaxedBernoulli(Distribution):
 
     arg_constraints: ClassVar[dict[str, Any]] = {"logit": constraints.real}
     support: ClassVar[Any] = constraints.unit_interval
-    has_rsample: ClassVar[bool] = True  # type: ignore[misc]
 
     def __init__(self, logit: Tensor, temperature: float) -> None:
         self.logit = logit
@@ -79,14 +69,9 @@ class RelaxedBernoulli(Distribution):
         spikes: Tensor = Pathwise.apply(logit, z, slope)
         return spikes
 
-    def sample(self, sample_shape: Any = (), *, generator: Generator) -> Tensor:  # type: ignore[override]
-        """Values without gradient."""
-        with torch.no_grad():
-            return self.rsample(sample_shape, generator=generator)
-
 
 @final
-class Bernoulli(Law):
+class Bernoulli(LogitLaw):
     r"""Spike or none, parametrised by the log odds of a spike.
 
     .. math:: P(z = 1) = r = \frac{1}{1 + e^{-\text{logit}}}
@@ -117,31 +102,14 @@ class Bernoulli(Law):
 
     name: ClassVar[str] = "bernoulli"
     label: ClassVar[str] = "Bernoulli"
-    n_params: ClassVar[int] = 1
-    is_count: ClassVar[bool] = True
-    has_rate: ClassVar[bool] = True
-    prior_params: ClassVar[tuple[str, ...]] = ("logit",)
     formula: ClassVar[str] = "P(z = 1) = p = 1 / (1 + exp(-logit)), P(z = 0) = 1 - p"
     mean_formula: ClassVar[str] = "p"
     variance_formula: ClassVar[str] = "p (1 - p)"
     fano_formula: ClassVar[str] = "1 - p, below 1"
     divergence: ClassVar[str] = "closed form"
     citation: ClassVar[str] = "Vafaii, Galor and Yates (2025), arXiv 2410.19315"
-    arg_constraints: ClassVar[dict[str, Any]] = {"logit": constraints.real}
+    n_slots: ClassVar[int] = 1
     support: ClassVar[Any] = constraints.boolean
-
-    logit: Tensor
-
-    def __init__(self, logit: Tensor, validate_args: bool | None = None) -> None:
-        super().__init__(logit, validate_args=validate_args)
-
-    @classmethod
-    def initial_prior(
-        cls, n_units: int, log_rate: float, spread: float, generator: torch.Generator
-    ) -> dict[str, Tensor]:
-        """Logits uniform within `spread` of that of the firing rate exp(log_rate), taken as a half where above."""
-        uniform = torch.rand(n_units, generator=generator, device=generator.device)
-        return {"logit": _logit_of(log_rate) + spread * (2 * uniform - 1)}
 
     @classmethod
     def from_encoder(cls, raw: Tensor, prior: Self | None, *, clamp: float | None = None) -> Self:
@@ -152,25 +120,10 @@ class Bernoulli(Law):
         logit = raw if prior is None else prior.logit + raw
         return cls(logit if clamp is None else softclamp_above(logit, clamp), validate_args=False)
 
-    @classmethod
-    def initial_raw(cls, n_units: int, log_rate: float, residual: bool) -> Tensor:
-        """Zeros on top of a prior (which holds the firing rate itself), else the logit of exp(log_rate), or of 1/2."""
-        return torch.full((n_units,), 0.0 if residual else _logit_of(log_rate))
-
-    def moments(self) -> Tensor:
-        """Firing rate, shape (1, *batch_shape)."""
-        return self.rate.unsqueeze(0)
-
-    @classmethod
-    def prior_from_moments(cls, moments: Tensor) -> dict[str, Tensor]:
-        """The optimal prior firing rate is the mean posterior firing rate; moments (1, K)."""
-        info = torch.finfo(moments.dtype)
-        return {"logit": torch.logit(moments[0].clamp(info.tiny, 1 - info.eps))}
-
-    @lazy_property
+    @property
     def rate(self) -> Tensor:
         """Probability of a spike: the firing rate, spikes per unit per stimulus."""
-        return torch.sigmoid(self.logit)
+        return self.p
 
     @property
     def mean(self) -> Tensor:

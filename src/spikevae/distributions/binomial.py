@@ -2,15 +2,15 @@
 
 import math
 from functools import partial
-from typing import Any, ClassVar, Self, final
+from typing import Any, ClassVar, final
 
 import torch
 from torch import Tensor
-from torch.distributions import Distribution, constraints, register_kl
-from torch.distributions.utils import lazy_property
+from torch.distributions import constraints, register_kl
 from torch.nn import functional as F
 
-from ._law import Law
+from ._law import Relaxation
+from ._logit import LogitLaw
 from ._random import Generator, draw
 from .arrivals import Pathwise, check_temperature, contributions, get_indicator
 from .poisson import _Deviance
@@ -18,15 +18,6 @@ from .relaxations import GUMBEL
 
 SLOTS = 8
 """Most spikes of a unit in the time of one stimulus: moments at which it may fire once, each as likely."""
-
-HIGHEST_START = 0.5
-"""Probability of a spike in a slot at which units start that are asked for more."""
-
-
-def logit_of_rate(log_rate: float) -> float:
-    """Log odds of a spike in a slot at which the mean count is exp(log_rate), or half of the slots where above."""
-    p = min(math.exp(min(log_rate, 700.0)) / SLOTS, HIGHEST_START)
-    return math.log(p) - math.log1p(-p)
 
 
 def _counts(logit: Tensor, generator: torch.Generator) -> tuple[Tensor, ...]:
@@ -54,7 +45,7 @@ def _soft_counts(
 
 
 @final
-class Binomial(Law):
+class Binomial(LogitLaw):
     r"""Number of spikes in 8 slots that each hold one at most, parametrised by the log odds of a slot.
 
     .. math:: P(z) = \binom{n}{z} p^z (1-p)^{n-z}, \qquad p = \frac{1}{1 + e^{-\text{logit}}},\ n = 8
@@ -85,56 +76,14 @@ class Binomial(Law):
 
     name: ClassVar[str] = "binomial"
     label: ClassVar[str] = "Binomial"
-    n_params: ClassVar[int] = 1
-    is_count: ClassVar[bool] = True
-    has_rate: ClassVar[bool] = True
-    prior_params: ClassVar[tuple[str, ...]] = ("logit",)
     formula: ClassVar[str] = f"P(z) = C(n, z) p^z (1 - p)^(n - z), p = 1 / (1 + exp(-logit)), n = {SLOTS}"
     mean_formula: ClassVar[str] = "n p"
     variance_formula: ClassVar[str] = "n p (1 - p)"
     fano_formula: ClassVar[str] = "1 - p, below 1"
     divergence: ClassVar[str] = "closed form"
     citation: ClassVar[str] = "Berry and Meister (1998), doi 10.1523/JNEUROSCI.18-06-02200.1998"
-    arg_constraints: ClassVar[dict[str, Any]] = {"logit": constraints.real}
+    n_slots: ClassVar[int] = SLOTS
     support: ClassVar[Any] = constraints.integer_interval(0, SLOTS)
-
-    logit: Tensor
-
-    def __init__(self, logit: Tensor, validate_args: bool | None = None) -> None:
-        super().__init__(logit, validate_args=validate_args)
-
-    @classmethod
-    def initial_prior(
-        cls, n_units: int, log_rate: float, spread: float, generator: torch.Generator
-    ) -> dict[str, Tensor]:
-        """Logits uniform within `spread` of that of the mean count exp(log_rate), half of the slots where above."""
-        uniform = torch.rand(n_units, generator=generator, device=generator.device)
-        return {"logit": logit_of_rate(log_rate) + spread * (2 * uniform - 1)}
-
-    @classmethod
-    def from_encoder(cls, raw: Tensor, prior: Self | None, *, clamp: float | None = None) -> Self:
-        """Posterior from outputs (..., K): residuals on the prior's logit, or logits; bounded by the slots already."""
-        return cls(raw if prior is None else prior.logit + raw, validate_args=False)
-
-    @classmethod
-    def initial_raw(cls, n_units: int, log_rate: float, residual: bool) -> Tensor:
-        """Zeros on top of a prior (which holds the firing rate itself), else the logit of the mean count."""
-        return torch.full((n_units,), 0.0 if residual else logit_of_rate(log_rate))
-
-    def moments(self) -> Tensor:
-        """Firing rate, shape (1, *batch_shape)."""
-        return self.mean.unsqueeze(0)
-
-    @classmethod
-    def prior_from_moments(cls, moments: Tensor) -> dict[str, Tensor]:
-        """The optimal prior firing rate is the mean posterior firing rate; moments (1, K)."""
-        info = torch.finfo(moments.dtype)
-        return {"logit": torch.logit((moments[0] / SLOTS).clamp(info.tiny, 1 - info.eps))}
-
-    @lazy_property
-    def p(self) -> Tensor:
-        """Probability of a spike in a slot."""
-        return torch.sigmoid(self.logit)
 
     @property
     def mean(self) -> Tensor:
@@ -167,7 +116,7 @@ class Binomial(Law):
 
 
 @final
-class RelaxedBinomial(Distribution):
+class RelaxedBinomial(Relaxation):
     """Binomial count whose slots have soft ends; its mean is that of the count for temperatures up to 1.
 
     Not with the sigmoid indicator, whose ends are too soft for a slot: at temperature 1 the mean is a third too large
@@ -196,7 +145,6 @@ class RelaxedBinomial(Distribution):
 
     arg_constraints: ClassVar[dict[str, Any]] = {"logit": constraints.real}
     support: ClassVar[Any] = constraints.interval(0, SLOTS)
-    has_rsample: ClassVar[bool] = True  # type: ignore[misc]
 
     def __init__(self, logit: Tensor, temperature: float, indicator: str = "cubic") -> None:
         self.logit = logit
@@ -211,11 +159,6 @@ class RelaxedBinomial(Distribution):
         z, slope = draw(sampler, logit, generator)
         counts: Tensor = Pathwise.apply(logit, z, slope)
         return counts
-
-    def sample(self, sample_shape: Any = (), *, generator: Generator) -> Tensor:  # type: ignore[override]
-        """Relaxed counts without gradient."""
-        with torch.no_grad():
-            return self.rsample(sample_shape, generator=generator)
 
 
 @register_kl(Binomial, Binomial)

@@ -5,10 +5,10 @@ from typing import Any, ClassVar, Self, final
 
 import torch
 from torch import Tensor
-from torch.distributions import Distribution, constraints, register_kl
+from torch.distributions import constraints, register_kl
 from torch.nn import functional as F
 
-from ._law import Law, softclamp_symmetric
+from ._law import Law, Relaxation, softclamp_symmetric
 from ._random import Generator
 from .arrivals import check_temperature
 from .poisson import _Deviance
@@ -151,7 +151,7 @@ class Categorical(Law):
 
 
 @final
-class RelaxedCategorical(Distribution):
+class RelaxedCategorical(Relaxation):
     """Softened choices, softmax((logit + Gumbel noise) / temperature) over each group: they sum to 1 there.
 
     Parameters
@@ -174,7 +174,6 @@ class RelaxedCategorical(Distribution):
 
     arg_constraints: ClassVar[dict[str, Any]] = {"logit": constraints.real}
     support: ClassVar[Any] = constraints.unit_interval
-    has_rsample: ClassVar[bool] = True  # type: ignore[misc]
 
     def __init__(self, logit: Tensor, temperature: float) -> None:
         self.logit = logit
@@ -187,11 +186,6 @@ class RelaxedCategorical(Distribution):
         logit = self.logit.expand(shape)
         score = in_groups((logit + gumbel(logit, generator)) / self.temperature, -torch.inf)
         return ungrouped(torch.softmax(score, -1), shape)
-
-    def sample(self, sample_shape: Any = (), *, generator: Generator) -> Tensor:  # type: ignore[override]
-        """Values without gradient."""
-        with torch.no_grad():
-            return self.rsample(sample_shape, generator=generator)
 
 
 @register_kl(Categorical, Categorical)

@@ -2,19 +2,20 @@
 
 import math
 from functools import lru_cache
-from typing import Any, ClassVar, Self, final
+from typing import Any, ClassVar, final
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-from torch.distributions import Distribution, constraints, register_kl
+from torch.distributions import constraints, register_kl
 from torch.distributions.utils import lazy_property
 
-from ._law import Law, softclamp_above, softclamp_symmetric, split_blocks
+from ._law import Relaxation, softclamp_symmetric
+from ._log_rate import LogRateLaw
 from ._pointwise import pointwise
 from ._random import Generator, draw, standard_uniform
 from .arrivals import check_temperature, get_indicator
-from .poisson import RESIDUAL_LIMIT, Poisson
+from .poisson import Poisson
 from .relaxations import GUMBEL, soft_threshold
 
 LOG_SHAPE_LIMIT = math.log(4.0)
@@ -185,7 +186,7 @@ _TINY, _LARGEST = 1e-300, 1e18
 
 
 @final
-class ConwayMaxwellPoisson(Law):
+class ConwayMaxwellPoisson(LogRateLaw):
     r"""Conway-Maxwell-Poisson spike count, parametrised by the log of its rate and of its shape.
 
     .. math:: P(z) = \frac1Z \Big(\frac{\lambda^z}{z!}\Big)^\nu, \qquad \lambda = e^{\text{log_rate}},\
@@ -222,8 +223,6 @@ class ConwayMaxwellPoisson(Law):
     name: ClassVar[str] = "conway_maxwell_poisson"
     label: ClassVar[str] = "Conway-Maxwell-Poisson"
     n_params: ClassVar[int] = 2
-    is_count: ClassVar[bool] = True
-    has_rate: ClassVar[bool] = True
     closed_form_prior: ClassVar[bool] = False
     prior_params: ClassVar[tuple[str, ...]] = ("log_rate", "log_shape")
     formula: ClassVar[str] = "P(z) = (rate^z / z!)^shape / Z, rate = exp(log_rate), shape = exp(log_shape) in (1/4, 4)"
@@ -233,51 +232,11 @@ class ConwayMaxwellPoisson(Law):
     divergence: ClassVar[str] = "series of 128 terms, expansion above rate 40 (1e-5)"
     citation: ClassVar[str] = "Conway and Maxwell (1962); as a latent count in arXiv 2602.03896"
     arg_constraints: ClassVar[dict[str, Any]] = {"log_rate": constraints.real, "log_shape": constraints.real}
-    support: ClassVar[Any] = constraints.nonnegative_integer
 
-    log_rate: Tensor
     log_shape: Tensor
 
     def __init__(self, log_rate: Tensor, log_shape: Tensor, validate_args: bool | None = None) -> None:
         super().__init__(log_rate, log_shape, validate_args=validate_args)
-
-    @classmethod
-    def initial_prior(
-        cls, n_units: int, log_rate: float, spread: float, generator: torch.Generator
-    ) -> dict[str, Tensor]:
-        """Log firing rates uniform in (log_rate - spread, log_rate + spread); shape 1, which is Poisson."""
-        uniform = torch.rand(n_units, generator=generator, device=generator.device)
-        return {
-            "log_rate": log_rate + spread * (2 * uniform - 1),
-            "log_shape": torch.zeros(n_units, device=generator.device),
-        }
-
-    @classmethod
-    def from_encoder(cls, raw: Tensor, prior: Self | None, *, clamp: float | None = None) -> Self:
-        """Posterior from outputs (..., 2K): residuals on the prior's log-rates, then on its log shapes; or the values.
-
-        With `clamp` the log-rate is softly bounded above by it, and its residual by 10.
-        """
-        log_rate, log_shape = split_blocks(raw, cls.n_params)
-        if prior is not None:
-            log_rate = prior.log_rate + (log_rate if clamp is None else softclamp_above(log_rate, RESIDUAL_LIMIT))
-            log_shape = prior.log_shape + log_shape
-        if clamp is not None:
-            log_rate = softclamp_above(log_rate, clamp)
-        return cls(log_rate, log_shape, validate_args=False)
-
-    @classmethod
-    def initial_raw(cls, n_units: int, log_rate: float, residual: bool) -> Tensor:
-        """Zeros on top of a prior (which holds the firing rate itself), else the log-rate and shape 1."""
-        raw = torch.zeros(cls.n_params * n_units)
-        if not residual:
-            raw[:n_units] = log_rate
-        return raw
-
-    @lazy_property
-    def rate(self) -> Tensor:
-        """The rate lambda, which the mean is near; at shape 1 the mean itself."""
-        return self.log_rate.exp()
 
     @lazy_property
     def shape(self) -> Tensor:
@@ -320,7 +279,7 @@ class ConwayMaxwellPoisson(Law):
 
 
 @final
-class RelaxedConwayMaxwellPoisson(Distribution):
+class RelaxedConwayMaxwellPoisson(Relaxation):
     r"""Count :math:`\sum_n [u < P(z > n)]` of one uniform u, every threshold with a soft edge that keeps its mean.
 
     The mean is that of the count for temperatures up to 1. Above a rate of 40 the count is a Gaussian of the same
@@ -347,7 +306,6 @@ class RelaxedConwayMaxwellPoisson(Distribution):
 
     arg_constraints: ClassVar[dict[str, Any]] = {"log_rate": constraints.real, "shape": constraints.positive}
     support: ClassVar[Any] = constraints.nonnegative
-    has_rsample: ClassVar[bool] = True  # type: ignore[misc]
 
     def __init__(self, log_rate: Tensor, shape: Tensor, temperature: float, indicator: str = "cubic") -> None:
         self.log_rate, self.shape = torch.broadcast_tensors(log_rate, shape)
@@ -370,11 +328,6 @@ class RelaxedConwayMaxwellPoisson(Distribution):
         edge = torch.finfo(uniform.dtype).eps
         normal = math.sqrt(2) * torch.erfinv(2 * uniform.clamp(edge, 1 - edge) - 1)
         return torch.where(log_rate > border, mean + variance.sqrt() * normal, small).clamp_min(0)
-
-    def sample(self, sample_shape: Any = (), *, generator: Generator) -> Tensor:  # type: ignore[override]
-        """Relaxed counts without gradient."""
-        with torch.no_grad():
-            return self.rsample(sample_shape, generator=generator)
 
 
 @register_kl(ConwayMaxwellPoisson, ConwayMaxwellPoisson)

@@ -85,11 +85,6 @@ class Gaussian(GaussianBased):
         noise = standard_normal(self.loc.expand(self._extended_shape(sample_shape)), generator)
         return self.loc + self.scale * noise
 
-    def sample(self, sample_shape: Any = (), *, generator: Generator) -> Tensor:  # type: ignore[override]
-        """Codes without gradient, shape `sample_shape + batch_shape`."""
-        with torch.no_grad():
-            return self.rsample(sample_shape, generator=generator)
-
 
 @register_kl(Gaussian, Gaussian)
 def _kl_gaussian(q: Gaussian, p: Gaussian) -> Tensor:

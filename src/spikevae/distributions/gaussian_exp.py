@@ -94,11 +94,6 @@ class GaussianExp(GaussianBased):
         noise = standard_normal(self.loc.expand(self._extended_shape(sample_shape)), generator)
         return torch.exp(self.loc + self.scale * noise)
 
-    def sample(self, sample_shape: Any = (), *, generator: Generator) -> Tensor:  # type: ignore[override]
-        """Codes without gradient, shape `sample_shape + batch_shape`."""
-        with torch.no_grad():
-            return self.rsample(sample_shape, generator=generator)
-
 
 @register_kl(GaussianExp, GaussianExp)
 def _kl_gaussian_exp(q: GaussianExp, p: GaussianExp) -> Tensor:

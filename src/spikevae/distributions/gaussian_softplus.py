@@ -147,11 +147,6 @@ class GaussianSoftplus(GaussianBased):
         noise = standard_normal(self.loc.expand(self._extended_shape(sample_shape)), generator)
         return _softplus(self.loc + self.scale * noise)
 
-    def sample(self, sample_shape: Any = (), *, generator: Generator) -> Tensor:  # type: ignore[override]
-        """Codes without gradient, shape `sample_shape + batch_shape`."""
-        with torch.no_grad():
-            return self.rsample(sample_shape, generator=generator)
-
 
 @register_kl(GaussianSoftplus, GaussianSoftplus)
 def _kl_gaussian_softplus(q: GaussianSoftplus, p: GaussianSoftplus) -> Tensor:

@@ -91,11 +91,6 @@ class Laplace(LocationScale):
         (noise,) = draw(_noise, self.loc.expand(self._extended_shape(sample_shape)), generator)
         return self.loc + self.scale * noise
 
-    def sample(self, sample_shape: Any = (), *, generator: Generator) -> Tensor:  # type: ignore[override]
-        """Codes without gradient, shape `sample_shape + batch_shape`."""
-        with torch.no_grad():
-            return self.rsample(sample_shape, generator=generator)
-
 
 @register_kl(Laplace, Laplace)
 def _kl_laplace(q: Laplace, p: Laplace) -> Tensor:

@@ -1,11 +1,12 @@
 """Negative binomial code: spike counts of a fluctuating rate, one dispersion for prior and posterior of a unit."""
 
-from typing import ClassVar, Self, final
+from typing import Any, ClassVar, Self, final
 
 from torch import Tensor
 from torch.distributions import register_kl
 
-from ._negative_binomial import NegativeBinomialBase, residual_log_rate, shared_dispersion_kl, unequal_dispersion_kl
+from ._log_rate import bounded_log_rate
+from ._negative_binomial import NegativeBinomialBase, given_prior, shared_dispersion_kl, unequal_dispersion_kl
 
 
 @final
@@ -48,7 +49,16 @@ class NegativeBinomial(NegativeBinomialBase):
     n_params: ClassVar[int] = 1
     divergence: ClassVar[str] = "closed form at the shared dispersion; else quadrature, 1e-6 within 1e4 of each other"
 
-    _shared: Tensor | None = None
+    shares_dispersion: bool = False
+    """Whether the dispersion is the prior's by construction, as :meth:`from_encoder` makes it. The divergence from a
+    prior is then the closed form; to compare such a law with one of another dispersion, build it anew from its
+    parameters."""
+
+    def expand(self, batch_shape: Any, _instance: Any = None) -> Self:
+        """Return the same law with its parameters expanded to `batch_shape`."""
+        expanded = super().expand(batch_shape, _instance)
+        expanded.shares_dispersion = self.shares_dispersion
+        return expanded
 
     @classmethod
     def from_encoder(cls, raw: Tensor, prior: Self | None, *, clamp: float | None = None) -> Self:
@@ -61,15 +71,15 @@ class NegativeBinomial(NegativeBinomialBase):
         ValueError
             Without a prior.
         """
-        log_rate, given = residual_log_rate(cls, raw, prior, clamp)
-        q = cls(log_rate, given.log_dispersion, validate_args=False)
-        q._shared = given.log_dispersion
+        given = given_prior(prior, cls.label)
+        q = cls(bounded_log_rate(raw, given.log_rate, clamp), given.log_dispersion, validate_args=False)
+        q.shares_dispersion = True
         return q
 
 
 @register_kl(NegativeBinomial, NegativeBinomial)
 def _kl_negative_binomial(q: NegativeBinomial, p: NegativeBinomial) -> Tensor:
     shared = shared_dispersion_kl(q.log_rate, p.log_rate, p.log_dispersion)
-    if q._shared is p.log_dispersion:
+    if q.shares_dispersion:
         return shared
     return shared + unequal_dispersion_kl(q.log_rate, q.log_dispersion, p.log_dispersion)

@@ -6,8 +6,8 @@ from torch import Tensor
 from torch.distributions import register_kl
 
 from ._law import softclamp_symmetric, split_blocks
-from ._negative_binomial import NegativeBinomialBase, residual_log_rate, shared_dispersion_kl, unequal_dispersion_kl
-from .poisson import RESIDUAL_LIMIT
+from ._log_rate import RESIDUAL_LIMIT, bounded_log_rate
+from ._negative_binomial import NegativeBinomialBase, given_prior, shared_dispersion_kl, unequal_dispersion_kl
 
 
 @final
@@ -57,8 +57,9 @@ class NegativeBinomialFree(NegativeBinomialBase):
         ValueError
             Without a prior.
         """
+        given = given_prior(prior, cls.label)
         rate, dispersion = split_blocks(raw, cls.n_params)
-        log_rate, given = residual_log_rate(cls, rate, prior, clamp)
+        log_rate = bounded_log_rate(rate, given.log_rate, clamp)
         if clamp is not None:
             dispersion = softclamp_symmetric(dispersion, RESIDUAL_LIMIT)
         return cls(log_rate, given.log_dispersion + dispersion, validate_args=False)

@@ -7,14 +7,12 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 from torch.distributions import constraints, register_kl
-from torch.distributions.utils import lazy_property
 
-from ._law import Coded, Law, softclamp_above
+from .._batching import BatchedFunction
+from ._law import Coded
+from ._log_rate import RESIDUAL_LIMIT, LogRateLaw
 from ._random import Generator, poisson
 from .relaxations import GumbelPoisson, RelaxedPoisson, soft_counts
-
-RESIDUAL_LIMIT = 10.0
-"""Soft upper bound of the residual log-rate where bounds are asked for, as published."""
 
 _FAR_ABOVE = 80.0
 """So far above a soft bound it has long become flat, and e^x is still finite in float32."""
@@ -40,7 +38,7 @@ _DEVIANCE_SERIES = [1 / (math.factorial(n) * (n + 2)) for n in range(7)]
 _EXCESS_SERIES = [1 / math.factorial(n + 2) for n in range(7)]
 
 
-class _Deviance(torch.autograd.Function):
+class _Deviance(BatchedFunction):
     """g(x) = 1 + e^x (x - 1), whose derivative is x e^x; one transcendental function for both."""
 
     @staticmethod
@@ -64,12 +62,8 @@ class _Deviance(torch.autograd.Function):
             grown = torch.expm1(x)
         return grad * torch.addcmul(x, x, grown)
 
-    @staticmethod
-    def vmap(info: Any, in_dims: tuple[int], x: Tensor) -> tuple[tuple[Tensor, Tensor], tuple[int, int]]:
-        return _Deviance.apply(x), (in_dims[0], in_dims[0])
 
-
-class _Excess(torch.autograd.Function):
+class _Excess(BatchedFunction):
     """h(x) = e^x - 1 - x, whose derivative is e^x - 1."""
 
     @staticmethod
@@ -86,12 +80,8 @@ class _Excess(torch.autograd.Function):
         (x,) = ctx.saved_tensors
         return grad * torch.expm1(x)
 
-    @staticmethod
-    def vmap(info: Any, in_dims: tuple[int], x: Tensor) -> tuple[Tensor, int]:
-        return _Excess.apply(x), in_dims[0]
 
-
-class _Units(torch.autograd.Function):
+class _Units(BatchedFunction):
     """Clamped log-rate u, rate e^u, and averages over the batch: divergence (all units), rate (each unit).
 
     With d = u - log rate_0 the divergence is sum e^u (d - 1) + rate_0, and its derivative to u is d e^u: no
@@ -102,7 +92,7 @@ class _Units(torch.autograd.Function):
 
     @staticmethod
     def forward(raw: Tensor, prior: Tensor, limit: float | None, residual: bool) -> tuple[Tensor, ...]:
-        row, slope = prior.unsqueeze(-2), raw.new_empty(0)
+        row, slope = prior.unsqueeze(-2), raw.new_empty(*raw.shape[:-2], 0)
         if limit is None:
             log_rate = raw + row if residual else raw.view_as(raw)
             rate = log_rate.exp()
@@ -162,15 +152,6 @@ class _Units(torch.autograd.Function):
                 total = total.mul_(slope)
         return total, to_prior, None, None
 
-    @staticmethod
-    def vmap(info: Any, in_dims: tuple[Any, ...], raw: Tensor, prior: Tensor, *options: Any) -> Any:
-        lanes = [
-            t.movedim(d, 0) if d is not None else t.expand(info.batch_size, *t.shape)
-            for t, d in zip((raw, prior), in_dims)
-        ]
-        found = _Units.apply(*lanes, *options)
-        return found, (0, 0, 0, 0, 0, 0 if found[5].numel() else None)
-
 
 def _stirling_residual(n: Tensor) -> Tensor:
     """log Gamma(n + 1) minus Stirling's (n + 1/2) log n - n + log(2 pi) / 2, for n > 0.
@@ -189,7 +170,7 @@ def _stirling_residual(n: Tensor) -> Tensor:
 
 
 @final
-class Poisson(Law):
+class Poisson(LogRateLaw):
     r"""Poisson spike count, parametrised by the log of its mean.
 
     .. math:: P(z) = \frac{\lambda^z e^{-\lambda}}{z!}, \qquad \lambda = e^{\text{log_rate}}
@@ -222,8 +203,6 @@ class Poisson(Law):
     name: ClassVar[str] = "poisson"
     label: ClassVar[str] = "Poisson"
     n_params: ClassVar[int] = 1
-    is_count: ClassVar[bool] = True
-    has_rate: ClassVar[bool] = True
     prior_params: ClassVar[tuple[str, ...]] = ("log_rate",)
     takes_gumbel: ClassVar[bool] = True
     formula: ClassVar[str] = "P(z) = exp(z log_rate - exp(log_rate)) / z!"
@@ -233,34 +212,9 @@ class Poisson(Law):
     divergence: ClassVar[str] = "closed form"
     citation: ClassVar[str] = "Vafaii, Galor and Yates (2024), arXiv 2405.14473"
     arg_constraints: ClassVar[dict[str, Any]] = {"log_rate": constraints.real}
-    support: ClassVar[Any] = constraints.nonnegative_integer
-
-    log_rate: Tensor
 
     def __init__(self, log_rate: Tensor, validate_args: bool | None = None) -> None:
         super().__init__(log_rate, validate_args=validate_args)
-
-    @classmethod
-    def initial_prior(
-        cls, n_units: int, log_rate: float, spread: float, generator: torch.Generator
-    ) -> dict[str, Tensor]:
-        """Log firing rates uniform in (log_rate - spread, log_rate + spread)."""
-        uniform = torch.rand(n_units, generator=generator, device=generator.device)
-        return {"log_rate": log_rate + spread * (2 * uniform - 1)}
-
-    @classmethod
-    def from_encoder(cls, raw: Tensor, prior: Self | None, *, clamp: float | None = None) -> Self:
-        """Posterior from outputs (..., K): residuals on the prior's log-rate, or log-rates without a prior.
-
-        With `clamp` the log-rate is softly bounded above by it, and the residual by 10.
-        """
-        log_rate = raw
-        if prior is not None:
-            residual = raw if clamp is None else softclamp_above(raw, RESIDUAL_LIMIT)
-            log_rate = prior.log_rate + residual
-        if clamp is not None:
-            log_rate = softclamp_above(log_rate, clamp)
-        return cls(log_rate, validate_args=False)
 
     @classmethod
     def encode(cls, raw: Tensor, prior: Self, *, residual: bool, clamp: float | None = None) -> Coded:
@@ -269,11 +223,6 @@ class Poisson(Law):
         q = cls(log_rate, validate_args=False)
         q.rate = rate
         return Coded(q, kl, mean, mean, mean.detach().unsqueeze(0))
-
-    @classmethod
-    def initial_raw(cls, n_units: int, log_rate: float, residual: bool) -> Tensor:
-        """Zeros on top of a prior (which holds the firing rate itself), else the log-rate."""
-        return torch.full((n_units,), 0.0 if residual else log_rate)
 
     @classmethod
     def signal_gain(cls, log_rate: float) -> float | None:
@@ -289,14 +238,9 @@ class Poisson(Law):
         """The optimal prior firing rate is the mean posterior firing rate; moments (1, K)."""
         return {"log_rate": moments[0].clamp_min(torch.finfo(moments.dtype).tiny).log()}
 
-    @lazy_property
-    def rate(self) -> Tensor:
-        """Firing rate, spikes per unit per stimulus."""
-        return self.log_rate.exp()
-
     @property
     def mean(self) -> Tensor:
-        """Mean count: the firing rate."""
+        """Mean count: the firing rate, spikes per unit per stimulus."""
         return self.rate
 
     @property

@@ -10,6 +10,7 @@ from torch.distributions import constraints, register_kl
 from torch.distributions.utils import lazy_property
 from torch.nn import functional as F
 
+from .._batching import BatchedFunction
 from ._law import Coded, split_blocks
 from ._location_scale import GaussianBased, gaussian_kl
 from ._random import Generator, standard_normal
@@ -55,7 +56,7 @@ def _far_tails(u: Tensor, density: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     return beyond, tail, torch.addcmul(beyond * c2 / (u + c2), tail, tail, value=-1)
 
 
-class _RectifiedMoments(torch.autograd.Function):
+class _RectifiedMoments(BatchedFunction):
     """Mean and variance of max(N(loc, scale^2), 0), on the training path: one exponential and one erfc.
 
     With a = loc / scale and the tail t(|a|), the mean is scale (max(a, 0) + t) and the variance
@@ -91,11 +92,6 @@ class _RectifiedMoments(torch.autograd.Function):
         to_log_scale = shared * scaled_density + twice * torch.exp(2 * log_scale) * below
         return to_loc, to_log_scale
 
-    @staticmethod
-    def vmap(info: Any, in_dims: tuple[int | None, ...], loc: Tensor, log_scale: Tensor) -> Any:
-        lanes = [x if d is None else x.movedim(d, 0) for x, d in zip((loc, log_scale), in_dims)]
-        return _RectifiedMoments.apply(*torch.broadcast_tensors(*lanes)), (0, 0, 0, 0)
-
 
 def rectified_moments(loc: Tensor, log_scale: Tensor) -> tuple[Tensor, Tensor]:
     """Mean and variance of max(N(loc, exp(log_scale)^2), 0), differentiable once.
@@ -105,11 +101,11 @@ def rectified_moments(loc: Tensor, log_scale: Tensor) -> tuple[Tensor, Tensor]:
     >>> rectified_moments(torch.zeros(1), torch.zeros(1))
     (tensor([0.3989]), tensor([0.3408]))
     """
-    mean, variance, *_ = _RectifiedMoments.apply(loc, log_scale)
+    mean, variance, *_ = _RectifiedMoments.apply(*torch.broadcast_tensors(loc, log_scale))
     return mean, variance
 
 
-class _Units(torch.autograd.Function):
+class _Units(BatchedFunction):
     """A batch of encoder outputs in few passes: location, log scale, means, and averages over the batch.
 
     Values are those of the law's own methods, save that far below zero (u = -loc / scale > 3.5) means lose u^2
@@ -191,14 +187,6 @@ class _Units(torch.autograd.Function):
             of_prior_loc = share * to_prior * (prior_loc - moments[..., 0, :])
             of_prior_log = share * (1 - distance * to_prior)
         return raw, of_prior_loc, of_prior_log, None
-
-    @staticmethod
-    def vmap(info: Any, in_dims: tuple[Any, ...], *given: Any) -> Any:
-        lanes = [
-            t.movedim(d, 0) if d is not None else t.expand(info.batch_size, *t.shape)
-            for t, d in zip(given[:3], in_dims)
-        ]
-        return _Units.apply(*lanes, given[3]), (0,) * 11
 
 
 def _ndtr(x: Tensor) -> Tensor:
@@ -335,11 +323,6 @@ class RectifiedGaussian(GaussianBased):
         """Codes max(loc + scale * noise, 0), shape `sample_shape + batch_shape`."""
         noise = standard_normal(self.loc.expand(self._extended_shape(sample_shape)), generator)
         return F.relu(self.loc + self.scale * noise)
-
-    def sample(self, sample_shape: Any = (), *, generator: Generator) -> Tensor:  # type: ignore[override]
-        """Codes without gradient, shape `sample_shape + batch_shape`."""
-        with torch.no_grad():
-            return self.rsample(sample_shape, generator=generator)
 
 
 @register_kl(RectifiedGaussian, RectifiedGaussian)

@@ -4,8 +4,10 @@ from typing import Any, ClassVar, final
 
 import torch
 from torch import Tensor
-from torch.distributions import Distribution, constraints
+from torch.distributions import constraints
 
+from .._batching import BatchedFunction
+from ._law import Relaxation
 from ._random import Generator, standard_uniform
 from .arrivals import (
     check_temperature,
@@ -23,7 +25,7 @@ GUMBEL_COUNTS = 32
 
 
 @final
-class RelaxedPoisson(Distribution):
+class RelaxedPoisson(Relaxation):
     r"""Poisson count whose time window has a soft end: the sum of s((1 - t) / temperature) over arrivals t.
 
     .. math:: z = \sum_m s\big((1 - t_m)/\tau\big), \qquad
@@ -63,7 +65,6 @@ class RelaxedPoisson(Distribution):
 
     arg_constraints: ClassVar[dict[str, Any]] = {"log_rate": constraints.real}
     support: ClassVar[Any] = constraints.nonnegative
-    has_rsample: ClassVar[bool] = True  # type: ignore[misc]
 
     def __init__(self, log_rate: Tensor, temperature: float, indicator: str = "cubic") -> None:
         self.log_rate = log_rate
@@ -90,14 +91,9 @@ class RelaxedPoisson(Distribution):
             log_rate, temperature=self.temperature, indicator=self.indicator.name, generator=generator
         )
 
-    def sample(self, sample_shape: Any = (), *, generator: Generator) -> Tensor:  # type: ignore[override]
-        """Relaxed counts without gradient."""
-        with torch.no_grad():
-            return self.rsample(sample_shape, generator=generator)
-
 
 @final
-class GumbelPoisson(Distribution):
+class GumbelPoisson(Relaxation):
     r"""Poisson count drawn by a relaxed choice among 0, 1, ..., 31.
 
     .. math:: z = \sum_k k\, w_k, \qquad w = \operatorname{softmax}\big((k \log\lambda - \log k! + g_k)/\tau\big)
@@ -126,7 +122,6 @@ class GumbelPoisson(Distribution):
 
     arg_constraints: ClassVar[dict[str, Any]] = {"log_rate": constraints.real}
     support: ClassVar[Any] = constraints.nonnegative
-    has_rsample: ClassVar[bool] = True  # type: ignore[misc]
 
     def __init__(self, log_rate: Tensor, temperature: float) -> None:
         self.log_rate = log_rate
@@ -140,11 +135,6 @@ class GumbelPoisson(Distribution):
         logits = k * log_rate - torch.lgamma(k + 1)
         weights = torch.softmax((logits + gumbel(logits, generator)) / self.temperature, -1)
         return (weights * k).sum(-1)
-
-    def sample(self, sample_shape: Any = (), *, generator: Generator) -> Tensor:  # type: ignore[override]
-        """Relaxed counts without gradient."""
-        with torch.no_grad():
-            return self.rsample(sample_shape, generator=generator)
 
 
 def gumbel(like: Tensor, generator: Generator) -> Tensor:
@@ -172,7 +162,7 @@ def soft_counts(log_rate: Tensor, temperature: float, indicator: str) -> Relaxed
     return RelaxedPoisson(log_rate, temperature, indicator)
 
 
-class _SoftThreshold(torch.autograd.Function):
+class _SoftThreshold(BatchedFunction):
     """Value, and the slope that gradients to the probability are multiplied with."""
 
     @staticmethod
@@ -193,16 +183,6 @@ class _SoftThreshold(torch.autograd.Function):
     def backward(ctx: Any, grad: Tensor | None, _: Any) -> tuple[Tensor | None, None, None, None]:
         (slope,) = ctx.saved_tensors
         return None if grad is None else grad * slope, None, None, None
-
-    @staticmethod
-    def vmap(
-        info: Any, in_dims: tuple[Any, ...], probability: Tensor, uniform: Tensor, edge: float, indicator: str
-    ) -> Any:
-        lanes = [
-            x.expand(info.batch_size, *x.shape) if d is None else x.movedim(d, 0)
-            for x, d in zip((probability, uniform), in_dims)
-        ]
-        return _SoftThreshold.apply(*lanes, edge, indicator), (0, 0)
 
 
 def soft_threshold(probability: Tensor, uniform: Tensor, *, temperature: float, indicator: str) -> Tensor:

@@ -1,17 +1,18 @@
 """Zero-inflated Poisson code: a unit is off altogether, or fires Poisson counts."""
 
 import math
-from typing import Any, ClassVar, Self, final
+from typing import Any, ClassVar, final
 
 import torch
 from torch import Tensor
-from torch.distributions import Distribution, constraints, register_kl
+from torch.distributions import constraints, register_kl
 from torch.distributions.utils import lazy_property
 from torch.nn import functional as F
 
-from ._law import Law, softclamp_above, split_blocks
+from ._law import Relaxation
+from ._log_rate import LogRateLaw
 from ._random import Generator, poisson, standard_uniform
-from .poisson import RESIDUAL_LIMIT, Poisson, _Excess
+from .poisson import Poisson, _Excess
 from .relaxations import soft_counts, soft_threshold
 
 NEWTON_STEPS = 12
@@ -38,7 +39,7 @@ def truncated_rate(excess: Tensor) -> Tensor:
 
 
 @final
-class ZeroInflatedPoisson(Law):
+class ZeroInflatedPoisson(LogRateLaw):
     r"""Zero-inflated Poisson spike count, parametrised by the log-rate when on and the log odds of being off.
 
     .. math:: P(0) = \pi + (1-\pi)\,e^{-\lambda}, \qquad P(z) = (1-\pi)\frac{\lambda^z e^{-\lambda}}{z!}\ (z > 0),
@@ -74,9 +75,8 @@ class ZeroInflatedPoisson(Law):
     name: ClassVar[str] = "zero_inflated_poisson"
     label: ClassVar[str] = "Zero-inflated Poisson"
     n_params: ClassVar[int] = 2
-    is_count: ClassVar[bool] = True
-    has_rate: ClassVar[bool] = True
     prior_params: ClassVar[tuple[str, ...]] = ("log_rate", "logit_off")
+    start_offset: ClassVar[float] = math.log(2)  # off half of the time
     formula: ClassVar[str] = "P(z) = off [z = 0] + (1 - off) exp(z log_rate - exp(log_rate)) / z!"
     mean_formula: ClassVar[str] = "(1 - off) exp(log_rate), off = 1 / (1 + exp(-logit_off))"
     variance_formula: ClassVar[str] = "mean (1 + off exp(log_rate))"
@@ -84,50 +84,15 @@ class ZeroInflatedPoisson(Law):
     divergence: ClassVar[str] = "closed form"
     citation: ClassVar[str] = "Lambert (1992), doi 10.2307/1269547; Batardiere et al. (2024), arXiv 2405.14711"
     arg_constraints: ClassVar[dict[str, Any]] = {"log_rate": constraints.real, "logit_off": constraints.real}
-    support: ClassVar[Any] = constraints.nonnegative_integer
 
-    log_rate: Tensor
     logit_off: Tensor
 
     def __init__(self, log_rate: Tensor, logit_off: Tensor, validate_args: bool | None = None) -> None:
         super().__init__(log_rate, logit_off, validate_args=validate_args)
 
-    @classmethod
-    def initial_prior(
-        cls, n_units: int, log_rate: float, spread: float, generator: torch.Generator
-    ) -> dict[str, Tensor]:
-        """Off half of the time; log mean counts uniform in (log_rate - spread, log_rate + spread)."""
-        uniform = torch.rand(n_units, generator=generator, device=generator.device)
-        return {
-            "log_rate": log_rate + math.log(2) + spread * (2 * uniform - 1),
-            "logit_off": torch.zeros(n_units, device=generator.device),
-        }
-
-    @classmethod
-    def from_encoder(cls, raw: Tensor, prior: Self | None, *, clamp: float | None = None) -> Self:
-        """Posterior from outputs (..., 2K): residuals on the prior's log-rates, then on its log odds; or the values.
-
-        With `clamp` the log-rate is softly bounded above by it, and its residual by 10.
-        """
-        log_rate, logit_off = split_blocks(raw, cls.n_params)
-        if prior is not None:
-            log_rate = prior.log_rate + (log_rate if clamp is None else softclamp_above(log_rate, RESIDUAL_LIMIT))
-            logit_off = prior.logit_off + logit_off
-        if clamp is not None:
-            log_rate = softclamp_above(log_rate, clamp)
-        return cls(log_rate, logit_off, validate_args=False)
-
-    @classmethod
-    def initial_raw(cls, n_units: int, log_rate: float, residual: bool) -> Tensor:
-        """Zeros on top of a prior (which holds the firing rate itself), else off half of the time at twice the rate."""
-        raw = torch.zeros(cls.n_params * n_units)
-        if not residual:
-            raw[:n_units] = log_rate + math.log(2)
-        return raw
-
     def moments(self) -> Tensor:
         """Probability of firing, and mean count beyond the first spike, shape (2, *batch_shape)."""
-        return torch.stack([self._active, self.on * _Excess.apply(-self._rate_on)])
+        return torch.stack([self._active, self.on * _Excess.apply(-self.rate)])
 
     @classmethod
     def prior_from_moments(cls, moments: Tensor) -> dict[str, Tensor]:
@@ -139,10 +104,6 @@ class ZeroInflatedPoisson(Law):
         return {"log_rate": rate.log(), "logit_off": torch.log1p(-on) - on.log()}
 
     @lazy_property
-    def _rate_on(self) -> Tensor:
-        return self.log_rate.exp()
-
-    @lazy_property
     def on(self) -> Tensor:
         """Probability of being on, 1 - pi."""
         return torch.sigmoid(-self.logit_off)
@@ -150,24 +111,24 @@ class ZeroInflatedPoisson(Law):
     @lazy_property
     def _active(self) -> Tensor:
         """Probability of a spike at least."""
-        return -torch.expm1(-self._rate_on) * self.on
+        return -torch.expm1(-self.rate) * self.on
 
     @lazy_property
     def _log_zero(self) -> Tensor:
         """log P(0): by log1p where it is mostly silent, else as the sum that it is."""
         silent = torch.log1p(-self._active.clamp_max(0.5))
-        busy = torch.logaddexp(F.logsigmoid(self.logit_off), F.logsigmoid(-self.logit_off) - self._rate_on)
+        busy = torch.logaddexp(F.logsigmoid(self.logit_off), F.logsigmoid(-self.logit_off) - self.rate)
         return torch.where(self._active < 0.5, silent, busy)
 
     @property
     def mean(self) -> Tensor:
         """Mean count (1 - pi) lambda: the firing rate, spikes per unit per stimulus."""
-        return self.on * self._rate_on
+        return self.on * self.rate
 
     @property
     def variance(self) -> Tensor:
         """Variance of the count, mean (1 + pi lambda)."""
-        return self.mean * (1 + torch.sigmoid(self.logit_off) * self._rate_on)
+        return self.mean * (1 + torch.sigmoid(self.logit_off) * self.rate)
 
     @property
     def zero_probability(self) -> Tensor:
@@ -184,7 +145,7 @@ class ZeroInflatedPoisson(Law):
         """Integer counts as floats, shape `sample_shape + batch_shape`, without gradient."""
         with torch.no_grad():
             on = self.on.expand(self._extended_shape(sample_shape))
-            return poisson(torch.where(standard_uniform(on, generator) < on, self._rate_on, 0.0), generator)
+            return poisson(torch.where(standard_uniform(on, generator) < on, self.rate, 0.0), generator)
 
     def relaxed(self, *, temperature: float, indicator: str) -> "RelaxedZeroInflatedPoisson":
         """Counts of softened arrivals behind a softened switch."""
@@ -192,7 +153,7 @@ class ZeroInflatedPoisson(Law):
 
 
 @final
-class RelaxedZeroInflatedPoisson(Distribution):
+class RelaxedZeroInflatedPoisson(Relaxation):
     """Relaxed Poisson count times a switch whose edge is soft; its mean is that of the count for temperatures up to 1.
 
     With the sigmoid indicator it is too large, as that of the Poisson count: by 6 % at temperature .5, by 31 % at 1.
@@ -213,7 +174,6 @@ class RelaxedZeroInflatedPoisson(Distribution):
 
     arg_constraints: ClassVar[dict[str, Any]] = {"log_rate": constraints.real, "logit_off": constraints.real}
     support: ClassVar[Any] = constraints.nonnegative
-    has_rsample: ClassVar[bool] = True  # type: ignore[misc]
 
     def __init__(self, log_rate: Tensor, logit_off: Tensor, temperature: float, indicator: str = "cubic") -> None:
         self.log_rate, self.logit_off = torch.broadcast_tensors(log_rate, logit_off)
@@ -230,14 +190,9 @@ class RelaxedZeroInflatedPoisson(Distribution):
         counts = soft_counts(self.log_rate.expand(shape), self.temperature, self.indicator)
         return switch * counts.rsample(generator=generator)
 
-    def sample(self, sample_shape: Any = (), *, generator: Generator) -> Tensor:  # type: ignore[override]
-        """Relaxed counts without gradient."""
-        with torch.no_grad():
-            return self.rsample(sample_shape, generator=generator)
-
 
 @register_kl(ZeroInflatedPoisson, ZeroInflatedPoisson)
 def _kl_zero_inflated_poisson(q: ZeroInflatedPoisson, p: ZeroInflatedPoisson) -> Tensor:
     silent = q.zero_probability * (q._log_zero - p._log_zero)
     on = F.logsigmoid(-q.logit_off) - F.logsigmoid(-p.logit_off)
-    return silent + q._active * (on - (q._rate_on - p._rate_on)) + q.mean * (q.log_rate - p.log_rate)
+    return silent + q._active * (on - (q.rate - p.rate)) + q.mean * (q.log_rate - p.log_rate)

@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import fields
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from pydantic import ValidationError
@@ -23,6 +23,10 @@ from ..evaluation.metrics import Metrics
 from ..models.files import load_model
 from .convergence import Convergence, flag_groups
 from .plan import Cell, cells_of
+
+if TYPE_CHECKING:
+    import pandas
+    import pyarrow as pa
 
 FORMAT = "spikevae run 1"
 PACKAGES = ("spikevae", "torch", "numpy", "scipy", "scikit-learn", "scikit-image")
@@ -202,12 +206,20 @@ class RunFolder:
             row["start_gap"] = flag.start_gap
         return rows
 
-    def write_table(self) -> Path:
-        """Rebuild cells.parquet from the cell files."""
-        import pyarrow as pa
-        import pyarrow.parquet as pq
+    @property
+    def table(self) -> "pa.Table":
+        """One row per finished fit, as a pyarrow table: options, metrics, objective and convergence.
 
-        path = self.path / "cells.parquet"
+        Rebuilt from the files of the fits. Columns of metrics have their unit as metadata; options that a model does
+        not have are null.
+
+        Raises
+        ------
+        ValueError
+            Where no fit is finished yet.
+        """
+        import pyarrow as pa
+
         rows = self.rows()
         if not rows:
             raise ValueError(f"{self.path} has no finished cell yet")
@@ -218,8 +230,29 @@ class RunFolder:
                 values = [math.nan if value is None else value for value in values]
             columns.append(pa.array(values, pa.string() if name in TEXT else None))
             described.append(pa.field(name, columns[-1].type, metadata=UNITS.get(name)))
+        return pa.table(columns, schema=pa.schema(described))
+
+    def to_pandas(self) -> "pandas.DataFrame":
+        """:attr:`table` as a pandas data frame.
+
+        Raises
+        ------
+        ImportError
+            Without pandas; with the extra that brings it.
+        """
+        try:
+            import pandas  # noqa: F401 - pyarrow imports it by itself, and says less where it is missing
+        except ImportError:
+            raise ImportError("RunFolder.to_pandas needs pandas: pip install 'spikevae[pandas]'") from None
+        return self.table.to_pandas()
+
+    def write_table(self) -> Path:
+        """Write :attr:`table` to cells.parquet."""
+        import pyarrow.parquet as pq
+
+        path, table = self.path / "cells.parquet", self.table
         with written_whole(path) as scratch:
-            pq.write_table(pa.table(columns, schema=pa.schema(described)), scratch)
+            pq.write_table(table, scratch)
         return path
 
     def log(self, event: str, **facts: Any) -> None:

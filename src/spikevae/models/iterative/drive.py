@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+from ..._batching import BatchedFunction
 from ...objectives import bernoulli_distortion, gaussian_distortion, squared_error
 
 
@@ -113,7 +114,7 @@ class LinearDrive(NamedTuple):
         )
 
 
-class _Push(torch.autograd.Function):
+class _Push(BatchedFunction):
     """feedforward - code @ lateral in one pass, for symmetric lateral weights; its value may be known."""
 
     @staticmethod
@@ -134,14 +135,6 @@ class _Push(torch.autograd.Function):
         code, lateral = ctx.saved_tensors
         back = -grad
         return grad, back @ lateral, code.mT @ back, None
-
-    @staticmethod
-    def vmap(info: Any, in_dims: tuple[int | None, ...], *given: Tensor | None) -> tuple[Tensor, int]:
-        lanes = [
-            g if g is None else g.expand(info.batch_size, *g.shape) if d is None else g.movedim(d, 0)
-            for g, d in zip(given, in_dims)
-        ]
-        return _Push.apply(*lanes), 0
 
 
 class NetworkDrive:

@@ -32,6 +32,7 @@ from torch.autograd.function import once_differentiable
 from torch.distributions import kl_divergence
 from torch.nn.functional import hardtanh, softplus
 
+from ..._batching import BatchedFunction
 from ...distributions import Bernoulli, Gaussian, Poisson, RectifiedGaussian
 from ...distributions._law import Law
 from ...distributions.rectified_gaussian import standard_density_and_mass
@@ -282,7 +283,7 @@ def relative_gain(x: Tensor) -> Tensor:
     return gain
 
 
-class _RelativeGain(torch.autograd.Function):
+class _RelativeGain(BatchedFunction):
     """One exponential for the value, and none for the slope (1 - (1 + x) gain) / x."""
 
     @staticmethod
@@ -300,10 +301,6 @@ class _RelativeGain(torch.autograd.Function):
         x, gain = ctx.saved_tensors
         slope = (1 - gain).div_(x).sub_(gain)
         return grad * torch.where(x < SMALL, x / 3 - 0.5, slope)
-
-    @staticmethod
-    def vmap(info: Any, in_dims: tuple[int], x: Tensor) -> tuple[Tensor, int]:
-        return _RelativeGain.apply(x), in_dims[0]
 
 
 SMALL = 1e-4

@@ -1,0 +1,74 @@
+"""What the count distributions with a log rate share: prior at the start, posterior from encoder outputs."""
+
+from typing import Any, ClassVar, Self
+
+import torch
+from torch import Tensor
+from torch.distributions import constraints
+from torch.distributions.utils import lazy_property
+
+from ._law import Law, softclamp_above, split_blocks
+
+RESIDUAL_LIMIT = 10.0
+"""Soft upper bound of the residual log rate where bounds are asked for, as published."""
+
+
+def bounded_log_rate(raw: Tensor, prior_log_rate: Tensor | None, clamp: float | None) -> Tensor:
+    """Log rate from encoder outputs: residuals on the prior's log rate, or log rates where no prior is given.
+
+    With `clamp` the log rate is softly bounded above by it, and the residual by `RESIDUAL_LIMIT`.
+    """
+    log_rate = raw
+    if prior_log_rate is not None:
+        log_rate = prior_log_rate + (raw if clamp is None else softclamp_above(raw, RESIDUAL_LIMIT))
+    return log_rate if clamp is None else softclamp_above(log_rate, clamp)
+
+
+class LogRateLaw(Law):
+    """A count distribution whose first parameter is the log of a rate; abstract.
+
+    Its second parameter, where it has one, is zero at the start.
+    """
+
+    is_count: ClassVar[bool] = True
+    has_rate: ClassVar[bool] = True
+    start_offset: ClassVar[float] = 0.0
+    """Log rate minus log mean count at the start."""
+    support: ClassVar[Any] = constraints.nonnegative_integer
+
+    log_rate: Tensor
+
+    @classmethod
+    def initial_prior(
+        cls, n_units: int, log_rate: float, spread: float, generator: torch.Generator
+    ) -> dict[str, Tensor]:
+        """Log mean counts uniform in (log_rate - spread, log_rate + spread); the second parameter is zero."""
+        uniform = torch.rand(n_units, generator=generator, device=generator.device)
+        zeros = {name: torch.zeros(n_units, device=generator.device) for name in cls.prior_params[1:]}
+        return {"log_rate": log_rate + cls.start_offset + spread * (2 * uniform - 1), **zeros}
+
+    @classmethod
+    def from_encoder(cls, raw: Tensor, prior: Self | None, *, clamp: float | None = None) -> Self:
+        """Posterior from outputs (..., n_params * K): residuals on the prior's parameters, or the parameters.
+
+        The first block is that of the log rates. With `clamp` the log rate is softly bounded above by it, and its
+        residual by 10.
+        """
+        first, *others = split_blocks(raw, cls.n_params)
+        log_rate = bounded_log_rate(first, None if prior is None else prior.log_rate, clamp)
+        if prior is not None:
+            others = [getattr(prior, name) + block for name, block in zip(cls.prior_params[1:], others)]
+        return cls(log_rate, *others, validate_args=False)
+
+    @classmethod
+    def initial_raw(cls, n_units: int, log_rate: float, residual: bool) -> Tensor:
+        """Zeros for residuals on a prior, which holds the firing rate itself; else the log rate, and zeros."""
+        raw = torch.zeros(cls.n_params * n_units)
+        if not residual:
+            raw[:n_units] = log_rate + cls.start_offset
+        return raw
+
+    @lazy_property
+    def rate(self) -> Tensor:
+        """The rate, exp(log_rate)."""
+        return self.log_rate.exp()

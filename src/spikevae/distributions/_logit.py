@@ -1,0 +1,76 @@
+"""What the count distributions with a logit share: prior at the start, posterior from encoder outputs, moments."""
+
+import math
+from typing import Any, ClassVar, Self
+
+import torch
+from torch import Tensor
+from torch.distributions import constraints
+from torch.distributions.utils import lazy_property
+
+from ._law import Law
+
+MAX_START_PROBABILITY = 0.5
+"""Largest probability of a spike in a slot at the start, whatever firing rate is asked for."""
+
+_MAX_EXPONENT = 700.0
+"""exp of more than this exceeds a float64."""
+
+
+def start_logit(log_rate: float, n_slots: int) -> float:
+    """Logit at which the mean count of this many slots is exp(log_rate), or half of the slots where above."""
+    p = min(math.exp(min(log_rate, _MAX_EXPONENT)) / n_slots, MAX_START_PROBABILITY)
+    return math.log(p) - math.log1p(-p)
+
+
+class LogitLaw(Law):
+    """A count of spikes in slots that each hold at most one, parametrised by the logit of a slot; abstract."""
+
+    n_params: ClassVar[int] = 1
+    is_count: ClassVar[bool] = True
+    has_rate: ClassVar[bool] = True
+    prior_params: ClassVar[tuple[str, ...]] = ("logit",)
+    arg_constraints: ClassVar[dict[str, Any]] = {"logit": constraints.real}
+    n_slots: ClassVar[int]
+    """Largest count."""
+
+    logit: Tensor
+
+    def __init__(self, logit: Tensor, validate_args: bool | None = None) -> None:
+        super().__init__(logit, validate_args=validate_args)
+
+    @classmethod
+    def initial_prior(
+        cls, n_units: int, log_rate: float, spread: float, generator: torch.Generator
+    ) -> dict[str, Tensor]:
+        """Logits uniform within `spread` of that of the mean count exp(log_rate), half of the slots where above."""
+        uniform = torch.rand(n_units, generator=generator, device=generator.device)
+        return {"logit": start_logit(log_rate, cls.n_slots) + spread * (2 * uniform - 1)}
+
+    @classmethod
+    def from_encoder(cls, raw: Tensor, prior: Self | None, *, clamp: float | None = None) -> Self:
+        """Posterior from outputs (..., K): residuals on the prior's logit, or logits where no prior is given.
+
+        `clamp` is not used: the number of slots bounds the count.
+        """
+        return cls(raw if prior is None else prior.logit + raw, validate_args=False)
+
+    @classmethod
+    def initial_raw(cls, n_units: int, log_rate: float, residual: bool) -> Tensor:
+        """Zeros for residuals on a prior, which holds the firing rate itself; else the logit of the mean count."""
+        return torch.full((n_units,), 0.0 if residual else start_logit(log_rate, cls.n_slots))
+
+    def moments(self) -> Tensor:
+        """Firing rate, shape (1, *batch_shape)."""
+        return self.mean.unsqueeze(0)
+
+    @classmethod
+    def prior_from_moments(cls, moments: Tensor) -> dict[str, Tensor]:
+        """The optimal prior firing rate is the mean posterior firing rate; moments (1, K)."""
+        info = torch.finfo(moments.dtype)
+        return {"logit": torch.logit((moments[0] / cls.n_slots).clamp(info.tiny, 1 - info.eps))}
+
+    @lazy_property
+    def p(self) -> Tensor:
+        """Probability of a spike in a slot."""
+        return torch.sigmoid(self.logit)
