@@ -41,11 +41,12 @@ def test_freed_memory_is_kept_where_it_was_asked_for():
 
 def test_programs_ask_for_it_unless_the_user_chose(monkeypatch: pytest.MonkeyPatch):
     import spikevae.sweep.worker as worker
-    from spikevae import _allocator, cli
+    from spikevae import _allocator
+    from spikevae.cli import run
 
     asked = []
-    monkeypatch.setattr(cli, "keep_freed_memory", lambda: asked.append("program"))
-    assert cli.main(["--version"]) == 0
+    monkeypatch.setattr(run, "keep_freed_memory", lambda: asked.append("program"))
+    assert run.main(["--version"]) == 0
     monkeypatch.setattr(_allocator, "keep_freed_memory", lambda: asked.append("worker"))
     assert worker.main("no such run", "no such data") == 1
     assert asked == ["program", "worker"]

@@ -10,7 +10,7 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 EXAMPLES = sorted((ROOT / "examples").glob("*.py"))
-PAGES = ("README.md", "docs/getting_started.md", "docs/iterative.md", "docs/sparse_coding.md")
+PAGES = ("README.md", "docs/getting_started.md", "docs/use_the_pieces.md", "docs/iterative.md", "docs/sparse_coding.md")
 FENCE = re.compile(r"^```python\n(.*?)^```", re.MULTILINE | re.DOTALL)
 
 

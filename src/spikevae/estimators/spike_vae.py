@@ -328,7 +328,8 @@ def estimator_params(config: ModelConfig) -> dict[str, Any]:
     own = set(SpikeVAE().get_params(deep=False)) & set(OPTIONS)
     values = config.model_dump(mode="python")
     recipe_values = FitConfig.from_recipe(config.recipe, latent=config.latent).model_dump(mode="python")
-    others = {k: v for k, v in values.items() if k not in own and k != "seed" and v != recipe_values.get(k)}
+    defaults = {name: info.default for name, info in type(config).model_fields.items()} | recipe_values
+    others = {k: v for k, v in values.items() if k not in own and k != "seed" and v != defaults[k]}
     if config.epochs is not None:
         others["epochs"] = config.epochs
     return {

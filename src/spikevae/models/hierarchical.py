@@ -101,9 +101,8 @@ class HierarchicalVAE(LatentModel):
 
     Examples
     --------
-    >>> model = HierarchicalVAE(
-    ...     (16,), latent="poisson", n_latents=8, upper=(4, 2), generator=torch.Generator().manual_seed(0)
-    ... )
+    >>> config = HierarchicalConfig(n_latents=8, upper=(4, 2))
+    >>> model = HierarchicalVAE((16,), config, torch.Generator().manual_seed(0))
     >>> model.posterior(torch.ones(3, 16)).mean.shape, [layer.stop - layer.start for layer in model.layers]
     (torch.Size([3, 14]), [8, 4, 2])
     """
