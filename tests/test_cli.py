@@ -323,7 +323,7 @@ def table(run: Path) -> list[dict[str, str]]:
 def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A run that was never stopped."""
     folder = tmp_path_factory.mktemp("whole")
-    run_sweep(tiny(folder, steps=2000, n_latents=(4, 5, 6)), folder / "run")
+    run_sweep(tiny(folder, steps=400, n_latents=(4, 5, 6)), folder / "run")
     return folder / "run"
 
 
@@ -332,7 +332,7 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_a_stopped_sweep_continues(stop: signal.Signals, tmp_path: Path, whole: Path) -> None:
     """Stopped when the first of six stacks are done: exit code 130 on Ctrl-C, what is finished is kept, and the table
     of the continued run is that of one that was never stopped."""
-    grid, out = tiny(tmp_path, steps=2000, n_latents=(4, 5, 6)), tmp_path / "stopped"
+    grid, out = tiny(tmp_path, steps=400, n_latents=(4, 5, 6)), tmp_path / "stopped"
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     stopped = subprocess.Popen(
         sweep_program(grid, out),
@@ -342,10 +342,11 @@ def test_a_stopped_sweep_continues(stop: signal.Signals, tmp_path: Path, whole: 
         preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # these tests may run where it is ignored
     )
     deadline = time.monotonic() + 120
-    while len(list(out.glob("cells/*.json"))) < 2:
+    log = out / "log.jsonl"
+    while not (log.is_file() and '"event": "stack"' in log.read_text()):
         assert stopped.poll() is None and time.monotonic() < deadline
         time.sleep(0.01)
-    time.sleep(0.3)  # the next stacks are being trained then
+    time.sleep(0.2)  # the worker that is done with its first stack trains the next one then
     stopped.send_signal(stop)
     _, error = stopped.communicate(timeout=60)
     kept = {path.name: path.stat().st_mtime_ns for path in out.glob("cells/*.json")}
