@@ -33,6 +33,7 @@ from spikevae.distributions import (
     RectifiedGaussian,
     ZeroInflatedPoisson,
     monte_carlo_kl,
+    negative_binomial,
 )
 from spikevae.distributions._pointwise import pointwise
 from spikevae.distributions._random import log_standard_gamma
@@ -127,6 +128,15 @@ def test_encoded_negative_binomials_share_their_dispersion():
     torch.testing.assert_close(q.log_dispersion, prior.log_dispersion.expand(1, 2))
     alone = NegativeBinomial(q.log_rate, q.log_dispersion)
     torch.testing.assert_close(kl_divergence(q, prior), kl_divergence(alone, prior))
+    assert q.shares_dispersion and q.expand((5, 1, 2)).shares_dispersion and not alone.shares_dispersion
+
+
+def test_a_prior_built_again_gives_the_closed_form_too(monkeypatch):
+    """An evaluation builds its prior a second time: the flag of the posterior counts, not the identity of tensors."""
+    monkeypatch.setattr(negative_binomial, "unequal_dispersion_kl", lambda *_: pytest.fail("quadrature was used"))
+    first, again = (NegativeBinomial(T([0.3, -1.0]), T([0.5, 2.0])) for _ in range(2))
+    q = NegativeBinomial.from_encoder(T([[0.7, -0.4]]), first)
+    assert torch.equal(kl_divergence(q, first), kl_divergence(q, again))
 
 
 def test_large_dispersions_give_the_poisson_divergence():
