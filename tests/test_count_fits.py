@@ -11,7 +11,8 @@ import spikevae
 from spikevae.cli import main
 from spikevae.count_fits import figure, fit_counts, read_counts
 from spikevae.count_fits.dispersion import coincidences, dispersion_p
-from spikevae.count_fits.fits import _fit_p, _units
+from spikevae.count_fits.fits import describe_units
+from spikevae.count_fits.goodness import pearson_p
 from spikevae.count_fits.output import text as table_of
 
 N = 400
@@ -225,9 +226,9 @@ def test_the_test_of_fit_looks_at_few_counts():
         return stats.poisson(3.0).pmf(counts)
 
     values = np.array([0.0, 1, 2, 3, 4, 5, 1_000_000])
-    _fit_p(np.array([5.0, 15, 22, 22, 17, 10, 1]), values, pmf, 3.0, 3.0, 1)
+    pearson_p(np.array([5.0, 15, 22, 22, 17, 10, 1]), values, pmf, 3.0, 3.0, 1)
     assert max(asked) < 30
-    assert math.isnan(_fit_p(np.array([5.0, 5.0]), np.array([0.0, 1.0]), pmf, math.nan, math.nan, 1))
+    assert math.isnan(pearson_p(np.array([5.0, 5.0]), np.array([0.0, 1.0]), pmf, math.nan, math.nan, 1))
 
 
 def test_one_enormous_count_is_no_trouble():
@@ -311,7 +312,7 @@ def test_dispersion_test_goes_over_into_chi_squared():
 @pytest.mark.parametrize(("n", "rate"), [(100, 0.02), (50, 0.2), (100, 0.2), (200, 0.05)])
 def test_dispersion_test_holds_its_false_discovery_rate(n, rate):
     """40 runs of 200 Poisson units: six or more with a discovery have p = .014 at .05; chi-squared has ten and more."""
-    runs = [_units(np.random.default_rng(seed).poisson(rate, (n, 200))) for seed in range(40)]
+    runs = [describe_units(np.random.default_rng(seed).poisson(rate, (n, 200))) for seed in range(40)]
     assert sum(any(unit["dispersion"] != "neither" for unit in units) for units in runs) <= 5
 
 
@@ -445,8 +446,8 @@ def test_files(tmp_path, capsys):
     for name, message in (
         ("two.npz", "--key"),
         ("pickled.npy", "pickle"),
-        ("no.npz", "no file"),
-        ("broken.csv", "line 2 has 1 cells"),
+        ("no.npz", "not a file"),
+        ("broken.csv", "line 2 has 1 entries"),
     ):
         assert main(["fit-counts", str(tmp_path / name)]) != 0
         said = capsys.readouterr().err
@@ -484,9 +485,9 @@ def test_no_trial_of_a_table_is_lost(tmp_path, text, rows):
     assert read_counts(tmp_path / "c.csv").tolist() == rows
 
 
-def test_a_first_trial_with_a_missing_cell_is_not_taken_for_names(tmp_path):
+def test_a_first_trial_with_a_missing_entry_is_not_taken_for_names(tmp_path):
     (tmp_path / "c.csv").write_text("5,,2\n3,4,1\n")
-    with pytest.raises(ValueError, match="line 1: cell 2 is empty"):
+    with pytest.raises(ValueError, match="line 1: entry 2 is empty"):
         read_counts(tmp_path / "c.csv")
 
 
@@ -504,7 +505,7 @@ def test_a_first_trial_with_a_missing_cell_is_not_taken_for_names(tmp_path):
     ],
 )
 def test_lines_and_columns_of_numbers_are_not_counts(tmp_path, text, rows, warning):
-    """Few numbers in order may be a trial; from five on, or beside an empty cell, they are names."""
+    """Few numbers in order may be a trial; from five on, or beside an empty entry, they are names."""
     (tmp_path / "c.csv").write_text(text)
     if warning is None:
         assert read_counts(tmp_path / "c.csv").tolist() == rows
@@ -526,9 +527,9 @@ def test_pandas_writes_both(tmp_path):
         ("c.csv", "1;2\n3;4\n", "semicolons"),
         ("c.csv", "a\tb\n3\t4\n", "tabs"),
         ("c.tsv", "1\t2\n", "neither .npy nor .npz nor .csv"),
-        ("c.csv", "a,b\n1,2\n\n3,x\n", "line 4: cell 2 is 'x'"),
-        ("c.csv", "a,b\n1,2\n3\n", "line 3 has 1 cells, those before it 2"),
-        ("c.csv", "trial,a\n5,2\n5,4\n", "column 1 is called 'trial'"),
+        ("c.csv", "a,b\n1,2\n\n3,x\n", "line 4: entry 2 is 'x'"),
+        ("c.csv", "a,b\n1,2\n3\n", "line 3 has 1 entries, earlier lines 2"),
+        ("c.csv", "trial,a\n5,2\n5,4\n", "column 1 is named 'trial'"),
         ("c.csv", "# nothing\n\n", "is empty"),
         ("c.csv", "3,0\n1,1\n4,2\n1,3\n5,4\n", "column 2 is 0, 1, ... in order"),
     ],

@@ -5,43 +5,46 @@ import math
 import numpy as np
 from scipy import stats
 
-SPARSE = 50.0
-"""Units of fewer spikes than this times the root of the number of trials are tested exactly. There chi-squared gives
-too many small p-values, and the more the fewer spikes there are."""
-LEAST = 1e-12
-"""Smallest tail probability of the exact law: below it rounding has the say."""
+FALSE_DISCOVERY_RATE = 0.05
+"""False discovery rate of the dispersion tests of all units."""
+MAX_EXACT_SPIKES = 50.0
+"""Units with fewer spikes than this times the square root of the number of trials are tested exactly. For them the
+chi-squared distribution gives too many small p-values; the fewer spikes, the more."""
+MIN_TAIL = 1e-12
+"""Smallest tail probability of the exact distribution; smaller values are dominated by rounding."""
 
 
 def dispersion_p(z: np.ndarray) -> np.ndarray:
     """Two-sided p-values (n_units,) of the sum of squares of counts (n_trials, n_units), given the number of spikes.
 
-    Given T spikes in all, Poisson counts of n trials are multinomial (T, 1/n), whatever the rate. The sum of squares is
-    then T and twice the number of coincidences, pairs of spikes in one trial: of these the law is summed, or, of
-    units that are not `SPARSE`, approximated: the index as chi-squared of n - 1 degrees of freedom. p is twice the
-    smaller tail, each with what was observed, and so too large, if anything, where few values are possible. NaN for
-    units of no spike.
+    Given T spikes in total, Poisson counts of n trials are multinomial (T, 1/n) for every rate. The sum of squares is
+    then T plus twice the number of coincidences (pairs of spikes in one trial). For units with fewer than
+    `MAX_EXACT_SPIKES` sqrt(n) spikes the distribution of coincidences is summed exactly; for the others the index is
+    approximated as chi-squared with n - 1 degrees of freedom. p is twice the smaller tail, and each tail contains the
+    observed value, so that the test is conservative where few values are possible. NaN for units without spikes.
     """
     n, totals = len(z), z.sum(0)
     index = (z.astype(float) ** 2).sum(0) * n / np.maximum(totals, 1) - totals
     low, high = stats.chi2.cdf(index, n - 1), stats.chi2.sf(index, n - 1)
-    sparse = (totals > 0) & (totals < SPARSE * math.sqrt(n))
+    sparse = (totals > 0) & (totals < MAX_EXACT_SPIKES * math.sqrt(n))
     laws = coincidences(totals[sparse], n)
     for u in np.flatnonzero(sparse):
         law, found = laws[int(totals[u])], int((z[:, u] * (z[:, u] - 1) // 2).sum())
-        low[u], high[u] = max(law[: found + 1].sum(), LEAST), max(law[found:].sum(), LEAST)
+        low[u], high[u] = max(law[: found + 1].sum(), MIN_TAIL), max(law[found:].sum(), MIN_TAIL)
     return np.where(totals > 0, np.minimum(1.0, 2 * np.minimum(low, high)), np.nan)
 
 
 def coincidences(totals: np.ndarray, n: int) -> dict[int, np.ndarray]:
-    """For each total T the probabilities of 0, 1, ... pairs of spikes in one trial when T fall at random on n trials.
+    """For each total T the probabilities of 0, 1, ... coincidences when T spikes fall at random on n trials.
 
-    Of n independent Poisson counts z the total and the sum of z (z - 1) / 2 have as joint characteristic function the
-    n-th power of one trial's; its Fourier inverse over the probability of the total. Right to about 1e-13; pairs that
-    are left out, far above the mean, have less.
+    For n independent Poisson counts z, the joint characteristic function of the total and the sum of z (z - 1) / 2 is
+    the n-th power of that of one trial. Its inverse Fourier transform, divided by the probability of the total, is the
+    result. The error is about 1e-13; numbers of coincidences far above the mean are left out and have a smaller
+    probability.
     """
     laws: dict[int, np.ndarray] = {}
     left = np.unique(totals)
-    while len(left):  # totals not far from each other share one characteristic function
+    while len(left):  # neighbouring totals share one characteristic function
         own = left[left <= left[0] + 2 * math.sqrt(left[0])]
         left, top, rate = left[len(own) :], int(own[-1]), float(own[0] + own[-1]) / 2 / n
         mean = top * (top - 1) / 2 / n
@@ -57,5 +60,5 @@ def coincidences(totals: np.ndarray, n: int) -> dict[int, np.ndarray]:
 
 
 def _unit(part: np.ndarray, whole: int) -> np.ndarray:
-    """exp(2 pi i part / whole) of whole numbers."""
+    """exp(2 pi i part / whole) for whole numbers."""
     return np.exp(2j * np.pi / whole * (part % whole))

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from ..plotting import PNG_DPI, SETTINGS
-from .fits import CountFits
+from .result import CountFits
 
 LOOKS = {  # colour (Okabe-Ito), line
     "poisson": ("#000000", "--"),

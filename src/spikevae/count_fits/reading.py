@@ -1,4 +1,4 @@
-"""Tables of spike counts from files that others wrote."""
+"""Read tables of spike counts from files of any origin."""
 
 import csv
 import warnings
@@ -9,36 +9,36 @@ import numpy as np
 from ..data.arrays import load_arrays
 
 MAX_CSV_BYTES = 1 << 30
-CERTAIN = 5
-"""Whole numbers in order from which on they are taken to number rows or columns, not to be counts."""
-TOLD = 20
-"""Counts from which on a common divisor is told."""
+MIN_NUMBERED = 5
+"""Smallest number of consecutive whole numbers that are taken to number rows or columns, not to be counts."""
+MIN_COUNTS_FOR_DIVISOR = 20
+"""Smallest number of counts for which a common divisor is reported."""
 ROW_NAMES = ("", "index", "trial", "unnamed: 0")
 
 
 def read_counts(path: str | Path, key: str | None = None) -> np.ndarray:
     """Read spike counts (n_trials, n_units) from .npy, .npz or .csv.
 
-    Warns of arrays in an .npz that are left out, of lines and columns of a .csv that are left out because they number
-    units or trials, and of counts with a common divisor, which may be rates.
+    A warning is given for arrays in an .npz that are not read, for lines and columns of a .csv that are not read
+    because they number units or trials, and for counts with a common divisor, which may be rates.
 
     Parameters
     ----------
     path
-        The file; a .csv has one line a trial and commas, with or without a line of names, which may be the numbers of
-        units. A column called index, trial or nothing is left out if it numbers the trials.
+        The file. A .csv has one line per trial, separated by commas, with or without a line of names, which may be the
+        numbers of the units. A column with the name index, trial, or no name is left out if it numbers the trials.
     key
         Name of the array in an .npz; by default `counts`, or the only one.
 
     Raises
     ------
     ValueError
-        With the file's name: missing, damaged, pickled, too large, of another form, without such an array, or with a
-        column that numbers the trials and is not called so.
+        If the file is missing, damaged, pickled, too large, of another format or without such an array, or if a column
+        numbers the trials under another name. The message contains the file's name.
     """
     path = Path(path).expanduser()
     if not path.is_file():
-        raise ValueError(f"{path} is no file")
+        raise ValueError(f"{path} is not a file")
     suffix = path.suffix.lower()
     if suffix not in (".npy", ".npz", ".csv"):
         raise ValueError(f"{path} is neither .npy nor .npz nor .csv: save the counts as one of these")
@@ -57,7 +57,7 @@ def _choose(path: Path, arrays: dict[str, np.ndarray], key: str | None) -> np.nd
     if name is None:
         name = "counts" if "counts" in arrays else next(iter(arrays)) if len(arrays) == 1 else None
     if name is None or name not in arrays:
-        raise ValueError(f"holds {sorted(arrays)}: choose one with --key, or name it 'counts'")
+        raise ValueError(f"the file contains {sorted(arrays)}: choose one with --key, or name it 'counts'")
     ignored = [repr(other) for other in arrays if other != name]
     if ignored and key is None:
         _warn(path, f"{name!r} is read, {', '.join(ignored)} not: counts should be of one stimulus condition")
@@ -67,19 +67,19 @@ def _choose(path: Path, arrays: dict[str, np.ndarray], key: str | None) -> np.nd
 def _read_csv(path: Path) -> np.ndarray:
     if path.stat().st_size > MAX_CSV_BYTES:
         raise ValueError(f"has {path.stat().st_size:,} bytes, more than {MAX_CSV_BYTES:,}: save it as .npy")
-    with path.open(encoding="utf-8-sig") as file:  # spreadsheets put a mark before the first cell
+    with path.open(encoding="utf-8-sig") as file:  # spreadsheets write a byte order mark first
         skipped, first = next((at for at in enumerate(file) if not _is_empty(at[1])), (0, ""))
     if not first:
         raise ValueError("is empty")
-    cells = _cells(first)
+    entries = _entries(first)
     for separator, word in ((";", "semicolons"), ("\t", "tabs")):
-        if len(cells) == 1 and separator in first:
-            raise ValueError(f"has its cells between {word}, not commas: replace them, or export it with commas")
-    # A line is names only if none of its cells is a number: a trial with a missing cell must not be dropped as names.
-    names = cells if not any(_is_number(cell) for cell in cells) else None
-    if names is None and (numbered := _column_numbers(cells)):
+        if len(entries) == 1 and separator in first:
+            raise ValueError(f"its entries are separated by {word}: replace them with commas")
+    # A line contains names only if no entry is a number: a trial with a missing entry must not be dropped as names.
+    names = entries if not any(_is_number(entry) for entry in entries) else None
+    if names is None and (numbered := _column_numbers(entries)):
         names = numbered
-        _warn(path, f"its first line, {', '.join(cells[:3])}, ..., numbers the columns and is left out")
+        _warn(path, f"its first line, {', '.join(entries[:3])}, ..., numbers the columns and is left out")
     try:
         table = np.loadtxt(
             path, delimiter=",", skiprows=skipped + bool(names), ndmin=2, encoding="utf-8-sig", quotechar='"'
@@ -90,30 +90,30 @@ def _read_csv(path: Path) -> np.ndarray:
 
 
 def _is_empty(line: str) -> bool:
-    """Whether a line is blank or a remark."""
+    """Whether a line is blank or a comment."""
     return not line.split("#")[0].strip()
 
 
-def _cells(line: str) -> list[str]:
-    return [cell.strip() for cell in next(csv.reader([line]))]
+def _entries(line: str) -> list[str]:
+    return [entry.strip() for entry in next(csv.reader([line]))]
 
 
-def _column_numbers(cells: list[str]) -> list[str] | None:
-    """The cells if they are 0, 1, ... or 1, 2, ..., as pandas names columns; the first of them may be empty."""
-    numbers = cells[1:] if not cells[0] else cells
+def _column_numbers(entries: list[str]) -> list[str] | None:
+    """The entries if they are 0, 1, ... or 1, 2, ..., as pandas names columns; the first may be empty."""
+    numbers = entries[1:] if not entries[0] else entries
     counted = any(numbers == [str(i + start) for i in range(len(numbers))] for start in (0, 1))
-    return cells if counted and (not cells[0] or len(numbers) >= CERTAIN) else None
+    return entries if counted and (not entries[0] or len(numbers) >= MIN_NUMBERED) else None
 
 
 def _without_row_numbers(path: Path, table: np.ndarray, names: list[str]) -> np.ndarray:
-    """The table less its columns of row numbers that have the name of such."""
+    """The table without columns that are named as row numbers."""
     if len(names) != table.shape[1]:
         return table
     rows = [i for i, name in enumerate(names) if name.lower() in ROW_NAMES]
     for i in rows:
         if not _numbers_rows(table[:, i]):
             raise ValueError(
-                f"column {i + 1} is called {names[i]!r} and does not number the trials: remove or rename it"
+                f"column {i + 1} is named {names[i]!r} but does not number the trials: remove or rename it"
             )
     if rows and len(rows) < len(names):
         kept = [name for i, name in enumerate(names) if i not in rows]
@@ -130,14 +130,16 @@ def _numbers_rows(column: np.ndarray) -> bool:
 
 def _check_rows(counts: np.ndarray) -> None:
     """Raise where a column numbers the trials."""
-    if counts.ndim == 2 and len(counts) >= CERTAIN:
+    if counts.ndim == 2 and len(counts) >= MIN_NUMBERED:
         for i, column in enumerate(counts.T):
             if _numbers_rows(column):
-                raise ValueError(f"column {i + 1} is {column[0]:g}, {column[1]:g}, ... in order, no unit: remove it")
+                raise ValueError(
+                    f"column {i + 1} is {column[0]:g}, {column[1]:g}, ... in order: remove these trial numbers"
+                )
 
 
 def _warn_of_rates(path: Path, counts: np.ndarray) -> None:
-    """Counts of many trials and units that are all multiples of a number are rates, or counts of something else."""
+    """Warn where all counts are multiples of one number, which suggests rates instead of counts."""
     if counts.dtype.kind not in "uif" or counts.ndim != 2 or not np.isfinite(counts).all():
         return
     if (counts != np.round(counts)).any() or np.abs(counts).max(initial=0) > 1e15:
@@ -145,31 +147,37 @@ def _warn_of_rates(path: Path, counts: np.ndarray) -> None:
     fired = counts[counts != 0].astype(np.int64)
     divisor = int(np.gcd.reduce(fired)) if len(fired) else 1
     units = int((counts != 0).any(0).sum())
-    if divisor > 1 and units > 1 and len(fired) >= TOLD and len(np.unique(fired)) > 2:
-        _warn(path, f"all counts are multiples of {divisor}: rates? Multiply by the length of the window")
+    if divisor > 1 and units > 1 and len(fired) >= MIN_COUNTS_FOR_DIVISOR and len(np.unique(fired)) > 2:
+        _warn(
+            path,
+            f"all counts are multiples of {divisor}: they may be rates. "
+            "If so, multiply them by the length of the counting window",
+        )
 
 
 def _damage(path: Path, skipped: int) -> str | None:
-    """What is wrong in the first line that is no row of numbers, by its number in the file."""
+    """The first line that is not a row of numbers, and why; None where there is none."""
     width = None
     with path.open(encoding="utf-8-sig") as file:
         for number, line in enumerate(file, 1):
             if number <= skipped or _is_empty(line):
                 continue
-            cells = _cells(line.split("#")[0])
-            for place, cell in enumerate(cells, 1):
-                if not _is_number(cell):
-                    what = f"is {cell!r}, no number" if cell else "is empty"
-                    return f"line {number}: cell {place} {what}: leave this trial or column out"
-            width = width or len(cells)
-            if len(cells) != width:
-                return f"line {number} has {len(cells)} cells, those before it {width}: each trial needs as many"
+            entries = _entries(line.split("#")[0])
+            for place, entry in enumerate(entries, 1):
+                if not _is_number(entry):
+                    what = f"is {entry!r}, not a number" if entry else "is empty"
+                    return f"line {number}: entry {place} {what}: remove this trial or column"
+            width = width or len(entries)
+            if len(entries) != width:
+                return (
+                    f"line {number} has {len(entries)} entries, earlier lines {width}: all trials need the same number"
+                )
     return None
 
 
-def _is_number(cell: str) -> bool:
+def _is_number(entry: str) -> bool:
     try:
-        float(cell)
+        float(entry)
     except ValueError:
         return False
     return True
