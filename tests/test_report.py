@@ -17,7 +17,8 @@ from spikevae.config import FitConfig
 from spikevae.evaluation.metrics import Metrics
 from spikevae.models import AmortisedConfig, AmortisedVAE, save_model
 from spikevae.reporting import build_report, headline
-from spikevae.reporting.answer import findings, sides
+from spikevae.reporting.answer import sides
+from spikevae.reporting.findings import findings
 from spikevae.reporting.reading import read_run
 
 BETAS = (0.01, 0.1, 1.0, 8.0)
@@ -458,7 +459,7 @@ def test_trends_from_one_start_alone_are_counted(run):
     assert f"−5 in {low} of 2 cases" in text and f"0.5 in {high} of 2 cases" in text
 
 
-def test_the_seed_changes_the_sampled_reconstructions_alone(tmp_path):
+def test_the_seed_changes_the_sampled_reconstructions_alone(tmp_path, page_only):
     folder = write_run(tmp_path / "seeds", [("own", grid(("poisson",), sizes=(8,), seeds=(0,)))])
     pictures = []
     for seed in (0, 0, 1):

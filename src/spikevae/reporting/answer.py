@@ -1,227 +1,22 @@
-"""The answer in sentences: what beta does to sparsity, firing rate, bits and fidelity, with intervals over seeds."""
+"""The headline of the report: the effect of beta on the code, and how many fits converged."""
 
 import math
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from statistics import median
-from typing import Literal
 
-import numpy as np
-
-from .._text import exact, p_text, percent, plural, power, shown, signed, span
+from .._text import exact, percent, plural, shown, signed, span
 from ..config import FitConfig
 from ..sweep.convergence import FIRING_RATE_TOLERANCE, FLAGS, OBJECTIVE_TOLERANCE
-from .families import PUBLISHED, Family
+from .families import PUBLISHED
+from .findings import Finding, Trend, family_sentence, findings, largest_reversal
 from .reading import Cell, Run
-from .trend import Monotonicity, Slope, monotonicity, slope_per_decade
-
-
-@dataclass(frozen=True)
-class Quantity:
-    """A metric whose trend is reported."""
-
-    name: str
-    label: str
-    direction: Literal["up", "down"]
-    """Where the paper, or for bits and R2 the theory, says that it goes as beta rises."""
-    factor: bool
-    """Whether the slope is of the logarithm, told as a factor per tenfold of beta."""
-
-
-QUANTITIES = (
-    Quantity("fraction_zeros", "fraction of zeros", "up", factor=False),
-    Quantity("firing_rate", "mean firing rate", "down", factor=True),
-    Quantity("bits", "bits per stimulus", "down", factor=False),
-    Quantity("r2_pooled", "R²", "down", factor=False),
-)
-
-
-@dataclass(frozen=True)
-class Trend:
-    """How one quantity follows beta."""
-
-    quantity: Quantity
-    slope: Slope
-    """Per tenfold of beta; of log10 where `quantity.factor`."""
-    monotone: Monotonicity
-    first: float
-    last: float
-    """Means over seeds at the lowest and the highest beta."""
-
-    @property
-    def defined(self) -> bool:
-        """Whether the quantity exists for this law and there are two betas."""
-        return math.isfinite(self.slope.estimate)
-
-
-@dataclass(frozen=True)
-class Finding:
-    """What beta does in one family at one latent size."""
-
-    family: Family
-    n_latents: int
-    betas: tuple[float, float]
-    seeds: tuple[int, ...]
-    trends: dict[str, Trend]
-    cells: tuple[Cell, ...]
-    """The fits behind it."""
-
-    @property
-    def n_converged(self) -> int:
-        """Of these, the ones flagged converged."""
-        return sum(cell.check.flag == "converged" for cell in self.cells)
-
-
-def findings(cells: Iterable[Cell]) -> list[Finding]:
-    """Trends of each family and latent size; `cells` hold one fit for each family, size, beta and seed.
-
-    Fits at beta = 0 have no place on a logarithmic axis and are left out.
-    """
-    groups: dict[tuple[int, int], list[Cell]] = {}
-    for cell in cells:
-        if cell.beta > 0:
-            groups.setdefault((cell.family.index, cell.n_latents), []).append(cell)
-    found = []
-    for (_, size), group in sorted(groups.items()):
-        betas = (min(c.beta for c in group), max(c.beta for c in group))
-        found.append(
-            Finding(
-                family=group[0].family,
-                n_latents=size,
-                betas=betas,
-                seeds=tuple(sorted({c.seed for c in group})),
-                trends={q.name: _trend(group, q, betas) for q in QUANTITIES},
-                cells=tuple(group),
-            )
-        )
-    return found
-
-
-def _trend(cells: Sequence[Cell], quantity: Quantity, betas: tuple[float, float]) -> Trend:
-    beta = [c.beta for c in cells]
-    seed = [c.seed for c in cells]
-    value = np.array([c[quantity.name] for c in cells])
-    scaled = value
-    if quantity.factor:
-        positive = value > 0
-        scaled = np.where(positive, np.log10(np.where(positive, value, 1.0)), math.nan)
-    first, last = (_mean(v for v, b in zip(value, beta) if b == end) for end in betas)
-    return Trend(
-        quantity,
-        slope_per_decade(beta, scaled, seed),
-        monotonicity(beta, value, seed, quantity.direction),
-        first,
-        last,
-    )
-
-
-def _mean(values: Iterable[float]) -> float:
-    finite = [v for v in values if math.isfinite(v)]
-    return float(np.mean(finite)) if finite else math.nan
-
-
-def slope_text(trend: Trend) -> str:
-    """The slope alone: `+0.081` or `×0.43`."""
-    if not trend.defined:
-        return "-"
-    return f"×{shown(10**trend.slope.estimate)}" if trend.quantity.factor else signed(trend.slope.estimate)
-
-
-def interval_text(trend: Trend) -> str:
-    """The interval alone: `0.080 to 0.082`; empty where there is none."""
-    low, high = trend.slope.low, trend.slope.high
-    if not math.isfinite(low):
-        return ""
-    if trend.quantity.factor:
-        return f"×{shown(power(low))} to ×{shown(power(high))}"
-    return f"{signed(low)} to {signed(high)}"
-
-
-def verdict(trend: Trend) -> str:
-    """Whether the means over seeds are monotone, and if not, by how much they turn back."""
-    m = trend.monotone
-    if not trend.defined:
-        return "-"
-    if m.holds:
-        return f"monotone (τ = {shown(m.tau, 2)}, {p_text(m.p_value)})"
-    if m.violation_at is None:
-        return f"flat in places, never against the trend (τ = {shown(m.tau, 2)}, {p_text(m.p_value)})"
-    low, high = m.violation_at
-    way = "falls" if m.direction == "up" else "rises"
-    share = f"{percent(m.violation_share)} of its range, " if math.isfinite(m.violation_share) else ""
-    seeds = f"{m.violating_seeds} of {m.n_seeds} {plural(m.n_seeds, 'seed')}"
-    return (
-        f"not monotone: {way} by {shown(m.violation)} ({share}{seeds}) from "
-        f"β = {exact(low)} to {exact(high)}; τ = {shown(m.tau, 2)}, {p_text(m.p_value)}"
-    )
-
-
-def sentence(finding: Finding) -> str:
-    """One family at one latent size: every slope with its interval, and what R2 did meanwhile."""
-    parts = []
-    for trend in finding.trends.values():
-        if trend.defined and trend.quantity.name != "r2_pooled":
-            interval = f" ({interval_text(trend)})" if interval_text(trend) else ""
-            parts.append(f"{trend.quantity.label} {slope_text(trend)}{interval}, {verdict(trend)}")
-    r2 = finding.trends["r2_pooled"]
-    if not r2.defined:
-        return f"K = {finding.n_latents}: one β only, so no trend; R² = {shown(r2.first)}."
-    low, high = finding.betas
-    return (
-        f"K = {finding.n_latents}, per tenfold β from {exact(low)} to {exact(high)} "
-        f"({r2.slope.describe}): {'; '.join(parts)}. R² meanwhile went from {shown(r2.first)} to {shown(r2.last)} "
-        f"({slope_text(r2)}{' (' + interval_text(r2) + ')' if interval_text(r2) else ''})"
-        f"{rate_words(finding)}."
-    )
-
-
-def rate_words(finding: Finding) -> str:
-    """Where the firing rate began and ended."""
-    rate = finding.trends["firing_rate"]
-    if not math.isfinite(rate.first):
-        return ""
-    return f", the mean firing rate from {shown(rate.first)} to {shown(rate.last)} spikes per unit per stimulus"
-
-
-def family_sentence(found: Sequence[Finding]) -> str:
-    """One family over all latent sizes, for the headline; the interval is that of the largest size."""
-    top = found[-1]
-    name = top.family.label
-    sizes = "K = " + ", ".join(str(f.n_latents) for f in found)
-    if not top.trends["r2_pooled"].defined:
-        return f"{name}, {sizes}: one β only, so no trend."
-    parts = []
-    for q in QUANTITIES[:3]:
-        trends = [f.trends[q.name] for f in found if f.trends[q.name].defined]
-        if trends:
-            last = trends[-1]
-            interval = f" ({interval_text(last)})" if interval_text(last) else ""
-            count = sum(t.monotone.holds for t in trends)
-            word = "rising" if q.direction == "up" else "falling"
-            at = f" at K = {top.n_latents}" if len(found) > 1 else ""
-            reversal = "" if count == len(trends) else f"; largest reversal {largest_reversal(trends)}"
-            parts.append(
-                f"{q.label} {slope_text(last)}{interval}{at}, {word} at every step of β at {count} of "
-                f"{len(trends)} {plural(len(trends), 'latent size')} (τ = {shown(last.monotone.tau, 2)}, "
-                f"{p_text(last.monotone.p_value)}{reversal})"
-            )
-    r2 = top.trends["r2_pooled"]
-    return (
-        f"{name}, per tenfold β from {exact(top.betas[0])} to {exact(top.betas[1])}, {r2.slope.describe}: "
-        f"{'; '.join(parts)}. R² meanwhile goes from {shown(r2.first)} to {shown(r2.last)}{rate_words(top)}."
-    )
-
-
-def largest_reversal(trends: Sequence[Trend]) -> str:
-    """How far the worst of some trends turns back, as a share of its range."""
-    shares = [t.monotone.violation_share for t in trends if math.isfinite(t.monotone.violation_share)]
-    return f"{percent(max(shares))} of the range" if shares else "none, but flat in places"
 
 
 @dataclass(frozen=True)
 class Side:
-    """One side of the comparison of the published recipe with converged fits."""
+    """One of the two sets of fits that the report compares: the published recipe, or the best of the starts."""
 
     title: str
     explanation: str
@@ -233,7 +28,7 @@ class Side:
 def sides(run: Run) -> list[Side]:
     """The published recipe (or, in a run without it, the lowest start) and the best of the starts.
 
-    A side without cells is left out.
+    A side without fits is left out.
     """
     published = [cell for cell in run.best if cell.family.published]
     own = [cell for cell in run.best if not cell.family.published]
@@ -245,7 +40,7 @@ def sides(run: Run) -> list[Side]:
     elif run.has_starts:
         start = min(cell.start for cell in low)
         title = "Lowest start only"
-        why = f"log firing rate {exact(start)} at the start, as silent as published; otherwise the recipe beside it"
+        why = f"log firing rate {exact(start)} at the start, as published; other settings as in the recipe beside it"
         both.append(Side(title, why, tuple(findings(low))))
     if own:
         why = "of each fit's starts the one with the lowest objective" if run.has_starts else "one start each"
@@ -256,9 +51,9 @@ def sides(run: Run) -> list[Side]:
 
 
 def shortfall(published: Iterable[Cell], own: Iterable[Cell]) -> str:
-    """How far the published recipe's objectives lie above ours where both were fitted: how short of the optimum it is.
+    """How far the objectives of the published recipe are above ours where both were fitted.
 
-    Both models have the same free energy; ours adds a bias to the encoder, which can only lower it.
+    Both models have the same free energy; ours adds a bias to the encoder, which can only lower its minimum.
     """
     ours = {_place(cell): cell.fit_objective for cell in own}
     gaps: dict[str, list[float]] = {}
@@ -277,12 +72,12 @@ def _place(cell: Cell) -> tuple[str, int, float, float, int]:
 
 
 def starts_of(finding: Finding) -> list[float]:
-    """The starts of its fits, increasing."""
+    """The starts of the fits of a finding, in increasing order."""
     return sorted({cell.start for cell in finding.cells})
 
 
 def departures(cells: Iterable[Cell]) -> str:
-    """In which settings fits that carry the published recipe's name depart from it."""
+    """Settings in which fits named after the published recipe differ from it."""
     found: dict[str, list[str]] = {}
     for cell in cells:
         recipe = FitConfig.from_recipe(PUBLISHED, latent=cell.family.law).model_dump(mode="json")
@@ -301,13 +96,13 @@ FREE = ("latent", "n_latents", "beta", "seed")
 
 
 def family_sentences(side: Side) -> list[str]:
-    """One sentence a family of this side."""
+    """One sentence per family of this side."""
     families = dict.fromkeys(f.family for f in side.findings)
     return [f"{side.title}: {family_sentence([f for f in side.findings if f.family == one])}" for one in families]
 
 
 def claim(side: Side) -> str | None:
-    """Whether the paper's sentence about the Poisson code holds on this side, at how many sizes, and what R2 did."""
+    """Whether the paper's statement about the Poisson code holds, at how many sizes, and the change of R2."""
     found = [f for f in side.findings if f.family.is_count and f.trends["firing_rate"].defined]
     if not found:
         return None
@@ -333,7 +128,7 @@ def claim(side: Side) -> str | None:
 
 
 def control_claim(side: Side) -> str | None:
-    """What the rectified Gaussian control did on this side."""
+    """Results of the rectified Gaussian control on this side."""
     found = [f for f in side.findings if f.family.is_control and f.trends["r2_pooled"].defined]
     if not found:
         return None
@@ -356,7 +151,7 @@ def control_claim(side: Side) -> str | None:
 
 
 def start_claim(side: Side) -> str | None:
-    """Whether the Poisson code's zeros follow beta from either start alone, without a change of start on the way."""
+    """Whether the zeros of the Poisson code rise with beta when only one start is considered."""
     parts = []
     laws = ""
     for found in side.by_start:
@@ -375,12 +170,12 @@ def start_claim(side: Side) -> str | None:
 
 
 def claims(side: Side) -> list[str]:
-    """What this side says of the paper's claim."""
+    """Sentences about the paper's claim on this side."""
     return [line for line in (claim(side), start_claim(side), control_claim(side), basis(side)) if line]
 
 
 def basis(side: Side) -> str:
-    """What the fits behind this side are worth: how many converged, and where the best start changes with beta."""
+    """How many fits of this side converged, and where the best start changes with beta."""
     cells = [cell for finding in side.findings for cell in finding.cells]
     flags = Counter(cell.check.flag for cell in cells)
     counts = ", ".join(f"{flags[flag]} {flag}" for flag in FLAGS if flags[flag])
@@ -399,7 +194,7 @@ def basis(side: Side) -> str:
 
 
 def _laws(found: Sequence[Finding]) -> str:
-    """The laws of some findings in the words of figures."""
+    """The laws of some findings, named as in the figures."""
     labels = [label.replace(", free dispersion", " of free dispersion") for label in _distinct(found)]
     return " and ".join([", ".join(labels[:-1]), labels[-1]] if len(labels) > 1 else labels)
 
@@ -424,7 +219,7 @@ def _ratio(trend: Trend) -> float:
 
 
 def convergence_sentence(run: Run) -> str:
-    """How many cells may be read as the optimum."""
+    """How many fits converged."""
     count = Counter(cell.check.flag for cell in run.cells)
     diverged = sum(cell.diverged for cell in run.cells)
     parts = [f"{count[flag]} {flag}" for flag in FLAGS if count[flag]]
@@ -440,7 +235,7 @@ def convergence_sentence(run: Run) -> str:
 
 
 def _unidentified(run: Run) -> str:
-    """How far firing rates lie apart where objectives agree."""
+    """Largest ratio of firing rates where objectives agree."""
     rates: dict[int, list[float]] = {}
     for cell in run.cells:
         if cell.check.flag in ("rate not identified", "converged"):
@@ -450,12 +245,12 @@ def _unidentified(run: Run) -> str:
         return ""
     return (
         f" Where starts agree in objective to {percent(OBJECTIVE_TOLERANCE)}, their mean firing rates lie up to "
-        f"×{shown(max(ratios))} apart: there the objective does not say how many spikes the code has."
+        f"×{shown(max(ratios))} apart: there the objective does not determine how many spikes the code has."
     )
 
 
 def headline_of(run: Run) -> list[str]:
-    """The sentences that lead the report."""
+    """The sentences at the top of the report."""
     both = sides(run)
     lines = [line for side in both for line in claims(side)]
     lines += [line for side in both for line in family_sentences(side)]
@@ -466,7 +261,7 @@ def headline_of(run: Run) -> list[str]:
 
 
 def demo_warning(run: Run) -> str | None:
-    """What must be said of results on the bundled photographs."""
+    """A warning about results on the bundled photographs."""
     source = str(run.config["sweep"].get("data", {}).get("source", ""))
     if source.partition(":")[0] != "bundled":
         return None

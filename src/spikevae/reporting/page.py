@@ -12,7 +12,8 @@ from ..evaluation.prices import PRICES
 from ..models.codes import CODES
 from ..plotting import GREY, Static
 from ..sweep.convergence import FLAGS
-from .answer import QUANTITIES, claims, convergence_sentence, demo_warning, family_sentences, sides
+from .answer import claims, convergence_sentence, demo_warning, family_sentences, sides
+from .findings import QUANTITIES
 from .pictures import Picture
 from .reading import Run
 from .sections import Section, figure_sections, picture_sections

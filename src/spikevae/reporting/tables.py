@@ -7,8 +7,9 @@ from typing import Any
 
 from .._text import exact, percent, shown
 from ..evaluation.metrics import Metrics
-from .answer import Side, Trend, interval_text, sentence, slope_text, verdict
+from .answer import Side
 from .curves import several_prices
+from .findings import Trend, interval_text, sentence, slope_text, verdict
 from .reading import Cell, Run
 
 
