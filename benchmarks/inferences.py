@@ -34,6 +34,8 @@ from spikevae.training import Stack, train
 
 SEEDS, N_LATENTS, BATCH = 3, 128, 160
 BETAS, PRICES = (0.1, 0.3, 1.0, 3.0), (0.2, 0.5, 1.0, 2.0, 4.0)
+SPARSE_STEPS = 200
+"""Steps of learning of a sparse-coding dictionary."""
 AT = 1.0
 """The price of the table."""
 STEP_BY_STEP = {"inference": "iterative", "inference_steps": 12, "start": -3.0, "steps": 400}
@@ -141,7 +143,7 @@ def fit_all(
     for seed in range(seeds):
         for price in PRICES:
             coder = SparseCoder(
-                N_LATENTS, price, inference="lca-soft", steps=200, batch_size=BATCH, random_state=seed
+                N_LATENTS, price, inference="lca-soft", steps=SPARSE_STEPS, batch_size=BATCH, random_state=seed
             ).fit(x)
             rows.append(measured(coder.model_, test, SPARSE, price, seed))
             if price == AT:

@@ -1,14 +1,18 @@
 """The command line: exit codes, JSON of every verb, errors that name the fix, stopping and continuing."""
 
+import contextlib
+import io
 import json
 import os
 import shlex
+import shutil
 import signal
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import pytest
 
@@ -40,6 +44,34 @@ def tiny(folder: Path, steps: int = 20, n_latents: tuple[int, ...] = (4,)) -> Pa
 @pytest.fixture(autouse=True)
 def own_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
+
+
+class Finished(NamedTuple):
+    """What a verb left behind: its file or folder, and what it printed with --json."""
+
+    path: Path
+    facts: dict[str, Any]
+
+
+def finished(path: Path, *arguments: str) -> Finished:
+    """Run a verb that writes to `path`."""
+    with contextlib.redirect_stdout(io.StringIO()) as out:
+        assert main([*arguments, "--out", str(path), "--json"]) == DONE
+    return Finished(path, json.loads(out.getvalue()))
+
+
+@pytest.fixture(scope="session")
+def run(tmp_path_factory: pytest.TempPathFactory) -> Finished:
+    """A run folder of four fits with its report. Tests that may change it take a copy."""
+    folder = tmp_path_factory.mktemp("run")
+    return finished(folder / "run", "sweep", str(tiny(folder)), "--jobs", "1")
+
+
+@pytest.fixture(scope="session")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> Finished:
+    """A model file."""
+    fit = shlex.split("train --data bundled --patch 8 --n 400 --n-latents 4 --steps 20 --seed 3")
+    return finished(tmp_path_factory.mktemp("trained") / "m.spikevae", *fit)
 
 
 def as_json(capsys: pytest.CaptureFixture[str], *arguments: str) -> dict[str, Any]:
@@ -109,12 +141,13 @@ def test_wrong_calls_end_with_2_and_a_hint(arguments: str, tmp_path: Path, capsy
     assert sorted(path.name for path in tmp_path.iterdir()) == ["broken.toml", "tiny20.toml"]  # nothing was made
 
 
-def test_another_sweep_in_the_folder_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    grid = str(tiny(tmp_path))
-    assert main(["sweep", grid, "--out", "run", "--no-report"]) == DONE
+def test_another_sweep_in_the_folder_is_refused(
+    run: Finished, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shutil.copytree(run.path, "run")
     before = {path: path.read_bytes() for path in Path("run").rglob("*.json")}
-    capsys.readouterr()
-    assert main(["sweep", grid, "--out", "run", "--no-report", "--set", "beta=[0.5, 4.0]"]) == USAGE
+    another = ["sweep", str(tiny(tmp_path)), "--out", "run", "--set", "beta=[0.5, 4.0]"]
+    assert main([*another, "--no-report", "--jobs", "1"]) == USAGE
     error = capsys.readouterr().err
     assert "another sweep" in error and "2.0" in error and "4.0" in error
     assert {path: path.read_bytes() for path in Path("run").rglob("*.json")} == before
@@ -123,23 +156,23 @@ def test_another_sweep_in_the_folder_is_refused(tmp_path: Path, capsys: pytest.C
 def test_a_wrong_path_leaves_the_run_folder_free(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     grid = str(tiny(tmp_path))
     assert main(["sweep", grid, "--out", "run", "--set", "data.source=folder:nowhere"]) == USAGE
-    assert as_json(capsys, "sweep", grid, "--out", "run", "--no-report")["trained"] == 4
+    assert as_json(capsys, "sweep", grid, "--out", "run", "--no-report", "--jobs", "1")["trained"] == 4
 
 
+@pytest.mark.filterwarnings("default")
 def test_settings_that_change_nothing_are_warned_of(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """Once, and only where no cell of the whole sweep has a use for them."""
+    """Once, and only where no fit of the whole sweep has a use for them."""
     grid = tmp_path / "two.toml"
     grid.write_text(
         TINY.format(steps=4, n_latents=[2]).partition("[fit]")[0]
         + "[[blocks]]\nlabel = 'a'\nfit = { steps = 4, n_latents = 2 }\n"
         + "[[blocks]]\nlabel = 'b'\nfit = { steps = 4, n_latents = 2, estimator = 'monte_carlo', prior = 'learned' }\n"
     )
-    program = [sys.executable, "-m", "spikevae", "sweep", str(grid), "--no-report"]
     for settings, n_warnings in ((["temperature=0.1"], 0), (["temperature=0.1", "estimator='exact'"], 1)):
         given = [part for one in settings for part in ("--set", one)]
-        done = subprocess.run([*program, *given, "--out", f"run{n_warnings}"], capture_output=True, text=True)
-        assert done.returncode == DONE, done.stderr
-        assert done.stderr.count("spikevae: warning: 'temperature' changes nothing") == n_warnings
+        assert main(["sweep", str(grid), *given, "--out", f"run{n_warnings}", "--no-report", "--jobs", "1"]) == DONE
+        error = capsys.readouterr().err
+        assert error.count("spikevae: warning: 'temperature' changes nothing") == n_warnings
 
 
 def test_messages_hold_nothing_that_a_terminal_obeys(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -148,27 +181,27 @@ def test_messages_hold_nothing_that_a_terminal_obeys(tmp_path: Path, capsys: pyt
     assert "red.spikevae" in error and "\x1b" not in error
 
 
+@pytest.mark.filterwarnings("default")
 def test_stimuli_of_an_odd_scale_are_warned_of(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """By the command line in a line of its own, without a path of ours."""
+    """In a line of its own, without the path of a source file."""
     import numpy as np
 
     np.save(tmp_path / "grey.npy", np.random.default_rng(0).integers(0, 256, (100, 16)).astype("float32"))
-    program = [sys.executable, "-m", "spikevae", "train", "--data", "array:grey.npy", "--n-latents", "2"]
-    done = subprocess.run([*program, "--steps", "2"], capture_output=True, text=True, cwd=tmp_path)
-    (line,) = [line for line in done.stderr.splitlines() if "warning" in line]
+    assert main(shlex.split("train --data array:grey.npy --n-latents 2 --steps 2")) == DONE
+    (line,) = [line for line in capsys.readouterr().err.splitlines() if "warning" in line]
     assert line.startswith("spikevae: warning: the stimuli have root mean square") and "noise_variance" in line
 
 
-def test_other_data_are_prepared_as_those_of_training(capsys: pytest.CaptureFixture[str]) -> None:
+def test_other_data_are_prepared_as_those_of_training(trained: Finished, capsys: pytest.CaptureFixture[str]) -> None:
     """The patch size is the model's, the number of stimuli is not."""
-    assert main(shlex.split("train --data bundled --patch 8 --n 400 --n-latents 4 --steps 20")) == DONE
+    model = str(trained.path)
     assert main(shlex.split("train --data array:gone.npy --n-latents 4")) == USAGE
     capsys.readouterr()
-    assert as_json(capsys, "evaluate", "model.spikevae", "--data", "synthetic")["stimuli"] == 2500
-    assert main(["evaluate", "model.spikevae", "--patch", "12"]) == USAGE
+    assert as_json(capsys, "evaluate", model, "--data", "synthetic", "--seed", "0")["stimuli"] == 2500
+    assert main(["evaluate", model, "--patch", "12"]) == USAGE
     assert "try --patch 8" in capsys.readouterr().err
     for number, what in (("--patch", "greater than or equal to 2"), ("--n", "100,000,000")):
-        assert main(["evaluate", "model.spikevae", number, "0" if number == "--patch" else "100000000"]) == USAGE
+        assert main(["evaluate", model, number, "0" if number == "--patch" else "100000000"]) == USAGE
         error = capsys.readouterr().err
         assert what in error and "name the data" not in error and "pydantic" not in error
 
@@ -208,35 +241,43 @@ def test_verbs_are_the_ones_promised(capsys: pytest.CaptureFixture[str]) -> None
     assert all(f"│ {verb} " in out for verb in VERBS)
 
 
-def test_sweep_once_and_again(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """The second call trains nothing; the report is written again from the folder."""
-    grid = str(tiny(tmp_path))
-    first = as_json(capsys, "sweep", grid, "--out", "run")
-    assert (first["cells"], first["trained"]) == (4, 4)
-    assert Path(first["report"]).is_file() and Path(first["report"]) == Path("run/report.html")
-    assert first["answer"] and all(isinstance(sentence, str) for sentence in first["answer"])
-    cells = {path.name: path.stat().st_mtime_ns for path in Path("run/cells").iterdir()}
-    assert len(cells) == 4
-    second = as_json(capsys, "sweep", grid, "--out", "run", "--no-report")
-    assert (second["cells"], second["trained"]) == (4, 0) and "report" not in second
-    assert {path.name: path.stat().st_mtime_ns for path in Path("run/cells").iterdir()} == cells
-    again = as_json(capsys, "report", "run")
-    assert again["answer"] == first["answer"]
-    model = next(Path("run/models").glob("*.safetensors"))
+def test_sweep_writes_models_and_a_report(run: Finished, capsys: pytest.CaptureFixture[str]) -> None:
+    assert (run.facts["cells"], run.facts["trained"]) == (4, 4)
+    assert Path(run.facts["report"]) == run.path / "report.html" and (run.path / "report.html").is_file()
+    assert run.facts["answer"] and all(isinstance(sentence, str) for sentence in run.facts["answer"])
+    model = next((run.path / "models").glob("*.safetensors"))
     assert as_json(capsys, "evaluate", str(model), "--data", "bundled", "--n", "300")["stimuli"] == 75
 
 
-def test_train_and_evaluate(capsys: pytest.CaptureFixture[str]) -> None:
-    fit = shlex.split("train --data bundled --patch 8 --n 400 --n-latents 4 --steps 20 --seed 3 --out m.spikevae")
-    trained = as_json(capsys, *fit)
-    evaluated = as_json(capsys, "evaluate", "m.spikevae", "--seed", "3")
-    assert trained["model"] == "m.spikevae" and evaluated["data"] == "bundled" and evaluated["stimuli"] == 100
-    same = as_json(capsys, "evaluate", "m.spikevae")
-    assert same["metrics"]["kl"] == pytest.approx(trained["metrics"]["kl"], rel=1e-6)
-    assert same["metrics"]["free_energy"] == pytest.approx(trained["metrics"]["free_energy"], rel=1e-6)
-    assert main(["evaluate", "m.spikevae", "--patch", "12"]) == USAGE  # 144 pixels into a model of 64
+def test_a_finished_sweep_trains_nothing_again(
+    run: Finished, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shutil.copytree(run.path, "run")
+    cells = {path.name: path.stat().st_mtime_ns for path in Path("run/cells").iterdir()}
+    assert len(cells) == 4
+    again = as_json(capsys, "sweep", str(tiny(tmp_path)), "--out", "run", "--no-report", "--jobs", "1")
+    assert (again["cells"], again["trained"]) == (4, 0) and "report" not in again
+    assert {path.name: path.stat().st_mtime_ns for path in Path("run/cells").iterdir()} == cells
+
+
+def test_the_report_is_written_again_from_the_folder(run: Finished, capsys: pytest.CaptureFixture[str]) -> None:
+    shutil.copytree(run.path, "run")
+    Path("run/report.html").unlink()
+    again = as_json(capsys, "report", "run")
+    assert again["answer"] == run.facts["answer"] and Path("run/report.html").is_file()
+
+
+def test_train_and_evaluate(trained: Finished, capsys: pytest.CaptureFixture[str]) -> None:
+    model, metrics = str(trained.path), trained.facts["metrics"]
+    assert trained.facts["model"] == model
+    evaluated = as_json(capsys, "evaluate", model, "--seed", "3")
+    assert evaluated["data"] == "bundled" and evaluated["stimuli"] == 100
+    same = as_json(capsys, "evaluate", model)
+    assert same["metrics"]["kl"] == pytest.approx(metrics["kl"], rel=1e-6)
+    assert same["metrics"]["free_energy"] == pytest.approx(metrics["free_energy"], rel=1e-6)
+    assert main(["evaluate", model, "--patch", "12"]) == USAGE  # 144 pixels into a model of 64
     assert "--patch" in capsys.readouterr().err
-    assert main(["evaluate", "m.spikevae"]) == DONE
+    assert main(["evaluate", model]) == DONE
     assert "free_energy" in capsys.readouterr().out
 
 
@@ -277,22 +318,23 @@ def test_bench_gradients_names_its_new_command(capsys: pytest.CaptureFixture[str
 def test_bench(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
     from spikevae.cli import timing
 
-    monkeypatch.setattr(timing, "REPEATS", 1)
-    monkeypatch.setattr(timing, "STEPS", 1)
-    monkeypatch.setattr(timing, "WIDTHS", (4, 8))
+    small = {"REPEATS": 1, "STEPS": 1, "WIDTHS": (4, 8), "BETAS": (0.5, 2.0), "AFTER": -1}  # too few steps for a trace
+    for name, value in small.items():
+        monkeypatch.setattr(timing, name, value)
     rows = as_json(capsys, "bench", "--device", "cpu")["rows"]
     assert [row["n_latents"] for row in rows] == [4, 8]
-    for row in rows:
-        assert row["alone_over_stacked"] == pytest.approx(row["alone_ms"] / row["stacked_ms"])
+    assert set(rows[0]) == {"n_latents", "stacked_ms", "alone_ms", "products_ms", "alone_over_stacked"}
+    assert main(["bench", "--device", "cpu"]) == DONE
+    assert "milliseconds" in capsys.readouterr().out
 
 
 def test_python_m_is_the_same_program() -> None:
     outputs = []
     for program in ([sys.executable, "-m", "spikevae"], [str(Path(sys.executable).with_name("spikevae"))]):
-        done = subprocess.run([*program, "sweep", "--preset", "dmo"], capture_output=True, text=True)
+        done = subprocess.run([*program, "swep"], capture_output=True, text=True)
         assert done.returncode == USAGE
         outputs.append((done.stdout, done.stderr))
-    assert outputs[0] == outputs[1] and "'demo'" in outputs[0][1]
+    assert outputs[0] == outputs[1] and "sweep" in outputs[0][1]
 
 
 # Stopping and continuing ---------------------------------------------------------------------------------------------
@@ -325,6 +367,27 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("whole")
     run_sweep(tiny(folder, steps=400, n_latents=(4, 5, 6)), folder / "run")
     return folder / "run"
+
+
+@pytest.mark.parametrize("stop", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP], ids=lambda s: s.name)
+def test_signals_that_stop_the_program(
+    stop: signal.Signals, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each ends with exit code 130 and a line that names the way to continue; handlers are put back."""
+    if threading.current_thread() is not threading.main_thread():
+        pytest.skip("signals are handled in the main thread")
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)}
+    usual = dict.fromkeys(before, signal.SIG_DFL) | {signal.SIGINT: signal.default_int_handler}
+    monkeypatch.setattr("spikevae.cli.run.app", lambda *_, **__: signal.raise_signal(stop))
+    try:
+        for number, handler in usual.items():
+            signal.signal(number, handler)
+        assert main([]) == INTERRUPTED
+        assert {number: signal.getsignal(number) for number in usual} == usual
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+    assert "the same command continues" in capsys.readouterr().err
 
 
 @pytest.mark.slow
@@ -365,7 +428,7 @@ def test_a_stopped_sweep_continues(stop: signal.Signals, tmp_path: Path, whole: 
 
 def test_what_ignores_interrupts_can_still_be_ended(tmp_path: Path) -> None:
     """A shell script's background ignores Ctrl-C; a signal that tells the program to end must not be lost as well."""
-    program = sweep_program(tiny(tmp_path, steps=40_000), tmp_path / "run")
+    program = [*sweep_program(tiny(tmp_path, steps=40_000), tmp_path / "run"), "--jobs", "1"]
     ignore = lambda: signal.signal(signal.SIGINT, signal.SIG_IGN)
     started = subprocess.Popen(program, stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL, preexec_fn=ignore)
     deadline = time.monotonic() + 60
