@@ -4,6 +4,8 @@ import os
 from pathlib import Path
 
 import pytest
+import torch
+from helpers import draw, seeded
 
 
 @pytest.fixture(scope="session")
@@ -15,3 +17,10 @@ def shared_data() -> Path:
     if not folder.is_dir():
         pytest.skip(f"no test data at {folder}; set SPIKEVAE_TEST_DATA to its folder")
     return folder
+
+
+@pytest.fixture(scope="session")
+def mixtures() -> torch.Tensor:
+    """A hundred stimuli of 16 pixels: noisy sums of six features with Poisson counts."""
+    causes = torch.poisson(torch.full((100, 6), 0.5), generator=seeded())
+    return causes @ draw(6, 16, dtype=torch.float32) + 0.1 * draw(100, 16, seed=1, dtype=torch.float32)
