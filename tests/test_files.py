@@ -11,7 +11,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
-from spikevae._files import written_whole
+from spikevae._files import atomic_write
 from spikevae.cli import single
 from spikevae.config import FitConfig
 from spikevae.distributions import LAWS
@@ -55,7 +55,7 @@ def test_what_cannot_be_written_leaves_what_was_there(tmp_path, error):
     path = tmp_path / "m.spikevae"
     path.write_text("old")
     expected = MemoryError if isinstance(error, MemoryError) else OSError
-    with pytest.raises(expected) as raised, written_whole(path) as scratch:
+    with pytest.raises(expected) as raised, atomic_write(path) as scratch:
         scratch.write_text("half")
         raise error
     assert path.read_text() == "old" and [*tmp_path.iterdir()] == [path]

@@ -129,6 +129,11 @@ def test_importing_the_package_is_light() -> None:
     assert not modules_after("import spikevae").intersection(HEAVY)
 
 
+def test_importing_a_worker_is_light() -> None:
+    """A worker process imports torch only after its signal handler is set, so that Ctrl-C ends it without traceback."""
+    assert not modules_after("import spikevae.sweep.worker").intersection(HEAVY)
+
+
 @pytest.mark.parametrize("arguments", [["--help"], ["--version"], ["sweep", "--help"], ["no-such-verb"]], ids=" ".join)
 def test_help_is_light(arguments: list[str]) -> None:
     loaded = modules_after(f"from spikevae.cli import main\nmain({arguments!r})")

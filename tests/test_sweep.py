@@ -382,7 +382,7 @@ def test_other_damage_is_named_and_the_remedy_works(tmp_path):
     build_report(run.path)
     path = sorted((run.path / "models").iterdir())[0]
     path.write_bytes(b"{")
-    with pytest.raises(ValueError, match=rf"{path.name}.*delete it to do without its pictures.*trained again"):
+    with pytest.raises(ValueError, match=rf"{path.name}.*delete it to leave out its pictures.*trained again"):
         build_report(run.path)
     path.unlink()
     build_report(run.path)

@@ -1,4 +1,4 @@
-"""Files that are whole or not there, files that can be read to an end, and names that can be shown."""
+"""Atomic writes of files, and a check that a path is a regular file."""
 
 import os
 import stat
@@ -10,19 +10,19 @@ from safetensors import SafetensorError
 
 
 @contextmanager
-def written_whole(path: Path) -> Iterator[Path]:
-    """Give a scratch file beside `path`, which takes its place once it is written; its folder is made.
+def atomic_write(path: Path) -> Iterator[Path]:
+    """Give a scratch file beside `path` that replaces it once it is written; missing folders are made.
 
     Raises
     ------
     OSError
-        With the file's name and the remedy where it cannot be written; what stood there before still does.
+        Where the file cannot be written: the message has its name and the remedy, and the old file is unchanged.
     """
     scratch = path.with_name(f"{path.name}.{os.getpid()}.tmp")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         scratch.touch()
-        mode = stat.S_IMODE(scratch.stat().st_mode)  # as the umask has it; safetensors puts a private file there
+        mode = stat.S_IMODE(scratch.stat().st_mode)  # as the umask sets it; safetensors would write a private file
         yield scratch
         with open(scratch, "r+b") as file:
             os.fsync(file.fileno())
@@ -39,7 +39,7 @@ def written_whole(path: Path) -> Iterator[Path]:
 
 
 def check_regular(path: Path, kind: str) -> None:
-    """Refuse what is not a file that can be read: a pipe would be waited for, a device read, without end.
+    """Refuse what is not a regular file: reading a pipe or a device may never end.
 
     Raises
     ------

@@ -1,4 +1,4 @@
-"""JSON files: written whole, read with a bound on their size, and values made JSON-serialisable."""
+"""JSON files: atomic writes, reads of bounded size, and values made JSON-serialisable."""
 
 import json
 import math
@@ -8,16 +8,14 @@ from typing import Any
 
 import numpy as np
 
-from ._files import written_whole
+from ._files import atomic_write
 
 MAX_JSON_BYTES = 64 << 20
-
-
 REMEDY = "delete it and give the sweep's command again: it is made again"
 
 
 def jsonable(value: Any) -> Any:
-    """Numbers, arrays and mappings as JSON values; what is not finite becomes null."""
+    """Numbers, arrays and mappings as JSON values; numbers that are not finite become null."""
     if isinstance(value, Mapping):
         return {str(k): jsonable(v) for k, v in value.items()}
     if isinstance(value, list | tuple | np.ndarray):
@@ -32,18 +30,18 @@ def jsonable(value: Any) -> Any:
 
 
 def write_json(path: Path, value: Any) -> None:
-    """Write a file that is either the old one or the whole new one, whatever happens."""
+    """Write a JSON file atomically: after a crash it is either the old file or the whole new one."""
     text = json.dumps(jsonable(value), allow_nan=False)
-    with written_whole(path) as scratch:
+    with atomic_write(path) as scratch:
         scratch.write_text(text, encoding="utf-8")
 
 
 def read_json(path: Path, remedy: str = REMEDY) -> Any:
-    """Read a JSON file that may have been written by others; errors end with `remedy`."""
+    """Read a JSON file that other programs may have changed; error messages end with `remedy`."""
     if not path.is_file():
-        raise ValueError(f"{path} is no file; {remedy}")
+        raise ValueError(f"{path} is not a file; {remedy}")
     with open(path, "rb") as handle:
-        content = handle.read(MAX_JSON_BYTES + 1)  # its size as stated may be that of a link's target
+        content = handle.read(MAX_JSON_BYTES + 1)  # never more, whatever size the file system states
     if len(content) > MAX_JSON_BYTES:
         raise ValueError(f"{path} has more than {MAX_JSON_BYTES} bytes; {remedy}")
     try:

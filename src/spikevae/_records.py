@@ -1,4 +1,4 @@
-"""Records that are checked once and stay as they are, and the words for what is wrong with them."""
+"""Frozen configurations, and the messages of their errors."""
 
 import difflib
 from collections.abc import Mapping
@@ -8,7 +8,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
 
 
 class FrozenConfig(BaseModel):
-    """A record that cannot change after it was checked and refuses keys that it does not know."""
+    """A pydantic model that cannot change after validation and refuses unknown keys."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True, allow_inf_nan=False)
 
@@ -22,31 +22,31 @@ class FrozenConfig(BaseModel):
         return given
 
 
-def plain(given: Any) -> Any:
-    """The same of Python's own types: numbers and arrays of NumPy become numbers and lists.
+def to_builtins(given: Any) -> Any:
+    """The same value in built-in types: NumPy numbers and arrays become numbers and lists.
 
     Examples
     --------
     >>> import numpy as np
-    >>> plain({"beta": np.float64(0.5), "n_latents": np.arange(2)})
+    >>> to_builtins({"beta": np.float64(0.5), "n_latents": np.arange(2)})
     {'beta': 0.5, 'n_latents': [0, 1]}
     """
     if isinstance(given, Mapping):
-        return {key: plain(value) for key, value in given.items()}
+        return {key: to_builtins(value) for key, value in given.items()}
     if isinstance(given, list | tuple):
-        return [plain(value) for value in given]
+        return [to_builtins(value) for value in given]
     return given.tolist() if hasattr(given, "tolist") else given
 
 
 def unknown_key_message(key: str, known: Mapping[str, Any] | set[str] | list[str]) -> str:
-    """Say which key is unknown and which valid one is nearest to it."""
+    """Message that names the unknown key and the nearest known one."""
     near = difflib.get_close_matches(str(key), list(known), n=1, cutoff=0.5)
     hint = f" Did you mean {near[0]!r}?" if near else ""
     return f"unknown key {key!r}.{hint} Known keys: {', '.join(sorted(known))}."
 
 
-def readable(error: ValidationError, where: str) -> str:
-    """One line a problem, without pydantic's addresses and type names."""
+def validation_message(error: ValidationError, where: str) -> str:
+    """One line per problem, without pydantic's addresses and type names."""
     lines = []
     for problem in error.errors():
         name = ".".join(str(part) for part in problem["loc"])

@@ -1,4 +1,4 @@
-"""What every verb of the command line does: input checked, places to write to checked, results printed, ends heeded."""
+"""What all verbs of the command line share: checks of input and output paths, printing, signals."""
 
 import json
 import os
@@ -12,34 +12,34 @@ from typing import Any
 
 
 class UsageError(Exception):
-    """The command was given something that it cannot use; ends with exit code 2."""
+    """Invalid input of the user; the program ends with exit code 2."""
 
 
 @contextmanager
 def checking_input() -> Iterator[None]:
-    """What is wrong with the user's input ends with exit code 2, not 1."""
+    """Turn errors of the user's input into :class:`UsageError`, so that the exit code is 2 and not 1."""
     try:
         yield
     except ValueError as error:
         from pydantic import ValidationError
 
-        from ._records import readable
+        from ._records import validation_message
 
-        text = readable(error, error.title) if isinstance(error, ValidationError) else str(error)
+        text = validation_message(error, error.title) if isinstance(error, ValidationError) else str(error)
         raise UsageError(text) from None
     except (FileNotFoundError, NotADirectoryError, PermissionError) as error:
         raise UsageError(str(error)) from None
 
 
 def check_out(path: Path, *, folder: bool) -> None:
-    """Refuse a place that results cannot be written to, before there are any."""
+    """Refuse a path that results cannot be written to, before they are computed."""
     if path.exists() and path.is_dir() != folder:
         raise ValueError(f"{path} is a {'file' if folder else 'folder'}; name a {'folder' if folder else 'file'}")
-    place = path if path.is_dir() else next(parent for parent in path.absolute().parents if parent.exists())
-    if not place.is_dir():
-        raise ValueError(f"{path}: {place} is a file, so nothing can be written below it")
-    if not os.access(place, os.W_OK | os.X_OK):
-        raise ValueError(f"{path}: no permission to write to {place}")
+    nearest = path if path.is_dir() else next(parent for parent in path.absolute().parents if parent.exists())
+    if not nearest.is_dir():
+        raise ValueError(f"{path}: {nearest} is a file, so nothing can be written below it")
+    if not os.access(nearest, os.W_OK | os.X_OK):
+        raise ValueError(f"{path}: no permission to write to {nearest}")
 
 
 def emit(as_json: bool, facts: dict[str, Any], text: str) -> None:
@@ -55,31 +55,30 @@ def emit(as_json: bool, facts: dict[str, Any], text: str) -> None:
 
 
 @contextmanager
-def ending_as_interrupts() -> Iterator[None]:
-    """A program that is told to end, or whose terminal is closed, stops as by Ctrl-C: with its checkpoints written.
+def signals_as_interrupts() -> Iterator[None]:
+    """Treat SIGTERM and SIGHUP (a closed terminal) as Ctrl-C, so that training writes its checkpoints.
 
-    Where Ctrl-C is ignored, as in the background of a shell script, it ends at once.
+    Where Ctrl-C is ignored, as in the background of a shell script, these signals end the program at once.
     """
-    heeded = signal.getsignal(signal.SIGINT) is not signal.SIG_IGN
-    if threading.current_thread() is not threading.main_thread() or not heeded:
+    handles_interrupts = signal.getsignal(signal.SIGINT) is not signal.SIG_IGN
+    if threading.current_thread() is not threading.main_thread() or not handles_interrupts:
         yield
         return
-    taken = {number for number in ENDINGS if signal.getsignal(number) is signal.SIG_DFL}
-    for number in taken:
+    replaced = {number for number in TERMINATION_SIGNALS if signal.getsignal(number) is signal.SIG_DFL}
+    for number in replaced:
         signal.signal(number, lambda *_: signal.raise_signal(signal.SIGINT))
     try:
         yield
     finally:
-        for number in taken:
+        for number in replaced:
             signal.signal(number, signal.SIG_DFL)
 
 
-ENDINGS = [getattr(signal, name) for name in ("SIGTERM", "SIGHUP") if hasattr(signal, name)]
+TERMINATION_SIGNALS = [getattr(signal, name) for name in ("SIGTERM", "SIGHUP") if hasattr(signal, name)]
 
 
 def printable(text: object, keep: str = "") -> str:
-    r"""A text from anywhere as any terminal and UTF-8 hold it: what a terminal obeys (but characters in `keep`) and
-    bytes that could not be decoded are escaped.
+    r"""Escape control characters, except those in `keep`, and bytes that could not be decoded.
 
     Examples
     --------
@@ -87,10 +86,10 @@ def printable(text: object, keep: str = "") -> str:
     a\udcff\x1b[1m.png
     """
     return "".join(
-        c.encode("unicode_escape").decode() if unicodedata.category(c) in OBEYED and c not in keep else c
+        c.encode("unicode_escape").decode() if unicodedata.category(c) in ESCAPED_CATEGORIES and c not in keep else c
         for c in str(text)
     )
 
 
-OBEYED = ("Cc", "Cf", "Cs", "Zl", "Zp")
-"""Unicode's categories of control, format, surrogate and line characters."""
+ESCAPED_CATEGORIES = ("Cc", "Cf", "Cs", "Zl", "Zp")
+"""Unicode's categories of control, format, surrogate, line and paragraph separator characters."""

@@ -1,4 +1,4 @@
-"""Progress for people: a bar with time left on a terminal, a plain line now and then elsewhere."""
+"""Progress of long work: a bar with the time left on a terminal, elsewhere a line every 15 seconds."""
 
 import sys
 import time
@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 Report = Callable[[float, float, str], None]
-"""Called with (done, total, what is being done now), in any unit of work."""
+"""Called with (done, total, description of the present work); done and total in any unit."""
 
 PLAIN_LINE_SECONDS = 15.0
 
@@ -18,7 +18,7 @@ def show_progress(title: str, *, enabled: bool = True) -> Iterator[Report]:
     Parameters
     ----------
     title
-        What the whole work is.
+        Name of the whole work.
     enabled
         False: the function does nothing.
 

@@ -8,7 +8,7 @@ from cyclopts import CycloptsError
 from rich.console import Console
 
 from .._allocator import keep_freed_memory
-from .._terminal import UsageError, ending_as_interrupts, printable
+from .._terminal import UsageError, printable, signals_as_interrupts
 from . import bench, compare, data, evaluate, fit_counts, models, physiology, report, sweep, train  # noqa: F401 - registers the verbs
 from .app import DONE, FAILED, INTERRUPTED, USAGE, app
 
@@ -27,7 +27,7 @@ def main(arguments: list[str] | None = None) -> int:
         say(f"warning: {message}", style="yellow")
 
     try:
-        with warnings.catch_warnings(), ending_as_interrupts():
+        with warnings.catch_warnings(), signals_as_interrupts():
             warnings.showwarning = warn  # type: ignore[assignment]
             app(arguments, exit_on_error=False, print_error=True)
     except CycloptsError:

@@ -1,13 +1,17 @@
 """`spikevae sweep`: fit a grid of models and write the report."""
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 from cyclopts import Parameter, validators
 
 from .._terminal import check_out, checking_input, emit
 from .app import Device, Json, app
 from .report import make_report
+
+if TYPE_CHECKING:
+    from ..config import SweepConfig
+    from ..sweep import SweepResult
 
 
 @app.command
@@ -27,8 +31,8 @@ def sweep(
 ) -> None:
     """Fit a grid of models and write the report.
 
-    Runs the embedded demo where neither a file nor a preset is named. A run that was stopped continues where it was:
-    give the same command again. What is done already is not trained again.
+    Runs the embedded demo where neither a file nor a preset is named. The same command continues a run that was
+    stopped. Fits that are done already are not trained again.
 
     Examples: `spikevae sweep`, `spikevae sweep mine.toml --out runs/mine`,
     `spikevae sweep --set "n_latents=[64]" --set steps=500 --out runs/quick`
@@ -44,26 +48,22 @@ def sweep(
     recipe
         Use the values of this recipe in every cell: default, paper or fond (published configurations).
     set_
-        KEY=VALUE in place of what the sweep says; VALUE in TOML, a list (of lists for hidden and upper) makes it part
-        of the grid; data.KEY for data.
+        KEY=VALUE replaces a value of the sweep; VALUE in TOML, a list (of lists for hidden and upper) makes it part of
+        the grid; data.KEY for data.
     seed
         Added to every cell's seed and to the seed of the data.
     jobs
-        Worker processes on the CPU; by default one a core.
+        Worker processes on the CPU; by default one per core.
     report
         Write the report at the end.
     """
     with checking_input():
         from .._device import resolve_device
-        from ..config import SweepConfig
         from ..progress import show_progress
         from ..sweep import Sweep
         from ..sweep.edit import edited
 
-        if config is not None and preset is not None:
-            raise ValueError("give either a file or --preset, not both")
-        chosen = SweepConfig.from_toml(config) if config else SweepConfig.preset(preset or "demo")
-        chosen = edited(chosen, recipe=recipe, settings=set_ or [], seed=seed)
+        chosen = edited(_read_sweep(config, preset), recipe=recipe, settings=set_ or [], seed=seed)
         folder = out or Path("runs") / (config.stem if config else preset or "demo")
         where = resolve_device(device)
         check_out(folder, folder=True)
@@ -72,6 +72,20 @@ def sweep(
             progress(0, 1, "loading data")
             job.check(folder)
     result = job.run(folder, device=where, n_jobs=jobs, progress=True)
+    emit(json, *_describe(result, report=report))
+
+
+def _read_sweep(config: Path | None, preset: str | None) -> "SweepConfig":
+    """The sweep of the file or of the preset; the demo where neither is given."""
+    from ..config import SweepConfig
+
+    if config is not None and preset is not None:
+        raise ValueError("give either a file or --preset, not both")
+    return SweepConfig.from_toml(config) if config else SweepConfig.preset(preset or "demo")
+
+
+def _describe(result: "SweepResult", *, report: bool) -> tuple[dict[str, Any], str]:
+    """The result as JSON facts and as text; the report is written first where it is asked for."""
     facts: dict[str, Any] = {
         "run": str(result.path),
         "cells": result.n_cells,
@@ -80,7 +94,7 @@ def sweep(
     }
     text = f"{result.n_cells} cells in {result.path}, {result.n_trained} trained now ({result.seconds:.0f} s)"
     if report:
-        page, sentences = make_report(folder)
+        page, sentences = make_report(result.path)
         facts |= {"report": str(page), "answer": sentences}
         text = "\n".join([text, "", *sentences, "", f"Report: {page}"])
-    emit(json, facts, text)
+    return facts, text

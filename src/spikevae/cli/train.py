@@ -34,7 +34,7 @@ def train(
     Parameters
     ----------
     out
-        Where to write the model (one safetensors file); its checkpoint stands beside it until training is done.
+        Where to write the model (one safetensors file); its checkpoint is kept beside it until training is done.
     latent
         Law of the code; `spikevae models` lists them.
     n_latents
@@ -60,13 +60,7 @@ def train(
         from ..sweep.edit import parse_settings
         from .single import evaluate_file, prepare, train_to_file
 
-        given = {
-            "latent": latent,
-            "n_latents": n_latents,
-            "beta": beta,
-            "spike_price": spike_price,
-            "seed": seed,
-        }
+        given = {"latent": latent, "n_latents": n_latents, "beta": beta, "spike_price": spike_price, "seed": seed}
         if steps is not None:
             given["steps"] = steps
         given |= parse_settings(set_ or [])

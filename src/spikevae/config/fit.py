@@ -8,7 +8,7 @@ from typing import Annotated, Any, ClassVar
 from pydantic import Field, TypeAdapter, ValidationError
 from pydantic.fields import FieldInfo
 
-from .._records import readable, unknown_key_message
+from .._records import unknown_key_message, validation_message
 from ..models.amortised import AmortisedConfig
 from ..models.codes import get_code
 from ..models.config import ModelConfig
@@ -110,7 +110,7 @@ class FitConfig:
         try:
             return config.model_validate({k: v for k, v in values.items() if k in config.model_fields})
         except ValidationError as error:
-            raise ValueError(readable(error, f"fit configuration (recipe {recipe})")) from None
+            raise ValueError(validation_message(error, f"fit configuration (recipe {recipe})")) from None
 
     @staticmethod
     def warn_unused(fits: Sequence[ModelConfig], given: Iterable[str]) -> None:

@@ -9,7 +9,7 @@ from typing import Any, Self
 
 from pydantic import Field, ValidationError, field_validator, model_validator
 
-from .._records import FrozenConfig, plain, readable, unknown_key_message
+from .._records import FrozenConfig, to_builtins, unknown_key_message, validation_message
 from ..data._config import DataConfig
 from ..models.config import ModelConfig
 from .fit import OPTIONS, FitConfig, unknown_option_message
@@ -28,7 +28,7 @@ class Block(FrozenConfig):
     @field_validator("fit", "grid", mode="before")
     @classmethod
     def _plain(cls, given: Any) -> Any:
-        return plain(given)
+        return to_builtins(given)
 
     def cells(self) -> list[ModelConfig]:
         """All combinations, the last key of the grid varying fastest."""
@@ -96,7 +96,7 @@ class SweepConfig(FrozenConfig):
         try:
             return cls.model_validate(values)
         except ValidationError as error:
-            raise ValueError(readable(error, where)) from None
+            raise ValueError(validation_message(error, where)) from None
 
     @classmethod
     def from_toml(cls, path: str | Path) -> Self:

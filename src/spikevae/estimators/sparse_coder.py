@@ -11,7 +11,7 @@ from sklearn.base import BaseEstimator, ClassNamePrefixFeaturesOutMixin, Transfo
 from sklearn.utils.validation import check_is_fitted
 
 from .._device import resolve_device
-from .._records import plain, readable
+from .._records import to_builtins, validation_message
 from ..evaluation.evaluate import Evaluation, Metrics, evaluate
 from ..models.files import load_model, save_model
 from ..models.sparse.config import SparseCodingConfig
@@ -147,11 +147,11 @@ class SparseCoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimat
         return self
 
     def _config(self) -> SparseCodingConfig:
-        given = {option: plain(getattr(self, name)) for name, option in CONFIG_OPTIONS.items()}
+        given = {option: to_builtins(getattr(self, name)) for name, option in CONFIG_OPTIONS.items()}
         try:
             return SparseCodingConfig(seed=self.seed_, cycles=1, **given)
         except ValidationError as error:
-            message = readable(error, "SparseCoder")
+            message = validation_message(error, "SparseCoder")
             for name, option in CONFIG_OPTIONS.items():
                 message = message.replace(f": {option}: ", f": {name}: ")
             raise ValueError(message) from None

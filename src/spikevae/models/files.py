@@ -12,8 +12,8 @@ from safetensors.torch import save_file
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
-from .._files import check_regular, written_whole
-from .._records import readable
+from .._files import atomic_write, check_regular
+from .._records import validation_message
 from ._model import Model
 from .build import MODELS
 from .config import ModelConfig
@@ -50,7 +50,7 @@ def save_model(model: Model, path: str | Path, extra: dict[str, Any] | None = No
         "extra": json.dumps(extra or {}),
     }
     tensors = {name: value.detach().contiguous().cpu() for name, value in model.state_dict().items()}
-    with written_whole(Path(path)) as scratch:
+    with atomic_write(Path(path)) as scratch:
         save_file(tensors, scratch, metadata=metadata)
 
 
@@ -82,7 +82,7 @@ def load_model(path: str | Path) -> tuple[Any, dict[str, Any]]:
     except DAMAGE as error:
         raise ValueError(f"{path} is not a readable model file: {str(error) or type(error).__name__}") from None
     except ValidationError as error:
-        raise ValueError(readable(error, str(path))) from None
+        raise ValueError(validation_message(error, str(path))) from None
     except ValueError as error:
         raise ValueError(f"{path}: {error}") from None
     return model.eval().requires_grad_(False), extra

@@ -6,7 +6,7 @@ The page's plotting libraries are loaded only when a report is built.
 from collections.abc import Callable
 from pathlib import Path
 
-from .._files import written_whole
+from .._files import atomic_write
 
 N_STEPS = 15  # what `progress` is told of: reading, nine figures, pictures, physiology, charts, page, done
 
@@ -60,7 +60,7 @@ def build_report(
     statics = write_figures(run, folder, advance)
     text = render(run, statics, dictionaries, strips, advance, neurons)
     page = run.path / "report.html"
-    with written_whole(page) as scratch:
+    with atomic_write(page) as scratch:
         scratch.write_text(text, encoding="utf-8")
     done = N_STEPS
     advance("done")

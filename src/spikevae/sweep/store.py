@@ -1,10 +1,8 @@
-"""The run folder: one atomic JSON file a cell is the truth, one Parquet table is rebuilt from them."""
+"""The run folder: one JSON file per cell, written atomically, and a Parquet table that is rebuilt from these files."""
 
 import json
 import math
 import platform
-import re
-import reprlib
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import fields
@@ -13,22 +11,26 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from pydantic import ValidationError
 
-from .._files import written_whole
+from .._files import atomic_write
 from .._json import jsonable, read_json, write_json
-from ..config import OPTIONS, FitConfig, SweepConfig, readable
+from ..config import OPTIONS, SweepConfig
 from ..data import PatchSet
 from ..evaluation.metrics import Metrics
 from ..models.files import load_model
 from .convergence import Convergence, flag_groups
+from .file_checks import CELL_REMEDY, CONFIG_REMEDY, FORMAT, check_cell, check_config, differences
 from .plan import Cell, cells_of
 
 if TYPE_CHECKING:
     import pandas
     import pyarrow as pa
 
-FORMAT = "spikevae run 1"
+TEXT = ("id", "block", "convergence", "noise_variance", "hidden", "upper")
+"""Columns of the table that are text: null where there is no value, lists as they are printed."""
+UNITS = {field.name: {"unit": field.metadata["unit"]} for field in fields(Metrics)}
+RESULTS = {"cells": ".json", "checkpoints": ".safetensors"}
+"""Folders of results, and how the names of their files end."""
 PACKAGES = ("spikevae", "torch", "numpy", "scipy", "scikit-learn", "scikit-image")
 
 
@@ -69,24 +71,24 @@ class RunFolder:
             return load_model(path)[0]
         except ValueError as error:
             raise ValueError(
-                f"{error}; delete it to do without its pictures, and {self.cell_path(cell_id)} too to have it trained "
-                "again by the sweep's command"
+                f"{error}; delete it to leave out its pictures; delete {self.cell_path(cell_id)} too and give the "
+                "sweep's command again: the cell is trained again"
             ) from None
 
     def checkpoint_path(self, stack_id: str) -> Path:
         return self.path / "checkpoints" / f"{stack_id}.safetensors"
 
     def half_path(self, stack_id: str) -> Path:
-        """Results at half the budget, kept until the stack is done."""
+        """Objectives at half the budget, kept until the stack is done."""
         return self.path / "checkpoints" / f"{stack_id}.half.json"
 
     def check(self, sweep: SweepConfig) -> None:
-        """See that this very sweep can be kept here; nothing is written.
+        """Check that the folder can hold this sweep, without writing anything.
 
         Raises
         ------
         ValueError
-            Where the folder holds another sweep (the difference is shown) or other files, or is no folder.
+            Where the folder holds another sweep (the message shows the difference) or other files, or is a file.
         """
         given = sweep.model_dump(mode="json")
         if self.path.exists() and not self.path.is_dir():
@@ -104,7 +106,7 @@ class RunFolder:
             raise ValueError(f"{self.path} is not empty and holds no sweep (no config.json); choose another folder")
 
     def begin(self, sweep: SweepConfig) -> None:
-        """Make the folder, or :meth:`check` that it belongs to this very sweep."""
+        """Make the folder, or :meth:`check` that it holds this sweep."""
         self.check(sweep)
         if self.config_path.exists():
             return
@@ -118,18 +120,8 @@ class RunFolder:
         """The resolved configuration of this run."""
         if not self.config_path.is_file():
             raise FileNotFoundError(f"{self.path} is not a run folder: it has no config.json")
-        remedy = "put back a copy of it, or run the sweep into another folder"
-        config = read_json(self.config_path, remedy)
-        try:
-            _check_parts(config, {"format": str, "sweep": dict, "cells": list})
-            _check_parts(config["sweep"], {"data": dict})
-            ids = [entry.get("id") for entry in config["cells"] if isinstance(entry, dict)]
-            if config["format"] != FORMAT or len(ids) != len(config["cells"]) or len(set(map(str, ids))) != len(ids):
-                raise ValueError("its format or its list of cells is another")
-            if not all(isinstance(name, str) and re.fullmatch("[0-9a-f]{12}", name) for name in ids):
-                raise ValueError("an id of a cell is not of twelve hexadecimal digits")
-        except ValueError as error:
-            raise ValueError(f"{self.config_path} is not a {FORMAT!r} file: {error}; {remedy}") from None
+        config = read_json(self.config_path, CONFIG_REMEDY)
+        check_config(config, self.config_path)
         return config
 
     def sweep(self) -> SweepConfig:
@@ -138,13 +130,13 @@ class RunFolder:
 
     @property
     def has_data_record(self) -> bool:
-        """Whether the folder says what stimuli it was begun with and keeps a few of them for the report."""
+        """Whether the folder has the description of its stimuli and a few of them for the report."""
         return (self.path / "data.json").is_file() and (self.path / "examples.npy").is_file()
 
     @property
     def has_results(self) -> bool:
-        """Whether something was trained here."""
-        return any(any((self.path / place).glob(f"*{suffix}")) for place, suffix in RESULTS.items())
+        """Whether the folder has finished cells or checkpoints."""
+        return any(any((self.path / name).glob(f"*{suffix}")) for name, suffix in RESULTS.items())
 
     def read_data_record(self) -> dict[str, Any]:
         """Sizes, digest, description and preparation of the stimuli; empty where there is no record."""
@@ -154,7 +146,7 @@ class RunFolder:
 
     def keep_data_record(self, data: PatchSet, examples: np.ndarray) -> None:
         """Write what :meth:`read_data_record` reads, and the examples."""
-        with written_whole(self.path / "examples.npy") as scratch, open(scratch, "wb") as handle:
+        with atomic_write(self.path / "examples.npy") as scratch, open(scratch, "wb") as handle:
             np.save(handle, examples)
         sizes = {"train": len(data.train), "test": len(data.test), "shape": list(data.shape), "name": data.name}
         facts = {"digest": data.digest, "info": data.info, "description": data.describe()}
@@ -175,14 +167,16 @@ class RunFolder:
         for entry in self.read_config()["cells"]:
             path = self.cell_path(str(entry["id"]))
             if path.is_file():
-                cell = read_json(path, AGAIN)
-                _check_cell(cell, str(entry["id"]), path)
+                cell = read_json(path, CELL_REMEDY)
+                check_cell(cell, str(entry["id"]), path)
                 cells.append(cell)
         return cells
 
     def rows(self) -> list[dict[str, Any]]:
-        """One flat row a finished cell: configuration, metrics, objective and convergence. No wall-clock times, so
-        that the table of a run that was killed and continued equals that of one that was not."""
+        """One flat row per finished cell: configuration, metrics, objective and convergence.
+
+        There are no wall-clock times, so that the table of an interrupted and continued run equals that of another one.
+        """
         rows = []
         for cell in self.read_cells():
             config = {k: v for k, v in cell["config"].items() if k in OPTIONS}
@@ -210,8 +204,8 @@ class RunFolder:
     def table(self) -> "pa.Table":
         """One row per finished fit, as a pyarrow table: options, metrics, objective and convergence.
 
-        Rebuilt from the files of the fits. Columns of metrics have their unit as metadata; options that a model does
-        not have are null.
+        It is rebuilt from the files of the cells. Columns of metrics have their unit as metadata; options that a model
+        does not have are null.
 
         Raises
         ------
@@ -238,10 +232,10 @@ class RunFolder:
         Raises
         ------
         ImportError
-            Without pandas; with the extra that brings it.
+            Without pandas; the message names the extra that installs it.
         """
         try:
-            import pandas  # noqa: F401 - pyarrow imports it by itself, and says less where it is missing
+            import pandas  # noqa: F401 - pyarrow would import it too, with a message that names no extra
         except ImportError:
             raise ImportError("RunFolder.to_pandas needs pandas: pip install 'spikevae[pandas]'") from None
         return self.table.to_pandas()
@@ -251,7 +245,7 @@ class RunFolder:
         import pyarrow.parquet as pq
 
         path, table = self.path / "cells.parquet", self.table
-        with written_whole(path) as scratch:
+        with atomic_write(path) as scratch:
             pq.write_table(table, scratch)
         return path
 
@@ -263,72 +257,6 @@ class RunFolder:
 
 
 def flags(rows: Sequence[Mapping[str, Any]]) -> list[Convergence]:
-    """Convergence of the cells of these rows, judged by the objective that the fits minimise."""
-    judged = [{**row, "objective": row["fit_objective"], "objective_half": row["fit_objective_half"]} for row in rows]
-    return flag_groups(judged, settings=OPTIONS)
-
-
-AGAIN = "delete it and give the sweep's command again: the cell is trained again"
-NUMBER = int | float | None
-CELL_PARTS: dict[str, Any] = {
-    "id": str, "block": str, "config": dict, "metrics": dict, "objective": NUMBER, "fit_objective": NUMBER,
-    "fit_objective_half": NUMBER, "diverged": bool, "steps_done": int,
-}  # fmt: skip
-NEEDED = ("latent", "n_latents", "beta", "seed", "start")
-RESULTS = {"cells": ".json", "checkpoints": ".safetensors"}
-OPTIONAL_PARTS = ("units", "code_histogram", "history")
-
-
-def _check_cell(cell: Any, cell_id: str, path: Path) -> None:
-    """Refuse a cell file that lacks what the table and every figure need, or holds it in another type."""
-    try:
-        _check_parts(cell, CELL_PARTS)
-        if cell["id"] != cell_id:
-            raise ValueError(f"its id is {cell['id']!r}")
-        given = cell["config"]
-        full = FitConfig.model_validate(given).model_dump(
-            mode="json"
-        )  # reads "1" as a number, which the table does not
-        kinds: dict[type, Any] = {str: str, bool: bool, int: NUMBER, float: NUMBER}
-        _check_parts(given, {name: kinds.get(type(full[name]), object) for name in (*NEEDED, *given)})
-        _check_parts(cell, {name: dict for name in OPTIONAL_PARTS if cell.get(name) is not None})
-        _check_parts(cell, {name: NUMBER for name in ("seconds",) if name in cell})
-        _check_parts(cell["metrics"], dict.fromkeys(cell["metrics"], NUMBER))
-    except ValidationError as error:
-        raise ValueError(f"{readable(error, str(path))}; {AGAIN}") from None
-    except ValueError as error:
-        raise ValueError(f"{path} is no sound cell file: {error}; {AGAIN}") from None
-
-
-def _check_parts(given: Any, parts: Mapping[str, Any]) -> None:
-    if not isinstance(given, dict):
-        raise ValueError(f"{type(given).__name__} in place of a table")
-    for name, kind in parts.items():
-        if name not in given:
-            raise ValueError(f"{name!r} is missing")
-        value = given[name]
-        usual = not isinstance(value, int) or abs(value) <= 2**53
-        if not isinstance(value, kind) or (isinstance(value, bool) and kind is not bool) or not usual:
-            raise ValueError(f"{name!r} is {reprlib.repr(value)}, of another type or size than it should be")
-
-
-TEXT = ("id", "block", "convergence", "noise_variance", "hidden", "upper")
-"""Columns of the table that are text: null where there is none, lists as they are printed."""
-UNITS = {field.name: {"unit": field.metadata["unit"]} for field in fields(Metrics)}
-
-
-def differences(old: Any, new: Any, where: str = "") -> list[str]:
-    """Where two JSON values differ, a line each."""
-    if isinstance(old, dict) and isinstance(new, dict):
-        lines = []
-        for key in [*old, *(k for k in new if k not in old)]:
-            lines += differences(old.get(key), new.get(key), f"{where}.{key}" if where else key)
-        return lines
-    if (
-        isinstance(old, list)
-        and isinstance(new, list)
-        and len(old) == len(new)
-        and any(isinstance(v, dict) for v in old)
-    ):
-        return [line for i, (a, b) in enumerate(zip(old, new)) for line in differences(a, b, f"{where}[{i}]")]
-    return [] if old == new else [f"  {where}: {old!r} -> {new!r}"]
+    """Convergence of the cells of these rows, by the objective that the fits minimise."""
+    compared = [{**row, "objective": row["fit_objective"], "objective_half": row["fit_objective_half"]} for row in rows]
+    return flag_groups(compared, settings=OPTIONS)

@@ -7,7 +7,7 @@ from typing import Any
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
-from .._files import check_regular, written_whole
+from .._files import atomic_write, check_regular
 from .stack import Stack
 
 FORMAT = "spikevae checkpoint 1"
@@ -32,7 +32,7 @@ def _belongs(stored: str, stack: Stack) -> bool:
 
 def save(stack: Stack, path: Path) -> None:
     """Write the state of a stack; a crash leaves either the old file or the new one, and so does an OSError."""
-    with written_whole(path) as scratch:
+    with atomic_write(path) as scratch:
         save_file(stack.state(), scratch, metadata={"format": FORMAT, "fits": json.dumps(_fingerprint(stack))})
 
 

@@ -15,6 +15,7 @@ from . import checkpoint
 from .stack import Stack
 
 SAVE_EVERY_SECONDS = 20.0
+REPORT_EVERY_SECONDS = 0.2
 
 
 class Interrupted(KeyboardInterrupt):
@@ -22,19 +23,19 @@ class Interrupted(KeyboardInterrupt):
 
 
 @contextmanager
-def interrupts_held_back() -> Iterator[Callable[[], bool]]:
-    """Give a function that says whether Ctrl-C was pressed, in place of an exception in the middle of a step.
+def deferred_interrupts() -> Iterator[Callable[[], bool]]:
+    """Give a function that returns whether Ctrl-C was pressed; the first Ctrl-C raises no exception.
 
-    Pressed again, it interrupts at once. Where the program has a handler of its own, or another thread than the main
-    one trains, nothing is changed.
+    The second one raises KeyboardInterrupt at once. Nothing is changed where the program has its own handler, or where
+    another thread than the main one trains.
     """
-    asked = False
+    pressed = False
 
     def remember(signum: int, frame: Any) -> None:
-        nonlocal asked
-        if asked:
+        nonlocal pressed
+        if pressed:
             raise KeyboardInterrupt
-        asked = True
+        pressed = True
 
     in_main_thread = threading.current_thread() is threading.main_thread()
     if not in_main_thread or signal.getsignal(signal.SIGINT) is not signal.default_int_handler:
@@ -42,9 +43,22 @@ def interrupts_held_back() -> Iterator[Callable[[], bool]]:
         return
     signal.signal(signal.SIGINT, remember)
     try:
-        yield lambda: asked
+        yield lambda: pressed
     finally:
         signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+class _StepReports:
+    """Calls `on_steps` with the number of steps since its last call, at most every `REPORT_EVERY_SECONDS`."""
+
+    def __init__(self, on_steps: Callable[[int], None] | None, step: int) -> None:
+        self._on_steps, self._step, self._time = on_steps, step, time.monotonic()
+
+    def __call__(self, step: int, *, at_once: bool = False) -> None:
+        now = time.monotonic()
+        if self._on_steps is not None and (at_once or now - self._time > REPORT_EVERY_SECONDS):
+            self._on_steps(step - self._step)
+            self._step, self._time = step, now
 
 
 def train(
@@ -63,61 +77,58 @@ def train(
         Fits that start, or continue where `checkpoint_path` left them.
     checkpoint_path
         File to continue from if it exists, written every 20 seconds (where that fails, training warns and goes on) and
-        when interrupted. Left in place at the end: whoever has stored the results removes it.
+        when interrupted. It is kept at the end: the caller removes it once the results are stored.
     on_steps
         Called with the number of steps just done, a few times a second, for progress bars.
     at_half
         Called once half the budget is spent, where there are two cycles.
     until
-        Stop after this step (for looking inside).
+        Stop after this step, to examine an unfinished stack.
 
     Raises
     ------
     Interrupted
-        On Ctrl-C, once the step is complete and the checkpoint written. Steps are never cut in two, and the noise of
-        a step depends on its number alone, so the continued fit equals the uninterrupted one to the bit.
+        On Ctrl-C, once the step is complete and the checkpoint written. The noise of a step depends on its number
+        alone, so the continued fit equals the uninterrupted one to the bit.
     """
     resumed = checkpoint_path is not None and checkpoint_path.exists()
+    report = _StepReports(on_steps, stack.step_number)
     if checkpoint_path is not None and resumed:
-        done = stack.step_number
         checkpoint.load(stack, checkpoint_path)
-        if on_steps is not None:
-            on_steps(stack.step_number - done)
+        report(stack.step_number, at_once=True)
     last = stack.n_steps if until is None else min(until, stack.n_steps)
     half = stack.n_steps // 2 if stack.config.cycles == 2 else None
-    reported, report_time, save_time = stack.step_number, time.monotonic(), time.monotonic()
-    stepping = False
+    save_time, stepping = time.monotonic(), False
     try:
-        with interrupts_held_back() as stop:
+        with deferred_interrupts() as interrupted:
             if resumed and stack.step_number == half and at_half is not None:
-                at_half(stack)  # it may have been stopped in the middle of it
+                at_half(stack)  # it may have been interrupted
             while not stack.finished and stack.step_number < last:
                 stepping = True
                 stack.step()
                 stepping = False
                 if stack.step_number == half and at_half is not None:
                     at_half(stack)
-                now = time.monotonic()
-                if on_steps is not None and now - report_time > 0.2:
-                    on_steps(stack.step_number - reported)
-                    reported, report_time = stack.step_number, now
-                if checkpoint_path is not None and now - save_time > SAVE_EVERY_SECONDS:
-                    _try_to_save(stack, checkpoint_path)
-                    save_time = now
-                if stop():
+                report(stack.step_number)
+                save_time = _save_if_due(stack, checkpoint_path, save_time)
+                if interrupted():
                     raise KeyboardInterrupt
     except KeyboardInterrupt:
         if checkpoint_path is not None and not stepping:
             checkpoint.save(stack, checkpoint_path)
         raise Interrupted(f"stopped at step {stack.step_number} of {stack.n_steps}") from None
-    if on_steps is not None:
-        on_steps((stack.n_steps if stack.finished else stack.step_number) - reported)
+    report(stack.n_steps if stack.finished else stack.step_number, at_once=True)
     if stack.device.type == "cuda":
         torch.cuda.synchronize(stack.device)
 
 
-def _try_to_save(stack: Stack, path: Path) -> None:
+def _save_if_due(stack: Stack, path: Path | None, saved: float) -> float:
+    """Save a checkpoint where the last one is `SAVE_EVERY_SECONDS` old; the time of the last one."""
+    now = time.monotonic()
+    if path is None or now - saved <= SAVE_EVERY_SECONDS:
+        return saved
     try:
         checkpoint.save(stack, path)
     except OSError as error:
-        warnings.warn(f"{error}. Training goes on without it", stacklevel=3)
+        warnings.warn(f"{error}. Training goes on without a checkpoint", stacklevel=3)
+    return now
