@@ -24,3 +24,11 @@ def mixtures() -> torch.Tensor:
     """A hundred stimuli of 16 pixels: noisy sums of six features with Poisson counts."""
     causes = torch.poisson(torch.full((100, 6), 0.5), generator=seeded())
     return causes @ draw(6, 16, dtype=torch.float32) + 0.1 * draw(100, 16, seed=1, dtype=torch.float32)
+
+
+@pytest.fixture(scope="session")
+def stimuli() -> torch.Tensor:
+    """Three hundred stimuli of 16 pixels: noisy sums of six features with Poisson counts."""
+    g = torch.Generator().manual_seed(0)
+    causes = torch.poisson(torch.full((300, 6), 0.5), generator=g)
+    return causes @ torch.randn(6, 16, generator=g) + 0.1 * torch.randn(300, 16, generator=g)

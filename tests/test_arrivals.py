@@ -7,7 +7,6 @@ below 0.022; dropping a factor t, 1/temperature or 1/2 from the gradient moves i
 """
 
 import math
-import sys
 import time
 from functools import partial
 
@@ -15,17 +14,16 @@ import numpy as np
 import pytest
 import torch
 from dense_reference import STEPS, dense_counts, n_gaps
-from helpers import seeded
+from helpers import SCORE, seeded, value_and_slope
 from scipy import integrate, stats
 
-from spikevae import distributions
 from spikevae.distributions import GeneratorStack, Poisson, RelaxedPoisson, _arrivals_cpu, arrivals, relaxed_counts
 
 INDICATORS = list(arrivals.INDICATORS)
-SCORE = 4.5
-needs_cuda = pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
-DEVICES = ["cpu", pytest.param("cuda", marks=needs_cuda)]
 
+needs_cuda = pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
+
+DEVICES = ["cpu", pytest.param("cuda", marks=needs_cuda)]
 
 PATHS = {
     "compiled": {},
@@ -68,14 +66,6 @@ def path(request, monkeypatch):
     for name, value in PATHS[request.param].items():
         monkeypatch.setattr(sampler, name, value)
     return request.param
-
-
-def value_and_slope(log_rate, **settings):
-    """z and dz/dlog_rate of one draw."""
-    log_rate = log_rate.detach().requires_grad_()
-    z = settings.pop("sampler", relaxed_counts)(log_rate, **settings)
-    (slope,) = torch.autograd.grad(z.sum(), log_rate)
-    return z.detach().double().cpu().numpy(), slope.double().cpu().numpy()
 
 
 def unit_integral(indicator, temperature, power):
@@ -281,71 +271,6 @@ def test_extreme_rates_stay_finite(path, indicator, tau):
     np.testing.assert_allclose(slope.mean(0)[large], mean[large], rtol=0.2)
 
 
-@pytest.mark.parametrize("tau", [0.2, 1.0])
-@pytest.mark.parametrize("indicator", ["cubic", "sigmoid"])
-def test_busy_cells_have_the_law_of_their_arrivals(monkeypatch, indicator, tau):
-    """Gaussian sums against the arrivals themselves, about 1000 near the boundary of each of 2000 cells."""
-    start, stop = arrivals.window(tau, arrivals.INDICATORS[indicator])
-    log_rate = torch.full((2000,), math.log(1000 / (stop - start)), dtype=torch.float64)
-    settings = {"temperature": tau, "indicator": indicator}
-    monkeypatch.setattr(arrivals, "BUSY", math.inf)
-    monkeypatch.setattr(arrivals, "cpu_sampler", lambda: _arrivals_cpu)  # the compiled one draws no more than BUSY
-    exact = value_and_slope(log_rate, generator=seeded(0), **settings)
-    monkeypatch.setattr(arrivals, "BUSY", 10.0)
-    ours = value_and_slope(log_rate, generator=seeded(1), **settings)
-    for a, b in zip(ours, exact):
-        assert stats.ks_2samp(a, b).pvalue > 1e-4
-    # Fisher's transform of a correlation has standard deviation 1 / sqrt(n)
-    dependence = [math.atanh(np.corrcoef(*pair)[0, 1]) for pair in (ours, exact)]
-    assert abs(dependence[0] - dependence[1]) < SCORE * math.sqrt(2 / 2000)
-
-
-@pytest.mark.parametrize("expected", [5.0, 480.0])
-def test_compiled_draws_have_the_law_of_those_in_numpy(monkeypatch, expected):
-    """Cells that expect `expected` arrivals in the window, below EARLY before it and above; 480 is just below BUSY."""
-    pytest.importorskip("numba")
-    from spikevae.distributions import _arrivals_numba
-
-    start, stop = arrivals.window(0.3, arrivals.INDICATORS["cubic"])
-    log_rate, drawn = torch.full((20_000,), math.log(expected / (stop - start)), dtype=torch.float64), []
-    for seed, sampler in enumerate((_arrivals_numba, _arrivals_cpu)):
-        monkeypatch.setattr(arrivals, "cpu_sampler", lambda sampler=sampler: sampler)
-        drawn.append(value_and_slope(log_rate, temperature=0.3, indicator="cubic", generator=seeded(seed)))
-    for a, b in zip(*drawn):
-        assert stats.ks_2samp(a.round(5), b.round(5)).pvalue > 1e-4
-
-
-def test_tables_of_powers_are_poisson():
-    """What a column gives, added up over columns, is the probability of each count."""
-    pytest.importorskip("numba")
-    from spikevae.distributions import _arrivals_numba
-
-    first, shift, share, alias = _arrivals_numba.alias_tables()
-    for power, start in enumerate(first):
-        n_columns = 1 << (64 - int(shift[power]))
-        column, kept = np.arange(n_columns), share[start : start + n_columns] / 2**32
-        law = np.zeros(alias[start - 1] + n_columns + 1)
-        np.add.at(law, alias[start - 1] + column, kept / n_columns)
-        np.add.at(law, alias[start : start + n_columns], (1 - kept) / n_columns)
-        truth = stats.poisson.pmf(np.arange(len(law)), 2.0**power)
-        assert np.abs(law - truth).sum() < 1e-9 and abs(truth.sum() - 1) < 1e-11
-
-
-@pytest.mark.parametrize("mean", [2.5, 7.3, 63.99, 64.0, 300.5, 5000.2, 20_000.0])
-def test_early_counts_are_poisson(mean):
-    """Chi-square over some 40 equally likely cells; 100,000 draws see a mean that is off by half a percent at 2.5."""
-    pytest.importorskip("numba")
-    from spikevae.distributions import _arrivals_numba as sampler
-
-    z, log_rate = np.zeros(100_000), np.full(100_000, math.log(mean / 0.9))
-    states = np.random.default_rng(1).integers(0, 2**63, (-(-len(z) // sampler.BLOCK), 4)).astype(np.uint64)
-    sampler._early(log_rate, z, sampler.BLOCK, states, 0.0, 0.9, sampler.alias_tables())
-    edges = np.unique(stats.poisson.ppf(np.linspace(0.001, 0.999, 40), mean))
-    expected = np.diff([0, *stats.poisson.cdf(edges, mean), 1]) * len(z)
-    seen = np.histogram(z, [-np.inf, *(edges + 0.5), np.inf])[0]
-    assert stats.chi2.sf(((seen - expected) ** 2 / expected).sum(), len(expected) - 1) > 1e-4
-
-
 @pytest.mark.parametrize("indicator", ["cubic", "sigmoid"])
 def test_busy_cells_of_the_kernel(monkeypatch, kernel, indicator):
     """The same for the kernel: walked arrivals of cells that expect 120 or more, against its Gaussian."""
@@ -379,19 +304,6 @@ def test_shapes_and_types(path, shape, dtype):
     law = Poisson(log_rate).relaxed(temperature=0.5, indicator="linear")
     assert law.rsample((5,), generator=seeded(0)).shape == (5, *shape)
     assert not law.sample(generator=seeded(0)).requires_grad
-
-
-def test_draws_with_numpy_where_numba_does_not_load(monkeypatch):
-    """It refuses to be imported beside a newer NumPy."""
-    monkeypatch.setitem(sys.modules, "numba", None)
-    monkeypatch.delitem(sys.modules, "spikevae.distributions._arrivals_numba", raising=False)
-    monkeypatch.delattr(distributions, "_arrivals_numba", raising=False)
-    arrivals.cpu_sampler.cache_clear()
-    try:
-        assert arrivals.cpu_sampler() is _arrivals_cpu
-        assert relaxed_counts(torch.zeros(5), temperature=0.5, generator=seeded(0)).shape == (5,)
-    finally:
-        arrivals.cpu_sampler.cache_clear()
 
 
 def test_silence():

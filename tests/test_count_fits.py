@@ -1,4 +1,4 @@
-"""Laws fitted to spike counts: SciPy's likelihoods and optimisers, coverage of intervals, limits, files."""
+"""Laws fitted to spike counts: SciPy's likelihoods and optimisers, coverage of intervals, limits."""
 
 import json
 import math
@@ -9,9 +9,7 @@ from scipy import optimize, special, stats
 
 import spikevae
 from spikevae.cli import main
-from spikevae.count_fits import figure, fit_counts, read_counts
-from spikevae.count_fits.dispersion import coincidences, dispersion_p
-from spikevae.count_fits.fits import describe_units
+from spikevae.count_fits import fit_counts, read_counts
 from spikevae.count_fits.goodness import pearson_p
 from spikevae.count_fits.output import text as table_of
 
@@ -262,75 +260,6 @@ def test_limits_are_said(found):
     assert found.of(200, "zero_inflated_poisson")["parameters"]["off"] == 0.0
 
 
-def test_dispersion_test_is_uniform_under_poisson():
-    """300 units of Poisson counts: p-values are uniform (Kolmogorov-Smirnov p > 1e-3), next to none is discovered."""
-    found = fit_counts(np.random.default_rng(11).poisson(3.0, (200, 300)), ["poisson"])
-    assert stats.kstest([row["p_value"] for row in found.units], "uniform").pvalue > 1e-3
-    assert sum(row["dispersion"] != "neither" for row in found.units) <= 3
-    z = np.random.default_rng(11).poisson(3.0, (200, 300))[:, 0]
-    assert found.units[0]["index"] == pytest.approx(((z - z.mean()) ** 2).sum() / z.mean())
-
-
-def test_coincidences_of_three_spikes():
-    """By hand: none n - 1 times n - 2 of n^2, three pairs 1 of n^2."""
-    law = coincidences(np.array([3]), 200)[3]
-    np.testing.assert_allclose(law, [199 * 198 / 200**2, 3 * 199 / 200**2, 0, 1 / 200**2], atol=1e-13)
-
-
-def test_coincidences_of_two_trials_are_binomial():
-    """Of two trials one has z of T spikes, binomial; neighbouring totals come from one characteristic function."""
-    for total, law in coincidences(np.arange(55, 70), 2).items():
-        z = np.arange(total + 1)
-        pairs = (z * (z - 1) + (total - z) * (total - z - 1)) // 2
-        expected = np.bincount(pairs, weights=stats.binom(total, 0.5).pmf(z), minlength=len(law))
-        np.testing.assert_allclose(law, expected[: len(law)], atol=1e-12)
-        assert expected[len(law) :].sum() < 1e-12
-
-
-def test_dispersion_test_is_exact_for_few_spikes():
-    """Three spikes of which two coincide: p = 2 (1 - 199 * 198 / 200^2). Three alone are as Poisson has it."""
-    z = np.zeros((200, 4), dtype=int)
-    z[[0, 1], 0] = 2, 1
-    z[:3, 1] = 1
-    z[0, 2] = 3
-    p = dispersion_p(z)
-    assert p[:3] == pytest.approx([2 * (1 - 199 * 198 / 200**2), 1.0, 2 / 200**2])
-    assert math.isnan(p[3])
-
-
-def test_dispersion_test_goes_over_into_chi_squared():
-    """Either side of 50 sqrt(n) spikes the exact p-values and chi-squared differ by a few per cent."""
-    z = np.random.default_rng(2).poisson(6.5, (60, 40))
-    z = z[:, z.sum(0) < 50 * math.sqrt(60)]
-    index = ((z - z.mean(0)) ** 2).sum(0) / z.mean(0)
-    theirs = np.minimum(1, 2 * np.minimum(stats.chi2.cdf(index, 59), stats.chi2.sf(index, 59)))
-    assert z.shape[1] > 15
-    np.testing.assert_allclose(dispersion_p(z), theirs, atol=0.03)
-    assert (dispersion_p(z) != theirs).all()
-
-
-@pytest.mark.parametrize(("n", "rate"), [(100, 0.02), (50, 0.2), (100, 0.2), (200, 0.05)])
-def test_dispersion_test_holds_its_false_discovery_rate(n, rate):
-    """40 runs of 200 Poisson units: six or more with a discovery have p = .014 at .05; chi-squared has ten and more."""
-    runs = [describe_units(np.random.default_rng(seed).poisson(rate, (n, 200))) for seed in range(40)]
-    assert sum(any(unit["dispersion"] != "neither" for unit in units) for units in runs) <= 5
-
-
-def test_over_dispersion_of_sparse_units_is_found():
-    """Mean .1, Fano factor 3, 400 trials: of 30 such units among 270 Poisson ones all but a few are found."""
-    rng = np.random.default_rng(4)
-    z = np.concatenate([rng.negative_binomial(0.05, 1 / 3, (400, 30)), rng.poisson(0.1, (400, 270))], 1)
-    words = [unit["dispersion"] for unit in fit_counts(z, "poisson").units]
-    assert words[:30].count("over") >= 24 and words[30:].count("neither") >= 266
-
-
-def test_fano_errors_cover():
-    rng = np.random.default_rng(13)
-    found = fit_counts(rng.negative_binomial(3, 0.5, (2000, 150)), ["poisson"])
-    score = [(row["fano"] - 2.0) / row["fano_se"] for row in found.units]
-    assert 0.8 < np.std(score) < 1.25 and abs(np.mean(score)) < 0.4
-
-
 @pytest.mark.parametrize(
     "z",
     [np.full((20, 1), 4), np.array([[0], [1]]), np.array([[0], [0], [9]]), np.array([[1000], [1010], [990], [1005]])],
@@ -382,35 +311,6 @@ def test_the_bound_of_a_shape_is_not_the_poisson_limit():
     assert line.endswith(" 1*")
 
 
-def test_figure_and_text_count_the_same_units(tmp_path, monkeypatch):
-    """Units without variance have no place on logarithmic axes and are counted all the same."""
-    from matplotlib.axes import Axes
-
-    labels = []
-    plot = Axes.plot
-    monkeypatch.setattr(Axes, "plot", lambda *a, **k: labels.append(k.get("label")) or plot(*a, **k))
-    z = np.random.default_rng(0).binomial(6, 0.5, (200, 6))
-    z[:, :2] = 3
-    found = fit_counts(z, "poisson")
-    figure(found, tmp_path / "a.png")
-    assert "6 under-dispersed" in found.summary()
-    assert "under-dispersed (6, 2 of variance 0 not drawn)" in labels
-
-
-def test_bars_hold_several_counts_where_there_are_many(tmp_path, monkeypatch):
-    """Shares and laws of the same bars: a law of mean 400 adds to one over them, and Poisson is drawn last."""
-    from matplotlib.axes import Axes
-
-    drawn, heights = [], []
-    plot, bar = Axes.plot, Axes.bar
-    monkeypatch.setattr(Axes, "plot", lambda *a, **k: drawn.append((k.get("label"), a)) or plot(*a, **k))
-    monkeypatch.setattr(Axes, "bar", lambda *a, **k: heights.append(a[2]) or bar(*a, **k))
-    figure(fit_counts(np.random.default_rng(0).poisson(400, (300, 1))), tmp_path / "a.png")
-    assert len(heights[0]) <= 40 and heights[0].sum() == pytest.approx(1, abs=0.01)
-    laws = [(label, a[2].sum()) for label, a in drawn if label in ("Poisson", "binomial", "negative binomial")]
-    assert laws[-1][0] == "Poisson" and all(total == pytest.approx(1, abs=0.02) for _, total in laws)
-
-
 def test_unknown_law():
     with pytest.raises(ValueError, match="choose from"):
         spikevae.fit_counts(np.ones((3, 1), dtype=int), ["gaussian"])
@@ -430,28 +330,6 @@ def test_command_line(tmp_path, capsys, mixed):
     assert json.loads((out / "fits.json").read_text())["n_trials"] == N
     assert main(["fit-counts", str(source), "--out", str(out), "--law", "poisson", "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["laws"] == ["poisson"]
-
-
-def test_files(tmp_path, capsys):
-    table = np.array([[1, 2], [3, 4]])
-    for name, write in (("a.npy", np.save), ("b.npz", lambda path, x: np.savez(path, x))):
-        write(tmp_path / name, table)
-        np.testing.assert_array_equal(read_counts(tmp_path / name), table)
-    for text in ("1,2\n3,4\n", "one,two\n1,2\n3,4\n"):
-        (tmp_path / "c.csv").write_text(text)
-        np.testing.assert_array_equal(read_counts(tmp_path / "c.csv"), table)
-    np.savez(tmp_path / "two.npz", a=table, b=table)
-    np.save(tmp_path / "pickled.npy", np.array([{}], dtype=object), allow_pickle=True)
-    (tmp_path / "broken.csv").write_text("1,2\n3\n")
-    for name, message in (
-        ("two.npz", "--key"),
-        ("pickled.npy", "pickle"),
-        ("no.npz", "not a file"),
-        ("broken.csv", "line 2 has 1 entries"),
-    ):
-        assert main(["fit-counts", str(tmp_path / name)]) != 0
-        said = capsys.readouterr().err
-        assert message in said.replace("\n", " ").lower() and name in said.replace("\n", "")
 
 
 def test_nested_fits_are_never_below_poisson_and_zero_inflated_ones_are_maxima():
@@ -483,77 +361,3 @@ def test_nested_fits_are_never_below_poisson_and_zero_inflated_ones_are_maxima()
 def test_no_trial_of_a_table_is_lost(tmp_path, text, rows):
     (tmp_path / "c.csv").write_text(text, encoding="utf-8")
     assert read_counts(tmp_path / "c.csv").tolist() == rows
-
-
-def test_a_first_trial_with_a_missing_entry_is_not_taken_for_names(tmp_path):
-    (tmp_path / "c.csv").write_text("5,,2\n3,4,1\n")
-    with pytest.raises(ValueError, match="line 1: entry 2 is empty"):
-        read_counts(tmp_path / "c.csv")
-
-
-@pytest.mark.parametrize(
-    ("text", "rows", "warning"),
-    [
-        ("0,1,2,3,4\n5,2,0,1,1\n3,4,0,1,2\n", [[5, 2, 0, 1, 1], [3, 4, 0, 1, 2]], "first line, 0, 1, 2, ..., numbers"),
-        ("1,2,3,4,5\n5,2,0,1,1\n", [[5, 2, 0, 1, 1]], "first line, 1, 2, 3"),
-        (",a,b\n0,5,2\n1,3,4\n", [[5, 2], [3, 4]], "column 1 numbers the trials.*units: a, b"),
-        ("a,Trial\n5,1\n3,2\n", [[5], [3]], "column 2 numbers the trials.*units: a"),
-        ("0,1,2\n3,4,1\n", [[0, 1, 2], [3, 4, 1]], None),
-        ("0,1,2,4,3\n3,4,1,1,1\n", [[0, 1, 2, 4, 3], [3, 4, 1, 1, 1]], None),
-        ("# of monkey 3\n\na,b\n5,2\n", [[5, 2]], None),
-        ('"a","b"\n"5","2"\n', [[5, 2]], None),
-    ],
-)
-def test_lines_and_columns_of_numbers_are_not_counts(tmp_path, text, rows, warning):
-    """Few numbers in order may be a trial; from five on, or beside an empty entry, they are names."""
-    (tmp_path / "c.csv").write_text(text)
-    if warning is None:
-        assert read_counts(tmp_path / "c.csv").tolist() == rows
-        return
-    with pytest.warns(UserWarning, match=warning):
-        assert read_counts(tmp_path / "c.csv").tolist() == rows
-
-
-def test_pandas_writes_both(tmp_path):
-    (tmp_path / "c.csv").write_text(",0,1\n0,5,2\n1,3,4\n")
-    with pytest.warns(UserWarning) as said:
-        assert read_counts(tmp_path / "c.csv").tolist() == [[5, 2], [3, 4]]
-    assert len(said) == 2
-
-
-@pytest.mark.parametrize(
-    ("name", "text", "message"),
-    [
-        ("c.csv", "1;2\n3;4\n", "semicolons"),
-        ("c.csv", "a\tb\n3\t4\n", "tabs"),
-        ("c.tsv", "1\t2\n", "neither .npy nor .npz nor .csv"),
-        ("c.csv", "a,b\n1,2\n\n3,x\n", "line 4: entry 2 is 'x'"),
-        ("c.csv", "a,b\n1,2\n3\n", "line 3 has 1 entries, earlier lines 2"),
-        ("c.csv", "trial,a\n5,2\n5,4\n", "column 1 is named 'trial'"),
-        ("c.csv", "# nothing\n\n", "is empty"),
-        ("c.csv", "3,0\n1,1\n4,2\n1,3\n5,4\n", "column 2 is 0, 1, ... in order"),
-    ],
-)
-def test_tables_that_are_not_read(tmp_path, name, text, message):
-    (tmp_path / name).write_text(text)
-    with pytest.raises(ValueError, match=message) as caught:
-        read_counts(tmp_path / name)
-    assert name in str(caught.value)
-
-
-def test_rates_and_numbers_of_trials_in_arrays(tmp_path):
-    z = np.random.default_rng(0).poisson(5.0, (40, 3))
-    np.save(tmp_path / "hertz.npy", z * 4)
-    with pytest.warns(UserWarning, match="multiples of 4"):
-        read_counts(tmp_path / "hertz.npy")
-    z[0, 0] = 5
-    np.save(tmp_path / "counts.npy", z)
-    np.testing.assert_array_equal(read_counts(tmp_path / "counts.npy"), z)
-    np.savez(tmp_path / "both.npz", counts=z, condition=z[:, 0])
-    np.testing.assert_array_equal(read_counts(tmp_path / "both.npz", "counts"), z)
-    with pytest.warns(UserWarning, match="'condition' not"):
-        read_counts(tmp_path / "both.npz")
-    z[:, 1] = np.arange(1, 41)
-    np.save(tmp_path / "trials.npy", z)
-    with pytest.raises(ValueError, match=r"column 2 is 1, 2, \.\.\. in order"):
-        read_counts(tmp_path / "trials.npy")

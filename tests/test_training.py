@@ -1,51 +1,19 @@
-"""The stack equals its fits alone, resumes to the bit, guards each fit, and follows the published schedules."""
+"""The stack equals its fits alone, holds each fit apart from the others, and follows the published schedules."""
 
-import json
 import math
-import threading
 
 import pytest
 import torch
-from safetensors.torch import save_file
-from torch.utils._python_dispatch import TorchDispatchMode
+from training_cases import SHAPE, VARIANTS, fit
 
 from spikevae._seeds import PURPOSES, derived_seed
 from spikevae.config import FitConfig
 from spikevae.distributions import LAWS
 from spikevae.evaluation.evaluate import evaluate
 from spikevae.models import build_model, load_model, save_model
-from spikevae.training import Interrupted, Stack, checkpoint, loop, recorded, train
+from spikevae.training import Stack, train
 from spikevae.training import schedules as s
 from spikevae.training.stack import DIVERGED, SETTLED, stack_key
-
-SHAPE = (1, 4, 4)
-
-
-@pytest.fixture(scope="module")
-def stimuli():
-    g = torch.Generator().manual_seed(0)
-    causes = torch.poisson(torch.full((300, 6), 0.5), generator=g)
-    return causes @ torch.randn(6, 16, generator=g) + 0.1 * torch.randn(300, 16, generator=g)
-
-
-def fit(**given):
-    return FitConfig.from_recipe("default", **{"n_latents": 8, "steps": 40, "batch_size": 50, **given})
-
-
-VARIANTS = {
-    "poisson exact": {},
-    "poisson sampled": {"estimator": "monte_carlo"},
-    "poisson learned prior": {"prior": "learned", "encoder_bias": False, "optimizer": "adamax"},
-    "gaussian": {"latent": "gaussian", "prior": "fixed"},
-    "rectified sampled": {"latent": "rectified_gaussian", "prior": "fixed", "estimator": "monte_carlo"},
-    "mlp": {"encoder": "mlp", "decoder": "mlp", "hidden": (12,), "grad_clip": 5.0},
-    "conv": {"encoder": "conv", "decoder": "conv", "hidden": (4, 8), "steps": 10},
-    "learned noise": {"noise_variance": "learned"},
-    "beta annealed": {"beta_anneal": 0.5},
-    "sparse codes": {"latent": "sparse"},
-    "sparse codes, hard": {"latent": "sparse", "algorithm": "lca-hard"},
-    **{f"law {name}": {"latent": name, "steps": 12} for name in LAWS},
-}
 
 
 @pytest.mark.parametrize("variant", VARIANTS.values(), ids=VARIANTS)
@@ -64,94 +32,6 @@ def test_each_fit_of_a_stack_is_the_fit_alone(stimuli, variant):
         torch.testing.assert_close(ours.history["objective"], theirs.history["objective"], rtol=1e-9, atol=1e-9)
         for name, value in theirs.model.state_dict().items():
             torch.testing.assert_close(ours.model.state_dict()[name], value, rtol=1e-7, atol=1e-9, msg=name)
-
-
-ITERATIVE = {
-    f"iterative {latent}{', guarded' if guard else ''}": {"latent": latent, "inference": "iterative", "guard": guard}
-    for latent in ("poisson", "gaussian", "rectified_gaussian", "bernoulli")
-    for guard in (False, True)
-}
-OTHERS = {
-    "hierarchical": {"upper": (4,)},
-    "natural gradient": {"inference": "iterative", "guard": False, "learning": "natural_gradient", "optimizer": "sgd"},
-    "sampled iterative": {"inference": "iterative", "dynamics": "sampled", "inference_steps": 3},
-    "iterative, mlp": {"inference": "iterative", "decoder": "mlp", "hidden": (12,), "inference_steps": 3},
-    "gumbel": {"estimator": "monte_carlo", "indicator": "gumbel"},
-    "sigmoid": {"estimator": "monte_carlo", "indicator": "sigmoid"},
-    "bernoulli pixels": {"decoder": "mlp", "likelihood": "bernoulli", "hidden": (12,)},
-}
-NOT_RECORDED = {"law conway_maxwell_poisson", "law gaussian_softplus", "iterative rectified_gaussian"} | {
-    name for name in ITERATIVE if "guarded" in name
-}
-"""They ask for values on the way: how many terms a series needs, whether a guard holds."""
-
-
-@pytest.mark.parametrize("n_fits", [1, 3])
-@pytest.mark.parametrize("variant", [*VARIANTS, *ITERATIVE, *OTHERS])
-def test_recorded_steps_are_the_same_to_the_bit(stimuli, variant, n_fits, monkeypatch):
-    configs = [fit(**{**VARIANTS, **ITERATIVE, **OTHERS}[variant], beta=b) for b in (0.1, 1.0, 4.0)[:n_fits]]
-    states = []
-    for after in (3, 1000):
-        monkeypatch.setattr(recorded, "AFTER", after)
-        monkeypatch.setattr(recorded, "WORTH", 0)
-        stack = Stack(configs, stimuli, SHAPE, window=5)
-        train(stack, until=30 if configs[0].draws else 12)  # temperatures fall for 20 steps
-        states.append(stack.state())
-        if after == 3:
-            assert stack.is_recorded == (variant not in NOT_RECORDED)
-    for name, value in states[0].items():
-        assert torch.equal(value.nan_to_num(), states[1][name].nan_to_num()), name
-
-
-@pytest.mark.parametrize("stop", [2, 3, 4, 5, 17])
-def test_resume_across_the_start_of_recording_is_exact(stimuli, tmp_path, stop, monkeypatch):
-    """A recording is made at step 3, checked at step 4, and run from step 5 on."""
-    monkeypatch.setattr(recorded, "AFTER", 3)
-    monkeypatch.setattr(recorded, "WORTH", 0)
-    whole = Stack([fit()], stimuli, SHAPE)
-    train(whole)
-    first, second = (Stack([fit()], stimuli, SHAPE) for _ in range(2))
-    train(first, until=stop)
-    checkpoint.save(first, tmp_path / "c.safetensors")
-    train(second, checkpoint_path=tmp_path / "c.safetensors")
-    assert whole.is_recorded and second.is_recorded
-    for name, value in whole.state().items():
-        assert torch.equal(second.state()[name], value), name
-
-
-def test_what_is_nearly_done_is_not_recorded(stimuli, tmp_path, monkeypatch):
-    monkeypatch.setattr(recorded, "AFTER", 3)
-    monkeypatch.setattr(recorded, "WORTH", 20)
-    first, second = (Stack([fit()], stimuli, SHAPE) for _ in range(2))
-    train(first, until=20)
-    checkpoint.save(first, tmp_path / "c.safetensors")
-    train(second, checkpoint_path=tmp_path / "c.safetensors")
-    assert first.is_recorded and not second.is_recorded
-
-
-def test_recordings_in_threads_leave_torch_as_it_was(stimuli, monkeypatch):
-    monkeypatch.setattr(recorded, "AFTER", 3)
-    monkeypatch.setattr(recorded, "WORTH", 0)
-    before = torch.nn.Module.__call__, torch.nn.Module.__getattr__
-    stacks = [Stack([fit(seed=i, encoder="mlp")], stimuli, SHAPE) for i in range(6)]
-    threads = [threading.Thread(target=train, args=(stack,)) for stack in stacks]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    assert (torch.nn.Module.__call__, torch.nn.Module.__getattr__) == before
-    assert all(stack.is_recorded for stack in stacks)
-
-
-def test_what_depends_on_more_than_its_arguments_is_not_recorded(monkeypatch):
-    monkeypatch.setattr(recorded, "AFTER", 1)
-    hidden = iter(range(100))
-    function = recorded.Recorded(lambda x: {"y": x * next(hidden)}, 1000)
-    assert [float(function(torch.ones(1))["y"]) for _ in range(3)] == [0, 2, 3]  # the recording took 1
-    assert not function.is_recorded
-    branching = recorded.Recorded(lambda x: x if x.sum() > 0 else -x, 1000)
-    assert [float(branching(torch.tensor([x]))) for x in (1.0, -2.0, 3.0)] == [1, 2, 3]
-    assert not branching.is_recorded
 
 
 @pytest.mark.parametrize("latent", LAWS)
@@ -185,92 +65,6 @@ def test_log_rates_far_above_the_clamp_do_not_stop_a_fit(stimuli, given):
     stack = Stack([fit(steps=100, **given)], 20 * stimuli, SHAPE)
     train(stack)
     assert stack.result(0).status != DIVERGED
-
-
-@pytest.mark.parametrize("stop", [1, 7, 23, 39])
-@pytest.mark.parametrize("variant", ["poisson exact", "poisson sampled", "poisson learned prior"])
-def test_resume_is_exact_to_the_bit(stimuli, tmp_path, stop, variant):
-    configs = [fit(**VARIANTS[variant], seed=i) for i in range(2)]
-    whole = Stack(configs, stimuli, SHAPE, window=5)
-    train(whole)
-    first = Stack(configs, stimuli, SHAPE, window=5)
-    train(first, until=stop)
-    checkpoint.save(first, tmp_path / "c.safetensors")
-    second = Stack(configs, stimuli, SHAPE, window=5)
-    train(second, checkpoint_path=tmp_path / "c.safetensors")
-    assert torch.equal(torch.stack(second.windows), torch.stack(whole.windows))
-    for name, value in whole.state().items():
-        assert torch.equal(second.state()[name], value), name
-
-
-def test_interrupt_saves_and_continues(stimuli, tmp_path):
-    path = tmp_path / "c.safetensors"
-    stack = Stack([fit()], stimuli, SHAPE)
-
-    def interrupt(half):
-        raise KeyboardInterrupt
-
-    with pytest.raises(Interrupted, match="step 20 of 40"):
-        train(stack, checkpoint_path=path, at_half=interrupt)
-    again = Stack([fit()], stimuli, SHAPE)
-    train(again, checkpoint_path=path)
-    whole = Stack([fit()], stimuli, SHAPE)
-    train(whole)
-    assert torch.equal(again.params["encoder.head.weight"], whole.params["encoder.head.weight"])
-
-
-def test_a_checkpoint_that_cannot_be_written_ends_no_fit(stimuli, tmp_path, monkeypatch):
-    """Training warns and goes on; interrupted, it says that nothing was kept."""
-    (tmp_path / "file").touch()
-    path = tmp_path / "file" / "c.safetensors"
-    monkeypatch.setattr(loop, "SAVE_EVERY_SECONDS", -1.0)
-    stack = Stack([fit()], stimuli, SHAPE)
-    with pytest.warns(UserWarning, match=r"c\.safetensors cannot be written: .*Training goes on"):
-        train(stack, checkpoint_path=path)
-    assert stack.finished
-    monkeypatch.setattr(loop, "SAVE_EVERY_SECONDS", 1e9)
-
-    def interrupt(half):
-        raise KeyboardInterrupt
-
-    with pytest.raises(OSError, match=r"c\.safetensors cannot be written"):
-        train(Stack([fit()], stimuli, SHAPE), checkpoint_path=path, at_half=interrupt)
-
-
-def test_checkpoints_of_others_are_refused(stimuli, tmp_path):
-    path = tmp_path / "c.safetensors"
-    checkpoint.save(Stack([fit()], stimuli, SHAPE), path)
-    with pytest.raises(ValueError, match="other fits or other data"):
-        checkpoint.load(Stack([fit(beta=2.0)], stimuli, SHAPE), path)
-    with pytest.raises(ValueError, match="other fits or other data"):
-        checkpoint.load(Stack([fit()], stimuli.flip(0), SHAPE), path)
-    for other in ({"shape": (1, 2, 8)}, {"window": 3}):
-        with pytest.raises(ValueError, match="other fits or other data"):
-            checkpoint.load(Stack([fit()], stimuli, **{"shape": SHAPE, **other}), path)
-    path.write_bytes(path.read_bytes()[:200])
-    with pytest.raises(ValueError, match=r"c\.safetensors is damaged.*delete it"):
-        checkpoint.load(Stack([fit()], stimuli, SHAPE), path)
-
-
-def test_checkpoints_of_earlier_versions_are_read(stimuli, tmp_path):
-    """They said less of the data."""
-    path, stack = tmp_path / "c.safetensors", Stack([fit()], stimuli, SHAPE)
-    train(stack, until=7)
-    said = {"fits": [fit().model_dump(mode="json")], "train": [300, 16], "dtype": "torch.float32"}
-    save_file(stack.state(), path, metadata={"format": checkpoint.FORMAT, "fits": json.dumps(said, sort_keys=True)})
-    again = Stack([fit()], stimuli, SHAPE)
-    checkpoint.load(again, path)
-    assert again.step_number == 7
-
-
-def test_a_state_that_does_not_fit_changes_nothing(stimuli):
-    stack = Stack([fit()], stimuli, SHAPE)
-    state = Stack([fit(seed=1)], stimuli, SHAPE).state()
-    del state["ledger/windows"]
-    before = stack.state()
-    with pytest.raises(ValueError, match="ledger/windows"):
-        stack.load_state(state)
-    assert all(torch.equal(value, before[name]) for name, value in stack.state().items())
 
 
 def test_a_fit_that_diverges_leaves_the_others_alone(stimuli):
@@ -440,46 +234,6 @@ def test_bernoulli_pixels_are_a_cross_entropy():
         p = model.decode(code).double().numpy()
         ours = model.distortion(x, code).numpy()
     assert ours == pytest.approx(-scipy.stats.bernoulli(p).logpmf(x.numpy()).sum(1), rel=1e-5)
-
-
-class NoHostReads(TorchDispatchMode):
-    """Fails where the host reads a value from a tensor, which on a GPU would wait for everything before it."""
-
-    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
-        assert func is not torch.ops.aten._local_scalar_dense.default, "the host read a tensor"
-        return func(*args, **(kwargs or {}))
-
-
-@pytest.mark.parametrize("variant", ["poisson exact", "poisson learned prior", "gaussian"])
-def test_no_host_read_within_a_step(stimuli, variant, monkeypatch):
-    """As a GPU would run it: work on diverged fits is done without asking whether there are any."""
-    settings = {**VARIANTS[variant], "optimizer": "adam"}
-    stack = Stack([fit(**settings, seed=seed) for seed in (0, 1)], stimuli, SHAPE, window=1000)
-    monkeypatch.setattr(Stack, "_worth", lambda self, which: True)
-    with NoHostReads():
-        for _ in range(12):  # over a solution of the decoder
-            stack.step()
-    assert stack.step_number == 12
-
-
-@pytest.mark.parametrize("n_fits", [1, 2])
-@pytest.mark.parametrize("variant", ["poisson exact", "learned noise", *(f"law {name}" for name in LAWS)])
-def test_a_step_keeps_to_its_device(stimuli, variant, n_fits):
-    """On the device of tensors without values any other device's tensor, and any host read, is an error."""
-    settings = {**VARIANTS[variant], "init": "random", "optimizer": "adamax"}  # fused Adam has no kernel there
-    if variant in NOT_RECORDED or fit(**settings).draws:
-        pytest.skip("reads values, or draws with a generator, which that device lacks")
-    stack = Stack([fit(**settings, seed=seed) for seed in range(n_fits)], stimuli, SHAPE, device="meta", window=1000)
-    for _ in range(12):
-        stack.step()
-    assert stack.step_number == 12 and all(p.device.type == "meta" for p in stack.params.values())
-
-
-def test_relaxed_counts_are_seen_to_read_on_a_cpu(stimuli):
-    """There the number of arrivals is asked for; so the test above would notice."""
-    stack = Stack([fit(estimator="monte_carlo")], stimuli, SHAPE)
-    with pytest.raises(AssertionError, match="the host read"), NoHostReads():
-        stack.step()
 
 
 def test_an_mlp_poisson_fit_does_not_fall_silent():

@@ -1,0 +1,26 @@
+"""Small fits of every kind, for tests of training."""
+
+from spikevae.config import FitConfig
+from spikevae.distributions import LAWS
+
+SHAPE = (1, 4, 4)
+
+
+def fit(**given):
+    return FitConfig.from_recipe("default", **{"n_latents": 8, "steps": 40, "batch_size": 50, **given})
+
+
+VARIANTS = {
+    "poisson exact": {},
+    "poisson sampled": {"estimator": "monte_carlo"},
+    "poisson learned prior": {"prior": "learned", "encoder_bias": False, "optimizer": "adamax"},
+    "gaussian": {"latent": "gaussian", "prior": "fixed"},
+    "rectified sampled": {"latent": "rectified_gaussian", "prior": "fixed", "estimator": "monte_carlo"},
+    "mlp": {"encoder": "mlp", "decoder": "mlp", "hidden": (12,), "grad_clip": 5.0},
+    "conv": {"encoder": "conv", "decoder": "conv", "hidden": (4, 8), "steps": 10},
+    "learned noise": {"noise_variance": "learned"},
+    "beta annealed": {"beta_anneal": 0.5},
+    "sparse codes": {"latent": "sparse"},
+    "sparse codes, hard": {"latent": "sparse", "algorithm": "lca-hard"},
+    **{f"law {name}": {"latent": name, "steps": 12} for name in LAWS},
+}
