@@ -24,7 +24,8 @@ from inferences import BATCH, N_LATENTS, N_TEST, N_TRAIN, PATCH, SEEDS, STEP_BY_
 from spread import interval, shown
 
 from spikevae.compare import compare
-from spikevae.compare.points import TRAINING, Comparison, Trained
+from spikevae.compare.points import MAX_TRAINING, Comparison
+from spikevae.compare.reading import Trained
 from spikevae.compare.recodings import RECODINGS, Effort
 from spikevae.config import FitConfig
 from spikevae.data import PatchSet, load
@@ -70,7 +71,7 @@ def at_zeros(comparison: Comparison, inference: str, number: str) -> float:
 def rows_of(data: PatchSet, seeds: int) -> list[dict[str, Any]]:
     """All numbers of a dictionary and seed in a row."""
     models, rows = learned(data, seeds), []
-    x, some = (torch.from_numpy(part[:size]) for part, size in ((data.test, N_TEST), (data.train, TRAINING)))
+    x, some = (torch.from_numpy(part[:size]) for part, size in ((data.test, N_TEST), (data.train, MAX_TRAINING)))
 
     def counted(model: Any, seed: int) -> Metrics:
         return evaluate(RECODINGS[COUNTS].build(model, AT, Effort(), some), x, seed=seed).metrics

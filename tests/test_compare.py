@@ -11,8 +11,8 @@ from scipy.optimize import nnls
 
 from spikevae.cli import DONE, USAGE, main
 from spikevae.compare import RECODINGS, compare, read_models, sentences, table, write
-from spikevae.compare.calibration import SETTLED, _descend, counts_around
-from spikevae.compare.points import BELOW, MATCH_TOLERANCE, crossing, intervals
+from spikevae.compare.calibration import MIN_GAIN, _descend, counts_around
+from spikevae.compare.points import EXTENSION_FACTOR, MATCH_TOLERANCE, crossing, intervals
 from spikevae.compare.recodings import DEFAULT, OWN, SHARES, Effort, sparse_scan
 from spikevae.config import FitConfig
 from spikevae.data import load
@@ -133,7 +133,7 @@ def test_what_cannot_be_matched_is_said(folder, data):
     (near,) = (p for p in result.of("gaussian", "fista") if p.role != "scan")
     assert near.role == "nearest" and "FISTA ~" in table(result)
     lowest = min(p.price for p in result.of("gaussian", "fista") if p.role == "scan")
-    assert near.price == pytest.approx(lowest / BELOW**2)
+    assert near.price == pytest.approx(lowest / EXTENSION_FACTOR**2)
     # A sparse coder's own inference and price are a point like any other.
     own = result.of("sparse", OWN)[0]
     (again,) = (p for p in result.of("sparse", "fista") if p.role != "scan")
@@ -252,7 +252,7 @@ def test_calibrated_counts_are_near_the_best(data, inference):
                 part *= factor
             energy[factor, part.dim()] = evaluate(model, x, beta=0.5).objective
             part.copy_(kept)
-    assert min(energy.values()) > best * (1 - 2 * SETTLED)
+    assert min(energy.values()) > best * (1 - 2 * MIN_GAIN)
     assert energy[0.5, 2] > 1.02 * best and energy[2.0, 2] > 1.02 * best
     turned = SparseCoding.around(torch.flip(coder.dictionary, (0,)), None, (64,), algorithm=inference)
     assert counts_around(turned, x, beta=0.5, evaluation_steps=1).decoder.head.bias is None

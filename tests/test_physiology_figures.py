@@ -13,7 +13,7 @@ from spikevae.cli import DONE, USAGE, main
 from spikevae.config import SweepConfig
 from spikevae.models import IterativeConfig, IterativeVAE, save_model
 from spikevae.physiology import Gratings, examine
-from spikevae.physiology.film import MOST_TICKS, ticks, write_film
+from spikevae.physiology.film import MAX_TICKS, ticks, write_film
 from spikevae.physiology.output import describe, draw
 from spikevae.reporting import build_report
 from spikevae.sweep import Sweep
@@ -72,13 +72,13 @@ def test_every_spike_has_a_tick_in_its_step():
     assert evenly.mean() == pytest.approx(10)
     graded, _ = ticks(np.array([[0.4], [0.0], [2.5]]))  # no counts: where there is something
     np.testing.assert_array_equal(graded, [0.0, 2.0])
-    assert len(ticks(np.array([[10.0 * MOST_TICKS]]))[0]) == MOST_TICKS
+    assert len(ticks(np.array([[10.0 * MAX_TICKS]]))[0]) == MAX_TICKS
     assert [len(part) for part in ticks(np.zeros((3, 2)))] == [0, 0]
 
 
 def test_the_raster_draws_every_spike(tmp_path):
     found = examine(model(start=1.0)[0], SHORT, noise_frames=5)
-    assert MOST_TICKS > found.bar.spikes.max() > 1
+    assert MAX_TICKS > found.bar.spikes.max() > 1
     *_, raster = draw(found, tmp_path)
     markers = re.findall(
         r'<use xlink:href="#\w+" x="[\d.]+" y="[\d.]+" style="[^"]*stroke-width: 0.6',

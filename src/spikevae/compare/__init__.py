@@ -6,5 +6,5 @@ from .output import write as write
 from .points import Comparison as Comparison
 from .points import Point as Point
 from .points import compare as compare
-from .points import read_models as read_models
+from .reading import read_models as read_models
 from .recodings import RECODINGS as RECODINGS

@@ -10,14 +10,14 @@ from ..models.iterative.config import IterativeConfig
 from ..models.iterative.model import IterativeVAE
 from ..models.sparse.model import SparseCoding
 
-ROUNDS, STEPS = 200, 5
+MAX_ROUNDS, STEPS = 200, 5
 """Most rounds, and steps of inference in each."""
-LOOK, SETTLED = 10, 1e-3
-"""Calibration ends when so many rounds gain less than this share of the free energy."""
-SWEEPS = 2
-"""Sweeps of coordinate descent over the sizes of a spike in a round."""
-RAREST = 1e-4
-"""Firing rate that units which the sparse code never uses start at."""
+WINDOW, MIN_GAIN = 10, 1e-3
+"""Calibration ends when so many rounds lower the free energy by less than this share of it."""
+DESCENT_PASSES = 2
+"""Passes of coordinate descent over all units in a round."""
+MIN_FIRING_RATE = 1e-4
+"""Lowest firing rate at the start, that of units which the sparse code never uses."""
 
 
 @torch.no_grad()
@@ -43,14 +43,7 @@ def counts_around(coder: SparseCoding, x: Tensor, *, beta: float, evaluation_ste
     evaluation_steps
         Steps of the model's inference later on.
     """
-    atoms, norms = coder.unit_atoms()
-    code = coder.code(x).code * norms.mT
-    if bool((code < 0).any()):
-        atoms, code = torch.cat([atoms, -atoms]), torch.cat([code, -code], 1)
-    code.clamp_min_(0)
-    used = (code > 0).sum(0)
-    typical = code.sum() / used.sum().clamp_min(1)
-    size = torch.where(used > 0, code.sum(0) / used.clamp_min(1), typical)
+    atoms, size, firing_rate = _read_codes(coder, x)
     bias = coder.decoder.head.bias
     config = IterativeConfig(
         n_latents=len(atoms),
@@ -63,11 +56,11 @@ def counts_around(coder: SparseCoding, x: Tensor, *, beta: float, evaluation_ste
     model: Any = IterativeVAE(coder.shape, config, torch.Generator()).to(x)
     if bias is not None:
         model.decoder.head.bias.copy_(bias)
-    _set(model, atoms, size, (used / len(x)).clamp_min(RAREST))
+    _set(model, atoms, size, firing_rate)
     pixels = coder.centred(x)
     overlap, drive = atoms @ atoms.mT, pixels @ atoms.mT
     state, energies = model.init_state(len(x)), []
-    for _ in range(ROUNDS):
+    for _ in range(MAX_ROUNDS):
         for _ in range(STEPS):
             state = model.infer_step(state, x)
         rate = model.codes(state)
@@ -78,16 +71,30 @@ def counts_around(coder: SparseCoding, x: Tensor, *, beta: float, evaluation_ste
         error = size @ second @ size - 2 * size @ (rate * drive).mean(0) + pixels.square().sum(1).mean()
         divergence = kl_divergence(model.law_of(state), model.prior()).sum(1).mean()
         energies.append(float(error * torch.exp(-model.log_noise_variance) / 2 + beta * divergence))
-        if len(energies) > LOOK and energies[-1 - LOOK] - energies[-1] < SETTLED * abs(energies[-1]):
+        if len(energies) > WINDOW and energies[-1 - WINDOW] - energies[-1] < MIN_GAIN * abs(energies[-1]):
             break
     found: IterativeVAE = model.eval().requires_grad_(False)
     return found
 
 
+def _read_codes(coder: SparseCoding, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Unit-norm atoms (K, D), twice as many where codes are signed, and of each the mean code where it is active (K,)
+    and the share of stimuli for which it is (K,)."""
+    atoms, norms = coder.unit_atoms()
+    code = coder.code(x).code * norms.mT
+    if bool((code < 0).any()):
+        atoms, code = torch.cat([atoms, -atoms]), torch.cat([code, -code], 1)
+    code.clamp_min_(0)
+    active = (code > 0).sum(0)
+    overall = code.sum() / active.sum().clamp_min(1)
+    size = torch.where(active > 0, code.sum(0) / active.clamp_min(1), overall)
+    return atoms, size, (active / len(x)).clamp_min(MIN_FIRING_RATE)
+
+
 def _descend(size: Tensor, second: Tensor, drive: Tensor) -> Tensor:
     """Lower size' second size / 2 - drive' size, size >= 0, one coordinate after another."""
     size = size.clone()
-    for _ in range(SWEEPS):
+    for _ in range(DESCENT_PASSES):
         for k, curvature in enumerate(second.diagonal().tolist()):
             if curvature > 0:
                 size[k] = (size[k] + (drive[k] - second[k] @ size) / curvature).clamp_min(0)

@@ -3,8 +3,8 @@
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from itertools import pairwise
-from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
@@ -17,8 +17,8 @@ from ..evaluation.evaluate import Evaluation, evaluate
 from ..evaluation.metrics import Metrics
 from ..metrics.sparsity import corner_distance
 from ..models._model import Model
-from ..models.files import load_model
-from .recodings import OWN, RECODINGS, Effort, Recoding, Scan
+from .reading import Trained
+from .recodings import OWN, RECODINGS, Effort, Scan
 
 Match = Literal["zeros", "r2"]
 MATCHED: dict[str, str] = {"zeros": "fraction_zeros", "r2": "r2_pooled"}
@@ -26,33 +26,18 @@ MATCH_TOLERANCE = 0.003
 """Difference in the fraction of zeros, or in R2, at which two codes count as equal."""
 MATCH_TRIALS = 6
 """Most further prices tried to match a number."""
-BELOW = 5.0
-"""Factor by which the scan goes on below its lowest price, at most twice, where the number is to be found there."""
+EXTENSION_FACTOR = 5.0
+"""Factor by which the scan is extended below its lowest price, at most twice, where the match lies there."""
 LEVEL, RESAMPLES = 0.95, 1000
 """Coverage of the bootstrap intervals, and resamples they are made of."""
-FEWEST_IMAGES = 10
-"""Images below which stimuli are resampled one by one: an interval from a handful of images says nothing."""
-TIMED, REPEATS, LONG_SECONDS = 256, 3, 1.0
-"""Stimuli that are timed at once; the best of so many repeats, unless one takes longer than so many seconds."""
-TRAINING = 1000
-"""Training stimuli for what an inference needs and a model lacks."""
-MOST_MODELS = 12
+MIN_IMAGES = 10
+"""With fewer images, stimuli are resampled one by one: an interval from so few images says nothing."""
+MAX_TIMED, TIMING_REPEATS, MAX_REPEAT_SECONDS = 256, 3, 1.0
+"""Most stimuli that are timed at once; repeats, of which the fastest counts; seconds above which there is no other."""
+MAX_TRAINING = 1000
+"""Most training stimuli for fitting what an inference needs and a model does not have."""
 
 Role = Literal["own", "scan", "matched", "nearest"]
-
-
-@dataclass(frozen=True)
-class Trained:
-    """A saved model."""
-
-    name: str
-    """Its file's stem, or path where two stems are equal."""
-    label: str
-    """Its law, size and beta (or price) in words."""
-    path: Path
-    model: Any
-    seed: int
-    settings: dict[str, Any]
 
 
 @dataclass(frozen=True)
@@ -101,57 +86,6 @@ class Comparison:
         return sorted(chosen, key=lambda p: p.price or 0.0)
 
 
-def read_models(given: Sequence[str | Path]) -> list[Trained]:
-    """Read saved models with linear decoders.
-
-    Parameters
-    ----------
-    given
-        Files; RUN/ID for a model of a run folder; or a run folder for all of its models.
-
-    Raises
-    ------
-    FileNotFoundError, ValueError
-        Where a file is missing or unreadable, or a decoder is not linear.
-    """
-    paths = [path for one in given for path in _paths(Path(one))]
-    paths = list(dict.fromkeys(paths))
-    if len(paths) > MOST_MODELS:
-        raise ValueError(
-            f"{len(paths)} models are more than the {MOST_MODELS} that one comparison takes; name some of them "
-            f"(RUN/ID), such as {paths[0].parent.parent / paths[0].stem}"
-        )
-    stems = [path.stem for path in paths]
-    return [_read(path, path.stem if stems.count(path.stem) == 1 else str(path)) for path in paths]
-
-
-def _paths(path: Path) -> list[Path]:
-    if (path / "config.json").is_file():
-        found = sorted((path / "models").glob("*.safetensors"))
-        if not found:
-            raise FileNotFoundError(f"{path} holds no models yet; run the sweep first")
-        return found
-    in_run = path.parent / "models" / f"{path.name}.safetensors"
-    return [in_run if not path.exists() and in_run.is_file() else path]
-
-
-def _read(path: Path, name: str) -> Trained:
-    model, _ = load_model(path)
-    config = model.config
-    if model.dictionary is None:
-        raise ValueError(
-            f"{path}: decoder {config.decoder!r} is not linear, so there is no dictionary that "
-            "another inference could use; train with decoder='linear' (--set 'decoder=\"linear\"')"
-        )
-    if config.likelihood != "gaussian":
-        raise ValueError(
-            f"{path}: likelihood {config.likelihood!r} puts a sigmoid behind the dictionary; the inferences here need "
-            "pixels that are linear in the code: train with likelihood='gaussian'"
-        )
-    label = f"{model.label} K={model.n_latents} beta={config.beta:g} seed={config.seed}"
-    return Trained(name, label, path, model, config.seed, config.model_dump(mode="json"))
-
-
 def compare(
     models: Sequence[Trained],
     data: PatchSet,
@@ -176,10 +110,8 @@ def compare(
     match
         The number at which inferences are compared: the model's own fraction of zeros, or its own R2, both of the codes
         that it samples.
-    n_prices
-        Prices of the scan.
-    n_stimuli
-        Test stimuli, evenly spread over the test set.
+    n_prices, n_stimuli
+        Number of prices in a scan, and of test stimuli, evenly spread over the test set.
     seed
         Of sampled codes and of the bootstrap.
     progress
@@ -188,8 +120,37 @@ def compare(
     Raises
     ------
     ValueError
-        For unknown inferences, too few prices, or stimuli that do not fit a model.
+        For unknown inferences, fewer than two prices, or stimuli of another size than a model's.
     """
+    _check_arguments(models, data, inferences, match, n_prices, n_stimuli)
+    where = resolve_device(device)
+    x, groups, resampled = _held_out(data, n_stimuli)
+    job = _Job(x.to(where), _spread(data.train, MAX_TRAINING).to(where), groups, effort, seed, match)
+    sizes = {name: 1 if RECODINGS[name].scan is None else n_prices + MATCH_TRIALS for name in inferences}
+    counter = _Counter(progress, len(models) * (1 + sum(sizes.values())))
+    points: list[Point] = []
+    for one in models:
+        model = one.model.to(where, x.dtype)
+        counter.report(f"{one.label}: as trained")
+        own = job.point(one.name, OWN, model, None, "own")
+        counter.done += 1
+        for name in inferences:
+            recoding, end = RECODINGS[name], counter.done + sizes[name]
+            if recoding.scan is None:
+                points.append(job.timed(own, model))
+            else:
+                scan = recoding.scan(model, job.x, n_prices)
+                advance = partial(counter.advance, f"{one.label}: {recoding.label}")
+                points += job.line(one.name, name, model, scan, own, advance)
+            counter.done = end
+        one.model.cpu()
+    counter.report("done")
+    return Comparison(list(models), points, match, data.name, len(x), resampled, where)
+
+
+def _check_arguments(
+    models: Sequence[Trained], data: PatchSet, inferences: Sequence[str], match: str, n_prices: int, n_stimuli: int
+) -> None:
     for name in inferences:
         if name not in RECODINGS:
             raise ValueError(f"unknown inference {name!r}; use one of {', '.join(RECODINGS)}")
@@ -203,39 +164,43 @@ def compare(
                 f"{one.path} takes stimuli of {one.model.n_features} pixels, shape {one.model.shape}, but {data.name} "
                 f"has {data.test.shape[1]}, shape {data.shape}; compare models of one kind of stimulus"
             )
-    where = resolve_device(device)
-    chosen = np.linspace(0, len(data.test) - 1, min(n_stimuli, len(data.test))).round().astype(int)
-    x = torch.from_numpy(data.test[chosen]).to(where)
-    groups, resampled = data.test_group[chosen], "images"
-    if len(np.unique(groups)) < FEWEST_IMAGES:
-        groups, resampled = np.arange(len(chosen)), "stimuli"
-    spread = np.linspace(0, len(data.train) - 1, min(TRAINING, len(data.train))).round().astype(int)
-    job = _Job(x, torch.from_numpy(data.train[spread]).to(where), groups, effort, seed, match)
-    per_line = {name: 1 if RECODINGS[name].scan is None else n_prices + MATCH_TRIALS for name in inferences}
-    total, done = len(models) * (1 + sum(per_line.values())), 0.0
-    points: list[Point] = []
-    for one in models:
-        model = one.model.to(where, x.dtype)
-        progress(done, total, f"{one.label}: as trained")
-        own = job.point(one.name, OWN, model, None, "own")
-        done += 1
-        for name in inferences:
-            recoding, begun = RECODINGS[name], done
-            if recoding.scan is None:
-                points.append(job.timed(own, model))
-            else:
 
-                def advance(text: str, one: Trained = one, recoding: Recoding = recoding, begun: float = begun) -> None:
-                    nonlocal done
-                    done += 1
-                    progress(min(done, begun + per_line[name]), total, f"{one.label}: {recoding.label}, {text}")  # noqa: B023
 
-                scan = recoding.scan(model, x, n_prices)
-                points += job.line(one.name, name, model, scan, own, advance)
-            done = begun + per_line[name]
-        one.model.cpu()
-    progress(total, total, "done")
-    return Comparison(list(models), points, match, data.name, len(x), resampled, where)
+def _evenly(n: int, count: int) -> np.ndarray:
+    """At most `count` of n indices, evenly spread."""
+    return np.linspace(0, n - 1, min(count, n)).round().astype(int)
+
+
+def _spread(stimuli: np.ndarray, count: int) -> Tensor:
+    """At most `count` stimuli, evenly spread over all."""
+    return torch.from_numpy(stimuli[_evenly(len(stimuli), count)])
+
+
+def _held_out(data: PatchSet, count: int) -> tuple[Tensor, np.ndarray, str]:
+    """Test stimuli (m, D), the groups (m,) that the bootstrap resamples, and what these are."""
+    x = _spread(data.test, count)
+    groups = data.test_group[_evenly(len(data.test), count)]
+    if len(np.unique(groups)) < MIN_IMAGES:
+        return x, np.arange(len(x)), "stimuli"
+    return x, groups, "images"
+
+
+@dataclass
+class _Counter:
+    """Progress, counted in points."""
+
+    progress: Callable[[float, float, str], None]
+    total: float
+    done: float = 0.0
+
+    def report(self, text: str) -> None:
+        """Report what is done now."""
+        self.progress(self.done, self.total, text)
+
+    def advance(self, label: str, text: str) -> None:
+        """Count one more point and report it."""
+        self.done += 1
+        self.report(f"{label}, {text}")
 
 
 @dataclass(frozen=True)
@@ -267,7 +232,7 @@ class _Job:
 
     def timed(self, point: Point, model: Any, role: Role | None = None) -> Point:
         """The same point with the time that its inference takes."""
-        taken = milliseconds(model, self.x[:TIMED], self.seed)
+        taken = milliseconds(model, self.x[:MAX_TIMED], self.seed)
         return Point(**{**vars(point), "role": role or point.role, "milliseconds": taken})
 
     def line(
@@ -290,9 +255,9 @@ class _Job:
                 break
             price = crossing(tried | ({} if scan.silent is None else {scan.silent: ends[metric]}), target)
             if price is None:  # beyond the scan: below its lowest price, if anywhere
-                price = min(tried) / BELOW
+                price = min(tried) / EXTENSION_FACTOR
                 nearest = min(tried, key=lambda p: abs(tried[p] - target))
-                if nearest != min(tried) or price < 0.99 * scan.prices[0] / BELOW**2:
+                if nearest != min(tried) or price < 0.99 * scan.prices[0] / EXTENSION_FACTOR**2:
                     break
             trials.append(at(price))
             tried[price] = getattr(trials[-1].metrics, metric)
@@ -355,13 +320,13 @@ def intervals(evaluation: Evaluation, groups: np.ndarray, n_units: int, seed: in
 def milliseconds(model: Model, x: Tensor, seed: int) -> float:
     """Milliseconds of wall-clock time that finding the code of a stimulus takes, in one batch of all given."""
     best = float("inf")
-    for _ in range(1 + REPEATS):  # the first one warms up
+    for _ in range(1 + TIMING_REPEATS):  # the first one warms up
         generator = torch.Generator(device=x.device).manual_seed(seed)
         began = time.perf_counter()
         model.sample_codes(x, generator=generator)
         if x.device.type == "cuda":
             torch.cuda.synchronize(x.device)
         best = min(best, time.perf_counter() - began)
-        if best > LONG_SECONDS:
+        if best > MAX_REPEAT_SECONDS:
             break
     return 1e3 * best / len(x)

@@ -25,10 +25,9 @@ def fit_counts(counts: ArrayLike, laws: Sequence[str] | str = LAWS, *, report: R
     either, because the number is whole and p depends on it. For the Conway-Maxwell-Poisson law ``at_limit`` has another
     meaning: its shape is at this library's bound, 1/4 or 4, and the maximum may lie beyond.
 
-    The dispersion test compares the sum of squared deviations over the mean with its distribution given the number of
-    spikes, two-sided: exactly for units with fewer than 50 sqrt(n) spikes, otherwise with the chi-squared distribution
-    with n - 1 degrees of freedom. It is corrected for the number of units (Benjamini and Hochberg). Trials are assumed
-    to be independent repetitions of one condition.
+    The two-sided dispersion test compares the sum of squared deviations over the mean with its distribution given the
+    number of spikes: exactly for units with fewer than 50 sqrt(n) spikes, otherwise chi-squared with n - 1 degrees of
+    freedom, corrected for the number of units (Benjamini and Hochberg). It assumes trials to be independent.
 
     Parameters
     ----------
@@ -64,22 +63,27 @@ def fit_counts(counts: ArrayLike, laws: Sequence[str] | str = LAWS, *, report: R
     unknown = [law for law in laws if law not in LAWS]
     if unknown or not len(laws):
         raise ValueError(f"unknown laws {unknown}: choose from {', '.join(LAWS)}")
-    n = len(z)
-    values, inverse = np.unique(z, return_inverse=True)
-    place = inverse.reshape(z.shape) + len(values) * np.arange(z.shape[1])
-    frequency = np.bincount(place.ravel(), minlength=len(values) * z.shape[1]).reshape(z.shape[1], -1)
+    values, frequency = _frequencies(z)
     unit_rows = describe_units(z)
     firing = np.flatnonzero([not row["silent"] for row in unit_rows])
     rows: list[dict[str, Any]] = []
     for i, law in enumerate(dict.fromkeys(laws)):
         if report is not None:
             report(i, len(laws), law.replace("_", " "))
-        found = fit_law(law, values.astype(float), frequency[firing].astype(float)) if len(firing) else []
+        found = fit_law(law, values, frequency[firing]) if len(firing) else []
         rows += [{"unit": int(unit), "law": law, **row} for unit, row in zip(firing, found)]
     rows.sort(key=lambda row: (row["unit"], laws.index(row["law"])))
     for unit in firing:
-        unit_rows[unit] |= _compare_laws([row for row in rows if row["unit"] == unit], n)
-    return CountFits(n, tuple(dict.fromkeys(laws)), unit_rows, rows, z)
+        unit_rows[unit] |= _compare_laws([row for row in rows if row["unit"] == unit], len(z))
+    return CountFits(len(z), tuple(dict.fromkeys(laws)), unit_rows, rows, z)
+
+
+def _frequencies(z: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The distinct counts (V,) and how often each unit has them (n_units, V), as floats."""
+    values, inverse = np.unique(z, return_inverse=True)
+    place = inverse.reshape(z.shape) + len(values) * np.arange(z.shape[1])
+    frequency = np.bincount(place.ravel(), minlength=len(values) * z.shape[1]).reshape(z.shape[1], -1)
+    return values.astype(float), frequency.astype(float)
 
 
 def _compare_laws(rows: list[dict[str, Any]], n: int) -> dict[str, str]:

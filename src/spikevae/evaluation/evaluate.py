@@ -11,15 +11,10 @@ from torch import Tensor
 from ..metrics.coding import active_units, bits, bits_per_spike, fano_of_sums, prior_posterior_gap
 from ..metrics.reconstruction import r2_of_sums, r2_pooled_of_sums
 from ..metrics.sparsity import sparseness_of_sums
-from ..models._model import CodedBatch, Model
-from ..models.codes import CodeKind
+from ..models._model import Model
 from .metrics import Metrics as Metrics
 from .prices import PRICES, Prices, SynapticOperations, atp_to_joules, hardware_joules, spikes_to_atp
-
-N_BINS = 64
-"""Most bins of a code histogram."""
-BULK = (0.001, 0.999)
-"""Quantiles of the non-zero codes between which the bins lie: one outlier must not widen them all."""
+from .sums import Sums
 
 SUMMED = ("code", "square", "distortion", "penalty")
 """What is kept of each stimulus only to be summed."""
@@ -49,104 +44,6 @@ class Evaluation:
     it found a code. Empty where a value was not finite."""
 
 
-class _Histogram:
-    """Histogram of the non-zero codes, its bins chosen from the first batch."""
-
-    def __init__(self, law: type[CodeKind]) -> None:
-        self.law = law
-        self.edges = np.empty(0)
-        self.counts = torch.empty(0)
-
-    def add(self, nonzero: Tensor) -> None:
-        """Count codes, a flat tensor without zeros."""
-        if not len(self.edges):
-            self.edges = self._choose(nonzero)
-            self.counts = torch.zeros(len(self.edges) - 1, dtype=torch.float64, device=nonzero.device)
-        low, high = float(self.edges[0]), float(self.edges[-1])
-        self.counts += torch.histc(nonzero.clamp(low, high), len(self.counts), low, high)
-
-    def _choose(self, nonzero: Tensor) -> np.ndarray:
-        if not len(nonzero):
-            return np.array([0.5, 1.5])
-        low, high = (nonzero.kthvalue(min(len(nonzero), 1 + int(q * len(nonzero)))).values.item() for q in BULK)
-        if self.law.is_count:
-            width = math.ceil(high / N_BINS)
-            return 0.5 + width * np.arange(math.ceil(high / width) + 1.0)
-        low = 0.0 if self.law.has_rate else low
-        return np.linspace(low, high if high > low else low + 1.0, N_BINS + 1)
-
-    def result(self, n_codes: int) -> dict[str, Any]:
-        counts = self.counts.cpu().numpy()
-        zero = (n_codes - float(counts.sum())) / n_codes
-        return {"edges": self.edges.tolist(), "mass": (counts / n_codes).tolist(), "zero": zero}
-
-
-class _Sums:
-    """Running sums over batches: nothing of size stimuli x units is kept."""
-
-    def __init__(self, law: type[CodeKind]) -> None:
-        self.law = law
-        self.n_stimuli, self.n_bad, self.negative = 0, 0, False
-        names = ("kl", "mean", "code", "square", "nonzero", "prior", "ones")
-        self.units: dict[str, Tensor | float] = dict.fromkeys(names, 0.0)
-        self.stimuli: dict[str, list[Tensor]] = {}
-        self.histogram = _Histogram(law)
-
-    def add(self, x: Tensor, coded: CodedBatch) -> None:
-        """Account for a batch (B, D). One with a value that is not finite is only counted as bad."""
-        code, mean, pixels, pixels_of_mean = coded.code, coded.mean, coded.pixels, coded.pixels_of_mean
-        posterior = [value for value in (coded.kl, coded.prior_mean) if value is not None]
-        if self._bad(mean, *posterior) or self._bad(code, pixels, pixels_of_mean, coded.distortion):
-            return
-        self.n_stimuli += len(x)
-        nonzero, square = code != 0, code.square()
-        for name, value in (
-            ("kl", torch.full_like(mean, math.nan) if coded.kl is None else coded.kl),
-            ("mean", mean),
-            ("code", code),
-            ("square", square),
-            ("nonzero", nonzero),
-            ("prior", torch.full_like(mean, math.nan) if coded.prior_mean is None else coded.prior_mean),
-            ("ones", code == 1),
-        ):
-            # A variance is a difference of these sums, which float32 would swallow at high firing rates.
-            self.units[name] += value.sum(0, dtype=torch.float64)
-        if not (self.law.is_count or self.law.has_rate):
-            self.negative |= bool((code < 0).any())
-        self.histogram.add(code[nonzero])
-        facts = {**(coded.facts or {}), "penalty": coded.penalty, "macs": coded.macs}
-        for name, value in (
-            *((name, fact) for name, fact in facts.items() if fact is not None),
-            ("distortion", coded.distortion),
-            ("residual", (x - pixels).square().sum(1)),
-            ("residual_of_mean", (x - pixels_of_mean).square().sum(1)),
-            ("contrast", (x - x.mean(1, keepdim=True)).square().sum(1)),
-            ("code", code.sum(1)),
-            ("square", square.sum(1)),
-            ("nonzero", nonzero.sum(1)),
-        ):
-            self.stimuli.setdefault(name, []).append(value)
-
-    def _bad(self, *values: Tensor) -> bool:
-        n = sum(value.numel() - int(value.isfinite().sum()) for value in values)
-        self.n_bad += n
-        return n > 0
-
-    def per_unit(self, name: str) -> np.ndarray:
-        """(K,) sum over stimuli, float64."""
-        total = self.units[name]
-        assert isinstance(total, Tensor)
-        return total.cpu().numpy()
-
-    def per_stimulus(self, name: str) -> np.ndarray:
-        """(m,) values, float64."""
-        return torch.cat(self.stimuli[name]).double().cpu().numpy()
-
-    def mean(self, name: str, default: float) -> float:
-        """Mean over stimuli of what only some models give."""
-        return float(self.per_stimulus(name).mean()) if name in self.stimuli else default
-
-
 BATCH_SIZE = 1024
 """Stimuli that are coded at once."""
 
@@ -166,8 +63,8 @@ def evaluate(
 
     Codes are sampled at temperature 0 (integer counts), once per stimulus. Rates and coding rates are the
     posterior's own means; the distortion is exact where the model has a closed form and that of the sampled
-    codes otherwise. ``metrics.free_energy`` is at beta = 1 and no spike price whatever is given here. Models without a
-    posterior (sparse coding) have neither coding rate nor firing rates; their ``encoder_macs`` are what inference took.
+    codes otherwise. ``metrics.free_energy`` is at beta = 1 and spike price 0 whatever is given here. Models without a
+    posterior (sparse coding) have neither coding rate nor firing rates; their ``encoder_macs`` are those of inference.
 
     Parameters
     ----------
@@ -203,60 +100,84 @@ def evaluate(
     >>> math.isclose(result.objective, m.distortion + 2.0 * m.kl), len(result.units["kl"])
     (True, 3)
     """
-    stimuli = x if isinstance(x, Tensor) else torch.tensor(np.asarray(x))
-    if stimuli.ndim != 2 or stimuli.shape[1] != model.n_features or not len(stimuli):
-        raise ValueError(
-            f"stimuli have shape {tuple(stimuli.shape)}; expected (m, {model.n_features}), with one or more rows"
-        )
-    if not stimuli.isfinite().all():
-        raise ValueError("stimuli hold NaN or infinite values; drop or fill these rows first")
+    stimuli = _checked(x, model.n_features)
     weight = next(model.parameters())
     generator = torch.Generator(device=weight.device).manual_seed(seed)
-    sums, has_rate = _Sums(model.law), model.law.has_rate
-    rates = {name: np.full(model.n_latents, np.nan) for name in ("prior_firing_rate", "firing_rate")}
+    sums = Sums(model.law)
     for batch in stimuli.split(batch_size):
         batch = batch.to(weight)
         sums.add(batch, model.code(batch, generator=generator))
-    dense = model.inference_macs()
-    encoder_macs = sums.mean("macs", math.nan) if dense is None else float(dense)
-    static = {"encoder_macs": encoder_macs, "decoder_macs": float(model.decoder_macs())}
-    prior = model.prior_firing_rates()
-    if prior is not None:
-        rates["prior_firing_rate"] = prior.double().cpu().numpy()
-    if sums.n_bad:
-        undefined = [math.nan] * model.n_latents
-        return Evaluation(
-            Metrics.undefined(nan_count=float(sums.n_bad), **static),
-            math.nan,
-            dict.fromkeys(("prior_firing_rate", "firing_rate", "kl", "nonzero"), undefined),
-            [],
-            {"edges": [], "mass": [], "zero": math.nan},
-            {},
+    return _undefined(model, sums) if sums.n_bad else _evaluation(model, sums, beta, spike_price, prices)
+
+
+def _checked(x: Any, n_features: int) -> Tensor:
+    """Stimuli (m, D) as a tensor; refuses another shape and values that are not finite."""
+    stimuli = x if isinstance(x, Tensor) else torch.tensor(np.asarray(x))
+    if stimuli.ndim != 2 or stimuli.shape[1] != n_features or not len(stimuli):
+        raise ValueError(
+            f"stimuli have shape {tuple(stimuli.shape)}; expected (m, {n_features}), with one or more rows"
         )
-    if has_rate:
-        rates["firing_rate"] = sums.per_unit("mean") / sums.n_stimuli
-        own = sums.per_unit("prior") / sums.n_stimuli
-        if np.isfinite(own).all():
-            rates["prior_firing_rate"] = own
-    metrics = _metrics(model, sums, rates, static, prices)
-    price = spike_price * metrics.spikes if has_rate else 0.0
+    if not stimuli.isfinite().all():
+        raise ValueError("stimuli contain NaN or infinite values; drop or fill these rows first")
+    return stimuli
+
+
+def _undefined(model: Model, sums: Sums) -> Evaluation:
+    """The evaluation of a model that gave values that are not finite."""
+    return Evaluation(
+        Metrics.undefined(nan_count=float(sums.n_bad), **_macs(model, sums)),
+        math.nan,
+        dict.fromkeys(("prior_firing_rate", "firing_rate", "kl", "nonzero"), [math.nan] * model.n_latents),
+        [],
+        {"edges": [], "mass": [], "zero": math.nan},
+        {},
+    )
+
+
+def _evaluation(model: Model, sums: Sums, beta: float, spike_price: float, prices: Prices) -> Evaluation:
+    firing_rates = _firing_rates(model, sums)
+    metrics = _metrics(model, sums, firing_rates, prices)
+    cost = spike_price * metrics.spikes if model.law.has_rate else 0.0
+    means = {name: sums.per_unit(name) / sums.n_stimuli for name in ("kl", "nonzero")}
     return Evaluation(
         metrics,
-        metrics.distortion + sums.mean("penalty", beta * metrics.kl + price),
-        {name: value.tolist() for name, value in rates.items()}
-        | {name: (sums.per_unit(name) / sums.n_stimuli).tolist() for name in ("kl", "nonzero")},
-        [
-            {
-                "units": float(units.stop - units.start),
-                "kl": float(sums.per_unit("kl")[units].sum() / sums.n_stimuli),
-                "spikes": float(rates["firing_rate"][units].sum()),
-                "nonzero": float(sums.per_unit("nonzero")[units].sum() / sums.n_stimuli),
-            }
-            for units in model.layers
-        ],
+        metrics.distortion + sums.mean("penalty", beta * metrics.kl + cost),
+        {name: value.tolist() for name, value in (firing_rates | means).items()},
+        [_layer(units, sums, firing_rates["firing_rate"]) for units in model.layers],
         sums.histogram.result(sums.n_stimuli * model.n_latents),
         {name: sums.per_stimulus(name) for name in sums.stimuli if name not in SUMMED},
     )
+
+
+def _macs(model: Model, sums: Sums) -> dict[str, float]:
+    """Multiply-accumulates per stimulus of inference and of the dense decoder."""
+    dense = model.inference_macs()
+    encoder_macs = sums.mean("macs", math.nan) if dense is None else float(dense)
+    return {"encoder_macs": encoder_macs, "decoder_macs": float(model.decoder_macs())}
+
+
+def _firing_rates(model: Model, sums: Sums) -> dict[str, np.ndarray]:
+    """(K,) mean firing rates of prior and posterior; NaN where they are not defined."""
+    rates = {name: np.full(model.n_latents, np.nan) for name in ("prior_firing_rate", "firing_rate")}
+    prior = model.prior_firing_rates()
+    if prior is not None:
+        rates["prior_firing_rate"] = prior.double().cpu().numpy()
+    if model.law.has_rate:
+        rates["firing_rate"] = sums.per_unit("mean") / sums.n_stimuli
+        given_stimulus = sums.per_unit("prior") / sums.n_stimuli
+        if np.isfinite(given_stimulus).all():
+            rates["prior_firing_rate"] = given_stimulus
+    return rates
+
+
+def _layer(units: slice, sums: Sums, firing_rate: np.ndarray) -> dict[str, float]:
+    """The row of one layer in `Evaluation.layers`."""
+    return {
+        "units": float(units.stop - units.start),
+        "kl": float(sums.per_unit("kl")[units].sum() / sums.n_stimuli),
+        "spikes": float(firing_rate[units].sum()),
+        "nonzero": float(sums.per_unit("nonzero")[units].sum() / sums.n_stimuli),
+    }
 
 
 def describe_layers(layers: list[dict[str, float]]) -> str:
@@ -279,37 +200,14 @@ def describe_layers(layers: list[dict[str, float]]) -> str:
     return "\n".join(lines)
 
 
-def _metrics(
-    model: Model, sums: _Sums, rates: dict[str, np.ndarray], static: dict[str, float], prices: Prices
-) -> Metrics:
-    m, n_units, law = sums.n_stimuli, model.n_latents, model.law
+def _metrics(model: Model, sums: Sums, firing_rates: dict[str, np.ndarray], prices: Prices) -> Metrics:
+    m, n_units, macs = sums.n_stimuli, model.n_latents, _macs(model, sums)
     kl = sums.per_unit("kl") / m
     distortion, total_kl = float(sums.per_stimulus("distortion").mean()), float(kl.sum())
-    spikes = float(rates["firing_rate"].sum())
+    spikes = float(firing_rates["firing_rate"].sum())
     nonzero = float(sums.per_unit("nonzero").sum() / m)
     residual, residual_of_mean = sums.per_stimulus("residual"), sums.per_stimulus("residual_of_mean")
     contrast = sums.per_stimulus("contrast")
-
-    lifetime = population = fano = math.nan
-    unit_sums = sums.per_unit("code"), sums.per_unit("square")
-    if law.has_rate or not sums.negative:  # cancelling signs would make these artefacts
-        lifetime = float(sparseness_of_sums(*unit_sums, m).mean())
-        population = float(sparseness_of_sums(sums.per_stimulus("code"), sums.per_stimulus("square"), n_units).mean())
-    if law.is_count:
-        factors = fano_of_sums(*unit_sums, m)
-        fano = float(np.nanmean(factors)) if np.isfinite(factors).any() else math.nan
-
-    fan_outs = np.array(model.fan_outs(), dtype=float)
-    counts = float(sums.per_unit("code") @ fan_outs / m) if law.is_count else math.nan
-    ones = float(sums.per_unit("ones") @ fan_outs / m) if law.is_count else 0.0
-    synops = SynapticOperations(counts, float(sums.per_unit("nonzero") @ fan_outs / m), ones)
-    dense = static["encoder_macs"] + static["decoder_macs"] - fan_outs.sum()  # all that no code entry gates
-    if law.is_count:
-        joules_of_hardware = hardware_joules(dense, synops.events, prices)
-    else:
-        joules_of_hardware = hardware_joules(dense + synops.macs, synops.acs, prices)
-    atp = {level: spikes_to_atp(spikes, getattr(prices, level)) for level in ("low", "central", "high")}
-    joules = {level: atp_to_joules(n, getattr(prices, level)) for level, n in atp.items()}
     return Metrics(
         free_energy=distortion + total_kl,
         distortion=distortion,
@@ -321,28 +219,61 @@ def _metrics(
         r2_mean_code=r2_of_sums(residual_of_mean, contrast),
         r2_pooled_mean_code=r2_pooled_of_sums(residual_of_mean, contrast),
         fraction_zeros=1.0 - nonzero / n_units,
-        lifetime_sparseness=lifetime,
-        population_sparseness=population,
         l0=nonzero,
         firing_rate=spikes / n_units,
-        prior_firing_rate=float(rates["prior_firing_rate"].mean()),
-        prior_posterior_gap=prior_posterior_gap(rates["prior_firing_rate"], rates["firing_rate"]),
+        prior_firing_rate=float(firing_rates["prior_firing_rate"].mean()),
+        prior_posterior_gap=prior_posterior_gap(firing_rates["prior_firing_rate"], firing_rates["firing_rate"]),
         bits=bits(total_kl),
         bits_per_spike=bits_per_spike(total_kl, spikes),
         spikes=spikes,
-        atp_low=atp["low"],
-        atp=atp["central"],
-        atp_high=atp["high"],
-        joules_low=joules["low"],
-        joules=joules["central"],
-        joules_high=joules["high"],
-        decoder_acs=synops.acs,
-        synops_events=synops.events,
-        synops_nonzero=synops.nonzero,
-        hardware_joules=joules_of_hardware,
         active_units=float(active_units(kl)) if math.isfinite(total_kl) else math.nan,
-        fano=fano,
         dead_units=float((sums.per_unit("nonzero") == 0).sum()),
         nan_count=0.0,
-        **static,
+        **_sparseness(model, sums),
+        **_energy_of_spikes(spikes, prices),
+        **_operations(model, sums, sum(macs.values()), prices),
+        **macs,
     )
+
+
+def _sparseness(model: Model, sums: Sums) -> dict[str, float]:
+    """Sparseness, of codes that are never negative, and Fano factor, of counts."""
+    lifetime = population = fano = math.nan
+    unit_sums = sums.per_unit("code"), sums.per_unit("square")
+    stimulus_sums = sums.per_stimulus("code"), sums.per_stimulus("square")
+    if model.law.has_rate or not sums.negative:  # in sums of signed codes, values cancel
+        lifetime = float(sparseness_of_sums(*unit_sums, sums.n_stimuli).mean())
+        population = float(sparseness_of_sums(*stimulus_sums, model.n_latents).mean())
+    if model.law.is_count:
+        factors = fano_of_sums(*unit_sums, sums.n_stimuli)
+        fano = float(np.nanmean(factors)) if np.isfinite(factors).any() else math.nan
+    return {"lifetime_sparseness": lifetime, "population_sparseness": population, "fano": fano}
+
+
+def _energy_of_spikes(spikes: float, prices: Prices) -> dict[str, float]:
+    """ATP and joules of spikes at the low, central and high prices."""
+    found = {}
+    for suffix, level in (("_low", prices.low), ("", prices.central), ("_high", prices.high)):
+        found[f"atp{suffix}"] = spikes_to_atp(spikes, level)
+        found[f"joules{suffix}"] = atp_to_joules(found[f"atp{suffix}"], level)
+    return found
+
+
+def _operations(model: Model, sums: Sums, macs: float, prices: Prices) -> dict[str, float]:
+    """Synaptic operations of the code, and the energy of hardware; `macs` are those of dense encoder and decoder."""
+    m, is_count = sums.n_stimuli, model.law.is_count
+    fan_outs = np.array(model.fan_outs(), dtype=float)
+    counts = float(sums.per_unit("code") @ fan_outs / m) if is_count else math.nan
+    ones = float(sums.per_unit("ones") @ fan_outs / m) if is_count else 0.0
+    synops = SynapticOperations(counts, float(sums.per_unit("nonzero") @ fan_outs / m), ones)
+    dense = macs - fan_outs.sum()  # operations that do not depend on which code entries are zero
+    if is_count:
+        joules = hardware_joules(dense, synops.events, prices)
+    else:
+        joules = hardware_joules(dense + synops.macs, synops.acs, prices)
+    return {
+        "decoder_acs": synops.acs,
+        "synops_events": synops.events,
+        "synops_nonzero": synops.nonzero,
+        "hardware_joules": joules,
+    }

@@ -5,6 +5,7 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from ..data.sequences import bar, image_size
 from ..progress import Report
@@ -78,6 +79,24 @@ def moving_bar(
     True
     """
     check(model)
+    _check_arguments(model, unit, speed=speed, width=width, trials=trials, margin=margin)
+    like = place(model)
+    generator = torch.Generator(device=like.device).manual_seed(seed)
+    state, steps = model.init_state(2 * trials), []
+    frames = _two_bars(model.shape, orientation, width=width, speed=speed, contrast=contrast, margin=margin)
+    for count, frame in enumerate(frames, 1):
+        shown = frame.to(like) + background
+        state = model.infer_step(state, shown.repeat_interleave(trials, 0), generator=generator)
+        fired = model.law_of(state).sample(generator=generator).reshape(2, trials, -1)
+        expected = model.codes(state).reshape(2, trials, -1)[..., unit].mean(1)
+        steps.append((shown, fired[..., unit], expected, fired[:, 0]))
+        if progress is not None:
+            progress(count, len(frames), "moving bar")
+    parts = (torch.stack(part, 1).cpu().numpy() for part in zip(*steps))
+    return BarResponse(unit, orientation, width, speed, *parts)
+
+
+def _check_arguments(model: Neurons, unit: int, *, speed: float, width: float, trials: int, margin: int) -> None:
     if not 0 <= unit < model.n_latents:
         raise ValueError(f"unit={unit}: the model has units 0 to {model.n_latents - 1}")
     if not (speed > 0 and width > 0) or trials < 1 or margin < 0:
@@ -85,22 +104,13 @@ def moving_bar(
             f"speed={speed}, width={width}, trials={trials}, margin={margin}: give speed and width above zero, one "
             "trial or more and no negative margin"
         )
-    _, height, wide = image_size(model.shape)
+
+
+def _two_bars(
+    shape: tuple[int, ...], orientation: float, *, width: float, speed: float, contrast: float, margin: int
+) -> list[Tensor]:
+    """Frames (2, D) of two bars, one that moves along the orientation and one at a right angle to it."""
+    _, height, wide = image_size(shape)
     n = math.ceil((math.hypot(height, wide) + width) / speed) + 2 * margin
     angles = torch.tensor([orientation, orientation + math.pi / 2], dtype=torch.float64)
-    like = place(model)
-    generator = torch.Generator(device=like.device).manual_seed(seed)
-    state, pictures, spikes, expected, population = model.init_state(2 * trials), [], [], [], []
-    frames = bar(model.shape, n, orientation=angles, width=width, speed=speed, contrast=contrast)
-    for count, frame in enumerate(frames, 1):
-        shown = frame.to(like) + background
-        state = model.infer_step(state, shown.repeat_interleave(trials, 0), generator=generator)
-        fired = model.law_of(state).sample(generator=generator).reshape(2, trials, -1)
-        pictures.append(shown)
-        spikes.append(fired[..., unit])
-        expected.append(model.codes(state).reshape(2, trials, -1)[..., unit].mean(1))
-        population.append(fired[:, 0])
-        if progress is not None:
-            progress(count, n, "moving bar")
-    parts = (torch.stack(part, 1).cpu().numpy() for part in (pictures, spikes, expected, population))
-    return BarResponse(unit, orientation, width, speed, *parts)
+    return list(bar(shape, n, orientation=angles, width=width, speed=speed, contrast=contrast))

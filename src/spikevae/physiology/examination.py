@@ -148,29 +148,19 @@ def examine(
     """
     check(model)
     shown = gratings or Gratings()
-
-    def part(first: float, last: float) -> Report:
-        def report(now: float, total: float, text: str) -> None:
-            if progress is not None:
-                progress(first + (last - first) * now / total, 1.0, text)
-
-        return report
-
     fields = receptive_fields(
         model,
         frames=noise_frames,
         noise=shown.contrast,
         background=shown.background,
         seed=seed,
-        progress=part(0.0, 0.4),
+        progress=_part(progress, 0.0, 0.4),
     )
-    tuning = grating_tuning(model, shown, seed=seed, progress=part(0.4, 0.6))
-    contrast = contrast_tuning(model, tuning, shown, seed=seed, progress=part(0.6, 0.8))
-    suppression = cross_orientation(model, tuning, shown, seed=seed, progress=part(0.8, 0.95))
+    tuning = grating_tuning(model, shown, seed=seed, progress=_part(progress, 0.4, 0.6))
+    contrast = contrast_tuning(model, tuning, shown, seed=seed, progress=_part(progress, 0.6, 0.8))
+    suppression = cross_orientation(model, tuning, shown, seed=seed, progress=_part(progress, 0.8, 0.95))
     filters = LinearNonlinear.of(model)
-    control = None
-    if filters is not None:
-        control = cross_orientation(filters, grating_tuning(filters, shown), shown)
+    control = None if filters is None else cross_orientation(filters, grating_tuning(filters, shown), shown)
     unit = int(_tuned(tuning).argmax())
     film = moving_bar(
         model,
@@ -180,10 +170,17 @@ def examine(
         contrast=2 * shown.contrast,
         background=shown.background,
         seed=seed,
-        progress=part(0.95, 1.0),
+        progress=_part(progress, 0.95, 1.0),
     )
     dictionary = None if filters is None else filters.weights.cpu().numpy()
     return Examination(model.shape, shown, fields, dictionary, tuning, contrast, suppression, control, film)
+
+
+def _part(progress: Report | None, first: float, last: float) -> Report | None:
+    """A function that reports the progress of one part of the work, which takes these shares of the whole."""
+    if progress is None:
+        return None
+    return lambda done, total, text: progress(first + (last - first) * done / total, 1.0, text)
 
 
 def _tuned(tuning: GratingTuning) -> np.ndarray:

@@ -84,11 +84,45 @@ def receptive_fields(
             f"frames={frames}, streams={streams}, lags={lags}, warm_up={warm_up}, noise={noise}: give one frame, "
             "stream and lag or more, no negative warm-up and noise above zero"
         )
+    sums = _show_noise(model, frames, streams, lags, warm_up, noise, background, seed, progress)
+    spikes = sums.spikes.cpu().numpy()
+    silent = spikes == 0
+    average = (sums.stimuli.double() / sums.spikes.clamp_min(1)[:, None]).cpu().numpy()
+    profile, field, lag = _separable_part(average)
+    error = noise * sums.squares.sqrt().cpu().numpy() / np.where(silent, np.nan, spikes)
+    average[:, silent], profile[silent], field[silent] = np.nan, np.nan, np.nan
+    strength = np.linalg.norm(field, axis=1) / (error * (math.sqrt(lags) + math.sqrt(average.shape[-1])))
+    return ReceptiveFields(average, spikes, error, profile, field, lag, strength)
+
+
+class _Sums(NamedTuple):
+    """Sums over frames and streams."""
+
+    stimuli: Tensor
+    """(L, K, D) stimuli l frames before, times spikes."""
+    spikes: Tensor
+    """(K,) spikes."""
+    squares: Tensor
+    """(K,) squared spikes per frame."""
+
+
+def _show_noise(
+    model: Neurons,
+    frames: int,
+    streams: int,
+    lags: int,
+    warm_up: int,
+    noise: float,
+    background: float,
+    seed: int,
+    progress: Report | None,
+) -> _Sums:
+    """Show white noise and sum up the spikes and the stimuli before them."""
     like, generator = place(model), torch.Generator().manual_seed(seed)
     spiking = torch.Generator(device=like.device).manual_seed(seed)
     n_pixels = int(np.prod(model.shape))
     past: deque[Tensor] = deque(maxlen=lags)
-    total = torch.zeros(lags, model.n_latents, n_pixels, dtype=like.dtype, device=like.device)
+    stimuli = torch.zeros(lags, model.n_latents, n_pixels, dtype=like.dtype, device=like.device)
     counts = torch.zeros(model.n_latents, dtype=torch.float64, device=like.device)
     squares = torch.zeros_like(counts)
     state, lead = model.init_state(streams), max(warm_up, lags - 1)
@@ -101,20 +135,20 @@ def receptive_fields(
         counts += spikes.sum(0).double()
         squares += spikes.square().sum(0).double()
         for lag, seen in enumerate(past):
-            total[lag].addmm_(spikes.mT, seen)
+            stimuli[lag].addmm_(spikes.mT, seen)
         if progress is not None:
             progress(frame - lead + 1, frames, "receptive fields")
-    spikes_of = counts.cpu().numpy()
-    silent = spikes_of == 0
-    average = (total.double() / counts.clamp_min(1)[:, None]).cpu().numpy()
+    return _Sums(stimuli, counts, squares)
+
+
+def _separable_part(average: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Nearest product of a time course (K, L) and a spatial field (K, D) to averages (L, K, D), and the lag (K,) of
+    most weight, whose weight is positive."""
     weights, sizes, pictures = np.linalg.svd(average.transpose(1, 0, 2), full_matrices=False)
     profile, field = weights[:, :, 0], sizes[:, :1] * pictures[:, 0]
-    lag_of = np.abs(profile).argmax(1)
-    sign = np.sign(profile[np.arange(len(profile)), lag_of])[:, None]  # of the lag of most weight: positive
-    error = noise * squares.sqrt().cpu().numpy() / np.where(silent, np.nan, spikes_of)
-    average[:, silent], profile[silent], field[silent] = np.nan, np.nan, np.nan
-    strength = np.linalg.norm(field, axis=1) / (error * (math.sqrt(lags) + math.sqrt(n_pixels)))
-    return ReceptiveFields(average, spikes_of, error, sign * profile, sign * field, lag_of, strength)
+    lag = np.abs(profile).argmax(1)
+    sign = np.sign(profile[np.arange(len(profile)), lag])[:, None]
+    return sign * profile, sign * field, lag
 
 
 def correlation(one: np.ndarray, other: np.ndarray) -> np.ndarray:

@@ -182,43 +182,64 @@ def monotonicity(beta: ArrayLike, value: ArrayLike, seed: ArrayLike, direction: 
     (False, 0.1, (2.0, 4.0), 0.667)
     """
     b, v, s = _columns(beta, value, seed)
-    largest = float(np.abs(v).max(initial=0.0))
-    if largest > 0:
-        v = np.round(v, DIGITS - 1 - math.floor(math.log10(largest)))
-    score, pairs = 0, 0
-    null = np.ones(1)
-    for one in np.unique(s):
-        ordered = v[s == one][np.argsort(b[s == one])]
-        score += sum(int(np.sign(later - earlier)) for earlier, later in combinations(ordered.tolist(), 2))
-        pairs += math.comb(len(ordered), 2)
-        null = np.convolve(null, inversion_law(list(Counter(ordered.tolist()).values())))
-    scores = np.arange(len(null) - 1, -len(null), -2)  # no inversion first
-    p_value = float(min(1.0, null[np.abs(scores) >= abs(score)].sum())) if pairs else math.nan
-
+    v = _rounded(v)
+    tau, p_value = _kendall_test(b, v, s)
     betas = np.unique(b)
     means = np.array([v[b == one].mean() for one in betas])
-    signed = means if direction == "up" else -means
-    violation, at, violating = 0.0, None, 0
-    for i, j in combinations(range(len(betas)), 2):
-        if signed[i] - signed[j] > violation:
-            violation, at = float(signed[i] - signed[j]), (float(betas[i]), float(betas[j]))
-    if at is not None:
-        for one in np.unique(s):
-            first, second = v[(s == one) & (b == at[0])], v[(s == one) & (b == at[1])]
-            if len(first) and len(second):
-                violating += int((first[0] - second[0]) * (1 if direction == "up" else -1) > 0)
+    sign = 1 if direction == "up" else -1
+    violation, at = _largest_violation(betas, sign * means)
+    spread = float(np.ptp(means)) if len(means) else 0.0
     return Monotonicity(
         direction=direction,
-        holds=len(betas) > 1 and bool(np.all(np.diff(signed) > 0)),
-        tau=score / pairs if pairs else math.nan,
+        holds=len(betas) > 1 and bool(np.all(np.diff(sign * means) > 0)),
+        tau=tau,
         p_value=p_value,
         violation=violation,
-        violation_share=violation / float(np.ptp(means)) if len(means) and np.ptp(means) > 0 else math.nan,
+        violation_share=violation / spread if spread > 0 else math.nan,
         violation_at=at,
-        violating_seeds=violating,
+        violating_seeds=0 if at is None else _n_violating_seeds(b, sign * v, s, at),
         n_seeds=len(np.unique(s)),
         change=float(means[-1] - means[0]) if len(means) else math.nan,
     )
+
+
+def _rounded(values: np.ndarray) -> np.ndarray:
+    """Values rounded to `DIGITS` digits of the largest."""
+    largest = float(np.abs(values).max(initial=0.0))
+    return np.round(values, DIGITS - 1 - math.floor(math.log10(largest))) if largest > 0 else values
+
+
+def _kendall_test(beta: np.ndarray, value: np.ndarray, seed: np.ndarray) -> tuple[float, float]:
+    """Kendall's tau within seeds and its exact two-sided p-value; NaN where no seed has two betas."""
+    score, pairs = 0, 0
+    null = np.ones(1)
+    for one in np.unique(seed):
+        ordered = value[seed == one][np.argsort(beta[seed == one])]
+        score += sum(int(np.sign(later - earlier)) for earlier, later in combinations(ordered.tolist(), 2))
+        pairs += math.comb(len(ordered), 2)
+        null = np.convolve(null, inversion_law(list(Counter(ordered.tolist()).values())))
+    if not pairs:
+        return math.nan, math.nan
+    scores = np.arange(len(null) - 1, -len(null), -2)  # the first is the score without inversions
+    return score / pairs, float(min(1.0, null[np.abs(scores) >= abs(score)].sum()))
+
+
+def _largest_violation(betas: np.ndarray, means: np.ndarray) -> tuple[float, tuple[float, float] | None]:
+    """Largest decrease of the means from a beta to a larger one, and these two betas; 0 and None without any."""
+    violation, at = 0.0, None
+    for i, j in combinations(range(len(betas)), 2):
+        if means[i] - means[j] > violation:
+            violation, at = float(means[i] - means[j]), (float(betas[i]), float(betas[j]))
+    return violation, at
+
+
+def _n_violating_seeds(beta: np.ndarray, value: np.ndarray, seed: np.ndarray, at: tuple[float, float]) -> int:
+    """Seeds whose value decreases between two betas."""
+    count = 0
+    for one in np.unique(seed):
+        first, second = value[(seed == one) & (beta == at[0])], value[(seed == one) & (beta == at[1])]
+        count += int(len(first) > 0 and len(second) > 0 and first[0] > second[0])
+    return count
 
 
 def inversion_law(ties: list[int]) -> np.ndarray:
