@@ -5,8 +5,8 @@ from helpers import draw
 from torch.distributions import kl_divergence
 
 from spikevae.config import FitConfig
-from spikevae.models.iterative.descent import Costs, slopes, stride
-from spikevae.models.iterative.drive import LinearDrive
+from spikevae.models.iterative.descent import Costs, descent_direction, take_step
+from spikevae.models.iterative.drive import LinearLikelihood
 from spikevae.models.iterative.flows import FLOWS, get_flow
 from spikevae.objectives import expected_squared_error, gaussian_distortion
 
@@ -15,9 +15,10 @@ LAWS = list(FLOWS)
 B, D, K = 4, 5, 7
 
 
-def advance(rule, params, reference, look, width, costs, size, *, sampled):
+def advance(rule, params, reference, point, self_inhibition, costs, size, *, sampled):
     """One step of the flow."""
-    return stride(rule, params, slopes(rule, params, reference, look, width, costs, sampled=sampled), costs.beta, size)
+    direction = descent_direction(rule, params, reference, point, self_inhibition, costs, sampled=sampled)
+    return take_step(rule, params, direction, costs.beta, size)
 
 
 def number(value):
@@ -25,15 +26,15 @@ def number(value):
 
 
 def setting(latent, seed=0, spread=0.5, beta=0.7, price=0.2, reused=True):
-    """Flow, parameters, reference, drive, costs and dictionary of one random problem."""
+    """Flow, parameters, reference, likelihood, costs and dictionary of one random problem."""
     flow = get_flow(latent)
     n = len(flow.law.prior_params)
     params = tuple(spread * draw(B, K, seed=10 * seed + i) for i in range(n))
     reference = tuple(spread * draw(1, K, seed=10 * seed + 4 + i) for i in range(n))
     dictionary, x = draw(K, D, seed=10 * seed + 8), draw(B, D, seed=10 * seed + 9)
-    drive = LinearDrive.of(x, dictionary, number(-0.3), reused=reused)
+    likelihood = LinearLikelihood.of(x, dictionary, number(-0.3), reused=reused)
     costs = Costs(number(beta), number(price) if flow.law.has_rate else None)
-    return flow, params, reference, drive, costs, x, dictionary
+    return flow, params, reference, likelihood, costs, x, dictionary
 
 
 def plain_free_energy(flow, params, reference, costs, x, dictionary):
@@ -42,7 +43,7 @@ def plain_free_energy(flow, params, reference, costs, x, dictionary):
     error = expected_squared_error(x, law.mean @ dictionary, law.variance, dictionary)
     total = gaussian_distortion(error, D, -0.3)
     total = total + costs.beta * kl_divergence(law, flow.posterior(reference)).sum(-1)
-    return total if costs.price is None else total + costs.price * law.mean.sum(-1)
+    return total if costs.spike_price is None else total + costs.spike_price * law.mean.sum(-1)
 
 
 # The model ------------------------------------------------------------------------------------------------

@@ -15,8 +15,14 @@ from spikevae.config import FitConfig
 from spikevae.evaluation.evaluate import evaluate
 from spikevae.models import build_model
 from spikevae.models.iterative.flows import FLOWS, get_flow
-from spikevae.models.iterative.model import pull
-from spikevae.models.iterative.natural import flowed_decoder, moments_of, relaxed, residual_variance, second_moment
+from spikevae.models.iterative.natural import (
+    approach,
+    decoder_after_flow,
+    moments_of,
+    residual_variance,
+    second_moment,
+    zero_with_gradient,
+)
 from spikevae.objectives import expected_squared_error, gaussian_distortion
 from spikevae.training import Stack, train
 
@@ -53,7 +59,7 @@ def test_decoder_flow_starts_along_the_natural_gradient(latent):
     wanted = -math.exp(-0.4) * torch.linalg.solve(metric, gradient)
     time = 1e-6
     found = moments_of(x, law, bias=True)
-    ours = (flowed_decoder(weights.detach(), found, metric, time) - weights.detach()) / time
+    ours = (decoder_after_flow(weights.detach(), found, metric, time) - weights.detach()) / time
     torch.testing.assert_close(ours, wanted, rtol=2e-4, atol=1e-6)
 
 
@@ -65,7 +71,7 @@ def test_decoder_flow_is_the_matrix_exponential(time):
     best = torch.linalg.solve(found.second, found.cross)
     decay = expm(-time * np.linalg.solve(metric.numpy(), found.second.numpy()))
     wanted = best + torch.from_numpy(decay) @ (dictionary - best)
-    torch.testing.assert_close(flowed_decoder(dictionary, found, metric, time), wanted, rtol=1e-8, atol=1e-9)
+    torch.testing.assert_close(decoder_after_flow(dictionary, found, metric, time), wanted, rtol=1e-8, atol=1e-9)
 
 
 @settings(max_examples=40, deadline=None)
@@ -78,14 +84,14 @@ def test_learning_never_raises_the_free_energy_of_its_posteriors(latent, seed, t
     weights = torch.cat([dictionary, bias[None]])
     found = moments_of(x, law, bias=True)
     metric = second_moment(prior.mean[None], prior.variance[None], bias=True)
-    end = torch.lerp(weights, flowed_decoder(weights, found, metric, time), share)
+    end = torch.lerp(weights, decoder_after_flow(weights, found, metric, time), share)
     before = distortion(x, law, dictionary, bias, log_variance)
     assert distortion(x, law, end[:K], end[K], log_variance) <= before + 1e-9 * before.abs()
 
-    variance = relaxed(log_variance.exp().double(), residual_variance(weights, found), time)
+    variance = approach(log_variance.exp().double(), residual_variance(weights, found), time)
     assert distortion(x, law, dictionary, bias, variance.log()) <= before + 1e-9 * before.abs()
 
-    moments = relaxed(prior.moments(), law.moments().mean(-2), time)
+    moments = approach(prior.moments(), law.moments().mean(-2), time)
     moved = type(law).from_prior(type(law).prior_from_moments(moments))
     costs = [kl_divergence(law, p).sum(-1).mean() for p in (prior, moved)]
     assert costs[1] <= costs[0] + 1e-9 * costs[0].abs()
@@ -105,21 +111,21 @@ def test_prior_and_noise_relax_along_their_natural_gradients(latent):
     time, v = 1e-6, log_variance.exp().double().requires_grad_()
     (slope,) = torch.autograd.grad(distortion(x, law, dictionary, bias, v.log()), v)
     found = moments_of(x, law, bias=True)
-    moved = relaxed(v.detach(), residual_variance(torch.cat([dictionary, bias[None]]), found), time)
+    moved = approach(v.detach(), residual_variance(torch.cat([dictionary, bias[None]]), found), time)
     torch.testing.assert_close((moved - v.detach()) / time, -slope * 2 * v.detach() ** 2 / D, rtol=1e-4, atol=1e-6)
 
     flow = get_flow(latent)
     params = tuple(p.detach().clone().requires_grad_() for p in flow.params(prior))
     slopes = torch.autograd.grad(kl_divergence(law, flow.posterior(params)).sum(-1).mean(), params)
-    ends = type(law).prior_from_moments(relaxed(prior.moments(), law.moments().mean(-2), time))
+    ends = type(law).prior_from_moments(approach(prior.moments(), law.moments().mean(-2), time))
     for name, p, s, fisher in zip(type(law).prior_params, params, slopes, flow.fisher(params)):
         moved = (ends[name] - p.detach()) / time
         torch.testing.assert_close(moved, (-s / fisher).detach(), rtol=1e-4, atol=1e-6)
 
 
-def test_pull_is_zero_with_the_gradient_of_the_way_back():
+def test_zero_with_gradient_is_zero_and_has_the_gradient():
     value, end = draw(3).requires_grad_(), draw(3, seed=1)
-    zero = pull(value, end)
+    zero = zero_with_gradient(value, end)
     zero.backward()
     assert zero.item() == 0
     torch.testing.assert_close(value.grad, value.detach() - end)
@@ -161,7 +167,7 @@ def test_natural_learning_lowers_the_free_energy(stimuli, latent, prior):
     ("given", "message"),
     [
         ({"optimizer": "adam"}, "does not go with optimizer='adam'"),
-        ({"learning": "backpropagation"}, "'sgd' is for them"),
+        ({"learning": "backpropagation"}, "'sgd' needs natural gradients"),
         ({"decoder": "mlp"}, "needs decoder='linear'"),
         ({"estimator": "monte_carlo"}, "exact objective"),
         ({"inference": "amortised", "learning": "backpropagation"}, "optimizer='sgd' needs inference='iterative'"),

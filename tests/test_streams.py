@@ -18,7 +18,7 @@ from spikevae.models import build_model
 from spikevae.training import Stack, train
 
 
-def test_steps_of_a_stream_are_those_of_a_look(mixtures):
+def test_steps_of_a_stream_are_those_of_inference(mixtures):
     for options in ({}, {"dynamics": "sampled"}, {"reference": "previous", "inner_steps": 2}):
         model = build_model(fit(**options), SHAPE).double().requires_grad_(False)
         x, generator = mixtures[:7].double(), seeded(2)
@@ -42,7 +42,7 @@ def test_steps_of_a_stream_are_those_of_a_look(mixtures):
     ids=str,
 )
 def test_a_stream_is_the_loop_over_its_frames(options):
-    """All stimuli together, one by one, and in two parts; of still frames it is the loop over one look's steps."""
+    """Stimuli together, one by one, and in two parts; of equal frames it is the loop over the steps of inference."""
     model = build_model(fit(init_scale=0.5, **options), SHAPE).double()
     waves = {"orientation": torch.arange(5.0), "spatial_frequency": 0.2, "temporal_frequency": 0.05}
     frames = [frame.double() for frame in grating(SHAPE, 9, **waves)]

@@ -10,7 +10,7 @@ from ..config import ModelConfig
 from .flows import get_flow
 
 MAX_STEPS = 100_000
-"""Most inference steps of a model; a configuration that asks for more is refused."""
+"""Largest number of updates (inference steps times inner steps) that a configuration may have."""
 
 NO_ENCODER = "iterative inference takes no encoder"
 
@@ -28,36 +28,36 @@ class IterativeConfig(ModelConfig):
     evaluation_steps: int = Field(64, ge=1, le=10_000)
     """Steps of inference in evaluation."""
     inner_steps: int = Field(1, ge=1, le=1000)
-    """Moves of the state within a step, between which the reference stays."""
+    """Updates of the state within a step; the reference changes only between steps."""
     backprop_steps: int | None = Field(None, ge=1)
     """Steps through which gradients are propagated back at a time; None: through all."""
     reference: Literal["prior", "previous"] = "prior"
-    """What leak and coding rate are measured from: the prior, or the posterior of the step before, as published; KL in
-    evaluations is from the prior."""
+    """Reference of the leak and of the KL divergence in training: the prior, or the posterior of the previous step, as
+    published; in evaluations the KL divergence is from the prior."""
     dynamics: Literal["auto", "expected", "sampled"] = "auto"
-    """Inference by the mean code or by sampled spikes; auto takes the mean where that is exact."""
+    """Inference by the mean code or by sampled spikes; auto takes the mean code where that is exact."""
     integrator: Literal["euler", "exponential"] = "exponential"
-    """Steps of the state: Euler, or with the leak integrated exactly."""
+    """Euler steps, or steps with the leak integrated exactly."""
     guard: bool = True
-    """Whether a step of expected dynamics is shortened until it does not raise the free energy."""
+    """Whether expected dynamics use a backtracking line search, so that no step raises the free energy."""
     step_size: float = Field(0.1, gt=0, allow_inf_nan=False)
-    """Size of a step of inference at the start of training."""
+    """Initial step size of inference."""
     learn_step_size: bool = True
     """Whether the step size is learned."""
     beta_inner: float | None = Field(None, ge=0, allow_inf_nan=False)
     """Weight of the leak in inference; None: that of the coding rate in the objective, `beta`."""
     self_inhibition: Literal["auto", "exact", "learned", "none"] = "auto"
-    """What a unit's own variance does to it: half its squared weights over the noise variance (exact, linear decoders),
-    a learned bias, as published, or nothing; auto takes the first that applies."""
+    """Self-inhibition of a unit, which stands for the cost of its variance: half its squared weights over the noise
+    variance (exact, linear decoders), a learned bias, as published, or none; auto takes the first that applies."""
     loss_steps: Literal["all", "last"] = "all"
-    """Steps whose free energy training lowers: the mean of all, or the last."""
+    """Steps whose free energy training minimises: the mean over all, or the last."""
     kl_form: Literal["correct", "published"] = "correct"
-    """Divergence in training: the correct one, or, for comparison only, that of the published code, which has the
-    posterior's firing rate in place of the prior's before it (Poisson only)."""
+    """KL divergence in training: the correct one, or, for comparison only, that of the published code, which has the
+    posterior's firing rate as factor in place of the prior's (Poisson only)."""
     learning: Literal["backpropagation", "natural_gradient"] = "backpropagation"
-    """How iterative models with a linear decoder learn: by gradients through the steps, or without back-propagation,
-    decoder, noise and prior flowing along their natural gradients (needs optimizer='sgd'; a learning rate of 0.1 moves
-    a tenth of the way that the flow goes in unit time)."""
+    """How iterative models with a linear decoder learn: by backpropagation through the steps, or along natural-gradient
+    flows of decoder, noise and prior (needs optimizer='sgd'; a learning rate of 0.1 makes a tenth of the change of the
+    flow in unit time)."""
 
     @model_validator(mode="after")
     def _inference_is_consistent(self) -> Self:
@@ -79,17 +79,19 @@ class IterativeConfig(ModelConfig):
             )
         if (self.learning == "natural_gradient") != (self.optimizer == "sgd"):
             raise ValueError(
-                f"learning={self.learning!r} does not go with optimizer={self.optimizer!r}: natural gradients are for "
-                "'sgd', and 'sgd' is for them"
+                f"learning={self.learning!r} does not go with optimizer={self.optimizer!r}: natural gradients need "
+                "'sgd', and 'sgd' needs natural gradients"
             )
         if self.learning == "natural_gradient" and not (self.has_exact_objective and self.estimator != "monte_carlo"):
             raise ValueError(
                 "learning='natural_gradient' needs decoder='linear', likelihood='gaussian' and the exact objective"
             )
         if self.kl_form == "published" and self.latent != "poisson":
-            raise ValueError(f"kl_form='published' is a form of the Poisson divergence; latent is {self.latent!r}")
+            raise ValueError(f"kl_form='published' is for the Poisson distribution only; latent is {self.latent!r}")
         if self.backprop_steps is not None and self.loss_steps == "last" and self.backprop_steps < self.inference_steps:
-            raise ValueError("backprop_steps cuts off steps that loss_steps='last' does not use; use 'all'")
+            raise ValueError(
+                "with loss_steps='last', backprop_steps gives the steps before the cut no gradient; use 'all'"
+            )
         return self
 
     @property

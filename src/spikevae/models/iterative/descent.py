@@ -1,8 +1,8 @@
-"""Steps of inference: a membrane potential moved along its flow, with or without a guard on the free energy.
+"""Steps of inference along the natural gradient of the free energy, with or without a backtracking line search.
 
-Pure functions of an explicit state within the rule's bounds. The guard shortens the step of a stimulus until its free
-energy does not rise; where a step 2^40 times shorter still raises it, the stimulus stays where it is: at its minimum to
-rounding, or where the free energy is too steep for the number type.
+Pure functions of an explicit state. The line search shortens the step of each stimulus until its free energy does not
+rise. Where a step 2^40 times shorter still raises it, the step is zero: the state is at its minimum up to rounding, or
+the free energy is too steep for the number type.
 """
 
 from typing import Any, Literal, NamedTuple
@@ -11,201 +11,220 @@ import torch
 from torch import Tensor
 
 from ...distributions._law import Law
-from .drive import LinearDrive, Look
-from .flows import Flow, Params, exponential_gain, step
+from .drive import LinearLikelihood, Point
+from .flows import Flow, Params, euler_step, exponential_gain
 
-HALVINGS, CUTS = 10, 10
-"""Times a step is halved, then cut to an eighth, before its stimulus is left alone."""
+MAX_STEP_HALVINGS = 10
+"""Largest number of times that a step is halved."""
+MAX_STEP_CUTS = 10
+"""Largest number of times that a step is divided by eight after these halvings; then it becomes zero."""
 
-SLACK = 8.0
-"""Roundings of the number type by which a free energy may seem to rise: it is a sum of large terms."""
+ROUNDING_TOLERANCE = 8.0
+"""A rise of the free energy up to this many roundings (the number type's eps times the magnitudes of the free energy
+and of the distortion of a code of zeros, its largest term) counts as none."""
 
 
 class Costs(NamedTuple):
-    """What a posterior costs apart from the pixels."""
+    """Weights of the terms of the free energy other than the distortion."""
 
     beta: Tensor
-    """Weight of the divergence from the reference."""
-    price: Tensor | None
+    """Weight of the KL divergence from the reference."""
+    spike_price: Tensor | None
     """Nats per expected spike; None for laws without a firing rate."""
 
 
-class Rule(NamedTuple):
-    """How a state moves."""
+class UpdateRule(NamedTuple):
+    """How a step changes the parameters of a posterior."""
 
     flow: Flow
     integrator: Literal["euler", "exponential"]
     clamp: float | None
 
 
-class Slopes(NamedTuple):
-    """Where each parameter is driven from a state, whatever the length of the step."""
+class Direction(NamedTuple):
+    """Direction of a step: minus the natural gradient of the free energy."""
 
     values: Params
-    """Minus the natural gradient of the free energy, (B, K) each."""
+    """(B, K) for each parameter."""
     decay: Tensor | None
-    """How fast parameters leak, in units of beta; None for one."""
+    """Decay rate of the leak of each parameter, in units of beta; None where it is one."""
 
 
-def slopes(
-    rule: Rule, params: Params, reference: Params, look: Look, width: Tensor, costs: Costs, *, sampled: bool
-) -> Slopes:
-    """The flow at `params`, whose mean (or, `sampled`, a draw) is held against the stimuli in `look`.
+def descent_direction(
+    rule: UpdateRule,
+    params: Params,
+    reference: Params,
+    point: Point,
+    self_inhibition: Tensor,
+    costs: Costs,
+    *,
+    sampled: bool,
+) -> Direction:
+    """Minus the natural gradient of the free energy at `params`.
 
     Parameters
     ----------
-    width
-        (K,) self-inhibition: the slope of the distortion in the variance of a code, or what stands for it.
+    point
+        The likelihood at the mean code, or at a sampled code if `sampled`.
+    self_inhibition
+        (K,) derivative of the distortion with respect to the variance of a code, or the value used in its place.
     """
-    code = look.code if sampled else None
-    return Slopes(*rule.flow.slopes(params, reference, look.push, width, *costs, code))
+    code = point.code if sampled else None
+    return Direction(*rule.flow.direction(params, reference, point.drive, self_inhibition, *costs, code))
 
 
-def stride(rule: Rule, params: Params, along: Slopes, beta: Tensor, size: Tensor) -> Params:
-    """One step from `params`; its size is a number, or one a stimulus (B, 1)."""
+def take_step(rule: UpdateRule, params: Params, direction: Direction, beta: Tensor, size: Tensor) -> Params:
+    """The parameters after one step; `size` is one number, or (B, 1) one per stimulus."""
     if rule.integrator == "exponential":
-        size = exponential_gain(size, beta if along.decay is None else beta * along.decay)
-    return rule.flow.bounded(step(params, along.values, size), rule.clamp)
+        size = exponential_gain(size, beta if direction.decay is None else beta * direction.decay)
+    return rule.flow.bounded(euler_step(params, direction.values, size), rule.clamp)
 
 
 def free_energy(
-    flow: Flow, law: Law, params: Params, reference: Params, drive: LinearDrive, look: Look, costs: Costs
+    flow: Flow, law: Law, params: Params, reference: Params, likelihood: LinearLikelihood, point: Point, costs: Costs
 ) -> Tensor:
-    """(B,) expected distortion + beta * divergence + price * expected spikes, exactly; `look` is at the law's mean."""
-    total = drive.expected(look, law.variance) + costs.beta * flow.divergence(law, params, reference)
-    return total if costs.price is None else total + costs.price * law.mean.sum(-1)
+    """(B,) expected distortion + beta * KL divergence + spike price * expected spikes; `point` is at the mean code."""
+    total = likelihood.expected(point, law.variance) + costs.beta * flow.divergence(law, params, reference)
+    return total if costs.spike_price is None else total + costs.spike_price * law.mean.sum(-1)
 
 
-class Guarded(NamedTuple):
-    """A step that does not raise the free energy, and what is known where it ends. Nothing here is differentiated."""
+class LineSearchResult(NamedTuple):
+    """Step sizes that do not raise the free energy, its value and the drive after these steps; without gradients."""
 
     size: Tensor
-    """(B, 1) step sizes: the size asked for, shortened as often as each stimulus needs."""
-    push: Tensor
-    """(B, K) push on the mean code after the step."""
+    """(B, 1) step size of each stimulus."""
+    drive: Tensor
+    """(B, K) drive at the mean code after the step."""
     energy: Tensor
-    """(B,) free energy after the step, from this reference."""
+    """(B,) free energy after the step, from the same reference."""
 
 
-def guard(
-    rule: Rule,
+def line_search(
+    rule: UpdateRule,
     params: Params,
     reference: Params,
-    drive: LinearDrive,
-    look: Look,
-    along: Slopes,
+    likelihood: LinearLikelihood,
+    point: Point,
+    direction: Direction,
     costs: Costs,
     size: Tensor,
     energy: Tensor | None,
-) -> Guarded:
-    """Find the step of each stimulus. Under `torch.func.vmap` each lane searches by itself.
+) -> LineSearchResult:
+    """Find the step size of each stimulus by backtracking from `size`.
+
+    Under `torch.func.vmap` each entry of the mapped dimension has a search of its own.
 
     Parameters
     ----------
-    look, along
-        Of the state that the step starts from.
+    point, direction
+        At the state that the step starts from.
     energy
-        Free energy at `params` from this reference where it is known, else None.
+        (B,) free energy at `params` from this reference if it is known.
     """
-    flat = (*params, *reference, *along.values, along.decay, *look[:2], *drive, *costs, size, energy)
-    return Guarded(*_Guard.apply(rule, len(params), *flat))
+    flat = (*params, *reference, *direction.values, direction.decay, *point[:2], *likelihood, *costs, size, energy)
+    return LineSearchResult(*_LineSearch.apply(rule, len(params), *flat))
 
 
-class _Guard(torch.autograd.Function):
-    """`_search` with a rule for `vmap`, behind which rows can be picked by their values."""
-
-    @staticmethod
-    def forward(rule: Rule, n: int, *given: Any) -> Guarded:
-        return _search(rule, _Move.of(n, given), given[-2])
+class _LineSearch(torch.autograd.Function):
+    """`_backtrack` with a rule for `vmap`, because it selects rows by their values."""
 
     @staticmethod
-    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Guarded) -> None:
+    def forward(rule: UpdateRule, n: int, *given: Any) -> LineSearchResult:
+        return _backtrack(rule, _StepStart.of(n, given), given[-2])
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: LineSearchResult) -> None:
         ctx.mark_non_differentiable(*output)
 
     @staticmethod
-    def vmap(info: Any, in_dims: tuple[Any, ...], rule: Rule, n: int, *given: Any) -> tuple[tuple[Tensor, ...], Any]:
-        def whole(*own: Any) -> tuple[Tensor, Tensor, Tensor]:
-            return _attempt(rule, _Move.of(n, own), own[-2])
+    def vmap(
+        info: Any, in_dims: tuple[Any, ...], rule: UpdateRule, n: int, *given: Any
+    ) -> tuple[tuple[Tensor, ...], Any]:
+        def full_step(*own: Any) -> tuple[Tensor, Tensor, Tensor]:
+            return _try_step(rule, _StepStart.of(n, own), own[-2])
 
-        pushes, energies, rising = torch.func.vmap(whole, in_dims[2:])(*given)
-        size, along = given[-2], in_dims[-2]
-        size = size if along is None else size.movedim(along, 0).reshape(info.batch_size, -1, 1)
+        drives, energies, rising = torch.func.vmap(full_step, in_dims[2:])(*given)
+        size, dim = given[-2], in_dims[-2]
+        size = size if dim is None else size.movedim(dim, 0).reshape(info.batch_size, -1, 1)
         sizes = size.expand(*energies.shape, 1).clone()
-        for lane in rising.flatten(1).any(1).nonzero().flatten().tolist():  # the others' whole step is a descent
-            own = (g if d is None else g.select(d, lane) for g, d in zip(given, in_dims[2:]))
-            sizes[lane], pushes[lane], energies[lane] = _Guard.apply(rule, n, *own)
-        return (sizes, pushes, energies), (0, 0, 0)
+        for index in rising.flatten(1).any(1).nonzero().flatten().tolist():  # all others take the full step
+            own = (g if d is None else g.select(d, index) for g, d in zip(given, in_dims[2:]))
+            sizes[index], drives[index], energies[index] = _LineSearch.apply(rule, n, *own)
+        return (sizes, drives, energies), (0, 0, 0)
 
 
-class _Move(NamedTuple):
-    """What a step starts from."""
+class _StepStart(NamedTuple):
+    """The state that a step starts from, and all that the free energy depends on."""
 
     params: Params
     reference: Params
-    along: Slopes
-    look: Look
-    drive: LinearDrive
+    direction: Direction
+    point: Point
+    likelihood: LinearLikelihood
     costs: Costs
     energy: Tensor | None
-    """(B,) free energy there, where it is known."""
+    """(B,) free energy of this state if it is known."""
 
     @classmethod
-    def of(cls, n: int, given: tuple[Any, ...]) -> "_Move":
-        """From the flat arguments of `_Guard`, n of them parameters."""
+    def of(cls, n: int, given: tuple[Any, ...]) -> "_StepStart":
+        """From the flat arguments of `_LineSearch`, n of them parameters."""
         params, reference, values, rest = given[:n], given[n : 2 * n], given[2 * n : 3 * n], given[3 * n :]
-        look, drive, costs = Look(*rest[1:3]), LinearDrive(*rest[3:-4]), Costs(*rest[-4:-2])
-        return cls(params, reference, Slopes(values, rest[0]), look, drive, costs, rest[-1])
+        point, likelihood, costs = Point(*rest[1:3]), LinearLikelihood(*rest[3:-4]), Costs(*rest[-4:-2])
+        return cls(params, reference, Direction(values, rest[0]), point, likelihood, costs, rest[-1])
 
-    def bound(self, flow: Flow) -> tuple[Tensor, Tensor]:
-        """(B,) the free energy, and what it may seem to be after a step that does not raise it."""
+    def energies(self, flow: Flow) -> tuple[Tensor, Tensor]:
+        """(B,) free energy, and the largest computed value that counts as no rise."""
         before = self.energy
         if before is None:
             law = flow.posterior(self.params)
-            before = free_energy(flow, law, self.params, self.reference, self.drive, self.look, self.costs)
+            before = free_energy(flow, law, self.params, self.reference, self.likelihood, self.point, self.costs)
         eps = torch.finfo(before.dtype).eps
-        return before, before + SLACK * eps * (self.drive.at_silence.abs() + before.abs())
+        return before, before + ROUNDING_TOLERANCE * eps * (self.likelihood.distortion_at_zero.abs() + before.abs())
 
-    def rows(self, kept: Tensor) -> "_Move":
+    def select(self, kept: Tensor) -> "_StepStart":
         """The same for some of the stimuli."""
-        like = self.look.push
+        like = self.point.drive
 
         def some(part: Params) -> Params:
             return tuple(p.expand_as(like)[kept] for p in part)
 
-        decay = self.along.decay
-        return _Move(
+        decay = self.direction.decay
+        return _StepStart(
             some(self.params),
             some(self.reference),
-            Slopes(some(self.along.values), None if decay is None else decay.expand_as(like)[kept]),
-            Look(*some(self.look[:2])),
-            self.drive.rows(kept),
+            Direction(some(self.direction.values), None if decay is None else decay.expand_as(like)[kept]),
+            Point(*some(self.point[:2])),
+            self.likelihood.select(kept),
             self.costs,
             None if self.energy is None else self.energy[kept],
         )
 
 
-def _attempt(rule: Rule, move: _Move, size: Tensor, bound: Tensor | None = None) -> tuple[Tensor, Tensor, Tensor]:
-    """Push and free energy after a step of this size, and whether it rose above `bound`, for each stimulus."""
-    flow, costs = rule.flow, move.costs
-    moved = stride(rule, move.params, move.along, costs.beta, size)
+def _try_step(
+    rule: UpdateRule, start: _StepStart, size: Tensor, limit: Tensor | None = None
+) -> tuple[Tensor, Tensor, Tensor]:
+    """(B, K) drive and (B,) free energy after a step of this size, and (B,) whether that is above `limit`."""
+    flow, costs = rule.flow, start.costs
+    moved = take_step(rule, start.params, start.direction, costs.beta, size)
     law = flow.posterior(moved)
-    end = move.drive.look(law.mean)
-    after = free_energy(flow, law, moved, move.reference, move.drive, end, costs)
-    bound = move.bound(flow)[1] if bound is None else bound
-    return end.push, after, ~(after <= bound)  # true for NaN
+    end = start.likelihood.at(law.mean)
+    after = free_energy(flow, law, moved, start.reference, start.likelihood, end, costs)
+    limit = start.energies(flow)[1] if limit is None else limit
+    return end.drive, after, ~(after <= limit)  # true also for NaN
 
 
-def _search(rule: Rule, move: _Move, size: Tensor) -> Guarded:
-    """Shorten the step of each stimulus that would rise. Rows are picked by their values: one lane at a time."""
-    before, bound = move.bound(rule.flow)
-    pushes, energies, rising = _attempt(rule, move, size, bound)
-    sizes, left, rest = size.expand(len(pushes), 1).clone(), torch.arange(len(pushes), device=pushes.device), before
-    for factor in [0.5] * HALVINGS + [0.125] * CUTS:
+def _backtrack(rule: UpdateRule, start: _StepStart, size: Tensor) -> LineSearchResult:
+    """Shorten the step of each stimulus whose free energy would rise; not for use inside `vmap`."""
+    before, limit = start.energies(rule.flow)
+    drives, energies, rising = _try_step(rule, start, size, limit)
+    sizes, rows = size.expand(len(drives), 1).clone(), torch.arange(len(drives), device=drives.device)
+    for factor in [0.5] * MAX_STEP_HALVINGS + [0.125] * MAX_STEP_CUTS:
         if not bool(rising.any()):
-            return Guarded(sizes, pushes, energies)
+            return LineSearchResult(sizes, drives, energies)
         kept = rising.nonzero().squeeze(1)
-        left, bound, rest, move, size = left[kept], bound[kept], rest[kept], move.rows(kept), factor * size
-        sizes[left] = size
-        pushes[left], energies[left], rising = _attempt(rule, move, size, bound)
-    sizes[left[rising]], pushes[left[rising]], energies[left[rising]] = 0.0, move.look.push[rising], rest[rising]
-    return Guarded(sizes, pushes, energies)
+        rows, limit, before, start, size = rows[kept], limit[kept], before[kept], start.select(kept), factor * size
+        sizes[rows] = size
+        drives[rows], energies[rows], rising = _try_step(rule, start, size, limit)
+    failed = rows[rising]
+    sizes[failed], drives[failed], energies[failed] = 0.0, start.point.drive[rising], before[rising]
+    return LineSearchResult(sizes, drives, energies)

@@ -1,21 +1,22 @@
-r"""Natural-gradient flows of the free energy: what a membrane potential does, one flow for each law of the code.
+r"""Natural-gradient flows of the free energy in a posterior's parameters (membrane potentials), one flow for each law.
 
 The free energy of one stimulus as a function of the posterior's parameters theta is
 
 .. math:: F(\theta) = D(m(\theta), v(\theta)) + \beta\,\mathrm{KL}(q_\theta \| q_{ref})
 
-where the expected distortion D depends on the means m and the variances v of the code alone (linear decoder, Gaussian
-pixels). With ``push`` :math:`= -\partial D/\partial m` and ``width`` :math:`= \partial D/\partial v`, dividing minus
-the gradient of F by the Fisher information of the law leaves, for the counts, no factor that depends on the rate:
+where the expected distortion D depends only on the means m and the variances v of the code (linear decoder, Gaussian
+pixels). With the drive :math:`g = -\partial D/\partial m` and the self-inhibition :math:`h = \partial D/\partial v`,
+minus the gradient of F divided by the Fisher information of the law has, for counts, no factor that depends on the
+firing rate:
 
 ================== =========================================== ==================================================
 law                drift, minus the natural gradient of D      leak, minus the natural gradient of the divergence
 ================== =========================================== ==================================================
-Poisson            push - width                                -(u - u_ref), u the log rate
-Bernoulli          push - width (1 - 2 r)                      -(u - u_ref), u the logit
-Gaussian           mean: s^2 push; log s: -s^2 width           mean: -(s / s_ref)^2 (mu - mu_ref);
+Poisson            g - h                                       -(u - u_ref), u the log firing rate
+Bernoulli          g - h (1 - 2 r)                             -(u - u_ref), u the log odds, r the firing rate
+Gaussian           mean: s^2 g; log s: -s^2 h                  mean: -(s / s_ref)^2 (mu - mu_ref);
                                                                log s: (1 - (s / s_ref)^2) / 2
-rectified Gaussian the Gaussian's Fisher, moments of max(y, 0) as the Gaussian
+rectified Gaussian Gaussian's Fisher, moments of max(y, 0)     as the Gaussian
 ================== =========================================== ==================================================
 
 References
@@ -36,21 +37,21 @@ from ..._batching import BatchedFunction
 from ...distributions import Bernoulli, Gaussian, Poisson, RectifiedGaussian
 from ...distributions._law import Law
 from ...distributions.rectified_gaussian import standard_density_and_mass
-from .drive import inner
+from .drive import inner_product
 
 Params = tuple[Tensor, ...]
 """Parameters of a posterior in the law's order (`Law.prior_params`), each (..., K)."""
 
-FLOOR = -20.0
-"""Lowest log firing rate or log odds: 2e-9 spikes, below which silence is silence."""
+MIN_LOG_RATE = -20.0
+"""Lowest log firing rate or log odds of a state: 2e-9 spikes per unit."""
 
 
 class Flow(ABC):
-    """How the parameters of one law's posterior move; abstract. Everything is elementwise."""
+    """Natural-gradient flow of the parameters of one law's posterior; abstract. Everything is elementwise."""
 
     law: ClassVar[type[Law]]
     is_natural: ClassVar[bool] = False
-    """Whether the one parameter is the natural parameter of an exponential family: its mean absorbs the noise."""
+    """Whether the law has one parameter, the natural parameter of an exponential family."""
 
     def posterior(self, params: Params) -> Law:
         """The law with these parameters."""
@@ -62,40 +63,43 @@ class Flow(ABC):
 
     @abstractmethod
     def divergence(self, law: Law, params: Params, reference: Params) -> Tensor:
-        """(B,) KL in nats, all units together, as cheaply as can be; `law` is that of `params`."""
+        """(B,) KL divergence summed over units, nats; `law` is that of `params`."""
 
     def mean_divergence(self, law: Law, params: Params, reference: Params) -> Tensor:
         """Mean of :meth:`divergence` over the stimuli."""
         return self.divergence(law, params, reference).mean()
 
     @abstractmethod
-    def drift(self, params: Params, push: Tensor, width: Tensor) -> Params:
-        """Minus the natural gradient of the expected distortion: `push` is minus its slope in the mean of the code,
-        `width` its slope in the variance."""
+    def drift(self, params: Params, drive: Tensor, self_inhibition: Tensor) -> Params:
+        """Minus the natural gradient of the expected distortion, from minus its derivative with respect to the mean of
+        the code, `drive`, and its derivative with respect to the variance, `self_inhibition`."""
 
     @abstractmethod
-    def sampled_drift(self, params: Params, push: Tensor, width: Tensor, code: Tensor) -> Params:
-        """An unbiased estimate of :meth:`drift` from one `code`, `push` being taken there."""
+    def sampled_drift(self, params: Params, drive: Tensor, self_inhibition: Tensor, code: Tensor) -> Params:
+        """An unbiased estimate of :meth:`drift` from one sampled `code` and the drive at this code."""
 
     @abstractmethod
     def leak(self, params: Params, reference: Params) -> tuple[Params, Tensor | None]:
-        """Minus the natural gradient of the divergence from `reference`, and how fast each parameter leaks: minus the
-        derivative of its leak in itself, the same for all parameters, None where it is one."""
+        """Minus the natural gradient of the divergence from `reference`, and its decay rate: minus the derivative of a
+        parameter's leak with respect to the parameter, the same for all parameters; None where it is one."""
 
-    def slopes(
+    def direction(
         self,
         params: Params,
         reference: Params,
-        push: Tensor,
-        width: Tensor,
+        drive: Tensor,
+        self_inhibition: Tensor,
         beta: Tensor,
-        price: Tensor | None,
+        spike_price: Tensor | None,
         code: Tensor | None,
     ) -> tuple[Params, Tensor | None]:
-        """Minus the natural gradient of the free energy at these costs, estimated from a `code` if there is one, and
-        the decay that :meth:`leak` gives."""
-        push = push if price is None else push - price
-        drift = self.drift(params, push, width) if code is None else self.sampled_drift(params, push, width, code)
+        """Minus the natural gradient of the free energy with these weights, estimated from a sampled `code` if there
+        is one, and the decay rate of :meth:`leak`."""
+        drive = drive if spike_price is None else drive - spike_price
+        if code is None:
+            drift = self.drift(params, drive, self_inhibition)
+        else:
+            drift = self.sampled_drift(params, drive, self_inhibition, code)
         leak, decay = self.leak(params, reference)
         return tuple(torch.addcmul(d, k, beta) for d, k in zip(drift, leak)), decay
 
@@ -105,7 +109,7 @@ class Flow(ABC):
 
     @abstractmethod
     def bounded(self, params: Params, clamp: float | None) -> Params:
-        """Parameters within the range of the number type, and below `clamp` if given."""
+        """Parameters within the bounds of a state: :data:`MIN_LOG_RATE`, and `clamp` if given."""
 
 
 class _CountFlow(Flow):
@@ -122,22 +126,24 @@ class _CountFlow(Flow):
 
     def divergence(self, law: Law, params: Params, reference: Params) -> Tensor:
         """The Bregman divergence of A: m (u - u_ref) - A(u) + A(u_ref)."""
-        over = torch.linalg.vecdot(law.mean, params[0] - reference[0])
-        return over - self.log_partition(law).sum(-1) + self.log_partition(self.posterior(reference)).sum(-1)
+        product = torch.linalg.vecdot(law.mean, params[0] - reference[0])
+        return product - self.log_partition(law).sum(-1) + self.log_partition(self.posterior(reference)).sum(-1)
 
     def mean_divergence(self, law: Law, params: Params, reference: Params) -> Tensor:
-        over = inner(law.mean, params[0] - reference[0]) / len(law.mean)
-        own, theirs = self.log_partition(law), self.log_partition(self.posterior(reference))
-        return over - own.mean(-2).sum() + theirs.mean(-2).sum()
+        product = inner_product(law.mean, params[0] - reference[0]) / len(law.mean)
+        of_law, of_reference = self.log_partition(law), self.log_partition(self.posterior(reference))
+        return product - of_law.mean(-2).sum() + of_reference.mean(-2).sum()
 
     def fisher(self, params: Params) -> Params:
         return (self.posterior(params).variance,)
 
-    def sampled_drift(self, params: Params, push: Tensor, width: Tensor, code: Tensor) -> Params:
-        return self.drift(params, push, width)  # linear in the push, which is linear in the code
+    def sampled_drift(self, params: Params, drive: Tensor, self_inhibition: Tensor, code: Tensor) -> Params:
+        return self.drift(params, drive, self_inhibition)  # linear in the drive, which is linear in the code
 
     def bounded(self, params: Params, clamp: float | None) -> Params:
-        return (hardtanh(params[0], FLOOR, -FLOOR if clamp is None else clamp),)  # a clamp with a cheaper slope
+        return (
+            hardtanh(params[0], MIN_LOG_RATE, -MIN_LOG_RATE if clamp is None else clamp),
+        )  # clamp with a faster derivative
 
 
 @final
@@ -146,23 +152,23 @@ class PoissonFlow(_CountFlow):
 
     law: ClassVar[type[Law]] = Poisson
 
-    def drift(self, params: Params, push: Tensor, width: Tensor) -> Params:
-        return (push - width,)
+    def drift(self, params: Params, drive: Tensor, self_inhibition: Tensor) -> Params:
+        return (drive - self_inhibition,)
 
-    def slopes(
+    def direction(
         self,
         params: Params,
         reference: Params,
-        push: Tensor,
-        width: Tensor,
+        drive: Tensor,
+        self_inhibition: Tensor,
         beta: Tensor,
-        price: Tensor | None,
+        spike_price: Tensor | None,
         code: Tensor | None,
     ) -> tuple[Params, Tensor | None]:
-        """The same in two passes: all but push and leak is one number a unit where the reference is."""
-        still = torch.addcmul(-width, reference[0], beta)
-        still = still if price is None else still - price
-        return (torch.addcmul(push + still, params[0], -beta),), None
+        """The same in fewer operations on (B, K): with the prior as reference, `constant` has one value per unit."""
+        constant = torch.addcmul(-self_inhibition, reference[0], beta)
+        constant = constant if spike_price is None else constant - spike_price
+        return (torch.addcmul(drive + constant, params[0], -beta),), None
 
     def log_partition(self, law: Law) -> Tensor:
         return law.mean
@@ -174,8 +180,8 @@ class BernoulliFlow(_CountFlow):
 
     law: ClassVar[type[Law]] = Bernoulli
 
-    def drift(self, params: Params, push: Tensor, width: Tensor) -> Params:
-        return (torch.addcmul(push, width, torch.tanh(0.5 * params[0])),)  # 1 - 2 r = -tanh(u / 2)
+    def drift(self, params: Params, drive: Tensor, self_inhibition: Tensor) -> Params:
+        return (torch.addcmul(drive, self_inhibition, torch.tanh(0.5 * params[0])),)  # 1 - 2 r = -tanh(u / 2)
 
     def log_partition(self, law: Law) -> Tensor:
         assert isinstance(law, Bernoulli)
@@ -196,7 +202,7 @@ class _LocationScaleFlow(Flow):
         return torch.exp(-2 * params[1]), torch.full_like(params[1], 2.0)
 
     def bounded(self, params: Params, clamp: float | None) -> Params:
-        limit = -FLOOR if clamp is None else clamp
+        limit = -MIN_LOG_RATE if clamp is None else clamp
         return params[0], params[1].clamp(-limit, limit)
 
 
@@ -206,12 +212,12 @@ class GaussianFlow(_LocationScaleFlow):
 
     law: ClassVar[type[Law]] = Gaussian
 
-    def drift(self, params: Params, push: Tensor, width: Tensor) -> Params:
+    def drift(self, params: Params, drive: Tensor, self_inhibition: Tensor) -> Params:
         variance = torch.exp(2 * params[1])
-        return variance * push, -variance * width
+        return variance * drive, -variance * self_inhibition
 
-    def sampled_drift(self, params: Params, push: Tensor, width: Tensor, code: Tensor) -> Params:
-        return torch.exp(2 * params[1]) * push, 0.5 * push * (code - params[0])
+    def sampled_drift(self, params: Params, drive: Tensor, self_inhibition: Tensor, code: Tensor) -> Params:
+        return torch.exp(2 * params[1]) * drive, 0.5 * drive * (code - params[0])
 
 
 @final
@@ -220,31 +226,31 @@ class RectifiedGaussianFlow(_LocationScaleFlow):
 
     law: ClassVar[type[Law]] = RectifiedGaussian
 
-    def drift(self, params: Params, push: Tensor, width: Tensor) -> Params:
+    def drift(self, params: Params, drive: Tensor, self_inhibition: Tensor) -> Params:
         """With a = mu / s: dm/dmu = Phi(a), dm/ds = phi(a), dv/dmu = 2 m (1 - Phi(a)), dv/ds = 2 s Phi - 2 m phi.
 
-        m = mu Phi + s phi loses a^2 roundings far below zero, where it is next to nothing beside `push`.
+        m = mu Phi + s phi has a relative error of a^2 roundings far below zero, where its terms are negligible.
         """
         scale = params[1].exp()
         density, mass = standard_density_and_mass(params[0] / scale)
         mean = torch.addcmul(scale * density, params[0], mass)
-        to_loc = push * mass - 2 * width * mean * (1 - mass)
-        to_scale = push * density - 2 * width * (scale * mass - mean * density)
+        to_loc = drive * mass - 2 * self_inhibition * mean * (1 - mass)
+        to_scale = drive * density - 2 * self_inhibition * (scale * mass - mean * density)
         return scale * scale * to_loc, 0.5 * scale * to_scale
 
-    def sampled_drift(self, params: Params, push: Tensor, width: Tensor, code: Tensor) -> Params:
-        open_push = torch.where(code > 0, push, 0.0)
-        return torch.exp(2 * params[1]) * open_push, 0.5 * open_push * (code - params[0])
+    def sampled_drift(self, params: Params, drive: Tensor, self_inhibition: Tensor, code: Tensor) -> Params:
+        masked_drive = torch.where(code > 0, drive, 0.0)
+        return torch.exp(2 * params[1]) * masked_drive, 0.5 * masked_drive * (code - params[0])
 
 
 FLOWS: dict[str, Flow] = {
     flow.law.name: flow for flow in (PoissonFlow(), GaussianFlow(), RectifiedGaussianFlow(), BernoulliFlow())
 }
-"""Every flow by the name of its law."""
+"""Every flow, by the name of its law."""
 
 
 def get_flow(latent: str) -> Flow:
-    """The flow of the law called `latent`; `ValueError` naming those there are if it has none."""
+    """The flow of the law called `latent`; a `ValueError` with the names of all flows if it has none."""
     if latent not in FLOWS:
         raise ValueError(
             f"no natural-gradient flow for latent={latent!r}: inference='iterative' takes {', '.join(FLOWS)}; "
@@ -253,16 +259,15 @@ def get_flow(latent: str) -> Flow:
     return FLOWS[latent]
 
 
-def step(params: Params, slopes: Params, gain: Tensor) -> Params:
-    """params + gain * slopes: an Euler step for the step size as gain."""
-    return tuple(torch.addcmul(p, s, gain) for p, s in zip(params, slopes))
+def euler_step(params: Params, direction: Params, gain: Tensor) -> Params:
+    """params + gain * direction: an Euler step if the gain is the step size."""
+    return tuple(torch.addcmul(p, s, gain) for p, s in zip(params, direction))
 
 
 def exponential_gain(size: Tensor, decay: Tensor) -> Tensor:
     """Gain of a step of the flow with its leak integrated exactly: (1 - exp(-decay size)) / decay.
 
-    It makes an Euler step where there is no leak, and for a step without end one that lands where leak and the drift of
-    this moment balance.
+    Without leak it is an Euler step; an infinite step ends where the leak balances the present drift.
 
     References
     ----------
@@ -272,7 +277,7 @@ def exponential_gain(size: Tensor, decay: Tensor) -> Tensor:
 
 
 def relative_gain(x: Tensor) -> Tensor:
-    """(1 - exp(-x)) / x for x >= 0, to rounding also near 0.
+    """(1 - exp(-x)) / x for x >= 0, exact to rounding also near 0.
 
     Examples
     --------
@@ -284,12 +289,12 @@ def relative_gain(x: Tensor) -> Tensor:
 
 
 class _RelativeGain(BatchedFunction):
-    """One exponential for the value, and none for the slope (1 - (1 + x) gain) / x."""
+    """The derivative is (1 - (1 + x) gain) / x, which needs no exponential."""
 
     @staticmethod
     def forward(x: Tensor) -> Tensor:
         series = torch.addcmul(torch.ones_like(x), x, x / 6 - 0.5)
-        return torch.where(x < SMALL, series, torch.expm1(-x).div_(-x))
+        return torch.where(x < MAX_SERIES_ARGUMENT, series, torch.expm1(-x).div_(-x))
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Tensor], output: Tensor) -> None:
@@ -299,9 +304,9 @@ class _RelativeGain(BatchedFunction):
     @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> Tensor:
         x, gain = ctx.saved_tensors
-        slope = (1 - gain).div_(x).sub_(gain)
-        return grad * torch.where(x < SMALL, x / 3 - 0.5, slope)
+        derivative = (1 - gain).div_(x).sub_(gain)
+        return grad * torch.where(x < MAX_SERIES_ARGUMENT, x / 3 - 0.5, derivative)
 
 
-SMALL = 1e-4
-"""Below it three terms of the series of (1 - exp(-x)) / x are exact to 1e-13."""
+MAX_SERIES_ARGUMENT = 1e-4
+"""Three terms of the series of (1 - exp(-x)) / x are exact to 1e-13 for x up to this."""

@@ -1,4 +1,4 @@
-"""A posterior found by inference that goes step by step: a recurrent spiking network instead of an encoder."""
+"""A posterior found by iterative inference: a recurrent spiking network instead of an encoder."""
 
 from collections.abc import Iterable, Iterator
 from operator import attrgetter
@@ -16,25 +16,25 @@ from ...objectives import FreeEnergy
 from .._model import LatentModel
 from ..config import ModelConfig
 from .config import IterativeConfig
-from .descent import Costs, Guarded, Rule, guard, slopes, stride
-from .drive import Drive, LinearDrive, Look, NetworkDrive
+from .descent import Costs, LineSearchResult, UpdateRule, descent_direction, line_search, take_step
+from .drive import Likelihood, LinearLikelihood, NetworkLikelihood, Point
 from .flows import Params, get_flow
-from .natural import Moments, flowed_decoder, moments_of, relaxed, residual_variance, second_moment
+from .natural import flow_ends, zero_with_gradient
 
-BIAS_START = -3.0
-"""Published start of the log of the learned self-inhibition."""
+INITIAL_LOG_SELF_INHIBITION = -3.0
+"""Initial log of the learned self-inhibition, as published."""
 
 FLOW_TIME = 1.0
-"""Time for which natural gradients are followed in a training step; the learning rate scales the whole step."""
+"""Time of the natural-gradient flow in a training step; the learning rate scales the step."""
 
 
 class State(NamedTuple):
-    """Where inference stands: everything that the next step depends on."""
+    """State of inference: everything that the next step depends on."""
 
     params: Params
-    """Parameters of the posterior, the membrane potentials, (B, K) each, in the law's order."""
+    """Parameters of the posterior (membrane potentials), (B, K) each, in the law's order."""
     emitted: Tensor
-    """(B, K) code that drove the last step: the sampled spikes, or the means of expected dynamics."""
+    """(B, K) code that the last step started from: sampled spikes, or the mean code of expected dynamics."""
 
 
 @final
@@ -42,20 +42,20 @@ class IterativeVAE(LatentModel):
     r"""Variational autoencoder without an encoder: free-energy online natural-gradient dynamics (FOND).
 
     The parameters of the posterior start at the prior's and descend the free energy along its natural gradient, whose
-    Fisher information cancels the chain rule. For Poisson counts the log firing rate u moves as
+    Fisher information cancels factors of the chain rule. For Poisson counts the log firing rate u moves as
 
     .. math:: \dot u = \Phi^T (x - b) / v - \Phi^T \Phi z / v - \tfrac12 \|\phi\|^2 / v - \beta (u - u_{ref}),
 
-    drive, lateral inhibition by the spikes z (or, in expected dynamics, by their mean), self-inhibition and leak.
-    :mod:`spikevae.models.iterative.flows` has the other laws. Training differentiates through the steps.
+    with drive, lateral inhibition by the spikes z (or, in expected dynamics, by their mean), self-inhibition and leak.
+    :mod:`spikevae.models.iterative.flows` has the other laws. Training propagates gradients back through the steps.
 
     Parameters
     ----------
     shape
         Stimulus shape, (D,) or (C, H, W).
     config
-        Every option; :class:`~spikevae.models.iterative.config.IterativeConfig`. Its `beta` and `spike_price` are those
-        that inference minimises outside training; in training they are given with each batch.
+        Every option; :class:`~spikevae.models.iterative.config.IterativeConfig`. Inference outside
+        training uses its `beta` and `spike_price`; in training they are given with each batch.
     generator
         Source of the initial weights.
 
@@ -83,8 +83,8 @@ class IterativeVAE(LatentModel):
         self.flow, self.learns_noise = get_flow(config.latent), config.noise_variance == "learned"
         self.is_linear = config.likelihood == "gaussian" and self.dictionary is not None
         self.sampled = config.samples_codes
-        self.guard = config.guard and not self.sampled
-        self.rule = Rule(self.flow, config.integrator, config.clamp)
+        self.uses_line_search = config.guard and not self.sampled
+        self.rule = UpdateRule(self.flow, config.integrator, config.clamp)
         self.inference_steps, self.evaluation_steps = config.inference_steps, config.evaluation_steps
         self.inner_steps, self.backprop_steps = config.inner_steps, config.backprop_steps
         self.reference, self.loss_steps, self.kl_form = config.reference, config.loss_steps, config.kl_form
@@ -93,7 +93,7 @@ class IterativeVAE(LatentModel):
         if self.self_inhibition == "auto":
             self.self_inhibition = "exact" if self.is_linear or not self.flow.is_natural else "learned"
         if self.self_inhibition == "learned":
-            self.log_self_inhibition = nn.Parameter(torch.full((config.n_latents,), BIAS_START))
+            self.log_self_inhibition = nn.Parameter(torch.full((config.n_latents,), INITIAL_LOG_SELF_INHIBITION))
         self.register_buffer("beta", torch.tensor(float(config.beta)))
         self.register_buffer("spike_price", torch.tensor(float(config.spike_price)))
         log_size = torch.tensor(config.step_size).log()
@@ -105,34 +105,33 @@ class IterativeVAE(LatentModel):
     # The state and its steps ------------------------------------------------------------------------------
 
     def init_state(self, n: int) -> State:
-        """Inference of n stimuli before it has seen them: the posterior is the prior."""
-        start = tuple(p.expand(n, -1) for p in self.flow.bounded(self._start(), self.clamp))
+        """The initial state of n stimuli: the posterior is the prior."""
+        start = tuple(p.expand(n, -1) for p in self.flow.bounded(self._prior_params(), self.clamp))
         return State(start, torch.zeros_like(start[0]))
 
     def infer_step(self, state: State, x: Tensor, *, generator: Generator | None = None) -> State:
-        """Look at stimuli or the next frames (B, D) once: `inner_steps` steps. Memory does not grow with steps.
+        """One step of inference for stimuli or the next frames (B, D), which is `inner_steps` updates of the state.
 
         Raises
         ------
         ValueError
             If the dynamics are sampled and there is no generator.
         """
-        return self._look_on(state, self._drive(x, reused=False), generator)
+        return self._infer_step(state, self._likelihood_of(x, reused=False), generator)
 
     @torch.no_grad()
     def stream(
         self, frames: Iterable[Tensor], state: State | None = None, *, generator: Generator | None = None
     ) -> Iterator[State]:
-        """The state after each frame (B, D) of a sequence, beliefs carried from frame to frame.
+        """The state after each frame (B, D) of a sequence; each frame starts from the state that the last one left.
 
-        One state and one frame are held at a time, whatever the sequence's length; nothing is kept for gradients. A
-        stream goes on where another ended with that one's last `state`.
+        One state and one frame are in memory at a time; nothing is kept for gradients. To continue a sequence, pass
+        the last state as `state`.
 
         Raises
         ------
         ValueError
-            At a frame with NaN or infinite pixels, which would stay in the state for good; the state before it was
-            yielded already.
+            At a frame with NaN or infinite pixels, before it changes the state.
         """
         for number, frame in enumerate(frames):
             if not frame.isfinite().all():
@@ -142,19 +141,19 @@ class IterativeVAE(LatentModel):
             yield state
 
     def infer(self, x: Tensor, steps: int | None = None, *, generator: Generator | None = None) -> State:
-        """Look at the same stimuli (B, D) for `steps` steps, `evaluation_steps` if not given."""
+        """The state after `steps` steps of inference for stimuli (B, D), `evaluation_steps` if not given."""
         if steps is not None and steps < 0:
             raise ValueError(f"steps={steps}: give zero or more")
-        drive, state = self._drive(x, reused=True), self.init_state(len(x))
+        likelihood, state = self._likelihood_of(x, reused=True), self.init_state(len(x))
         for _ in range(self.evaluation_steps if steps is None else steps):
-            state = self._look_on(state, drive, generator)
+            state = self._infer_step(state, likelihood, generator)
         return state
 
     def trajectory(self, x: Tensor, steps: int, *, generator: Generator | None = None) -> Iterator[State]:
-        """The states of :meth:`infer` one after another, `inner_steps` a step."""
-        drive, state = self._drive(x, reused=True), self.init_state(len(x))
+        """All states of :meth:`infer` in order, `inner_steps` per step."""
+        likelihood, state = self._likelihood_of(x, reused=True), self.init_state(len(x))
         for _ in range(steps):
-            for moved in self._moves(state, drive, generator):
+            for moved in self._inner_steps(state, likelihood, generator):
                 yield moved
                 state = moved
 
@@ -179,8 +178,8 @@ class IterativeVAE(LatentModel):
     def inference_macs(self) -> int:
         """Dense multiply-accumulates of `evaluation_steps` steps.
 
-        Linear decoders: the feed-forward drive once, lateral inhibition at each step (or decoding and back where that
-        is less). Others: decoding and the error's way back at each step.
+        Linear decoders: the feed-forward drive once, and lateral inhibition at each step (by the dictionary and its
+        transpose where that is less). Others: decoding and back-propagation of the error at each step.
         """
         steps = self.evaluation_steps * self.inner_steps
         if not self.is_linear:
@@ -188,75 +187,83 @@ class IterativeVAE(LatentModel):
         n_units, n_pixels = self.n_latents, self.n_features
         return n_units * n_pixels + steps * n_units * min(n_units, 2 * n_pixels)
 
-    def _start(self) -> Params:
+    def _prior_params(self) -> Params:
         """The prior's parameters, (1, K) each."""
         return tuple(p.unsqueeze(0) for p in self.flow.params(self.prior()))
 
-    def _drive(self, x: Tensor, *, reused: bool) -> Drive:
+    def _likelihood_of(self, x: Tensor, *, reused: bool) -> Likelihood:
         if not self.is_linear:
-            return NetworkDrive(x, self.decoder, None if self.likelihood == "bernoulli" else self.log_noise_variance)
+            return NetworkLikelihood(
+                x, self.decoder, None if self.likelihood == "bernoulli" else self.log_noise_variance
+            )
         bias = getattr(self.decoder.head, "bias", None)
         assert self.dictionary is not None
-        return LinearDrive.of(x if bias is None else x - bias, self.dictionary, self.log_noise_variance, reused=reused)
+        return LinearLikelihood.of(
+            x if bias is None else x - bias, self.dictionary, self.log_noise_variance, reused=reused
+        )
 
-    def _width(self, drive: Drive) -> Tensor:
-        """(K,) self-inhibition, or () if there is none."""
+    def _unit_self_inhibition(self, likelihood: Likelihood) -> Tensor:
+        """(K,) self-inhibition, or () zero if there is none."""
         if self.self_inhibition == "learned":
             return self.log_self_inhibition.exp()
-        return drive.width if isinstance(drive, LinearDrive) and self.self_inhibition == "exact" else self._nothing()
-
-    def _nothing(self) -> Tensor:
+        if self.self_inhibition == "exact" and isinstance(likelihood, LinearLikelihood):
+            return likelihood.self_inhibition
         return torch.zeros_like(self.log_noise_variance)
 
-    def _costs(self, beta: Tensor | float, price: Tensor | float) -> Costs:
-        """Costs that inference sees when the objective has these."""
+    def _costs(self, beta: Tensor | float, spike_price: Tensor | float) -> Costs:
+        """Weights of inference for those of the objective."""
         inner = beta if self.beta_inner is None else self.beta_inner
         like = self.log_noise_variance
-        as_tensor = (v if isinstance(v, Tensor) else torch.full_like(like, v) for v in (inner, price))
-        beta, price = as_tensor
-        return Costs(beta, price if self.law.has_rate else None)
+        weights = (v if isinstance(v, Tensor) else torch.full_like(like, v) for v in (inner, spike_price))
+        beta, spike_price = weights
+        return Costs(beta, spike_price if self.law.has_rate else None)
 
-    def _move(
+    def _update(
         self,
         params: Params,
         reference: Params,
-        drive: Drive,
-        look: Look,
-        width: Tensor,
+        likelihood: Likelihood,
+        point: Point,
+        self_inhibition: Tensor,
         costs: Costs,
         energy: Tensor | None,
-    ) -> tuple[Params, Guarded | None]:
-        """One step; what is known of its end if it was guarded."""
-        size, guarded = self.log_step_size.exp(), None
-        along = slopes(self.rule, params, reference, look, width, costs, sampled=self.sampled)
-        if self.guard:
-            assert isinstance(drive, LinearDrive)
+    ) -> tuple[Params, LineSearchResult | None]:
+        """The parameters after one update, and the result of its line search if there is one."""
+        size, found = self.log_step_size.exp(), None
+        direction = descent_direction(self.rule, params, reference, point, self_inhibition, costs, sampled=self.sampled)
+        if self.uses_line_search:
+            assert isinstance(likelihood, LinearLikelihood)
             with torch.no_grad():
-                guarded = guard(self.rule, params, reference, drive, look, along, costs, size, energy)
-                scale = guarded.size / size
+                found = line_search(self.rule, params, reference, likelihood, point, direction, costs, size, energy)
+                scale = found.size / size
             size = size * scale
-        return stride(self.rule, params, along, costs.beta, size), guarded
+        return take_step(self.rule, params, direction, costs.beta, size), found
 
-    def _moves(
-        self, state: State, drive: Drive, generator: Generator | None, costs: Costs | None = None
+    def _inner_steps(
+        self, state: State, likelihood: Likelihood, generator: Generator | None, costs: Costs | None = None
     ) -> Iterator[State]:
-        """The `inner_steps` states that follow a state, spikes being drawn as whole numbers."""
+        """The `inner_steps` states that follow a state, with integer spikes."""
         if self.sampled and generator is None:
             raise ValueError("sampled dynamics draw spikes: pass generator=torch.Generator(device).manual_seed(seed)")
         params = state.params
-        reference = params if self.reference == "previous" else self._start()
-        width, costs = self._width(drive), costs or self._costs(self.beta, self.spike_price)
-        known: Guarded | None = None
+        reference = params if self.reference == "previous" else self._prior_params()
+        self_inhibition = self._unit_self_inhibition(likelihood)
+        costs = costs or self._costs(self.beta, self.spike_price)
+        known: LineSearchResult | None = None
         for _ in range(self.inner_steps):
             law = self.flow.posterior(params)
             emitted = law.sample(generator=generator) if self.sampled and generator is not None else law.mean
-            look = drive.look(emitted) if known is None else Look(emitted, known.push)
-            params, known = self._move(params, reference, drive, look, width, costs, known and known.energy)
+            point = likelihood.at(emitted) if known is None else Point(emitted, known.drive)
+            params, known = self._update(
+                params, reference, likelihood, point, self_inhibition, costs, known and known.energy
+            )
             yield State(params, emitted)
 
-    def _look_on(self, state: State, drive: Drive, generator: Generator | None, costs: Costs | None = None) -> State:
-        """The last of :meth:`_moves`."""
-        *_, last = self._moves(state, drive, generator, costs)
+    def _infer_step(
+        self, state: State, likelihood: Likelihood, generator: Generator | None, costs: Costs | None = None
+    ) -> State:
+        """The last state of :meth:`_inner_steps`."""
+        *_, last = self._inner_steps(state, likelihood, generator, costs)
         return last
 
     # Training ---------------------------------------------------------------------------------------------
@@ -274,126 +281,113 @@ class IterativeVAE(LatentModel):
     ) -> FreeEnergy:
         """Free energy of a batch over `inference_steps` steps: the mean of all of them, or the last.
 
-        The divergence of a step is from the posterior's reference at that step. Sampled dynamics draw relaxed codes at
-        `temperature` with `indicator` from `generator`, so that gradients flow through them; see
-        :meth:`LatentModel.forward` for the rest.
+        The KL divergence of a step is from its reference. Sampled dynamics draw relaxed codes at `temperature` with
+        `indicator` from `generator`, so that they have gradients; see :meth:`LatentModel.forward` for the rest.
         """
         if self.learning == "natural_gradient":
             return self._natural(x, beta, spike_price, generator)
-        drive, costs = self._drive(x, reused=True), self._costs(beta, spike_price)
-        width, prior = self._width(drive), self._start()
+        likelihood, costs = self._likelihood_of(x, reused=True), self._costs(beta, spike_price)
+        self_inhibition, prior = self._unit_self_inhibition(likelihood), self._prior_params()
 
-        def look(law: Law, known: Guarded | None = None) -> Look:
-            if known is not None and isinstance(drive, LinearDrive):
-                return drive.look_known(law.mean, known.push)
+        def point_at(law: Law, known: LineSearchResult | None = None) -> Point:
+            if known is not None and isinstance(likelihood, LinearLikelihood):
+                return likelihood.at_with_drive(law.mean, known.drive)
             if not self.sampled:
-                return drive.look(law.mean)
+                return likelihood.at(law.mean)
             assert generator is not None, "sampled dynamics need a generator"
             wide = law.expand((*x.shape[:-1], self.n_latents))
-            return drive.look(wide.relaxed(temperature=temperature, indicator=indicator).rsample(generator=generator))
+            return likelihood.at(
+                wide.relaxed(temperature=temperature, indicator=indicator).rsample(generator=generator)
+            )
 
         params: Params = self.flow.bounded(prior, self.clamp)
-        seen = look(self.flow.posterior(params))
-        known: Guarded | None = None
+        point = point_at(self.flow.posterior(params))
+        known: LineSearchResult | None = None
         parts: list[tuple[Tensor, ...]] = []
         for step in range(self.inference_steps):
             if self.backprop_steps is not None and step and step % self.backprop_steps == 0:
                 params = tuple(p.detach() for p in params)
-                seen = look(self.flow.posterior(params))
+                point = point_at(self.flow.posterior(params))
             reference = prior
             if self.reference == "previous":
                 reference, known = params, None
             for _ in range(self.inner_steps):
-                params, known = self._move(params, reference, drive, seen, width, costs, known and known.energy)
+                params, known = self._update(
+                    params, reference, likelihood, point, self_inhibition, costs, known and known.energy
+                )
                 law = self.flow.posterior(params)
-                seen = look(law, known)
+                point = point_at(law, known)
             if self.loss_steps == "all" or step == self.inference_steps - 1:
-                parts.append(self._parts(x, drive, law, reference, seen, exact, temperature, indicator, generator))
+                parts.append(
+                    self._parts(x, likelihood, law, reference, point, exact, temperature, indicator, generator)
+                )
         distortion, kl, spikes, moments = (torch.stack(column).mean(0) for column in zip(*parts))
         total = distortion + beta * kl + spike_price * spikes
-        nothing = torch.zeros_like(kl)
-        return FreeEnergy(total, distortion, kl, spikes, moments, nothing, nothing)
+        zero = torch.zeros_like(kl)
+        return FreeEnergy(total, distortion, kl, spikes, moments, zero, zero)
 
     def _natural(
         self, x: Tensor, beta: Tensor | float, spike_price: Tensor | float, generator: Generator | None
     ) -> FreeEnergy:
-        """Free energy after the last step, whose gradient is the way back from the flow's end (`FLOW_TIME` on).
+        """Free energy after the last step, with natural gradients: each parameter minus its value after `FLOW_TIME`.
 
-        Nothing is propagated back: gradient descent at learning rate one lands where the natural-gradient flow does.
+        Gradient descent with learning rate one thus ends where the natural-gradient flow does, without backpropagation.
         """
         with torch.no_grad():
-            drive, state = self._drive(x, reused=True), self.init_state(len(x))
+            likelihood, state = self._likelihood_of(x, reused=True), self.init_state(len(x))
             costs = self._costs(beta, spike_price)
             for _ in range(self.inference_steps):
-                state = self._look_on(state, drive, generator, costs)
-            law, prior = self.law_of(state), self.prior()
-            assert isinstance(drive, LinearDrive), "the configuration allows natural gradients of linear decoders only"
-            seen = drive.look(law.mean)
-            parts = self._parts(x, drive, law, self._start(), seen, True, 1.0, "cubic", None)
-            ends = self._flow_ends(x, law, prior)
+                state = self._infer_step(state, likelihood, generator, costs)
+            law = self.law_of(state)
+            assert isinstance(likelihood, LinearLikelihood), "natural gradients need a linear decoder"
+            point = likelihood.at(law.mean)
+            parts = self._parts(x, likelihood, law, self._prior_params(), point, True, 1.0, "cubic", None)
+            assert self.dictionary is not None
+            ends = flow_ends(
+                x,
+                law,
+                self.prior(),
+                self.dictionary,
+                getattr(self.decoder.head, "bias", None),
+                self.log_noise_variance.exp() if self.learns_noise else None,
+                FLOW_TIME,
+                learns_prior=self.prior_mode == "learned",
+            )
         distortion, kl, spikes, moments = parts
         total = distortion + beta * kl + spike_price * spikes
         for name, end in ends.items():
-            total = total + pull(attrgetter(name)(self), end)
-        nothing = torch.zeros_like(kl)
-        return FreeEnergy(total, distortion, kl, spikes, moments, nothing, nothing)
-
-    def _flow_ends(self, x: Tensor, law: Law, prior: Law) -> dict[str, Tensor]:
-        """Where each parameter that learns stands after `FLOW_TIME` of its natural-gradient flow, by name."""
-        head = self.decoder.head
-        bias, dictionary = getattr(head, "bias", None), self.dictionary
-        assert dictionary is not None
-        found = moments_of(x, law, bias=bias is not None)
-        metric = second_moment(prior.mean.unsqueeze(0), prior.variance.unsqueeze(0), bias=bias is not None)
-        weights = dictionary if bias is None else torch.cat([dictionary, bias.unsqueeze(0)])
-        found = Moments(*(torch.nan_to_num(part) for part in found))  # one fit's NaN must not stop its neighbours
-        end = flowed_decoder(weights, found, torch.nan_to_num(metric), FLOW_TIME)
-        ends = {"decoder.head.weight": end[: self.n_latents].mT}
-        if bias is not None:
-            ends["decoder.head.bias"] = end[-1]
-        if self.learns_noise:
-            variance = relaxed(self.log_noise_variance.exp(), residual_variance(weights, found), FLOW_TIME)
-            ends["log_noise_variance"] = variance.clamp_min(torch.finfo(variance.dtype).tiny).log()
-        if self.prior_mode == "learned":
-            moments = relaxed(prior.moments(), law.moments().mean(-2), FLOW_TIME)
-            ends |= {f"prior_{name}": value for name, value in self.law.prior_from_moments(moments).items()}
-        return ends
+            total = total + zero_with_gradient(attrgetter(name)(self), end)
+        zero = torch.zeros_like(kl)
+        return FreeEnergy(total, distortion, kl, spikes, moments, zero, zero)
 
     def _parts(
         self,
         x: Tensor,
-        drive: Drive,
+        likelihood: Likelihood,
         law: Law,
         reference: Params,
-        seen: Look,
+        point: Point,
         exact: bool,
         temperature: float,
         indicator: str,
         generator: Generator | None,
     ) -> tuple[Tensor, ...]:
-        """Distortion, divergence, spikes and moments of one step, means over the batch."""
+        """Distortion, KL divergence, spikes and moments after one step, means over the batch."""
         if self.kl_form == "published":
             assert isinstance(law, Poisson)
-            excess = torch.exp(law.log_rate - reference[0])
-            kl = (kl_divergence(law, self.flow.posterior(reference)) * excess).sum(-1).mean()
+            ratio = torch.exp(law.log_rate - reference[0])
+            kl = (kl_divergence(law, self.flow.posterior(reference)) * ratio).sum(-1).mean()
         else:
             kl = self.flow.mean_divergence(law, self.flow.params(law), reference)
         if exact:
-            assert isinstance(drive, LinearDrive), "the configuration allows exact only where there is a closed form"
-            distortion = drive.mean_expected(drive.look(law.mean) if self.sampled else seen, law.variance)
+            assert isinstance(likelihood, LinearLikelihood), "the exact objective needs a linear decoder"
+            distortion = likelihood.mean_expected(likelihood.at(law.mean) if self.sampled else point, law.variance)
         elif self.sampled:
-            distortion = drive.distortion(seen).mean()
+            distortion = likelihood.distortion(point).mean()
         else:
             assert generator is not None, "a Monte Carlo objective needs a generator"
             relaxed = law.relaxed(temperature=temperature, indicator=indicator)
             distortion = self.distortion(x, relaxed.rsample(generator=generator)).mean()
         spikes = law.mean.sum(-1).mean() if self.law.has_rate else torch.zeros_like(kl)
-        follows = self.prior_mode == "closed_form"
-        moments = law.moments().detach().mean(-2) if follows else torch.zeros_like(kl)
+        moments = law.moments().detach().mean(-2) if self.prior_mode == "closed_form" else torch.zeros_like(kl)
         return distortion, kl, spikes, moments
-
-
-def pull(value: Tensor, end: Tensor) -> Tensor:
-    """Zero, with the gradient `value - end`."""
-    gap = (value - end).detach()
-    return (gap * (value - value.detach())).sum()

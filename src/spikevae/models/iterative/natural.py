@@ -1,4 +1,4 @@
-r"""Learning by natural gradient, without back-propagation: the decoder flows, noise and prior relax.
+r"""Learning along natural-gradient flows of decoder, noise and prior, without backpropagation.
 
 With posteriors held fixed the free energy of a linear decoder with Gaussian pixels is quadratic in the dictionary,
 :math:`\tfrac1{2v}\langle\|x\|^2 - 2\,\mathrm{tr}\,C^T\Phi + \mathrm{tr}\,\Phi^T E\,\Phi\rangle`, with the second
@@ -8,9 +8,9 @@ M of the prior, over v, so the natural-gradient flow
 
 .. math:: \dot\Phi = -M^{-1} (E\,\Phi - C)
 
-holds no noise variance and is solved by a matrix exponential in the metric M. In the prior's mean parameters and in the
-noise variance the natural gradient points at the batch's own, at unit speed: both relax exponentially. Everything is
-local to a synapse but M and E, which are K x K for all pixels together.
+does not depend on the noise variance and is solved by a matrix exponential in the metric M. For the prior's mean
+parameters and the noise variance the flow is the value of the batch minus the present value, so that both approach it
+exponentially. Everything is local to a synapse except M and E, which are K x K for all pixels together.
 
 References
 ----------
@@ -28,7 +28,7 @@ from .flows import relative_gain
 
 
 class Moments(NamedTuple):
-    """What a batch's posteriors say to the decoder; K' is K, or K + 1 with a last unit that is always one (bias)."""
+    """Moments of stimuli and posteriors; K' is K, or K + 1 with a last unit that is always one (bias)."""
 
     second: Tensor
     """(K', K') mean of E[z z^T]."""
@@ -61,8 +61,8 @@ def moments_of(x: Tensor, law: Law, *, bias: bool) -> Moments:
     return Moments(second_moment(law.mean, law.variance, bias=bias), cross, x.square().mean())
 
 
-def flowed_decoder(weights: Tensor, moments: Moments, metric: Tensor, time: float) -> Tensor:
-    """Decoder weights (K', D) after their natural-gradient flow for `time` with posteriors and prior held fixed.
+def decoder_after_flow(weights: Tensor, moments: Moments, metric: Tensor, time: float) -> Tensor:
+    """Decoder weights (K', D) after their natural-gradient flow for `time` with posteriors and prior fixed.
 
     Parameters
     ----------
@@ -72,30 +72,75 @@ def flowed_decoder(weights: Tensor, moments: Moments, metric: Tensor, time: floa
     Examples
     --------
     >>> one = torch.ones(1, 1)
-    >>> flowed_decoder(torch.zeros(1, 1), Moments(one, one, one), one, 1.0)  # 1 - exp(-1)
+    >>> decoder_after_flow(torch.zeros(1, 1), Moments(one, one, one), one, 1.0)  # 1 - exp(-1)
     tensor([[0.6321]])
     """
-    scale = metric.diagonal(dim1=-2, dim2=-1).rsqrt().unsqueeze(-1)  # units of one firing rate each
+    scale = metric.diagonal(dim1=-2, dim2=-1).rsqrt().unsqueeze(-1)  # normalises the metric to a unit diagonal
     root = torch.linalg.cholesky(scale * metric * scale.mT)
 
     def whitened(matrix: Tensor) -> Tensor:
         return torch.linalg.solve_triangular(root, scale * matrix, upper=False)
 
-    rates, modes = torch.linalg.eigh(whitened(whitened(moments.second).mT))
-    rates = rates.clamp_min(0).unsqueeze(-1)  # a second moment has none below zero but by rounding
+    eigenvalues, modes = torch.linalg.eigh(whitened(whitened(moments.second).mT))
+    eigenvalues = eigenvalues.clamp_min(0).unsqueeze(-1)  # negative only by rounding
     slope = modes.mT @ whitened(moments.second @ weights - moments.cross)
-    change = modes @ (time * relative_gain(rates * time) * slope)
+    change = modes @ (time * relative_gain(eigenvalues * time) * slope)
     return weights - scale * torch.linalg.solve_triangular(root.mT, change, upper=True)
 
 
 def residual_variance(weights: Tensor, moments: Moments) -> Tensor:
-    """Mean expected squared error of a pixel: the noise variance of the highest likelihood."""
+    """() mean expected squared error per pixel, the noise variance that maximises the likelihood."""
     n_pixels = weights.shape[-1]
     explained = (weights * (2 * moments.cross - moments.second @ weights)).sum((-2, -1))
     return moments.square - explained / n_pixels
 
 
-def relaxed(value: Tensor, target: Tensor, time: float) -> Tensor:
-    """`value` after relaxing towards `target` at unit speed for `time`."""
+def approach(value: Tensor, target: Tensor, time: float) -> Tensor:
+    """`value` after an exponential approach to `target` with time constant one for `time`."""
     share = -torch.expm1(torch.full_like(value, -time))
     return torch.lerp(value, target, share)
+
+
+def flow_ends(
+    x: Tensor,
+    law: Law,
+    prior: Law,
+    dictionary: Tensor,
+    bias: Tensor | None,
+    noise_variance: Tensor | None,
+    time: float,
+    *,
+    learns_prior: bool,
+) -> dict[str, Tensor]:
+    """The learned parameters of a model after their natural-gradient flow for `time`, by name.
+
+    Parameters
+    ----------
+    law
+        Posteriors (B, K) of the stimuli `x` (B, D).
+    dictionary, bias
+        (K, D) and (D,) of the decoder; None without bias.
+    noise_variance
+        () of a pixel; None if it is not learned.
+    """
+    found = moments_of(x, law, bias=bias is not None)
+    metric = second_moment(prior.mean.unsqueeze(0), prior.variance.unsqueeze(0), bias=bias is not None)
+    weights = dictionary if bias is None else torch.cat([dictionary, bias.unsqueeze(0)])
+    found = Moments(*(torch.nan_to_num(part) for part in found))  # NaN of one fit must not stop the rest of a stack
+    end = decoder_after_flow(weights, found, torch.nan_to_num(metric), time)
+    ends = {"decoder.head.weight": end[: len(dictionary)].mT}
+    if bias is not None:
+        ends["decoder.head.bias"] = end[-1]
+    if noise_variance is not None:
+        variance = approach(noise_variance, residual_variance(weights, found), time)
+        ends["log_noise_variance"] = variance.clamp_min(torch.finfo(variance.dtype).tiny).log()
+    if learns_prior:
+        moments = approach(prior.moments(), law.moments().mean(-2), time)
+        ends |= {f"prior_{name}": value for name, value in type(law).prior_from_moments(moments).items()}
+    return ends
+
+
+def zero_with_gradient(value: Tensor, end: Tensor) -> Tensor:
+    """() zero, with the gradient `value - end` with respect to `value`."""
+    gradient = (value - end).detach()
+    return (gradient * (value - value.detach())).sum()
