@@ -14,14 +14,17 @@ release = version = installed_version("spikevae")
 extensions = [
     "myst_parser",
     "sphinx.ext.autodoc",
+    "sphinx.ext.autosummary",
     "sphinx.ext.napoleon",
     "sphinx.ext.viewcode",
+    "api_pages",
     "mathml",
     "plain_text",
     "reference",
 ]
-source_suffix = {".md": "markdown"}
-exclude_patterns = ["_build", "generated"]
+source_suffix = {".md": "markdown", ".rst": "restructuredtext"}
+exclude_patterns = ["_build", "generated/*.md"]
+templates_path = ["_templates"]
 myst_enable_extensions = ["dollarmath", "deflist"]
 myst_heading_anchors = 3
 suppress_warnings = ["myst.header"]  # generated tables start below the page's own heading
@@ -36,6 +39,7 @@ default_role = "code"  # single backticks in docstrings
 autodoc_member_order = "bysource"
 autodoc_inherit_docstrings = False  # those of torch refer to pages of its own
 autodoc_typehints = "signature"
+python_maximum_signature_line_length = 100  # longer ones: one parameter per line
 autodoc_default_options = {"members": True, "show-inheritance": True}
 napoleon_google_docstring = False
 napoleon_use_rtype = False

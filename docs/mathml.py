@@ -10,12 +10,13 @@ from sphinx.util import logging
 from sphinx.writers.html5 import HTML5Translator
 
 logger = logging.getLogger(__name__)
+SHORT_FRACTION = re.compile(r"\\frac(\w)(\w)")  # \frac12, which docutils does not read at the end of a formula
 SIZES = re.compile(r"\\[bB]igg?[lr]?(?![A-Za-z])")  # MathML sizes brackets by itself
 
 
 def mathml(node: nodes.Element, *, as_block: bool) -> str:
     try:
-        return tex2mathml(SIZES.sub("", node.astext()), as_block=as_block)
+        return tex2mathml(SHORT_FRACTION.sub(r"\\frac{\1}{\2}", SIZES.sub("", node.astext())), as_block=as_block)
     except MathError as error:
         logger.warning("formula %r: %s", node.astext(), error, location=node)
         return f"<code>{node.astext()}</code>"

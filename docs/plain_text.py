@@ -31,6 +31,15 @@ def shield(app: Sphinx, what: str, name: str, obj: Any, options: Any, lines: lis
     lines[:] = list(shielded(lines))
 
 
+def undo_type(app: Sphinx, what: str, name: str, obj: Any, options: Any, lines: list[str]) -> None:
+    """Put back what stood before a colon in the docstring of an attribute: napoleon takes it as the type."""
+    if what in ("attribute", "data", "property") and lines and lines[-1].startswith(":type: "):
+        before = lines.pop().removeprefix(":type: ")
+        first = next(number for number, line in enumerate(lines) if line)
+        lines[first] = f"{before}: {lines[first]}"
+
+
 def setup(app: Sphinx) -> dict[str, bool]:
-    app.connect("autodoc-process-docstring", shield, priority=900)  # after napoleon
+    app.connect("autodoc-process-docstring", undo_type, priority=800)  # after napoleon
+    app.connect("autodoc-process-docstring", shield, priority=900)
     return {"parallel_read_safe": True, "parallel_write_safe": True}

@@ -1,10 +1,12 @@
-"""Examples and the Python in README and documentation run as they stand."""
+"""Examples and the Python in README and documentation run as they stand; every public name has a page."""
 
+import importlib.util
 import os
 import re
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -44,3 +46,20 @@ def test_python_of_the_page_runs(page: str, tmp_path: Path) -> None:
     assert blocks, f"{page} has no Python"
     run_python(["-c", "\n".join(blocks)], tmp_path)
     assert any(tmp_path.iterdir())  # the example saves its model
+
+
+def test_every_public_class_and_function_has_a_page_and_a_docstring(tmp_path: Path) -> None:
+    pytest.importorskip("sphinx")
+    spec = importlib.util.spec_from_file_location("api_pages", ROOT / "docs" / "api_pages.py")
+    assert spec and spec.loader
+    api_pages = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(api_pages)
+    api_pages.write_pages(SimpleNamespace(srcdir=tmp_path, config=SimpleNamespace()))
+    index = (tmp_path / "generated" / "api" / "index.rst").read_text()
+    stubs = (tmp_path / "generated" / "api_stubs.md").read_text()
+    for page in ("spikevae.distributions.Poisson", "spikevae.sweep.Sweep", "spikevae.report", "spikevae.networks.MLP"):
+        assert f"   {page}\n" in stubs
+    for name, module in api_pages.public_modules().items():
+        assert f"   {name}\n" in index
+        for public, value in api_pages.public_names(module).items():
+            assert not api_pages.has_page(value) or value.__doc__, f"{name}.{public} has no docstring"

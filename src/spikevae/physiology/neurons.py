@@ -93,7 +93,7 @@ def mean_response(
 
 @final
 class LinearNonlinear:
-    r"""Rectified filters, each for itself: ``gain max(0, w_k . (x - b))`` expected spikes per step, Poisson counts.
+    r"""Rectified filters, each for itself: ``gain max(0, w_k^T (x - b))`` expected spikes per step, Poisson counts.
 
     Mean responses to gratings of random phase are convex in the stimulus here, so that a mask cannot lower them: what
     suppression a model shows beyond this control is not made by its filters.
