@@ -45,12 +45,12 @@ def processor() -> str:
 
 def step_of_a_long_fit(stack: Stack) -> Callable[[], None]:
     """The stack's step once it is recorded, which a fit does on its way: here within the first two steps."""
-    usual, recorded.AFTER = recorded.AFTER, 1
+    usual, recorded.CALLS_BEFORE_TRACE = recorded.CALLS_BEFORE_TRACE, 1
     try:
         for _ in range(3):
             stack.step()
     finally:
-        recorded.AFTER = usual
+        recorded.CALLS_BEFORE_TRACE = usual
     return stack.step
 
 

@@ -26,7 +26,7 @@ from spikevae.config import FitConfig, SweepConfig
 from spikevae.reporting import build_report, headline
 from spikevae.sweep import Sweep
 from spikevae.sweep.edit import edited
-from spikevae.sweep.plan import MAX_FITS, MEMORY_BYTES
+from spikevae.sweep.plan import MAX_FITS, MAX_STACK_BYTES
 from spikevae.training import Stack
 from spikevae.training.checks import stack_bytes
 
@@ -54,7 +54,7 @@ def seconds_per_fit_step(law: str, n_latents: int, device: str) -> float:
     settings = {"latent": law, "n_latents": n_latents, "epochs": EPOCHS}
     fits = len(BETAS)
     config = FitConfig.from_recipe("paper", **settings)
-    while fits > 1 and stack_bytes(config, (PIXELS,), fits) > MEMORY_BYTES:
+    while fits > 1 and stack_bytes(config, (PIXELS,), fits) > MAX_STACK_BYTES:
         fits //= 2
     configs = [FitConfig.from_recipe("paper", beta=beta, **settings) for beta in BETAS[:fits]]
     x = torch.randn(4 * BATCH, PIXELS, generator=torch.Generator().manual_seed(0))
@@ -105,7 +105,7 @@ def compare(device: str = "cpu", measured: tuple[int, ...] = MEASURED) -> tuple[
             )
     lines = [
         f"the published grid on {device}, {torch.get_num_threads()} threads, one stack at a time (stacks of at most "
-        f"{MAX_FITS} fits and {MEMORY_BYTES >> 30} GiB); K = {', '.join(map(str, measured))} measured for {STEPS} "
+        f"{MAX_FITS} fits and {MAX_STACK_BYTES >> 30} GiB); K = {', '.join(map(str, measured))} measured for {STEPS} "
         "steps on noise, other K scaled",
         f"{'law':<20}{'hours here':>12}{'published GPU-hours':>21}{'hours here, K <= 512':>22}",
     ]

@@ -295,7 +295,13 @@ def test_bench_gradients_names_its_new_command(capsys: pytest.CaptureFixture[str
 def test_bench(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
     from spikevae.cli import timing
 
-    small = {"REPEATS": 1, "STEPS": 1, "WIDTHS": (4, 8), "BETAS": (0.5, 2.0), "AFTER": -1}  # too few steps for a trace
+    small = {
+        "REPEATS": 1,
+        "STEPS": 1,
+        "WIDTHS": (4, 8),
+        "BETAS": (0.5, 2.0),
+        "CALLS_BEFORE_TRACE": -1,
+    }  # too few steps for a trace
     for name, value in small.items():
         monkeypatch.setattr(timing, name, value)
     rows = as_json(capsys, "bench", "--device", "cpu")["rows"]

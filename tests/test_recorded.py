@@ -39,8 +39,8 @@ def test_recorded_steps_are_the_same_to_the_bit(stimuli, variant, n_fits, monkey
     configs = [fit(**{**VARIANTS, **ITERATIVE, **OTHERS}[variant], beta=b) for b in (0.1, 1.0, 4.0)[:n_fits]]
     states = []
     for after in (3, 1000):
-        monkeypatch.setattr(recorded, "AFTER", after)
-        monkeypatch.setattr(recorded, "WORTH", 0)
+        monkeypatch.setattr(recorded, "CALLS_BEFORE_TRACE", after)
+        monkeypatch.setattr(recorded, "MIN_CALLS_LEFT", 0)
         stack = Stack(configs, stimuli, SHAPE, window=5)
         train(stack, until=30 if configs[0].draws else 12)  # temperatures fall for 20 steps
         states.append(stack.state())
@@ -53,8 +53,8 @@ def test_recorded_steps_are_the_same_to_the_bit(stimuli, variant, n_fits, monkey
 @pytest.mark.parametrize("stop", [2, 3, 4, 5, 17])
 def test_resume_across_the_start_of_recording_is_exact(stimuli, tmp_path, stop, monkeypatch):
     """A recording is made at step 3, checked at step 4, and run from step 5 on."""
-    monkeypatch.setattr(recorded, "AFTER", 3)
-    monkeypatch.setattr(recorded, "WORTH", 0)
+    monkeypatch.setattr(recorded, "CALLS_BEFORE_TRACE", 3)
+    monkeypatch.setattr(recorded, "MIN_CALLS_LEFT", 0)
     whole = Stack([fit()], stimuli, SHAPE)
     train(whole)
     first, second = (Stack([fit()], stimuli, SHAPE) for _ in range(2))
@@ -67,8 +67,8 @@ def test_resume_across_the_start_of_recording_is_exact(stimuli, tmp_path, stop, 
 
 
 def test_what_is_nearly_done_is_not_recorded(stimuli, tmp_path, monkeypatch):
-    monkeypatch.setattr(recorded, "AFTER", 3)
-    monkeypatch.setattr(recorded, "WORTH", 20)
+    monkeypatch.setattr(recorded, "CALLS_BEFORE_TRACE", 3)
+    monkeypatch.setattr(recorded, "MIN_CALLS_LEFT", 20)
     first, second = (Stack([fit()], stimuli, SHAPE) for _ in range(2))
     train(first, until=20)
     checkpoint.save(first, tmp_path / "c.safetensors")
@@ -77,8 +77,8 @@ def test_what_is_nearly_done_is_not_recorded(stimuli, tmp_path, monkeypatch):
 
 
 def test_recordings_in_threads_leave_torch_as_it_was(stimuli, monkeypatch):
-    monkeypatch.setattr(recorded, "AFTER", 3)
-    monkeypatch.setattr(recorded, "WORTH", 0)
+    monkeypatch.setattr(recorded, "CALLS_BEFORE_TRACE", 3)
+    monkeypatch.setattr(recorded, "MIN_CALLS_LEFT", 0)
     before = torch.nn.Module.__call__, torch.nn.Module.__getattr__
     stacks = [Stack([fit(seed=i, encoder="mlp")], stimuli, SHAPE) for i in range(6)]
     threads = [threading.Thread(target=train, args=(stack,)) for stack in stacks]
@@ -91,7 +91,7 @@ def test_recordings_in_threads_leave_torch_as_it_was(stimuli, monkeypatch):
 
 
 def test_what_depends_on_more_than_its_arguments_is_not_recorded(monkeypatch):
-    monkeypatch.setattr(recorded, "AFTER", 1)
+    monkeypatch.setattr(recorded, "CALLS_BEFORE_TRACE", 1)
     hidden = iter(range(100))
     function = recorded.Recorded(lambda x: {"y": x * next(hidden)}, 1000)
     assert [float(function(torch.ones(1))["y"]) for _ in range(3)] == [0, 2, 3]  # the recording took 1

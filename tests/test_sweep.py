@@ -19,7 +19,7 @@ from spikevae.models import load_model
 from spikevae.reporting import build_report
 from spikevae.sweep import RunFolder, Sweep
 from spikevae.sweep.plan import plan_stacks
-from spikevae.sweep.pool import _give
+from spikevae.sweep.pool import _assign
 
 
 @pytest.fixture(scope="module")
@@ -89,7 +89,7 @@ def test_a_lost_cell_is_made_again_to_the_bit(run, tmp_path):
 
 
 @pytest.mark.slow
-def test_killed_and_continued_gives_the_same_table(tmp_path):
+def test_killed_and_continued_assigns_the_same_table(tmp_path):
     """SIGKILL to the program half-way; its workers end by themselves; the second call finishes the job."""
     grid = {"beta": [0.5, 1.0], "n_latents": [4, 5, 6, 7], "seed": [0, 1]}
     sweep = Sweep.from_grid(grid, fit={"steps": 400, "batch_size": 50}, data=DATA)
@@ -144,7 +144,7 @@ def test_a_worker_that_ended_while_it_waited_is_said_to_have():
     worker = subprocess.Popen([sys.executable, "-c", "import os; os._exit(9)"], stdin=subprocess.PIPE, text=True)
     worker.wait()
     with pytest.raises(RuntimeError, match="exit code 9"):
-        _give(worker, "x")
+        _assign(worker, "x")
     with suppress(BrokenPipeError):  # what was not delivered
         worker.stdin.close()
 

@@ -8,7 +8,7 @@ import torch
 
 from ..config import FitConfig
 from ..training import Stack
-from ..training.recorded import AFTER
+from ..training.recorded import CALLS_BEFORE_TRACE
 
 BETAS = (0.01, 0.1, 0.5, 1.0, 1.5, 2.0, 4.0, 8.0)
 REPEATS, STEPS, PIXELS, STIMULI = 5, 20, 256, 4000
@@ -17,7 +17,7 @@ WIDTHS = (32, 128, 512)
 
 def _seconds_per_fit_step(stacks: list[Stack]) -> float:
     for stack in stacks:
-        for _ in range(AFTER + 2):  # recorded by then, as the rest of a fit's steps are
+        for _ in range(CALLS_BEFORE_TRACE + 2):  # recorded by then, as the rest of a fit's steps are
             stack.step()
         if stack.device.type == "cuda":
             torch.cuda.synchronize(stack.device)

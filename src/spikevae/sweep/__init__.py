@@ -1,6 +1,6 @@
 """Sweeps: a grid of fits on one data set, run as stacks, kept in a run folder.
 
-The names are loaded on first use: a worker process imports this package before it can be stopped cleanly.
+The names are loaded on first use: a worker process imports this package before its signal handler is set.
 """
 
 from typing import TYPE_CHECKING

@@ -1,8 +1,8 @@
-"""Whether a fit may be read as the optimum: do other starts and other budgets give the same?
+"""Convergence of fits: do other starts and other budgets give the same result?
 
-A free energy that still falls when the budget doubles, or that depends on where training began, says
-something about the training and not about the model. And a flat valley can hold codes of very different
-firing rates at one free energy. :func:`flag_groups` tells these apart.
+A free energy that still falls when the budget doubles, or that depends on the start, is a property of the training and
+not of the model. Even at equal free energy, codes can have very different firing rates. :func:`flag_groups` finds these
+cases.
 """
 
 import json
@@ -16,13 +16,13 @@ from ..evaluation.metrics import Metrics
 OBJECTIVE_TOLERANCE = 0.01
 """Relative difference in the objective above which two starts or two budgets disagree."""
 FIRING_RATE_TOLERANCE = 0.05
-"""Relative difference in the mean firing rate above which fits of equal objective are different codes."""
+"""Relative difference in the mean firing rate above which the codes of fits of equal objective differ."""
 
 Flag = Literal["converged", "not converged", "rate not identified", "not checked"]
 FLAGS: tuple[Flag, ...] = ("converged", "not converged", "rate not identified", "not checked")
 
 FREE_SETTINGS = ("start", "steps", "epochs")
-"""Settings that may differ within a group: where training began and how long it took."""
+"""Settings that may differ within a group: start and budget."""
 RESULTS = frozenset(field.name for field in fields(Metrics)) | {
     "id",
     "block",
@@ -35,23 +35,21 @@ RESULTS = frozenset(field.name for field in fields(Metrics)) | {
     "steps_done",
     "convergence",
 }
-"""Columns of a cell's row that are no settings."""
+"""Columns of a cell's row that are not settings."""
 
 
 @dataclass(frozen=True)
 class Convergence:
-    """What the comparison of one cell with its group says."""
+    """Result of the comparison of one cell with its group."""
 
     flag: Flag
-    """The verdict in words."""
+    """The result in words."""
     budget_change: float | None
-    """|objective - objective at another budget| / |the longer one's objective|;
-    None where there is no other."""
+    """|objective - objective at another budget| / |objective at the larger budget|; None without another budget."""
     start_gap: float | None
-    """(largest - lowest) / |lowest| objective over the starts of the group; None for a single start."""
+    """(highest - lowest) / |lowest| objective over the starts of the group; None for a single start."""
     firing_rate_spread: float | None
-    """Largest |firing rate - the best cell's| / the best cell's over the
-    group; None for one cell or signed codes."""
+    """Largest |firing rate - the best cell's| / the best cell's of the group; None for one cell or signed codes."""
     is_best: bool
     """Whether this cell has the lowest objective of its group."""
     group: int
@@ -74,28 +72,27 @@ def relative_change(a: float, b: float) -> float:
 def flag_groups(rows: Sequence[Mapping[str, Any]], settings: Collection[str] | None = None) -> list[Convergence]:
     """Compare every cell with the cells that differ from it in nothing but start and budget.
 
-    A group holds the cells whose settings agree save for `start`, `steps` and `epochs`. A cell is
+    A group holds the cells whose settings agree except for `start`, `steps` and `epochs`. A cell is
 
-    - *not converged* if it diverged, if the longest fits of two starts of its group differ in objective by
-      over 1 %, or if its own budget matters by over 1 %: measured against the longest fit from the same start
-      if there is a longer one, else against its own `objective_half`, else against the next shorter fit;
-    - *rate not identified* if objectives agree but the mean firing rate differs by over 5 % from the best
-      cell's;
+    - *not converged* if it diverged, if the longest fits of two starts of its group differ in objective by over 1 %,
+      or if another budget changes its objective by over 1 %: the longest fit from the same start if that is longer,
+      else its own `objective_half`, else the next shorter fit;
+    - *rate not identified* if objectives agree but the mean firing rate differs by over 5 % from the best cell's;
     - *not checked* if its group has a single start and no second budget;
     - *converged* otherwise.
 
     Parameters
     ----------
     rows
-        One flat mapping a cell: its settings, `objective`, `firing_rate` and, where known, `objective_half`
-        and `diverged`. None and NaN stand for undefined.
+        One flat mapping per cell: its settings, `objective`, `firing_rate` and, where known, `objective_half` and
+        `diverged`. None and NaN stand for undefined.
     settings
-        Names of the fields that are settings; by default every field that is not in :data:`RESULTS`.
+        Names of the settings; by default every field that is not in :data:`RESULTS`.
 
     Returns
     -------
     list of Convergence
-        One a row, in the order given.
+        One per row, in the order given.
 
     Examples
     --------
@@ -111,13 +108,12 @@ def flag_groups(rows: Sequence[Mapping[str, Any]], settings: Collection[str] | N
         groups.setdefault(group_key(row, settings), []).append(index)
     found: dict[int, Convergence] = {}
     for number, members in enumerate(groups.values()):
-        for index, verdict in zip(members, _compare([rows[i] for i in members], number)):
-            found[index] = verdict
+        found |= zip(members, _compare([rows[i] for i in members], number))
     return [found[index] for index in range(len(rows))]
 
 
 def group_key(row: Mapping[str, Any], settings: Collection[str] | None = None) -> str:
-    """Text that is equal for cells differing only in start and budget."""
+    """Text that is equal for cells that differ only in start and budget."""
     names = [name for name in row if name in settings] if settings is not None else [k for k in row if k not in RESULTS]
     shared = {name: row[name] for name in names if name not in FREE_SETTINGS}
     unit = "steps" if row.get("steps") is not None else "epochs"
@@ -129,7 +125,7 @@ def _number(value: Any) -> float:
 
 
 def _compare(rows: Sequence[Mapping[str, Any]], group: int) -> list[Convergence]:
-    """Verdicts for the cells of one group."""
+    """One :class:`Convergence` per cell of a group."""
     objective = [math.nan if row.get("diverged") else _number(row["objective"]) for row in rows]
     starts = [_number(row.get("start")) for row in rows]
     budgets = [_number(row["steps"] if row.get("steps") is not None else row.get("epochs")) for row in rows]
@@ -140,21 +136,21 @@ def _compare(rows: Sequence[Mapping[str, Any]], group: int) -> list[Convergence]
     for i in finite:
         if starts[i] not in longest or budgets[i] > budgets[longest[starts[i]]]:
             longest[starts[i]] = i
-    ends = sorted(objective[i] for i in longest.values())
-    start_gap = relative_change(ends[-1], ends[0]) if len(ends) > 1 else None
+    final = sorted(objective[i] for i in longest.values())
+    start_gap = relative_change(final[-1], final[0]) if len(final) > 1 else None
 
-    rates = {i: rate for i in longest.values() if math.isfinite(rate := _number(rows[i].get("firing_rate")))}
-    centre = min(rates, key=lambda i: objective[i]) if rates else None
+    firing_rates = {i: r for i in longest.values() if math.isfinite(r := _number(rows[i].get("firing_rate")))}
+    reference = min(firing_rates, key=lambda i: objective[i]) if firing_rates else None
     spread = None
-    if centre is not None and len(rates) > 1:
-        spread = max(relative_change(rate, rates[centre]) for rate in rates.values())
+    if reference is not None and len(firing_rates) > 1:
+        spread = max(relative_change(rate, firing_rates[reference]) for rate in firing_rates.values())
 
-    verdicts = []
+    results = []
     for i, row in enumerate(rows):
         change = _budget_change(i, objective, starts, budgets, _number(row.get("objective_half")))
         own_spread = spread
-        if i not in longest.values() and centre is not None and math.isfinite(_number(row.get("firing_rate"))):
-            own_spread = max(spread or 0.0, relative_change(_number(row["firing_rate"]), rates[centre]))
+        if i not in longest.values() and reference is not None and math.isfinite(_number(row.get("firing_rate"))):
+            own_spread = max(spread or 0.0, relative_change(_number(row["firing_rate"]), firing_rates[reference]))
         flag: Flag
         if i not in finite or max(change or 0.0, start_gap or 0.0) > OBJECTIVE_TOLERANCE:
             flag = "not converged"
@@ -164,14 +160,14 @@ def _compare(rows: Sequence[Mapping[str, Any]], group: int) -> list[Convergence]
             flag = "rate not identified"
         else:
             flag = "converged"
-        verdicts.append(Convergence(flag, change, start_gap, own_spread, i == best, group))
-    return verdicts
+        results.append(Convergence(flag, change, start_gap, own_spread, i == best, group))
+    return results
 
 
 def _budget_change(
     i: int, objective: Sequence[float], starts: Sequence[float], budgets: Sequence[float], half: float
 ) -> float | None:
-    """How much the budget matters to cell i, or None where nothing tells."""
+    """Relative change of cell i's objective between two budgets, or None where there is no second one."""
     same = [j for j in range(len(objective)) if starts[j] == starts[i] and math.isfinite(objective[j])]
     longer = [j for j in same if budgets[j] > budgets[i]]
     shorter = [j for j in same if budgets[j] < budgets[i]]

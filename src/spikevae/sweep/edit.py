@@ -8,8 +8,8 @@ from ..config import OPTIONS, Block, SweepConfig, unknown_key_message
 from ..config.fit import unknown_option_message
 from ..data import DataConfig
 
-LISTS = ("hidden", "upper")
-"""Fields whose value is itself a list."""
+LIST_OPTIONS = ("hidden", "upper")
+"""Options whose value is itself a list."""
 
 
 def parse_settings(settings: Sequence[str]) -> dict[str, Any]:
@@ -45,11 +45,11 @@ def edited(
     Parameters
     ----------
     recipe
-        Put in the place of every block's recipe; what the recipe sets then replaces what the blocks say of it, save
-        for the axes of the grid.
+        Replaces the recipe of every block; its values then replace those of the blocks, except for the axes of the
+        grid.
     settings
         KEY=VALUE: a list of values (of lists for `hidden` and `upper`) becomes an axis of every block's grid, a single
-        value is fixed in every block; `data.KEY` changes the data.
+        value is the same in all fits of every block; `data.KEY` changes the data.
     seed
         Added to every seed.
 
@@ -86,7 +86,7 @@ def _edited_block(block: Block, recipe: str | None, values: Mapping[str, Any], s
         fit.pop(key, None)
         grid.pop(key, None)
         # hidden=[64, 32] is one value; hidden=[[64], [64, 32]] are two
-        if isinstance(value, list) and (key not in LISTS or any(isinstance(one, list) for one in value)):
+        if isinstance(value, list) and (key not in LIST_OPTIONS or any(isinstance(one, list) for one in value)):
             grid[key] = value
         else:
             fit[key] = value

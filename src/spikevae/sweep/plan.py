@@ -1,4 +1,4 @@
-"""From cells to stacks: which fits train together."""
+"""Plan of a sweep: which cells train together as stacks."""
 
 import math
 from collections.abc import Sequence
@@ -9,8 +9,8 @@ from ..models.config import ModelConfig
 from ..training.checks import stack_bytes
 from ..training.stack import stack_key
 
-MAX_FITS = 16  # beyond this a larger stack saves no time on a CPU: the products dominate, and caches overflow
-MEMORY_BYTES = 2 << 30
+MAX_FITS = 16  # a larger stack saves no time on a CPU: matrix products dominate, and caches overflow
+MAX_STACK_BYTES = 2 << 30
 
 
 @dataclass(frozen=True)
@@ -29,7 +29,7 @@ class StackPlan:
     id: str
     cells: tuple[Cell, ...]
     work: float
-    """Estimated multiply-accumulates, for sharing out and for time left."""
+    """Estimated multiply-accumulates, for the order of training and for the time left."""
 
 
 def cells_of(sweep: SweepConfig) -> list[Cell]:
@@ -42,10 +42,10 @@ def cells_of(sweep: SweepConfig) -> list[Cell]:
 
 
 def plan_stacks(cells: Sequence[Cell], n_train: int, shape: tuple[int, ...]) -> list[StackPlan]:
-    """Group cells of equal shape, at most `MAX_FITS` and `MEMORY_BYTES` a stack.
+    """Group cells of equal shape, at most `MAX_FITS` and `MAX_STACK_BYTES` per stack.
 
     The plan depends on the whole grid alone, not on what is done already: a run that was killed and continued trains
-    the very same stacks, and so gives the very same numbers.
+    the same stacks and gives the same numbers.
     """
     groups: dict[str, list[Cell]] = {}
     for cell in cells:
@@ -54,7 +54,7 @@ def plan_stacks(cells: Sequence[Cell], n_train: int, shape: tuple[int, ...]) -> 
     for members in groups.values():
         config = members[0].config
         fits = MAX_FITS
-        while fits > 1 and stack_bytes(config, shape, fits) > MEMORY_BYTES:
+        while fits > 1 and stack_bytes(config, shape, fits) > MAX_STACK_BYTES:
             fits //= 2
         members.sort(key=lambda cell: cell.config.seed)  # fits of one seed share their batches
         n_stacks = -(-len(members) // fits)
@@ -67,4 +67,4 @@ def plan_stacks(cells: Sequence[Cell], n_train: int, shape: tuple[int, ...]) -> 
     return plans
 
 
-OVERHEAD_MACS = 3_000_000  # what a fit-step costs besides its products, as products of the same time
+OVERHEAD_MACS = 3_000_000  # time of one step of one fit besides its matrix products, as multiply-accumulates

@@ -1,8 +1,8 @@
 """Worker processes on this machine, one thread each.
 
-Small matrix products do not keep several threads busy, and threads that wait for each other are slow on a busy machine;
-processes that share nothing are neither. A worker is told a stack's id on its standard input and answers with lines of
-JSON on its standard output. When its parent dies the next line cannot be written, and the worker ends too. One thread
+Small matrix products do not use several threads well, and threads that wait for each other are slow on a busy machine;
+independent processes avoid both. A worker reads ids of stacks from its standard input and writes lines of JSON to its
+standard output. After the parent process has died the next line cannot be written, and the worker ends too. One thread
 also makes results independent of the number of cores.
 """
 
@@ -19,7 +19,7 @@ from queue import Queue
 from typing import Any
 
 WORKER_ENVIRONMENT = dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"), "1")
-END_SECONDS = 60.0  # how long an interrupted worker may take to write its checkpoint
+MAX_STOP_SECONDS = 60.0  # that an interrupted worker may take to write its checkpoint
 
 
 def run_stacks(
@@ -35,18 +35,18 @@ def run_stacks(
     Parameters
     ----------
     stack_ids
-        Of the run's plan, in order of training.
+        Ids from the run's plan, in the order of training.
     run, data
         The run folder, and the file of stimuli that the workers map into memory.
     n_workers
-        Processes.
+        Number of processes.
     on_message
         Called with each line that a worker writes: {"work": ..., "text": ...} or {"done": stack id, ...}.
 
     Raises
     ------
     RuntimeError
-        With the worker's error.
+        With the error of a worker.
     KeyboardInterrupt
         After the workers have written their checkpoints.
     """
@@ -56,7 +56,7 @@ def run_stacks(
     alive = len(workers)
     try:
         for worker in workers:
-            _give(worker, next(waiting, None))
+            _assign(worker, next(waiting, None))
         while alive:
             number, message = messages.get()
             if message is None:
@@ -69,7 +69,7 @@ def run_stacks(
                 finished = "done" in message
                 on_message(message)
                 if finished:
-                    _give(workers[number], next(waiting, None))
+                    _assign(workers[number], next(waiting, None))
     except BaseException:
         _stop(workers)
         raise
@@ -91,21 +91,22 @@ def _start(
         stdout=subprocess.PIPE,
         text=True,
         env={**os.environ, **WORKER_ENVIRONMENT},
-        start_new_session=True,  # a Ctrl-C reaches the parent alone, which passes it on once
+        start_new_session=True,  # only the parent gets a Ctrl-C, and passes it on once
     )
 
-    def listen() -> None:
+    def read_messages() -> None:
         assert worker.stdout is not None
-        with suppress(ValueError):  # the pipe was closed while we waited
+        with suppress(ValueError):  # the pipe was closed during a read
             for line in worker.stdout:
                 messages.put((number, json.loads(line)))
         messages.put((number, None))
 
-    threading.Thread(target=listen, daemon=True).start()
+    threading.Thread(target=read_messages, daemon=True).start()
     return worker
 
 
-def _give(worker: "subprocess.Popen[str]", stack_id: str | None) -> None:
+def _assign(worker: "subprocess.Popen[str]", stack_id: str | None) -> None:
+    """Send the worker its next stack, or the end of its input."""
     assert worker.stdin is not None
     if stack_id is None:
         worker.stdin.close()
@@ -118,11 +119,12 @@ def _give(worker: "subprocess.Popen[str]", stack_id: str | None) -> None:
 
 
 def _stop(workers: "Sequence[subprocess.Popen[str]]") -> None:
+    """Interrupt the workers, so that they write their checkpoints; kill those that take too long."""
     for worker in workers:
         if worker.poll() is None:
             worker.send_signal(signal.SIGINT)
     for worker in workers:
         try:
-            worker.wait(END_SECONDS)
+            worker.wait(MAX_STOP_SECONDS)
         except subprocess.TimeoutExpired:
             worker.kill()

@@ -1,4 +1,4 @@
-"""Run a sweep into a run folder: train the stacks that are not done yet, rebuild the table."""
+"""Run a sweep in a run folder: train the stacks that are not done yet, rebuild the table."""
 
 import os
 import tempfile
@@ -35,7 +35,7 @@ class SweepResult:
     n_cells: int
     """Cells of the sweep, all finished now."""
     n_trained: int
-    """Cells trained by this call; 0 when everything was there already."""
+    """Cells trained by this call; 0 if all were finished before."""
     seconds: float
 
 
@@ -89,26 +89,26 @@ class Sweep:
         return load_config(self.config.data)
 
     def check(self, out: str | Path) -> None:
-        """See that `out` can take this sweep and that the data it still needs are there; nothing is written.
+        """Check that `out` can hold this sweep and that its data can be loaded, without writing anything.
 
         Raises
         ------
         ValueError, FileNotFoundError
-            Where `out` holds another sweep (the difference is shown) or other files, where the data cannot be loaded,
-            or are not those that the results in `out` come from.
+            Where `out` holds another sweep (the message shows the difference) or other files, or where the data cannot
+            be loaded or are not those of the results in `out`.
         """
         folder = RunFolder(out)
         folder.check(self.config)
-        if self._todo(folder):
+        if self._unfinished(folder):
             stored = folder.read_data_record().get("digest")
             if stored not in (None, self.data.digest) and folder.has_results:
                 raise ValueError(
-                    f"{out} was begun with other stimuli: what {self.config.data.source!r} holds has changed since, or "
-                    "other versions of packages prepare it otherwise (config.json lists those of the run). Put the "
-                    "former files or versions back, run the sweep into another folder, or delete this one"
+                    f"{out} was begun with other stimuli: the files of {self.config.data.source!r} have changed since, "
+                    "or other versions of packages prepare them differently (config.json lists those of the run). Put "
+                    "the former files or versions back, run the sweep into another folder, or delete this one"
                 )
 
-    def _todo(self, folder: RunFolder) -> list[Cell]:
+    def _unfinished(self, folder: RunFolder) -> list[Cell]:
         return [cell for cell in self.cells if not folder.is_done(cell)]
 
     def run(
@@ -119,17 +119,17 @@ class Sweep:
         n_jobs: int | None = None,
         progress: bool | Report = False,
     ) -> SweepResult:
-        """Train every cell that the folder does not hold yet.
+        """Train every cell whose result the folder does not have yet.
 
         Parameters
         ----------
         out
-            The run folder; made if absent, continued if it holds this very sweep.
+            The run folder; made if absent, continued if it holds this sweep.
         device
             Torch device of the stacks; "auto" takes a GPU if there is one.
         n_jobs
-            Worker processes on the CPU; None: one a core. Results do not depend on it, save for rounding between one
-            (this process, with torch's own threads) and several (a thread each).
+            Worker processes on the CPU; None: one per core. Results do not depend on it, except for rounding between
+            one (this process, with torch's own threads) and several (one thread each).
         progress
             True shows a bar on standard error; a function is called with (done, total, text).
 
@@ -141,7 +141,7 @@ class Sweep:
             On Ctrl-C; the same call continues.
         """
         if n_jobs is not None and n_jobs < 1:
-            raise ValueError(f"n_jobs is {n_jobs}; give 1 or more, or None for one a core")
+            raise ValueError(f"n_jobs is {n_jobs}; give 1 or more, or None for one per core")
         device = resolve_device(device)
         began = time.monotonic()
         folder = RunFolder(out)
@@ -150,24 +150,24 @@ class Sweep:
             report(0, 1, "loading data")
             self.check(out)
             folder.begin(self.config)
-            todo = self._todo(folder)
-            if todo or not folder.has_data_record:
-                self._keep_data_record(folder, needed=bool(todo))
-            if todo:
+            unfinished = self._unfinished(folder)
+            if unfinished or not folder.has_data_record:
+                self._keep_data_record(folder, needed=bool(unfinished))
+            if unfinished:
                 self._train(folder, device, n_jobs or os.cpu_count() or 1, report)
         folder.write_table()
         seconds = time.monotonic() - began
-        folder.log("done", trained=len(todo), seconds=seconds)
-        return SweepResult(folder.path, len(self.cells), len(todo), seconds)
+        folder.log("done", trained=len(unfinished), seconds=seconds)
+        return SweepResult(folder.path, len(self.cells), len(unfinished), seconds)
 
     def _keep_data_record(self, folder: RunFolder, *, needed: bool) -> None:
-        """Write what the report says of the stimuli and shows of them, where it is not there."""
+        """Write the description of the stimuli and the examples that the report shows, where they are missing."""
         try:
             data = self.data
         except (ValueError, OSError) as error:
             if needed:
                 raise
-            warnings.warn(f"the report shows no stimuli, they cannot be loaded: {error}", stacklevel=3)
+            warnings.warn(f"the report shows no stimuli, because they cannot be loaded: {error}", stacklevel=3)
             return
         if needed or folder.read_data_record().get("digest") in (None, data.digest):
             folder.keep_data_record(data, evenly_spaced(data.test, N_EXAMPLES).numpy())
@@ -182,7 +182,7 @@ class Sweep:
         for plan in plans if device == "cpu" else ():
             check_memory(plan.cells[0].config, data.shape, len(plan.cells), n_train=len(data.train))
         pending = [plan for plan in plans if not all(folder.is_done(cell) for cell in plan.cells)]
-        pending.sort(key=lambda plan: -plan.work)  # the longest first, so that the workers end together
+        pending.sort(key=lambda plan: -plan.work)  # the largest first, so that the workers end at about the same time
         total = sum(plan.work for plan in plans)
         done = total - sum(plan.work for plan in pending)
         folder.log("start", cells=len(self.cells), stacks=len(pending), device=device, workers=n_jobs)
@@ -196,14 +196,14 @@ class Sweep:
         stimuli = Stimuli.of(data)
         if device == "cpu" and n_jobs > 1 and len(pending) > 1:
 
-            def hear(message: dict[str, Any]) -> None:
+            def receive(message: dict[str, Any]) -> None:
                 advance(message.pop("work"), message.pop("text"))
                 if "done" in message:
                     folder.log("stack", id=message.pop("done"), **message)
 
             with tempfile.TemporaryDirectory(prefix="spikevae-") as scratch:
                 shared = stimuli.save(Path(scratch))
-                run_stacks([p.id for p in pending], folder.path, shared, n_workers=n_jobs, on_message=hear)
+                run_stacks([p.id for p in pending], folder.path, shared, n_workers=n_jobs, on_message=receive)
         else:
             for plan in pending:
                 folder.log("stack", id=plan.id, **train_stack(plan, stimuli, folder, device, advance))

@@ -1,6 +1,6 @@
 """`python -m spikevae.sweep.worker RUN DATA`: train the stacks whose ids arrive on standard input.
 
-Not for people: :mod:`spikevae.sweep.pool` starts it. Answers are lines of JSON on standard output.
+Only :mod:`spikevae.sweep.pool` starts it. Messages to the parent process are lines of JSON on standard output.
 """
 
 import json
@@ -16,8 +16,8 @@ MESSAGE_SECONDS = 0.5
 
 
 def main(run: str, data: str) -> int:
-    """Train until standard input closes; the exit code."""
-    # Slow imports come after the handler is set: whoever stops early, stops quietly.
+    """Train until standard input closes; returns the exit code."""
+    # Slow imports come after the signal handler is set, so that an early interrupt causes no traceback.
     from .._allocator import keep_freed_memory
     from .plan import cells_of, plan_stacks
     from .store import RunFolder
@@ -29,37 +29,37 @@ def main(run: str, data: str) -> int:
         cells = cells_of(folder.sweep())
         plans = {plan.id: plan for plan in plan_stacks(cells, len(stimuli.train), stimuli.shape)}
         for line in sys.stdin:
-            plan, owed, last = plans[line.strip()], 0.0, time.monotonic()
+            plan, unreported, last = plans[line.strip()], 0.0, time.monotonic()
 
             def advance(work: float, text: str) -> None:
-                nonlocal owed, last
-                owed += work
+                nonlocal unreported, last
+                unreported += work
                 if time.monotonic() - last >= MESSAGE_SECONDS:
-                    say(work=owed, text=text)
-                    owed, last = 0.0, time.monotonic()
+                    send(work=unreported, text=text)
+                    unreported, last = 0.0, time.monotonic()
 
             signal.signal(signal.SIGINT, signal.default_int_handler)
             facts = train_stack(plan, stimuli, folder, "cpu", advance)
-            signal.signal(signal.SIGINT, leave)
-            say(done=plan.id, work=owed, **facts)
-    except (KeyboardInterrupt, BrokenPipeError):  # interrupted, or nobody listens any more
+            signal.signal(signal.SIGINT, exit_at_once)
+            send(done=plan.id, work=unreported, **facts)
+    except (KeyboardInterrupt, BrokenPipeError):  # interrupted, or the parent process has ended
         return INTERRUPTED
-    except Exception as error:  # the parent shows it
-        say(error=f"{type(error).__name__}: {error}")
+    except Exception as error:  # the parent process shows it
+        send(error=f"{type(error).__name__}: {error}")
         return 1
     return 0
 
 
-def say(**message: Any) -> None:
-    """One line to the parent."""
+def send(**message: Any) -> None:
+    """Write a message to the parent process."""
     print(json.dumps(message), flush=True)
 
 
-def leave(*_: Any) -> None:
-    """End at once: nothing is being trained, so nothing is lost."""
+def exit_at_once(*_: Any) -> None:
+    """End the process: no stack is in training, so nothing is lost."""
     os._exit(INTERRUPTED)
 
 
 if __name__ == "__main__":
-    signal.signal(signal.SIGINT, leave)
-    os._exit(main(*sys.argv[1:]))  # all is written and flushed: skip what libraries do at exit
+    signal.signal(signal.SIGINT, exit_at_once)
+    os._exit(main(*sys.argv[1:]))  # all output is flushed: skip the exit handlers of libraries

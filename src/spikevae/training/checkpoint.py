@@ -1,4 +1,4 @@
-"""Resume files of a stack: flat tensors in safetensors, nothing pickled, written atomically."""
+"""Checkpoints of a stack: flat tensors in safetensors, nothing pickled, written atomically."""
 
 import json
 from pathlib import Path
@@ -25,19 +25,21 @@ def _fingerprint(stack: Stack) -> dict[str, Any]:
 
 
 def _belongs(stored: str, stack: Stack) -> bool:
-    """Whether what a checkpoint says of its fits and data is true of this stack; earlier versions said less."""
-    said, ours = json.loads(stored), _fingerprint(stack)
-    return isinstance(said, dict) and {"fits", "train"} <= set(said) and all(ours.get(k) == v for k, v in said.items())
+    """Whether the stored fits and data are those of this stack; earlier versions stored fewer entries."""
+    found, expected = json.loads(stored), _fingerprint(stack)
+    if not isinstance(found, dict) or not {"fits", "train"} <= set(found):
+        return False
+    return all(expected.get(name) == value for name, value in found.items())
 
 
 def save(stack: Stack, path: Path) -> None:
-    """Write the state of a stack; a crash leaves either the old file or the new one, and so does an OSError."""
+    """Write the state of a stack; after a crash or an OSError the file is either the old one or the new one."""
     with atomic_write(path) as scratch:
         save_file(stack.state(), scratch, metadata={"format": FORMAT, "fits": json.dumps(_fingerprint(stack))})
 
 
 def load(stack: Stack, path: Path) -> None:
-    """Put a stack back to where :func:`save` found it.
+    """Restore the state of a stack that :func:`save` wrote.
 
     Raises
     ------

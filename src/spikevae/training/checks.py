@@ -1,4 +1,4 @@
-"""How much memory a stack of fits needs, and whether this machine has it."""
+"""How much memory a stack of fits needs, and whether this machine has that much."""
 
 import math
 from pathlib import Path
@@ -8,15 +8,15 @@ from ..models.config import ModelConfig
 from ..models.files import Unfilled, check_sizes
 from ..networks import DEFAULT_HIDDEN
 
-LIVE_TENSORS, LIVE_OUTPUTS = 16, 5
-SQUARES = 6  # (K, K) arrays in float32 beside the moments while a decoder is solved, measured
+LIVE_TENSORS, LIVE_OUTPUTS = 16, 5  # arrays of one stimulus at the peak: of units, and of pixels
+N_SQUARE_ARRAYS = 6  # (K, K) arrays in float32, beside the moments, while the decoder is solved; measured
 
 
 def stack_bytes(config: ModelConfig, shape: tuple[int, ...], n_fits: int, *, steps: int | None = None) -> int:
-    """Estimated memory of training `n_fits` such fits as one stack, without the data.
+    """Estimated bytes for training `n_fits` such fits as one stack, without the data.
 
-    Counts parameters four times (value, gradient, two moments), and per stimulus of the batch the arrays alive at
-    the peak of forward and backward: `LIVE_TENSORS` as wide as the widest layer, `LIVE_OUTPUTS` of the pixels.
+    Parameters count four times (value, gradient, two moments). Per stimulus of the batch, the peak of forward and
+    backward pass has `LIVE_TENSORS` arrays as wide as the widest layer and `LIVE_OUTPUTS` arrays of pixels.
     """
     with Unfilled():
         model = build_model(config, shape)
@@ -33,19 +33,19 @@ def stack_bytes(config: ModelConfig, shape: tuple[int, ...], n_fits: int, *, ste
 
 
 def check_memory(config: ModelConfig, shape: tuple[int, ...], n_fits: int, *, n_train: int | None = None) -> None:
-    """Refuse fits that cannot be trained as one stack in the memory that this machine has left for them.
+    """Refuse fits that cannot be trained as one stack in the free memory of this machine.
 
-    Where the system does not say how much that is, only sizes are refused that no model file may have.
+    Where the free memory is unknown, only sizes beyond those of any model file are refused.
 
     Parameters
     ----------
     n_train
-        Training stimuli, which must be in memory already; they bound a batch.
+        Number of training stimuli, which are in memory already; a batch is never larger.
 
     Raises
     ------
     ValueError
-        With the settings to lower and what they need.
+        With the memory that is needed and the settings to lower.
     """
     check_sizes(shape, config)
     free = available_bytes()
@@ -54,7 +54,7 @@ def check_memory(config: ModelConfig, shape: tuple[int, ...], n_fits: int, *, n_
     batch = min(config.batch_size, n_train or config.batch_size)
     need = stack_bytes(config.model_copy(update={"batch_size": batch}), shape, n_fits, steps=config.steps_kept)
     if config.solves_decoder or config.starts_at_limit:
-        need += 4 * SQUARES * n_fits * config.n_latents**2
+        need += 4 * N_SQUARE_ARRAYS * n_fits * config.n_latents**2
     if need > free:
         raise ValueError(
             f"training needs about {need / 1e9:.3g} GB of memory, and {free / 1e9:.3g} GB are free: lower n_latents "

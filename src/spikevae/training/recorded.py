@@ -1,8 +1,8 @@
-"""A function of tensors, recorded once and run again as the plain list of operations it came to.
+"""A function of tensors, traced once into a graph of tensor operations that is then replayed.
 
-Modules, autograd and `torch.func.vmap` decide anew at every call what is to be computed; for small models the deciding
-takes longer than the computing. A recording keeps the operations of one call, those of its backward pass among them,
-and runs them on other tensors of the same shapes: the same numbers to the bit, without the deciding.
+Modules, autograd and `torch.func.vmap` repeat their Python code and dispatch at every call; for small models this takes
+longer than the tensor operations. A traced graph holds the operations of one call and of its backward pass, and is
+replayed on other tensors of the same shapes: the same numbers to the bit, without that overhead.
 """
 
 import threading
@@ -15,75 +15,75 @@ from torch import Tensor
 from torch.fx.experimental.proxy_tensor import make_fx
 from torch.utils._pytree import tree_leaves
 
-AFTER, WORTH = 20, 500
-"""Calls before one is recorded, and how many must be left: a recording takes the time of a few hundred savings."""
+CALLS_BEFORE_TRACE, MIN_CALLS_LEFT = 20, 500
+"""Number of the call that is traced, and how many must be left: tracing costs what hundreds of replays save."""
 
-ONE_AT_A_TIME = threading.Lock()
-"""While it records, torch changes how modules are called in the whole process."""
+TRACE_LOCK = threading.Lock()
+"""While it traces, torch changes how modules are called in the whole process."""
 
 
 class Recorded:
-    """`function`, run as a recording from its call number `AFTER` on wherever that gives the same numbers.
+    """`function`, traced at its call number `CALLS_BEFORE_TRACE` and replayed from then on if that gives equal numbers.
 
-    Recording is done with tensors that have no values. A function that asks for one (a branch, a loop until
-    convergence) cannot be recorded and is called as it is, for ever. So is one whose first replay, on the tensors of
-    the next call, differs from its own result in any bit: it depends on something that is not among its arguments.
+    Tensors have no values while `function` is traced. A function that needs values (a branch, a loop until convergence)
+    cannot be traced: it is always called as it is. So is a function whose first replay, on the tensors of the next
+    call, differs from its own result in any bit: it depends on something that is not among its arguments.
 
     Parameters
     ----------
     function
-        Of tensors in lists, tuples and dictionaries, to the same. It may differentiate inside; what it returns carries
-        no gradient. Shapes, types and devices are the same at every call.
+        Takes and returns tensors in lists, tuples and dictionaries. It may differentiate inside; its results carry no
+        gradient. Shapes, types and devices are the same at every call.
     n_calls
-        Calls to expect; may be set anew.
+        Expected number of calls; may be changed later.
 
     Examples
     --------
     >>> import torch
     >>> square = Recorded(lambda x: x * x, 1000)
-    >>> all(bool(square(torch.tensor(3.0)) == 9) for _ in range(AFTER + 2)), square.is_recorded
+    >>> all(bool(square(torch.tensor(3.0)) == 9) for _ in range(CALLS_BEFORE_TRACE + 2)), square.is_recorded
     (True, True)
     """
 
     def __init__(self, function: Callable[..., Any], n_calls: int) -> None:
         self.function, self.n_calls = function, n_calls
         self.is_recorded = False
-        """Whether calls run the recording."""
-        self._operations: Callable[..., Any] | None = None
+        """Whether calls replay the traced graph."""
+        self._graph: Callable[..., Any] | None = None
         self._n_calls = 0
 
     def __call__(self, *arguments: Any) -> Any:
         if self.is_recorded:
-            assert self._operations is not None
-            return self._operations(*arguments)
+            assert self._graph is not None
+            return self._graph(*arguments)
         result = self.function(*arguments)
         self._n_calls += 1
-        if self._operations is not None:
-            self.is_recorded = self._replays(arguments, result)
-            self._operations = self._operations if self.is_recorded else None
-        elif self._n_calls == AFTER and self.n_calls - AFTER >= WORTH:
-            with suppress(Exception):  # were the function wrong by itself, the call above would have failed
-                self._operations = self._record(arguments)
+        if self._graph is not None:
+            self.is_recorded = self._replay_equals(arguments, result)
+            self._graph = self._graph if self.is_recorded else None
+        elif self._n_calls == CALLS_BEFORE_TRACE and self.n_calls - CALLS_BEFORE_TRACE >= MIN_CALLS_LEFT:
+            with suppress(Exception):  # it cannot be traced; its own errors are raised by the call above
+                self._graph = self._trace(arguments)
         return result
 
-    def _record(self, arguments: tuple[Any, ...]) -> Callable[..., Any]:
-        with ONE_AT_A_TIME:
-            recording = make_fx(
+    def _trace(self, arguments: tuple[Any, ...]) -> Callable[..., Any]:
+        with TRACE_LOCK:
+            traced = make_fx(
                 lambda *tensors: self.function(*tensors), tracing_mode="fake", _allow_non_fake_inputs=True
             )(*arguments)
-        for node in recording.graph.nodes:
-            if node.target is torch.ops.aten.detach.default:  # nothing is differentiated any more
+        for node in traced.graph.nodes:
+            if node.target is torch.ops.aten.detach.default:  # gradients are already part of the graph
                 node.replace_all_uses_with(node.args[0])
-                recording.graph.erase_node(node)
-        recording.recompile()
-        return recording
+                traced.graph.erase_node(node)
+        traced.recompile()
+        return traced
 
-    def _replays(self, arguments: tuple[Any, ...], result: Any) -> bool:
-        """Whether the recording gives this result."""
-        assert self._operations is not None
+    def _replay_equals(self, arguments: tuple[Any, ...], result: Any) -> bool:
+        """Whether a replay gives this result."""
+        assert self._graph is not None
         with suppress(Exception):
-            ours, theirs = tree_leaves(result), tree_leaves(self._operations(*arguments))
-            return len(ours) == len(theirs) and all(map(_identical, ours, theirs))
+            expected, replayed = tree_leaves(result), tree_leaves(self._graph(*arguments))
+            return len(expected) == len(replayed) and all(map(_identical, expected, replayed))
         return False
 
 

@@ -1,4 +1,4 @@
-"""Whether stimuli are of a size that the noise of the pixels suits: a free energy is in nats only against a noise."""
+"""Whether the scale of the stimuli suits the noise of the pixels, against which the free energy is measured in nats."""
 
 import warnings
 
@@ -6,12 +6,12 @@ from torch import Tensor
 
 from ..models.config import ModelConfig
 
-LOWEST, HIGHEST = 0.05, 20.0
-"""Root mean square of the stimuli over the standard deviation of the noise that is usual; photographs here have 1.4."""
+MIN_RATIO, MAX_RATIO = 0.05, 20.0
+"""Usual range of the stimuli's root mean square over the noise's standard deviation; photographs here have 1.4."""
 
 
 def scale_note(config: ModelConfig, train: Tensor) -> str:
-    """What to mend where the stimuli are far larger or smaller than the noise of the pixels, else an empty text.
+    """The warning where stimuli are far larger or smaller than the noise of the pixels, else an empty text.
 
     Examples
     --------
@@ -24,17 +24,17 @@ def scale_note(config: ModelConfig, train: Tensor) -> str:
         return ""
     size = float(train.square().mean().sqrt())
     ratio = size / float(config.noise_variance) ** 0.5
-    if not size > 0 or LOWEST <= ratio <= HIGHEST:
+    if not size > 0 or MIN_RATIO <= ratio <= MAX_RATIO:
         return ""
-    follows = "little of them will be coded" if ratio < 1 else "codes will be huge, or training diverge"
+    effect = "little of them will be coded" if ratio < 1 else "codes will be huge, or training will diverge"
     return (
         f"the stimuli have root mean square {size:.3g}, {ratio:.3g} times the standard deviation of the pixel noise: "
-        f"{follows}. Scale them to unit variance, or set noise_variance"
+        f"{effect}. Scale them to unit variance, or set noise_variance"
     )
 
 
 def warn_of_scale(config: ModelConfig, train: Tensor) -> None:
-    """Warn with :func:`scale_note`, where there is something to mend."""
+    """Warn with the text of :func:`scale_note`, if it is not empty."""
     note = scale_note(config, train)
     if note:
         warnings.warn(note, stacklevel=3)

@@ -1,4 +1,4 @@
-"""What changes during training, as pure functions of the step: learning rate, beta, temperature."""
+"""Schedules of learning rate, beta and temperature: pure functions of the step."""
 
 import math
 
@@ -6,7 +6,7 @@ BETA_FLOOR = 1e-4  # published start of the linear rise of beta
 
 
 def learning_rate(step: int, n_steps: int, *, peak: float, end: float, warmup: float, cycles: int) -> float:
-    """Linear warm-up, then a cosine from `peak` to `end`; the whole shape `cycles` times over.
+    """Linear warm-up, then a cosine from `peak` to `end`; the whole schedule is repeated `cycles` times.
 
     Parameters
     ----------

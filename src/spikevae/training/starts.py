@@ -1,10 +1,11 @@
-"""Where a linear fit starts: at the code that becomes optimal when signals are small against firing rates.
+"""Initial weights of linear fits: the code that is optimal in the limit of signals small against firing rates.
 
-In that limit every law is locally Gaussian: unit k carries a signal s_k, measured in standard deviations of its code,
-at a coding rate of s_k^2 / 2, and adds noise of variance ||phi_k||^2. With a linear encoder and decoder the best such
-code is known (`linear_limit`). For Poisson units it is the same at every firing rate: with a prior that follows the
-posterior, the free energy does not know how many spikes carry the signal. A finite rate costs a remainder of the order
-of the signal's variance over the rate, so of all rates at which the limit nearly holds the lowest is taken.
+In this limit every distribution is locally Gaussian: unit k codes a signal s_k, in standard deviations of its code, at
+a coding rate of s_k^2 / 2, and adds noise of variance ||phi_k||^2. With a linear encoder and decoder the best such code
+is known (`linear_limit`). For Poisson units it is the same at every firing rate: with a prior that follows the
+posterior, the free energy does not depend on the number of spikes. At a finite firing rate the free energy differs from
+the limit by the order of the signal's variance over the firing rate. The lowest firing rate is chosen at which the
+limit nearly holds.
 """
 
 import math
@@ -15,21 +16,21 @@ from torch import Tensor
 
 from ..models.amortised import AmortisedVAE
 
-HIGHEST, STEP = 4.0, 0.5  # log firing rates tried: from the lowest asked for to this one
-SLACK = 0.02  # relative distance from the lowest objective within which the lowest firing rate is taken
-N_FIT, N_JUDGE = 2000, 1000  # stimuli from which decoder and prior are computed, and others by which rates are compared
-RIDGE = 1e-7  # on the diagonal of a unit-diagonal matrix, for units that never fire
+MAX_LOG_RATE, LOG_RATE_STEP = 4.0, 0.5  # largest log firing rate tried, and distance between two of them
+OBJECTIVE_TOLERANCE = 0.02  # relative distance from the lowest objective within which a firing rate is accepted
+N_FIT, N_COMPARE = 2000, 1000  # stimuli from which decoder and prior are computed; others that compare firing rates
+RIDGE = 1e-7  # added to the unit diagonal, for units that never fire
 
 
 class Spectrum(NamedTuple):
-    """Eigenvalues (D,) and vectors (D, D) in columns, largest first, of E[x x^T]; float64."""
+    """Eigenvalues (D,), largest first, and eigenvectors (D, D) in columns, of E[x x^T]; float64."""
 
     values: Tensor
     vectors: Tensor
 
     @classmethod
     def of(cls, x: Tensor) -> "Spectrum":
-        """Of stimuli (n, D)."""
+        """Spectrum of stimuli (n, D)."""
         scale = x.abs().max().clamp_min(torch.finfo(x.dtype).tiny)
         moment = torch.zeros(x.shape[1], x.shape[1], dtype=torch.float64, device=x.device)
         for part in (x / scale).split(10_000):
@@ -41,9 +42,9 @@ class Spectrum(NamedTuple):
 def linear_limit(eigenvalues: Tensor, beta: float, n_latents: int, noise_variance: float = 0.5) -> Tensor:
     r"""Free energy of the best linear code when signals are small against firing rates.
 
-    A direction of variance e is coded through a unit of the code with gain w and written back with phi: squared
-    error (1 - w phi)^2 e + phi^2, coding rate w^2 e / 2. At the minimum w phi = 1 - sqrt(b / 2e), and the direction
-    contributes sqrt(2 b e) - b / 2 where e > b / 2, else it is left out and contributes e; b = 2 v beta.
+    A direction of variance e is encoded by a unit with gain w and decoded with phi: squared error
+    (1 - w phi)^2 e + phi^2, coding rate w^2 e / 2. At the minimum w phi = 1 - sqrt(b / 2e), and the direction
+    contributes sqrt(2 b e) - b / 2 where e > b / 2, else it is not coded and contributes e; b = 2 v beta.
 
     Parameters
     ----------
@@ -52,7 +53,7 @@ def linear_limit(eigenvalues: Tensor, beta: float, n_latents: int, noise_varianc
     beta
         Weight of the coding rate.
     n_latents
-        K: at most so many directions are coded.
+        K, the largest number of directions that are coded.
     noise_variance
         v of the Gaussian likelihood.
 
@@ -76,8 +77,8 @@ def linear_limit(eigenvalues: Tensor, beta: float, n_latents: int, noise_varianc
 def limit_encoder(spectrum: Spectrum, beta: float, n_latents: int, generator: torch.Generator) -> Tensor:
     """(K, D) weights w of the best linear code, in standard deviations of the code: signals are x @ w.T.
 
-    The optimum is a subspace: the directions worth coding are spread over all units by a random rotation. One that
-    leaves the sum over units alone, so that a decoder without bias can cancel what the units add at rest.
+    The optimum is a subspace: a random rotation spreads the coded directions over all units. Its columns sum to zero
+    over units, so that a decoder without bias can cancel the mean code.
     """
     values = spectrum.values.clamp_min(1e-12)
     k = max(1, min(n_latents - 1, int((values > beta / 2).sum())))
@@ -92,7 +93,7 @@ def limit_encoder(spectrum: Spectrum, beta: float, n_latents: int, generator: to
 def solve_decoder(second: Tensor, cross: Tensor) -> Tensor:
     """Dictionary that minimises the expected squared error, given E[z z^T] (..., K, K) and E[z x^T] (..., K, D).
 
-    Solved in float64 on the scale of a unit diagonal; not finite where the moments are not.
+    Solved in float64 after scaling to a unit diagonal; not finite where the moments are not.
     """
     scale = second.diagonal(dim1=-2, dim2=-1).double().clamp_min(1e-30).rsqrt()
     scaled = second.double() * scale.unsqueeze(-1) * scale.unsqueeze(-2)
@@ -113,25 +114,25 @@ def start_at_linear_limit(
     lowest: float,
     generator: torch.Generator,
 ) -> float:
-    """Set a linear model's encoder, decoder and prior; return the log firing rate it starts from.
+    """Set a linear model's encoder, decoder and prior; return its initial log firing rate.
 
-    Of the log firing rates from `lowest` upwards, in steps of a half, the lowest is taken whose objective is within two
-    per cent of the best of them, each with the optimal decoder and prior for its encoder.
+    Log firing rates from `lowest` upwards in steps of 0.5 are compared, each with the optimal decoder and prior for its
+    encoder. The lowest one is chosen whose objective is within 2 % of the best.
 
     Parameters
     ----------
     model
         Linear encoder with bias, linear decoder without, Gaussian likelihood; changed in place.
     spectrum
-        Of the training stimuli.
+        Spectrum of the training stimuli.
     stimuli
         (n, D) training stimuli; the first few thousand are used.
     beta, spike_price
-        Of the objective.
+        Weights of the objective.
     lowest
         Lowest log firing rate considered.
     generator
-        Source of the rotation.
+        Draws the rotation.
 
     References
     ----------
@@ -139,27 +140,27 @@ def start_at_linear_limit(
     """
     variance = float(torch.exp(model.log_noise_variance))
     signal = limit_encoder(spectrum, 2 * variance * beta, model.n_latents, generator).to(stimuli)
-    fit, judge = stimuli[:N_FIT], stimuli[N_FIT : N_FIT + N_JUDGE]
-    if len(judge) < N_JUDGE:
-        judge = fit
-    top = max(lowest, HIGHEST if model.clamp is None else min(HIGHEST, model.clamp - 1))
-    n_tried = 1 + int((top - lowest) // STEP) if model.law.has_rate else 1
-    tried = [lowest + STEP * i for i in range(n_tried)]
+    fit, compare = stimuli[:N_FIT], stimuli[N_FIT : N_FIT + N_COMPARE]
+    if len(compare) < N_COMPARE:
+        compare = fit
+    top = max(lowest, MAX_LOG_RATE if model.clamp is None else min(MAX_LOG_RATE, model.clamp - 1))
+    n_tried = 1 + int((top - lowest) // LOG_RATE_STEP) if model.law.has_rate else 1
+    tried = [lowest + LOG_RATE_STEP * i for i in range(n_tried)]
     objectives = []
-    clamp, model.clamp = model.clamp, None  # training bends the code to its bound; the limit's own code ignores it
+    clamp, model.clamp = model.clamp, None  # the clamp bounds log rates smoothly in training; the limit has none
     for log_rate in tried:
         _set_weights(model, signal, log_rate, fit)
-        objectives.append(float(model(judge, beta, spike_price, exact=True).total))
+        objectives.append(float(model(compare, beta, spike_price, exact=True).total))
     model.clamp = clamp
     usable = [value if math.isfinite(value) else math.inf for value in objectives]
     best = min(usable)
-    chosen = next(r for r, value in zip(tried, usable) if value <= best + SLACK * abs(best))
+    chosen = next(r for r, value in zip(tried, usable) if value <= best + OBJECTIVE_TOLERANCE * abs(best))
     _set_weights(model, signal, chosen, fit)
     return chosen
 
 
 def _set_weights(model: AmortisedVAE, signal: Tensor, log_rate: float, stimuli: Tensor) -> None:
-    """The limit's encoder at this firing rate, with the prior and the decoder that are optimal for it."""
+    """Set the limit's encoder at this firing rate, and the prior and the decoder that are optimal for it."""
     residual = model.prior_mode != "closed_form"
     gain = model.law.signal_gain(log_rate)
     assert gain is not None, "the configuration allows this start only for laws that have the limit"
