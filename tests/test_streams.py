@@ -139,7 +139,7 @@ def test_streams_and_accounts_refuse_what_is_not_finite(mixtures):
         next(stream)
     with pytest.raises(ValueError, match="NaN"):
         inference_energy(model, frames[1])
-    with pytest.raises(TypeError, match="step by step"):
+    with pytest.raises(TypeError, match="no iterative inference"):
         inference_energy(build_model(FitConfig.from_recipe("default", n_latents=4), SHAPE), mixtures)
     with pytest.raises(ValueError, match="steps=-3"):
         model.infer(mixtures, -3)

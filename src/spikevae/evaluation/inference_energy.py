@@ -1,8 +1,8 @@
-"""What inference costs as it goes: spikes and synaptic operations of each step, and until the code is good enough."""
+"""Costs of iterative inference per update: spikes, synaptic operations and joules, and their sums until R2 is high."""
 
 import math
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -14,32 +14,32 @@ from ..models.iterative.model import IterativeVAE
 from ..networks import dense_macs
 from .prices import PRICES, Prices, hardware_joules, synaptic_operations
 
-SHARE = 0.95
-"""Share of the final R2 at which inference counts as done."""
+R2_SHARE = 0.95
+"""Share of the last R2 at which inference counts as done."""
 
 
 @dataclass(frozen=True)
 class InferenceEnergy:
-    """Means over stimuli; arrays have one entry a move of the state, `inner_steps` a step of inference."""
+    """Means over stimuli; arrays have one entry per update of the state, `inner_steps` per step of inference."""
 
     r2: NDArray[np.float64]
-    """Pooled R2 of the mean code after the step. Higher is better."""
+    """Pooled R2 of the mean code after the update. Higher is better."""
     kl: NDArray[np.float64]
-    """Divergence of the posterior after the step from the prior, nats per stimulus."""
+    """KL divergence from the prior to the posterior after the update, nats per stimulus."""
     spikes: NDArray[np.float64]
-    """Spikes per stimulus that the step emitted (in expected dynamics, expected ones; of real-valued codes, the sum of
-    their values); NaN without a firing rate. The sum over steps is what inference emitted; `Metrics.spikes` counts
-    the final code alone."""
+    """Spikes per stimulus that the update emitted (in expected dynamics, expected ones; of real-valued codes, the sum
+    of their values); NaN without a firing rate. Their sum is what inference emitted; `Metrics.spikes` counts only the
+    final code."""
     operations: NDArray[np.float64]
-    """Synaptic operations per stimulus of the step: each spike once at every synapse it drives for counts that are
+    """Synaptic operations per stimulus of the update: each spike once at every synapse it drives for counts that are
     sampled, each non-zero unit once otherwise."""
     macs: NDArray[np.float64]
-    """Multiply-accumulates per stimulus that no spike gates: the stimulus' way in, once for a linear decoder; for
-    others decoding behind the first layer and the error's way back, at each step."""
+    """Multiply-accumulates per stimulus that do not depend on spikes: for a linear decoder the feed-forward drive,
+    once; for others decoding after the first layer and back-propagation of the error, at each update."""
     joules: NDArray[np.float64]
-    """Arithmetic of the step on digital hardware, J per stimulus; modelled."""
+    """Arithmetic of the update on digital hardware, J per stimulus; modelled."""
     steps_to_share: float
-    """Moves until R2 first reaches `SHARE` of its last value; NaN where that is not above zero. Lower is better."""
+    """Updates until R2 first reaches `R2_SHARE` of its last value; NaN if that is not above zero. Lower is better."""
     spikes_to_share: float
     """Spikes per stimulus until then."""
     operations_to_share: float
@@ -48,8 +48,8 @@ class InferenceEnergy:
     """Joules of arithmetic per stimulus until then."""
 
 
-def steps_to_share(r2: NDArray[np.float64], share: float = SHARE) -> float:
-    """Steps until a curve first reaches a share of its last value.
+def steps_to_share(r2: NDArray[np.float64], share: float = R2_SHARE) -> float:
+    """Number of entries until a curve first reaches a share of its last value.
 
     Examples
     --------
@@ -73,24 +73,25 @@ def inference_energy(
     batch_size: int = 1024,
     prices: Prices = PRICES,
 ) -> InferenceEnergy:
-    """Follow inference of stimuli step by step and account for what it costs.
+    """Costs of inference of stimuli, update by update.
 
-    Sampled counts reach their targets one by one: lateral synapses, K for each unit, of a linear decoder; the decoder's
-    first layer otherwise. Expected dynamics and codes that are no counts send a graded value through the same synapses.
+    Each spike of sampled counts is sent by itself through the synapses of its unit: K lateral ones with a linear
+    decoder, else those of the decoder's first layer. Expected dynamics and codes that are not counts send one
+    real-valued message per non-zero unit through the same synapses.
 
     Parameters
     ----------
     x
         (m, D) stimuli, numpy or torch.
     steps
-        Steps to follow; the model's `evaluation_steps` if not given.
+        Number of steps of inference; the model's `evaluation_steps` if not given.
     seed
-        Of sampled spikes.
+        Seed of sampled spikes.
 
     Raises
     ------
     ValueError
-        If the stimuli are not a non-empty matrix with the model's number of pixels, or there are no steps.
+        If the stimuli are not a finite, non-empty matrix with the model's number of pixels, or `steps` is below one.
 
     References
     ----------
@@ -104,8 +105,27 @@ def inference_energy(
     >>> inference_energy(model, torch.ones(8, 4), steps=5).r2.shape
     (5,)
     """
+    stimuli = _checked_stimuli(model, x)
+    n_updates = (model.evaluation_steps if steps is None else steps) * model.inner_steps
+    if n_updates < 1:
+        raise ValueError(f"steps={steps}: give one step or more")
+    r2, kl, code = _follow(model, stimuli, n_updates, seed, batch_size)
+    operations, macs, joules = _arithmetic(model, code, prices)
+    spikes = code.spikes if model.law.has_rate else np.full(n_updates, math.nan)
+    n_to_share = steps_to_share(r2)
+
+    def total(values: NDArray[np.float64]) -> float:
+        return float(values[: int(n_to_share)].sum()) if math.isfinite(n_to_share) else math.nan
+
+    return InferenceEnergy(
+        r2, kl, spikes, operations, macs, joules, n_to_share, total(spikes), total(operations), total(joules)
+    )
+
+
+def _checked_stimuli(model: IterativeVAE, x: Any) -> Tensor:
+    """(m, D) stimuli as a tensor; errors if the model or the stimuli are not as :func:`inference_energy` needs them."""
     if not isinstance(model, IterativeVAE):
-        raise TypeError(f"{type(model).__name__} does not infer step by step; give a model with inference='iterative'")
+        raise TypeError(f"{type(model).__name__} has no iterative inference; give a model with inference='iterative'")
     stimuli = x if isinstance(x, Tensor) else torch.tensor(np.asarray(x))
     if stimuli.ndim != 2 or stimuli.shape[1] != model.n_features or not len(stimuli):
         raise ValueError(
@@ -113,47 +133,60 @@ def inference_energy(
         )
     if not stimuli.isfinite().all():
         raise ValueError("stimuli hold NaN or infinite values; drop or fill these rows first")
-    n_steps = (model.evaluation_steps if steps is None else steps) * model.inner_steps
-    if n_steps < 1:
-        raise ValueError(f"steps={steps}: follow one step or more")
+    return stimuli
+
+
+class _CodeCounts(NamedTuple):
+    """Means per stimulus of the code that each update emits, one entry per update."""
+
+    spikes: NDArray[np.float64]
+    """Sum of the code over units."""
+    nonzero: NDArray[np.float64]
+    """Units that are not zero."""
+    ones: NDArray[np.float64]
+    """Units that are exactly one."""
+
+
+def _follow(
+    model: IterativeVAE, stimuli: Tensor, n_updates: int, seed: int, batch_size: int
+) -> tuple[NDArray[np.float64], NDArray[np.float64], _CodeCounts]:
+    """Pooled R2, KL divergence per stimulus and counts of the code, after each update of the state."""
     weight = next(model.parameters())
     generator = torch.Generator(device=weight.device).manual_seed(seed)
-    counts = model.sampled and model.law.is_count
-    sums = np.zeros((n_steps, 4))  # kl, spikes, non-zero units, units that are one
-    residual, contrast = np.zeros((n_steps, len(stimuli))), np.zeros(len(stimuli))
-    prior, place = model.prior(), 0
+    sums = np.zeros((n_updates, 4))  # KL divergence, spikes, non-zero units, units that are one
+    residual, contrast = np.zeros((n_updates, len(stimuli))), np.zeros(len(stimuli))
+    prior, start = model.prior(), 0
     for batch in stimuli.split(batch_size):
         frames = batch.to(weight)
-        rows = slice(place, place + len(frames))
-        place += len(frames)
+        rows = slice(start, start + len(frames))
+        start += len(frames)
         contrast[rows] = (frames - frames.mean(1, keepdim=True)).square().sum(1).double().cpu().numpy()
-        for step, state in enumerate(model.trajectory(frames, n_steps // model.inner_steps, generator=generator)):
+        states = model.trajectory(frames, n_updates // model.inner_steps, generator=generator)
+        for index, state in enumerate(states):
             law, emitted = model.law_of(state), state.emitted
             error = (frames - model.decode(law.mean)).square().sum(1)
-            residual[step, rows] = error.double().cpu().numpy()
+            residual[index, rows] = error.double().cpu().numpy()
             kl = torch.distributions.kl_divergence(law, prior).sum()
-            parts = (kl, emitted.sum(), (emitted != 0).sum(), (emitted == 1).sum())
-            sums[step] += [float(part) for part in parts]
-    kl, spikes, nonzero, ones = (sums / len(stimuli)).T
+            sums[index] += [float(part) for part in (kl, emitted.sum(), (emitted != 0).sum(), (emitted == 1).sum())]
+    kls, spikes, nonzero, ones = (sums / len(stimuli)).T
     r2 = np.array([r2_pooled_of_sums(row, contrast) for row in residual])
+    return r2, kls, _CodeCounts(spikes, nonzero, ones)
+
+
+def _arithmetic(
+    model: IterativeVAE, code: _CodeCounts, prices: Prices
+) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]:
+    """Synaptic operations, multiply-accumulates that do not depend on spikes, and joules, per stimulus and update."""
+    counts = model.sampled and model.law.is_count
     fan_out = model.n_latents if model.is_linear else model.decoder.fan_out
     assert isinstance(fan_out, int)
-    acts = [synaptic_operations(s, n, o, fan_out) for s, n, o in zip(spikes, nonzero, ones)]
-    operations = np.array([act.events if counts else act.nonzero for act in acts])
-    macs = np.zeros(n_steps)
+    found = [synaptic_operations(*of_update, fan_out) for of_update in zip(*code)]
+    operations = np.array([each.events if counts else each.nonzero for each in found])
+    macs = np.zeros(len(found))
     if model.is_linear:
         macs[0] = model.n_features * model.n_latents
     else:
         macs += 2 * dense_macs(model.decoder, model.n_latents) - model.n_latents * fan_out
-    gated = [(0.0, act.events) if counts else (act.macs, act.acs) for act in acts]
-    joules = np.array([hardware_joules(m + dense, a, prices) for (m, a), dense in zip(gated, macs)])
-    done = steps_to_share(r2)
-    until = slice(0, int(done)) if math.isfinite(done) else None
-
-    def total(values: NDArray[np.float64]) -> float:
-        return math.nan if until is None else float(values[until].sum())
-
-    emitted_spikes = spikes if model.law.has_rate else np.full(n_steps, math.nan)
-    return InferenceEnergy(
-        r2, kl, emitted_spikes, operations, macs, joules, done, total(emitted_spikes), total(operations), total(joules)
-    )
+    synaptic = [(0.0, each.events) if counts else (each.macs, each.acs) for each in found]
+    joules = np.array([hardware_joules(m + dense, a, prices) for (m, a), dense in zip(synaptic, macs)])
+    return operations, macs, joules
