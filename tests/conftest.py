@@ -4,8 +4,12 @@ import os
 from pathlib import Path
 
 import pytest
+import shape_checks
 import torch
-from helpers import draw, seeded
+
+shape_checks.install()  # before anything of the package is imported
+
+from helpers import draw, seeded  # noqa: E402
 
 
 @pytest.fixture(scope="session")

@@ -8,6 +8,7 @@ the function is called once.
 from typing import Any
 
 import torch
+from jaxtyping import Float
 from torch import Tensor
 
 
@@ -34,7 +35,7 @@ def batch_first(batch_size: int, in_dims: tuple[int | None, ...], inputs: tuple[
     ]
 
 
-def batched_like(x: Tensor, like: Tensor) -> Tensor:
+def batched_like(x: Float[Tensor, "*#shape"], like: Float[Tensor, "*#shape"]) -> Float[Tensor, "*shape"]:
     """x broadcast with `like`; under `torch.func.vmap` with a batch dimension wherever `like` has one.
 
     Random draws need it: a parameter without a batch dimension would be drawn once for the whole batch.

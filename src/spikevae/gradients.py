@@ -23,12 +23,13 @@ from typing import ClassVar, final
 import numpy as np
 import scipy.stats
 import torch
+from jaxtyping import Float
 from torch import Tensor
 
 from .distributions import INDICATORS, relaxed_counts
 from .distributions.arrivals import check_temperature, counts_at, get_indicator, window
 
-Function = Callable[[Tensor], Tensor]
+Function = Callable[[Float[Tensor, "*batch K"]], Float[Tensor, "*batch"]]
 """A function of codes, shape (..., K), with a value for each, shape (...)."""
 
 MAX_CODES = 4_000_000
@@ -47,7 +48,9 @@ class GradientEstimator(ABC):
     """Whether f must be differentiable, and defined between the integers."""
 
     @abstractmethod
-    def __call__(self, f: Function, log_rate: Tensor, *, generator: torch.Generator) -> Tensor:
+    def __call__(
+        self, f: Function, log_rate: Float[Tensor, "*batch K"], *, generator: torch.Generator
+    ) -> Float[Tensor, "*batch"]:
         """Values of f at codes drawn for each row of `log_rate`, with the estimator's gradient behind them.
 
         Parameters
@@ -70,7 +73,9 @@ class GradientEstimator(ABC):
         """Evaluations of f that one estimate takes."""
         return 1
 
-    def gradient(self, f: Function, log_rate: Tensor, n: int, *, generator: torch.Generator) -> Tensor:
+    def gradient(
+        self, f: Function, log_rate: Float[Tensor, " K"], n: int, *, generator: torch.Generator
+    ) -> Float[Tensor, "{n} K"]:
         """`n` independent estimates of the gradient by `log_rate` (K,): shape (n, K).
 
         Examples
@@ -86,7 +91,7 @@ class GradientEstimator(ABC):
         return found
 
 
-def _score(log_rate: Tensor, weight: Tensor) -> Tensor:
+def _score(log_rate: Float[Tensor, "*batch K"], weight: Float[Tensor, "*batch K"]) -> Float[Tensor, "*batch"]:
     """Zero, with gradient `weight` by the log-rates."""
     product = (weight.detach() * log_rate).sum(-1)
     return product - product.detach()
@@ -122,7 +127,9 @@ class Arrivals(GradientEstimator):
         check_temperature(self.temperature)
         get_indicator(self.indicator)
 
-    def __call__(self, f: Function, log_rate: Tensor, *, generator: torch.Generator) -> Tensor:
+    def __call__(
+        self, f: Function, log_rate: Float[Tensor, "*batch K"], *, generator: torch.Generator
+    ) -> Float[Tensor, "*batch"]:
         """Values at soft counts."""
         z = relaxed_counts(log_rate, temperature=self.temperature, indicator=self.indicator, generator=generator)
         return f(z)
@@ -153,7 +160,9 @@ class StraightThrough(GradientEstimator):
         check_temperature(self.temperature)
         get_indicator(self.indicator)
 
-    def __call__(self, f: Function, log_rate: Tensor, *, generator: torch.Generator) -> Tensor:
+    def __call__(
+        self, f: Function, log_rate: Float[Tensor, "*batch K"], *, generator: torch.Generator
+    ) -> Float[Tensor, "*batch"]:
         """Values at integer counts."""
         _, stop = window(self.temperature, get_indicator(self.indicator))
         n_arrivals = quantile(float(log_rate.detach().max().exp()) * stop, 1e-7)
@@ -192,17 +201,19 @@ class GumbelSoftmax(GradientEstimator):
         if not 0 < self.tail < 1:
             raise ValueError(f"tail is {self.tail}: give a probability between 0 and 1")
 
-    def bound(self, log_rate: Tensor) -> int:
+    def bound(self, log_rate: Float[Tensor, "..."]) -> int:
         """The largest count among which the choice is."""
         return quantile(float(log_rate.detach().max().exp()), self.tail)
 
-    def truncation(self, log_rate: Tensor) -> float:
+    def truncation(self, log_rate: Float[Tensor, "..."]) -> float:
         """By how much the mean of a count at the largest rate changes when counts above the bound are left out."""
         rate, bound = float(log_rate.detach().max().exp()), self.bound(log_rate)
         kept = scipy.stats.poisson(rate).cdf
         return float(rate - rate * kept(bound - 1) / kept(bound))
 
-    def __call__(self, f: Function, log_rate: Tensor, *, generator: torch.Generator) -> Tensor:
+    def __call__(
+        self, f: Function, log_rate: Float[Tensor, "*batch K"], *, generator: torch.Generator
+    ) -> Float[Tensor, "*batch"]:
         """Values at relaxed choices."""
         k = torch.arange(self.bound(log_rate) + 1, dtype=log_rate.dtype, device=log_rate.device)
         logits = k * log_rate.unsqueeze(-1) - torch.lgamma(k + 1)
@@ -239,7 +250,9 @@ class ScoreFunction(GradientEstimator):
         """One a sample."""
         return self.samples
 
-    def __call__(self, f: Function, log_rate: Tensor, *, generator: torch.Generator) -> Tensor:
+    def __call__(
+        self, f: Function, log_rate: Float[Tensor, "*batch K"], *, generator: torch.Generator
+    ) -> Float[Tensor, "*batch"]:
         """Mean values at the samples."""
         z = _counts(log_rate.expand(self.samples, *log_rate.shape), generator)
         values = f(z)
@@ -271,7 +284,9 @@ class FiniteDifference(GradientEstimator):
         """One, and one a unit."""
         return n_latents + 1
 
-    def __call__(self, f: Function, log_rate: Tensor, *, generator: torch.Generator) -> Tensor:
+    def __call__(
+        self, f: Function, log_rate: Float[Tensor, "*batch K"], *, generator: torch.Generator
+    ) -> Float[Tensor, "*batch"]:
         """Values at the counts."""
         z = _counts(log_rate, generator)
         values = f(z)
@@ -300,7 +315,9 @@ class ImplicitGamma(GradientEstimator):
     citation: ClassVar[str] = "Figurnov, Mohamed and Mnih (2018), arXiv 1805.08498"
     unbiased: ClassVar[bool] = False
 
-    def __call__(self, f: Function, log_rate: Tensor, *, generator: torch.Generator) -> Tensor:
+    def __call__(
+        self, f: Function, log_rate: Float[Tensor, "*batch K"], *, generator: torch.Generator
+    ) -> Float[Tensor, "*batch"]:
         """Values at Gamma numbers."""
         return f(torch._standard_gamma(log_rate.exp(), generator=generator))
 
@@ -327,7 +344,9 @@ class Exact(GradientEstimator):
     unbiased: ClassVar[bool] = True
     needs_gradient: ClassVar[bool] = False
 
-    def __call__(self, f: Function, log_rate: Tensor, *, generator: torch.Generator) -> Tensor:
+    def __call__(
+        self, f: Function, log_rate: Float[Tensor, "*batch K"], *, generator: torch.Generator
+    ) -> Float[Tensor, "*batch"]:
         """Expected values; nothing is drawn."""
         expected = getattr(f, "expected", None)
         if expected is not None:

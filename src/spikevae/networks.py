@@ -11,6 +11,7 @@ from itertools import pairwise
 from typing import Literal, get_args
 
 import torch
+from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn.functional import interpolate, silu
 from torch.nn.utils import skip_init
@@ -60,11 +61,11 @@ class LinearNetwork(nn.Module):
         _init(self.head, init_scale, generator)
 
     @property
-    def dictionary(self) -> Tensor:
+    def dictionary(self) -> Float[Tensor, "n_in n_out"]:
         """(n_in, n_out): what one unit of each input adds to the output; of a decoder (K, D)."""
         return self.head.weight.mT
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Float[Tensor, "*batch n_in"]) -> Float[Tensor, "*batch n_out"]:
         return self.head(x)
 
 
@@ -92,7 +93,7 @@ class MLP(nn.Module):
         self.body = nn.ModuleList(_linear(a, b, generator, gain=g) for a, b, g in zip(widths, hidden, gains))
         self.head = _linear(widths[-1], n_out, generator, gain=head_gain, bias=bias)
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Float[Tensor, "*batch n_in"]) -> Float[Tensor, "*batch n_out"]:
         for layer in self.body:
             x = silu(layer(x))
         return self.head(x)
@@ -114,7 +115,7 @@ class ResidualCell(nn.Module):
         self.squeeze = _linear(channels, squeezed, generator, gain=1.0)
         self.excite = _linear(squeezed, channels, generator, gain=SILU_GAIN)
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Float[Tensor, "B C H W"]) -> Float[Tensor, "B C H W"]:
         branch = self.conv1(silu(self.norm1(x)))
         branch = self.conv2(silu(self.norm2(branch)))
         gate = self.excite(silu(self.squeeze(branch.mean((-2, -1))))).sigmoid()
@@ -152,7 +153,7 @@ class ConvEncoder(nn.Module):
         self.down = nn.ModuleList(_conv3(a, b, generator, gain=SILU_GAIN, stride=2) for a, b in pairwise(hidden))
         self.head = _linear(hidden[-1] * height * width, n_out, generator, gain=SILU_GAIN, bias=bias)
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Float[Tensor, "*batch D"]) -> Float[Tensor, "*batch n_out"]:
         lead = x.shape[:-1]
         h = self.cells[0](self.stem(x.reshape(-1, *self.in_shape)))
         for down, cell in zip(self.down, self.cells[1:]):
@@ -186,7 +187,7 @@ class ConvDecoder(nn.Module):
         self.head = skip_init(nn.Conv2d, widths[-1], out_shape[0], kernel_size=3, padding=1, bias=bias)
         _init(self.head, QUIET * SILU_GAIN / math.sqrt(9 * widths[-1]), generator)
 
-    def forward(self, z: Tensor) -> Tensor:
+    def forward(self, z: Float[Tensor, "*batch K"]) -> Float[Tensor, "*batch D"]:
         lead = z.shape[:-1]
         h = self.seed(z)
         h = self.cells[0](h.reshape(-1, h.shape[-1] // math.prod(self.sizes[0]), *self.sizes[0]))

@@ -9,6 +9,7 @@ and variance are known, because then E||x - b - z Phi||^2 = ||x - b - E[z] Phi||
 from typing import Any, NamedTuple
 
 import torch
+from jaxtyping import Float
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 from torch.nn.functional import binary_cross_entropy_with_logits
@@ -19,19 +20,19 @@ from ._batching import BatchedFunction
 class FreeEnergy(NamedTuple):
     """The objective of one batch and its parts, each a mean over the batch."""
 
-    total: Tensor
+    total: Float[Tensor, ""]
     """distortion + beta * kl + spike_price * spikes."""
-    distortion: Tensor
+    distortion: Float[Tensor, ""]
     """Expected minus log-likelihood of the pixels, nats per stimulus."""
-    kl: Tensor
+    kl: Float[Tensor, ""]
     """Coding rate, nats per stimulus."""
-    spikes: Tensor
+    spikes: Float[Tensor, ""]
     """Expected spikes per stimulus, all units together; 0 where the law has no firing rate."""
-    moments: Tensor
+    moments: Float[Tensor, "n_moments K"]
     """(n_moments, K): batch means of the statistics that fix the optimal prior; zero unless it follows them."""
-    code: Tensor
+    code: Float[Tensor, "B K"]
     """(B, K) mean code, without gradient; zero from models whose decoder is never solved."""
-    variance: Tensor
+    variance: Float[Tensor, " K"]
     """(K,) batch mean of the code's variance, without gradient; zero likewise."""
 
 
@@ -59,7 +60,7 @@ class _SquaredError(BatchedFunction):
         return -to_y if ctx.needs_input_grad[0] else None, to_y
 
 
-def squared_error(x: Tensor, y: Tensor) -> Tensor:
+def squared_error(x: Float[Tensor, "*#batch D"], y: Float[Tensor, "*#batch D"]) -> Float[Tensor, "*batch"]:
     """||x - y||^2 over the last axis.
 
     Examples
@@ -70,7 +71,9 @@ def squared_error(x: Tensor, y: Tensor) -> Tensor:
     return _SquaredError.apply(*torch.broadcast_tensors(x, y))[0]
 
 
-def gaussian_distortion(squared_error: Tensor, n_pixels: int, log_variance: Tensor | float) -> Tensor:
+def gaussian_distortion(
+    squared_error: Float[Tensor, "*#shape"], n_pixels: int, log_variance: Float[Tensor, "*#shape"] | float
+) -> Float[Tensor, "*shape"]:
     """Nats of a summed squared error under pixel noise of the given log variance.
 
     Parameters
@@ -92,12 +95,17 @@ def gaussian_distortion(squared_error: Tensor, n_pixels: int, log_variance: Tens
     return squared_error * torch.exp(-log_twice) + 0.5 * n_pixels * log_twice
 
 
-def bernoulli_distortion(x: Tensor, logits: Tensor) -> Tensor:
+def bernoulli_distortion(x: Float[Tensor, "*batch D"], logits: Float[Tensor, "*batch D"]) -> Float[Tensor, "*batch"]:
     """Cross-entropy of pixels in [0, 1] with Bernoulli pixels of these logits, summed over the last axis."""
     return binary_cross_entropy_with_logits(logits, x, reduction="none").sum(-1)
 
 
-def expected_squared_error(x: Tensor, mean_output: Tensor, variance: Tensor, dictionary: Tensor) -> Tensor:
+def expected_squared_error(
+    x: Float[Tensor, "B D"],
+    mean_output: Float[Tensor, "B D"],
+    variance: Float[Tensor, "B K"],
+    dictionary: Float[Tensor, "K D"],
+) -> Float[Tensor, " B"]:
     """E||x - y||^2 for a linear decoder, exactly.
 
     Parameters
@@ -160,7 +168,12 @@ class _MeanSquaredError(BatchedFunction):
         return to_x, to_code, to_dictionary, to_bias
 
 
-def mean_squared_error(x: Tensor, code: Tensor, dictionary: Tensor, bias: Tensor | None = None) -> Tensor:
+def mean_squared_error(
+    x: Float[Tensor, "B D"],
+    code: Float[Tensor, "B K"],
+    dictionary: Float[Tensor, "K D"],
+    bias: Float[Tensor, " D"] | None = None,
+) -> Float[Tensor, ""]:
     """Mean over stimuli of ||x - b - code Phi||^2, summed over pixels.
 
     Parameters

@@ -4,6 +4,7 @@ from abc import ABC, abstractmethod
 from typing import Any, ClassVar, NamedTuple, Protocol, Self
 
 import torch
+from jaxtyping import Float, Num
 from torch import Tensor
 from torch.distributions import Distribution, kl_divergence
 from torch.nn import functional as F
@@ -16,7 +17,7 @@ NO_CLOSED_FORM = "the optimal prior has no closed form; use prior='learned' or p
 class Reparametrised(Protocol):
     """Anything that draws codes with a pathwise gradient."""
 
-    def rsample(self, sample_shape: Any = (), *, generator: Generator) -> Tensor:
+    def rsample(self, sample_shape: Any = (), *, generator: Generator) -> Float[Tensor, "*shape"]:
         """Codes of shape `sample_shape + batch_shape` through which gradients flow to the parameters."""
         ...
 
@@ -26,13 +27,13 @@ class Coded(NamedTuple):
 
     posterior: Any
     """The posterior law, batch shape (B, K)."""
-    kl: Tensor
+    kl: Float[Tensor, ""]
     """() divergence from the prior, nats per stimulus, summed over units."""
-    mean: Tensor
+    mean: Float[Tensor, " K"]
     """(K,) mean over stimuli of the code's mean."""
-    variance: Tensor
+    variance: Float[Tensor, " K"]
     """(K,) mean over stimuli of the code's variance."""
-    moments: Tensor | None = None
+    moments: Float[Tensor, "n_moments K"] | None = None
     """(n_moments, K) mean over stimuli of :meth:`Law.moments` where it is known already, without gradient."""
 
 
@@ -82,7 +83,7 @@ class Law(Distribution, ABC):
     citation: ClassVar[str]
     """Where the law was proposed or used as a code."""
 
-    def __init__(self, *parameters: Tensor, validate_args: bool | None) -> None:
+    def __init__(self, *parameters: Float[Tensor, "*#shape"], validate_args: bool | None) -> None:
         for key, value in zip(self.prior_params, torch.broadcast_tensors(*parameters)):
             setattr(self, key, value)
         super().__init__(getattr(self, self.prior_params[0]).shape, validate_args=validate_args)
@@ -94,14 +95,14 @@ class Law(Distribution, ABC):
         expanded._validate_args = self._validate_args
         return expanded
 
-    def _checked(self, value: Tensor) -> Tensor:
+    def _checked(self, value: Num[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
         """Codes as floats, refused where they are outside the support and arguments are validated."""
         if self._validate_args:
             self._validate_sample(value)
         return value if value.is_floating_point() else value.to(getattr(self, self.prior_params[0]).dtype)
 
     @classmethod
-    def from_prior(cls, params: dict[str, Tensor]) -> Self:
+    def from_prior(cls, params: dict[str, Float[Tensor, "*shape"]]) -> Self:
         """Build the prior of K units from its parameters, each of shape (K,).
 
         Raises
@@ -117,16 +118,20 @@ class Law(Distribution, ABC):
     @abstractmethod
     def initial_prior(
         cls, n_units: int, log_rate: float, spread: float, generator: torch.Generator
-    ) -> dict[str, Tensor]:
+    ) -> dict[str, Float[Tensor, " {n_units}"]]:
         """Draw the prior's parameters before training, each of shape (n_units,)."""
 
     @classmethod
     @abstractmethod
-    def from_encoder(cls, raw: Tensor, prior: Self | None, *, clamp: float | None = None) -> Self:
+    def from_encoder(
+        cls, raw: Float[Tensor, "*batch outputs"], prior: Self | None, *, clamp: float | None = None
+    ) -> Self:
         """Build the posterior from encoder outputs of shape (..., n_params * K), n_params blocks of K."""
 
     @classmethod
-    def encode(cls, raw: Tensor, prior: Self, *, residual: bool, clamp: float | None = None) -> Coded:
+    def encode(
+        cls, raw: Float[Tensor, "B outputs"], prior: Self, *, residual: bool, clamp: float | None = None
+    ) -> Coded:
         """Build the posterior of a batch together with its averages.
 
         A law may override this where one pass gives them all; values are those of :meth:`from_encoder`,
@@ -148,7 +153,7 @@ class Law(Distribution, ABC):
 
     @classmethod
     @abstractmethod
-    def initial_raw(cls, n_units: int, log_rate: float, residual: bool) -> Tensor:
+    def initial_raw(cls, n_units: int, log_rate: float, residual: bool) -> Float[Tensor, " {cls.n_params*n_units}"]:
         """Encoder bias, shape (n_params * n_units,), at which every unit's firing rate is exp(log_rate)."""
 
     @classmethod
@@ -166,7 +171,7 @@ class Law(Distribution, ABC):
         prior = cls.from_prior(cls.initial_prior(1, 0.0, 0.0, torch.Generator()))
         return float(prior.zero_probability)
 
-    def moments(self) -> Tensor:
+    def moments(self) -> Float[Tensor, " n_moments *shape"]:
         """Statistics, shape (n_moments, *batch_shape), whose mean over stimuli fixes the optimal prior.
 
         Raises
@@ -177,7 +182,7 @@ class Law(Distribution, ABC):
         raise NotImplementedError(f"{self.label}: {NO_CLOSED_FORM}")
 
     @classmethod
-    def prior_from_moments(cls, moments: Tensor) -> dict[str, Tensor]:
+    def prior_from_moments(cls, moments: Float[Tensor, " n_moments *shape"]) -> dict[str, Float[Tensor, "*shape"]]:
         """Prior parameters that minimise the mean divergence of posteriors with these mean moments.
 
         Raises
@@ -189,11 +194,11 @@ class Law(Distribution, ABC):
 
     @property
     @abstractmethod
-    def zero_probability(self) -> Tensor:
+    def zero_probability(self) -> Float[Tensor, "*shape"]:
         """Probability that the code is exactly zero, shape batch_shape."""
 
     @abstractmethod
-    def sample(self, sample_shape: Any = (), *, generator: Generator) -> Tensor:  # type: ignore[override]
+    def sample(self, sample_shape: Any = (), *, generator: Generator) -> Float[Tensor, "*shape"]:  # type: ignore[override]
         """Draw codes of shape `sample_shape + batch_shape`, without gradient."""
 
     @abstractmethod
@@ -207,16 +212,16 @@ class Relaxation(Distribution, ABC):
     has_rsample: ClassVar[bool] = True  # type: ignore[misc]
 
     @abstractmethod
-    def rsample(self, sample_shape: Any = (), *, generator: Generator) -> Tensor:  # type: ignore[override]
+    def rsample(self, sample_shape: Any = (), *, generator: Generator) -> Float[Tensor, "*shape"]:  # type: ignore[override]
         """Relaxed codes of shape `sample_shape + batch_shape`, differentiable in the parameters."""
 
-    def sample(self, sample_shape: Any = (), *, generator: Generator) -> Tensor:  # type: ignore[override]
+    def sample(self, sample_shape: Any = (), *, generator: Generator) -> Float[Tensor, "*shape"]:  # type: ignore[override]
         """Relaxed codes without gradient."""
         with torch.no_grad():
             return self.rsample(sample_shape, generator=generator)
 
 
-def softclamp_above(x: Tensor, limit: float) -> Tensor:
+def softclamp_above(x: Float[Tensor, "*shape"], limit: float) -> Float[Tensor, "*shape"]:
     """Smooth upper bound: `limit - softplus(limit - x)`, equal to x far below the limit.
 
     References
@@ -231,7 +236,7 @@ def softclamp_above(x: Tensor, limit: float) -> Tensor:
     return limit - F.softplus(limit - x)
 
 
-def softclamp_symmetric(x: Tensor, limit: float) -> Tensor:
+def softclamp_symmetric(x: Float[Tensor, "*shape"], limit: float) -> Float[Tensor, "*shape"]:
     """Smooth two-sided bound: `limit * tanh(x / limit)`, equal to x near zero.
 
     References
@@ -246,7 +251,7 @@ def softclamp_symmetric(x: Tensor, limit: float) -> Tensor:
     return limit * torch.tanh(x / limit)
 
 
-def split_blocks(raw: Tensor, n_params: int) -> tuple[Tensor, ...]:
+def split_blocks(raw: Float[Tensor, "*batch outputs"], n_params: int) -> tuple[Float[Tensor, "*batch K"], ...]:
     """Split encoder outputs (..., n_params * K) into n_params tensors (..., K).
 
     Raises

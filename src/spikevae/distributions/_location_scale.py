@@ -4,6 +4,7 @@ from abc import abstractmethod
 from typing import Any, ClassVar, Self
 
 import torch
+from jaxtyping import Float
 from torch import Tensor
 from torch.distributions import constraints
 
@@ -11,7 +12,12 @@ from ._law import Law, softclamp_symmetric, split_blocks
 from ._random import Generator
 
 
-def gaussian_kl(loc: Tensor, log_scale: Tensor, prior_loc: Tensor, prior_log_scale: Tensor) -> Tensor:
+def gaussian_kl(
+    loc: Float[Tensor, "*#shape"],
+    log_scale: Float[Tensor, "*#shape"],
+    prior_loc: Float[Tensor, "*#shape"],
+    prior_log_scale: Float[Tensor, "*#shape"],
+) -> Float[Tensor, "*shape"]:
     """Divergence KL(N(loc, scale^2) || N(prior_loc, prior_scale^2)) in nats, elementwise.
 
     With d = log scale - log prior_scale it is ((loc - prior_loc)^2 / prior_scale^2 + expm1(2d)) / 2 - d,
@@ -46,12 +52,14 @@ class LocationScale(Law):
     @classmethod
     def initial_prior(
         cls, n_units: int, log_rate: float, spread: float, generator: torch.Generator
-    ) -> dict[str, Tensor]:
+    ) -> dict[str, Float[Tensor, " {n_units}"]]:
         """Location 0 and scale 1 for every unit, whatever the firing rate asked for."""
         return {key: torch.zeros(n_units, device=generator.device) for key in cls.prior_params}
 
     @classmethod
-    def from_encoder(cls, raw: Tensor, prior: Self | None, *, clamp: float | None = None) -> Self:
+    def from_encoder(
+        cls, raw: Float[Tensor, "*batch outputs"], prior: Self | None, *, clamp: float | None = None
+    ) -> Self:
         """Posterior from outputs (..., 2K): K locations, then K log-scales, bounded to +-clamp if given."""
         loc, log_scale = split_blocks(raw, cls.n_params)
         if clamp is not None:
@@ -59,15 +67,15 @@ class LocationScale(Law):
         return cls(loc, log_scale, validate_args=False)
 
     @property
-    def scale(self) -> Tensor:
+    def scale(self) -> Float[Tensor, "*shape"]:
         """Scale of the noise: for a Gaussian its standard deviation."""
         return self.log_scale.exp()
 
     @abstractmethod
-    def rsample(self, sample_shape: Any = (), *, generator: Generator) -> Tensor:  # type: ignore[override]
+    def rsample(self, sample_shape: Any = (), *, generator: Generator) -> Float[Tensor, "*shape"]:  # type: ignore[override]
         """Codes through which gradients flow to the parameters."""
 
-    def sample(self, sample_shape: Any = (), *, generator: Generator) -> Tensor:  # type: ignore[override]
+    def sample(self, sample_shape: Any = (), *, generator: Generator) -> Float[Tensor, "*shape"]:  # type: ignore[override]
         """Codes without gradient, shape `sample_shape + batch_shape`."""
         with torch.no_grad():
             return self.rsample(sample_shape, generator=generator)
@@ -80,12 +88,12 @@ class LocationScale(Law):
 class GaussianBased(LocationScale):
     """A law made from N(loc, exp(log_scale)^2), with that Gaussian's divergence; abstract."""
 
-    def moments(self) -> Tensor:
+    def moments(self) -> Float[Tensor, " n_moments *shape"]:
         """Mean and second moment of the Gaussian, shape (2, *batch_shape)."""
         return torch.stack([self.loc, self.loc.square() + torch.exp(2 * self.log_scale)])
 
     @classmethod
-    def prior_from_moments(cls, moments: Tensor) -> dict[str, Tensor]:
+    def prior_from_moments(cls, moments: Float[Tensor, " n_moments *shape"]) -> dict[str, Float[Tensor, "*shape"]]:
         """Gaussian of the same mean and second moment, shape (2, K): the closest to the mixture of posteriors."""
         loc, second = moments
         variance = (second - loc.square()).clamp_min(torch.finfo(moments.dtype).tiny)

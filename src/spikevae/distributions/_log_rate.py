@@ -3,6 +3,7 @@
 from typing import Any, ClassVar, Self
 
 import torch
+from jaxtyping import Float
 from torch import Tensor
 from torch.distributions import constraints
 from torch.distributions.utils import lazy_property
@@ -13,7 +14,9 @@ RESIDUAL_LIMIT = 10.0
 """Soft upper bound of the residual log rate where bounds are asked for, as published."""
 
 
-def bounded_log_rate(raw: Tensor, prior_log_rate: Tensor | None, clamp: float | None) -> Tensor:
+def bounded_log_rate(
+    raw: Float[Tensor, "*#shape"], prior_log_rate: Float[Tensor, "*#shape"] | None, clamp: float | None
+) -> Float[Tensor, "*shape"]:
     """Log rate from encoder outputs: residuals on the prior's log rate, or log rates where no prior is given.
 
     With `clamp` the log rate is softly bounded above by it, and the residual by `RESIDUAL_LIMIT`.
@@ -41,14 +44,16 @@ class LogRateLaw(Law):
     @classmethod
     def initial_prior(
         cls, n_units: int, log_rate: float, spread: float, generator: torch.Generator
-    ) -> dict[str, Tensor]:
+    ) -> dict[str, Float[Tensor, " {n_units}"]]:
         """Log mean counts uniform in (log_rate - spread, log_rate + spread); the second parameter is zero."""
         uniform = torch.rand(n_units, generator=generator, device=generator.device)
         zeros = {name: torch.zeros(n_units, device=generator.device) for name in cls.prior_params[1:]}
         return {"log_rate": log_rate + cls.start_offset + spread * (2 * uniform - 1), **zeros}
 
     @classmethod
-    def from_encoder(cls, raw: Tensor, prior: Self | None, *, clamp: float | None = None) -> Self:
+    def from_encoder(
+        cls, raw: Float[Tensor, "*batch outputs"], prior: Self | None, *, clamp: float | None = None
+    ) -> Self:
         """Posterior from outputs (..., n_params * K): residuals on the prior's parameters, or the parameters.
 
         The first block is that of the log rates. With `clamp` the log rate is softly bounded above by it, and its
@@ -61,7 +66,7 @@ class LogRateLaw(Law):
         return cls(log_rate, *others, validate_args=False)
 
     @classmethod
-    def initial_raw(cls, n_units: int, log_rate: float, residual: bool) -> Tensor:
+    def initial_raw(cls, n_units: int, log_rate: float, residual: bool) -> Float[Tensor, " {cls.n_params*n_units}"]:
         """Zeros for residuals on a prior, which holds the firing rate itself; else the log rate, and zeros."""
         raw = torch.zeros(cls.n_params * n_units)
         if not residual:
@@ -69,6 +74,6 @@ class LogRateLaw(Law):
         return raw
 
     @lazy_property
-    def rate(self) -> Tensor:
+    def rate(self) -> Float[Tensor, "*shape"]:
         """The rate, exp(log_rate)."""
         return self.log_rate.exp()

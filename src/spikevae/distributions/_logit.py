@@ -4,6 +4,7 @@ import math
 from typing import Any, ClassVar, Self
 
 import torch
+from jaxtyping import Float
 from torch import Tensor
 from torch.distributions import constraints
 from torch.distributions.utils import lazy_property
@@ -42,13 +43,15 @@ class LogitLaw(Law):
     @classmethod
     def initial_prior(
         cls, n_units: int, log_rate: float, spread: float, generator: torch.Generator
-    ) -> dict[str, Tensor]:
+    ) -> dict[str, Float[Tensor, " {n_units}"]]:
         """Logits uniform within `spread` of that of the mean count exp(log_rate), half of the slots where above."""
         uniform = torch.rand(n_units, generator=generator, device=generator.device)
         return {"logit": start_logit(log_rate, cls.n_slots) + spread * (2 * uniform - 1)}
 
     @classmethod
-    def from_encoder(cls, raw: Tensor, prior: Self | None, *, clamp: float | None = None) -> Self:
+    def from_encoder(
+        cls, raw: Float[Tensor, "*batch outputs"], prior: Self | None, *, clamp: float | None = None
+    ) -> Self:
         """Posterior from outputs (..., K): residuals on the prior's logit, or logits where no prior is given.
 
         `clamp` is not used: the number of slots bounds the count.
@@ -56,21 +59,21 @@ class LogitLaw(Law):
         return cls(raw if prior is None else prior.logit + raw, validate_args=False)
 
     @classmethod
-    def initial_raw(cls, n_units: int, log_rate: float, residual: bool) -> Tensor:
+    def initial_raw(cls, n_units: int, log_rate: float, residual: bool) -> Float[Tensor, " {cls.n_params*n_units}"]:
         """Zeros for residuals on a prior, which holds the firing rate itself; else the logit of the mean count."""
         return torch.full((n_units,), 0.0 if residual else start_logit(log_rate, cls.n_slots))
 
-    def moments(self) -> Tensor:
+    def moments(self) -> Float[Tensor, " n_moments *shape"]:
         """Firing rate, shape (1, *batch_shape)."""
         return self.mean.unsqueeze(0)
 
     @classmethod
-    def prior_from_moments(cls, moments: Tensor) -> dict[str, Tensor]:
+    def prior_from_moments(cls, moments: Float[Tensor, " n_moments *shape"]) -> dict[str, Float[Tensor, "*shape"]]:
         """The optimal prior firing rate is the mean posterior firing rate; moments (1, K)."""
         info = torch.finfo(moments.dtype)
         return {"logit": torch.logit((moments[0] / cls.n_slots).clamp(info.tiny, 1 - info.eps))}
 
     @lazy_property
-    def p(self) -> Tensor:
+    def p(self) -> Float[Tensor, "*shape"]:
         """Probability of a spike in a slot."""
         return torch.sigmoid(self.logit)

@@ -4,6 +4,7 @@ import math
 from typing import Any, ClassVar, Self, TypeVar, final
 
 import torch
+from jaxtyping import Float, Num
 from torch import Tensor
 from torch.distributions import constraints
 from torch.nn import functional as F
@@ -27,14 +28,18 @@ LOWEST, HIGHEST = 8.5, 3.0
 below and like exp(-t) above, has less than 1e-7 of its integral outside."""
 
 
-def log_ratio_of_sums(delta: Tensor, log_m0: Tensor, log_r: Tensor) -> Tensor:
+def log_ratio_of_sums(
+    delta: Float[Tensor, "*#shape"], log_m0: Float[Tensor, "*#shape"], log_r: Float[Tensor, "*#shape"]
+) -> Float[Tensor, "*shape"]:
     """log((m + r) / (m0 + r)) for log m = log_m0 + delta, without the loss of digits near delta = 0."""
     near = torch.log1p(torch.sigmoid(log_m0 - log_r) * torch.expm1(delta.clamp(-1, 1)))
     far = torch.logaddexp(log_m0 + delta, log_r) - torch.logaddexp(log_m0, log_r)
     return torch.where(delta.abs() < 1, near, far)
 
 
-def shared_dispersion_kl(log_m: Tensor, log_m0: Tensor, log_r: Tensor) -> Tensor:
+def shared_dispersion_kl(
+    log_m: Float[Tensor, "*#shape"], log_m0: Float[Tensor, "*#shape"], log_r: Float[Tensor, "*#shape"]
+) -> Float[Tensor, "*shape"]:
     """Divergence of negative binomials with means m and m0 and one dispersion r, nats.
 
     m log(m / m0) - (m + r) log((m + r) / (m0 + r)), written as m0 g(delta) - (m0 + r) g(l) with g(x) = 1 + e^x (x - 1),
@@ -47,7 +52,9 @@ def shared_dispersion_kl(log_m: Tensor, log_m0: Tensor, log_r: Tensor) -> Tensor
     return poisson_part - torch.logaddexp(log_m0, log_r).exp() * _Deviance.apply(inner)[0]
 
 
-def unequal_dispersion_kl(log_m: Tensor, log_r: Tensor, log_r0: Tensor) -> Tensor:
+def unequal_dispersion_kl(
+    log_m: Float[Tensor, "*#shape"], log_r: Float[Tensor, "*#shape"], log_r0: Float[Tensor, "*#shape"]
+) -> Float[Tensor, "*shape"]:
     r"""Divergence of negative binomials of one mean m with dispersions r and r0, nats, by quadrature.
 
     .. math:: \int_0^\infty \frac{e^{-r_0 t} - e^{-r t}}{t}
@@ -131,32 +138,32 @@ class NegativeBinomialBase(LogRateLaw):
         super().__init__(log_rate, log_dispersion, validate_args=validate_args)
 
     @classmethod
-    def from_r_p(cls, r: Tensor, p: Tensor, validate_args: bool | None = None) -> Self:
+    def from_r_p(cls, r: Float[Tensor, "..."], p: Float[Tensor, "..."], validate_args: bool | None = None) -> Self:
         """Law of the number of failures before the r-th success of probability p: mean r (1 - p) / p."""
         return cls(r.log() + torch.log1p(-p) - p.log(), r.log(), validate_args=validate_args)
 
     @property
-    def r(self) -> Tensor:
+    def r(self) -> Float[Tensor, "*shape"]:
         """Dispersion: the variance is mean + mean^2 / r."""
         return self.log_dispersion.exp()
 
     @property
-    def p(self) -> Tensor:
+    def p(self) -> Float[Tensor, "*shape"]:
         """Success probability r / (r + mean), one over the Fano factor."""
         return torch.sigmoid(self.log_dispersion - self.log_rate)
 
     @property
-    def mean(self) -> Tensor:
+    def mean(self) -> Float[Tensor, "*shape"]:
         """Mean count: the firing rate m."""
         return self.rate
 
     @property
-    def variance(self) -> Tensor:
+    def variance(self) -> Float[Tensor, "*shape"]:
         """Variance of the count, m + m^2 / r."""
         return self.rate + torch.exp(2 * self.log_rate - self.log_dispersion)
 
     @property
-    def zero_probability(self) -> Tensor:
+    def zero_probability(self) -> Float[Tensor, "*shape"]:
         """Probability of no spike, (1 + m / r)^-r."""
         return torch.exp(-self._silence)
 
@@ -164,7 +171,7 @@ class NegativeBinomialBase(LogRateLaw):
     def _silence(self) -> Tensor:
         return self.log_dispersion.exp() * F.softplus(self.log_rate - self.log_dispersion)
 
-    def log_prob(self, value: Tensor) -> Tensor:
+    def log_prob(self, value: Num[Tensor, "..."]) -> Float[Tensor, "*shape"]:
         """Log probability of counts in nats, to 1e-5 in float32 for dispersions from 1e-3 to 1e8.
 
         In the saddle-point form: with u = log((n + r) / (m + r)), h(x) = e^x - 1 - x and the residuals d of Stirling's
@@ -184,7 +191,7 @@ class NegativeBinomialBase(LogRateLaw):
         some = stirling - saddle + 0.5 * (F.logsigmoid(self.log_dispersion - log_n) - log_n - math.log(2 * math.pi))
         return torch.where(value > 0, some, -self._silence)
 
-    def sample(self, sample_shape: Any = (), *, generator: Generator) -> Tensor:  # type: ignore[override]
+    def sample(self, sample_shape: Any = (), *, generator: Generator) -> Float[Tensor, "*shape"]:  # type: ignore[override]
         """Integer counts as floats: Poisson counts of a Gamma-distributed firing rate, without gradient."""
         with torch.no_grad():
             log_dispersion = batched_like(self.log_dispersion, self.log_rate).expand(self._extended_shape(sample_shape))
@@ -227,7 +234,7 @@ class RelaxedNegativeBinomial(Relaxation):
         soft_counts(log_rate, temperature, indicator)  # refuses what it cannot draw with
         super().__init__(self.log_rate.shape, validate_args=False)
 
-    def rsample(self, sample_shape: Any = (), *, generator: Generator) -> Tensor:  # type: ignore[override]
+    def rsample(self, sample_shape: Any = (), *, generator: Generator) -> Float[Tensor, "*shape"]:  # type: ignore[override]
         """Relaxed counts of shape `sample_shape + batch_shape`, differentiable in both parameters."""
         log_dispersion = batched_like(self.log_dispersion, self.log_rate).expand(self._extended_shape(sample_shape))
         value, slope = log_standard_gamma(log_dispersion, generator)

@@ -4,6 +4,7 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
+from jaxtyping import Float
 from torch import Tensor
 
 from .._batching import BatchedFunction
@@ -88,7 +89,9 @@ class _Sloped(BatchedFunction):
         return None, None, None, *totals
 
 
-def pointwise(function: Function, n_nodes: int, *x: Tensor, slopes: Slopes | None = None) -> tuple[Tensor, ...]:
+def pointwise(
+    function: Function, n_nodes: int, *x: Float[Tensor, "*#shape"], slopes: Slopes | None = None
+) -> tuple[Float[Tensor, "*shape"], ...]:
     """Apply an elementwise function that needs `n_nodes` numbers a cell, some cells at a time.
 
     Parameters

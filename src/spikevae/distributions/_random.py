@@ -4,6 +4,7 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import torch
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from ._opaque import opaque
@@ -55,7 +56,7 @@ class GeneratorStack:
 Generator = torch.Generator | GeneratorStack
 
 
-def reseed(generator: Generator, seeds: Tensor) -> None:
+def reseed(generator: Generator, seeds: Int[Tensor, " generators"]) -> None:
     """Start a generator, or each of a stack, afresh from its seed; integers on the CPU, one a generator."""
     alone = generator if isinstance(generator, GeneratorStack) else (generator,)
 
@@ -98,7 +99,7 @@ class _Draw(torch.autograd.Function):
         return draws, (0,) * len(draws)
 
 
-def draw(sampler: Sampler, like: Tensor, generator: Generator) -> tuple[Tensor, ...]:
+def draw(sampler: Sampler, like: Float[Tensor, "..."], generator: Generator) -> tuple[Float[Tensor, "..."], ...]:
     """Call `sampler(like, generator)` so that it also works in the lanes of `torch.func.vmap`.
 
     Parameters
@@ -136,7 +137,7 @@ def _normal(like: Tensor, generator: torch.Generator) -> tuple[Tensor, ...]:
     return (torch.randn(like.shape, generator=generator, dtype=like.dtype, device=like.device),)
 
 
-def standard_normal(like: Tensor, generator: Generator) -> Tensor:
+def standard_normal(like: Float[Tensor, "*shape"], generator: Generator) -> Float[Tensor, "*shape"]:
     """Independent N(0, 1) numbers with the shape, type and device of `like`.
 
     Examples
@@ -152,7 +153,7 @@ _POISSON_LIMIT = 1e18
 the mean, so the mean itself is returned (which also hands inf and NaN through instead of garbage)."""
 
 
-def poisson_counts(rate: Tensor, generator: torch.Generator) -> Tensor:
+def poisson_counts(rate: Float[Tensor, "*shape"], generator: torch.Generator) -> Float[Tensor, "*shape"]:
     """Poisson counts as floats; a rate of inf or NaN gives inf or NaN rather than an error."""
     usable = rate < _POISSON_LIMIT
     return torch.where(usable, torch.poisson(torch.where(usable, rate, 0), generator=generator), rate)
@@ -162,7 +163,7 @@ def _poisson(like: Tensor, generator: torch.Generator) -> tuple[Tensor, ...]:
     return (poisson_counts(like, generator),)
 
 
-def poisson(rate: Tensor, generator: Generator) -> Tensor:
+def poisson(rate: Float[Tensor, "*shape"], generator: Generator) -> Float[Tensor, "*shape"]:
     """Independent Poisson counts (as floats) with the shape, type and device of `rate`, without gradient.
 
     Examples
@@ -177,7 +178,7 @@ def _uniform(like: Tensor, generator: torch.Generator) -> tuple[Tensor, ...]:
     return (torch.rand(like.shape, generator=generator, dtype=like.dtype, device=like.device),)
 
 
-def standard_uniform(like: Tensor, generator: Generator) -> Tensor:
+def standard_uniform(like: Float[Tensor, "*shape"], generator: Generator) -> Float[Tensor, "*shape"]:
     """Independent numbers uniform in [0, 1) with the shape, type and device of `like`.
 
     Examples
@@ -204,7 +205,9 @@ _GAMMA_LIMIT = 1e18
 """Gamma variables of a shape above this are, to 1e-9, equal to it."""
 
 
-def log_standard_gamma(log_shape: Tensor, generator: Generator) -> tuple[Tensor, Tensor]:
+def log_standard_gamma(
+    log_shape: Float[Tensor, "*shape"], generator: Generator
+) -> tuple[Float[Tensor, "*shape"], Float[Tensor, "*shape"]]:
     """Logarithm of independent Gamma(exp(log_shape), 1) numbers, and its derivative by `log_shape`.
 
     The logarithm, because numbers of a shape near zero are themselves too small for any floating-point type.

@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from jaxtyping import Float
 from torch import Tensor
 
 from .._batching import BatchedFunction
@@ -194,7 +195,7 @@ def _busy_counts(
     return z.clamp_min(0) + poisson_counts(rate * start, generator), slope
 
 
-def has_kernel(log_rate: Tensor) -> bool:
+def has_kernel(log_rate: Float[Tensor, "..."]) -> bool:
     """Whether the Triton kernel draws for these log-rates."""
     return log_rate.is_cuda and log_rate.dtype == torch.float32 and find_spec("triton") is not None
 
@@ -237,7 +238,9 @@ class Pathwise(BatchedFunction):
         return grad * slope, None, None
 
 
-def relaxed_counts(log_rate: Tensor, *, temperature: float, indicator: str = "cubic", generator: Generator) -> Tensor:
+def relaxed_counts(
+    log_rate: Float[Tensor, "*shape"], *, temperature: float, indicator: str = "cubic", generator: Generator
+) -> Float[Tensor, "*shape"]:
     r"""Draw relaxed Poisson counts with a pathwise gradient.
 
     .. math:: z = \sum_m s\big((1 - t_m)/\tau\big), \qquad
@@ -290,7 +293,13 @@ def relaxed_counts(log_rate: Tensor, *, temperature: float, indicator: str = "cu
     return counts
 
 
-def counts_at(log_rate: Tensor, unit_arrivals: Tensor, *, temperature: float, indicator: str = "cubic") -> Tensor:
+def counts_at(
+    log_rate: Float[Tensor, "*shape"],
+    unit_arrivals: Float[Tensor, " n_arrivals *shape"],
+    *,
+    temperature: float,
+    indicator: str = "cubic",
+) -> Float[Tensor, "*shape"]:
     """Relaxed counts for given arrivals of a unit-rate process: a deterministic function of the log-rate.
 
     Arrivals of rate lambda are those of rate 1 divided by lambda. Value and gradient come from the same

@@ -4,6 +4,7 @@ from functools import partial
 from typing import Any, ClassVar, Self, final
 
 import torch
+from jaxtyping import Float, Num
 from torch import Tensor
 from torch.distributions import constraints, register_kl
 from torch.nn import functional as F
@@ -62,7 +63,7 @@ class RelaxedBernoulli(Relaxation):
         self.temperature = check_temperature(temperature)
         super().__init__(logit.shape, validate_args=False)
 
-    def rsample(self, sample_shape: Any = (), *, generator: Generator) -> Tensor:  # type: ignore[override]
+    def rsample(self, sample_shape: Any = (), *, generator: Generator) -> Float[Tensor, "*shape"]:  # type: ignore[override]
         """Values in [0, 1] of shape `sample_shape + batch_shape`, differentiable in `logit`."""
         logit = self.logit.expand(self._extended_shape(sample_shape))
         z, slope = draw(partial(_soft_spike, temperature=self.temperature), logit, generator)
@@ -112,7 +113,9 @@ class Bernoulli(LogitLaw):
     support: ClassVar[Any] = constraints.boolean
 
     @classmethod
-    def from_encoder(cls, raw: Tensor, prior: Self | None, *, clamp: float | None = None) -> Self:
+    def from_encoder(
+        cls, raw: Float[Tensor, "*batch outputs"], prior: Self | None, *, clamp: float | None = None
+    ) -> Self:
         """Posterior from outputs (..., K): residuals on the prior's logit, or logits without a prior.
 
         With `clamp` the logit is softly bounded above by it.
@@ -121,31 +124,31 @@ class Bernoulli(LogitLaw):
         return cls(logit if clamp is None else softclamp_above(logit, clamp), validate_args=False)
 
     @property
-    def rate(self) -> Tensor:
+    def rate(self) -> Float[Tensor, "*shape"]:
         """Probability of a spike: the firing rate, spikes per unit per stimulus."""
         return self.p
 
     @property
-    def mean(self) -> Tensor:
+    def mean(self) -> Float[Tensor, "*shape"]:
         """Mean of the code: the firing rate."""
         return self.rate
 
     @property
-    def variance(self) -> Tensor:
+    def variance(self) -> Float[Tensor, "*shape"]:
         """Variance of the code, r (1 - r)."""
         return self.rate * torch.sigmoid(-self.logit)
 
     @property
-    def zero_probability(self) -> Tensor:
+    def zero_probability(self) -> Float[Tensor, "*shape"]:
         """Probability of no spike, 1 - r."""
         return torch.sigmoid(-self.logit)
 
-    def log_prob(self, value: Tensor) -> Tensor:
+    def log_prob(self, value: Num[Tensor, "..."]) -> Float[Tensor, "*shape"]:
         """Log probability of 0 or 1 in nats."""
         value = self._checked(value)
         return -F.softplus(torch.where(value > 0, -self.logit, self.logit))
 
-    def sample(self, sample_shape: Any = (), *, generator: Generator) -> Tensor:  # type: ignore[override]
+    def sample(self, sample_shape: Any = (), *, generator: Generator) -> Float[Tensor, "*shape"]:  # type: ignore[override]
         """Zeros and ones as floats, shape `sample_shape + batch_shape`, without gradient."""
         rate = self.rate.detach().expand(self._extended_shape(sample_shape))
         return (draw(_uniform, rate, generator)[0] < rate).to(rate.dtype)

@@ -5,6 +5,7 @@ from functools import partial
 from typing import Any, ClassVar, final
 
 import torch
+from jaxtyping import Float, Num
 from torch import Tensor
 from torch.distributions import constraints, register_kl
 from torch.nn import functional as F
@@ -86,27 +87,27 @@ class Binomial(LogitLaw):
     support: ClassVar[Any] = constraints.integer_interval(0, SLOTS)
 
     @property
-    def mean(self) -> Tensor:
+    def mean(self) -> Float[Tensor, "*shape"]:
         """Mean count n p: the firing rate, spikes per unit per stimulus."""
         return SLOTS * self.p
 
     @property
-    def variance(self) -> Tensor:
+    def variance(self) -> Float[Tensor, "*shape"]:
         """Variance of the count, n p (1 - p)."""
         return self.mean * torch.sigmoid(-self.logit)
 
     @property
-    def zero_probability(self) -> Tensor:
+    def zero_probability(self) -> Float[Tensor, "*shape"]:
         """Probability of no spike, (1 - p)^n."""
         return torch.exp(SLOTS * F.logsigmoid(-self.logit))
 
-    def log_prob(self, value: Tensor) -> Tensor:
+    def log_prob(self, value: Num[Tensor, "..."]) -> Float[Tensor, "*shape"]:
         """Log probability of counts in nats."""
         value = self._checked(value)
         ways = math.lgamma(SLOTS + 1) - torch.lgamma(value + 1) - torch.lgamma(SLOTS - value + 1)
         return ways + value * F.logsigmoid(self.logit) + (SLOTS - value) * F.logsigmoid(-self.logit)
 
-    def sample(self, sample_shape: Any = (), *, generator: Generator) -> Tensor:  # type: ignore[override]
+    def sample(self, sample_shape: Any = (), *, generator: Generator) -> Float[Tensor, "*shape"]:  # type: ignore[override]
         """Integer counts as floats, shape `sample_shape + batch_shape`, without gradient."""
         return draw(_counts, self.logit.expand(self._extended_shape(sample_shape)), generator)[0]
 
@@ -152,7 +153,7 @@ class RelaxedBinomial(Relaxation):
         self.indicator = get_indicator("cubic" if indicator == GUMBEL else indicator)
         super().__init__(logit.shape, validate_args=False)
 
-    def rsample(self, sample_shape: Any = (), *, generator: Generator) -> Tensor:  # type: ignore[override]
+    def rsample(self, sample_shape: Any = (), *, generator: Generator) -> Float[Tensor, "*shape"]:  # type: ignore[override]
         """Relaxed counts of shape `sample_shape + batch_shape`, differentiable in `logit`."""
         logit = self.logit.expand(self._extended_shape(sample_shape))
         sampler = partial(_soft_counts, temperature=self.temperature, indicator=self.indicator.name)

@@ -4,6 +4,7 @@ from functools import cached_property
 from typing import Any, ClassVar, Self, final
 
 import torch
+from jaxtyping import Float, Num
 from torch import Tensor
 from torch.distributions import constraints, register_kl
 from torch.nn import functional as F
@@ -18,14 +19,14 @@ GROUP = 16
 """Units of a group: consecutive along the last axis, the last group the smaller where they do not divide."""
 
 
-def in_groups(x: Tensor, fill: float) -> Tensor:
+def in_groups(x: Float[Tensor, "..."], fill: float) -> Float[Tensor, "*batch groups units"]:
     """Units (..., K) as groups (..., ceil(K / 16), min(K, 16)), the places of units that are missing filled."""
     x = x if x.dim() else x.unsqueeze(0)
     size = min(GROUP, x.shape[-1])
     return F.pad(x, (0, -x.shape[-1] % size), value=fill).unflatten(-1, (-1, size))
 
 
-def ungrouped(x: Tensor, shape: torch.Size) -> Tensor:
+def ungrouped(x: Float[Tensor, "*batch groups units"], shape: torch.Size) -> Float[Tensor, "..."]:
     """Groups as units again, of the given shape."""
     return x.flatten(-2)[..., : shape[-1] if shape else 1].reshape(shape)
 
@@ -86,57 +87,59 @@ class Categorical(Law):
     @classmethod
     def initial_prior(
         cls, n_units: int, log_rate: float, spread: float, generator: torch.Generator
-    ) -> dict[str, Tensor]:
+    ) -> dict[str, Float[Tensor, " {n_units}"]]:
         """Logits uniform in (-spread, spread): every group spikes once, whatever the firing rate asked for."""
         uniform = torch.rand(n_units, generator=generator, device=generator.device)
         return {"logit": spread * (2 * uniform - 1)}
 
     @classmethod
-    def from_encoder(cls, raw: Tensor, prior: Self | None, *, clamp: float | None = None) -> Self:
+    def from_encoder(
+        cls, raw: Float[Tensor, "*batch outputs"], prior: Self | None, *, clamp: float | None = None
+    ) -> Self:
         """Posterior from outputs (..., K): residuals on the prior's logits, or logits, bounded to +-clamp if given."""
         raw = raw if clamp is None else softclamp_symmetric(raw, clamp)
         return cls(raw if prior is None else prior.logit + raw, validate_args=False)
 
     @classmethod
-    def initial_raw(cls, n_units: int, log_rate: float, residual: bool) -> Tensor:
+    def initial_raw(cls, n_units: int, log_rate: float, residual: bool) -> Float[Tensor, " {cls.n_params*n_units}"]:
         """Zeros: as likely as the prior has it, or all alike."""
         return torch.zeros(n_units)
 
-    def moments(self) -> Tensor:
+    def moments(self) -> Float[Tensor, " n_moments *shape"]:
         """Firing rate, shape (1, *batch_shape)."""
         return self.mean.unsqueeze(0)
 
     @classmethod
-    def prior_from_moments(cls, moments: Tensor) -> dict[str, Tensor]:
+    def prior_from_moments(cls, moments: Float[Tensor, " n_moments *shape"]) -> dict[str, Float[Tensor, "*shape"]]:
         """The optimal prior firing rate is the mean posterior firing rate; moments (1, K)."""
         return {"logit": moments[0].clamp_min(torch.finfo(moments.dtype).tiny).log()}
 
     @cached_property
-    def log_probability(self) -> Tensor:
+    def log_probability(self) -> Float[Tensor, "*shape"]:
         """Log probability of a spike of each unit."""
         return ungrouped(torch.log_softmax(in_groups(self.logit, -torch.inf), -1), self.batch_shape)
 
     @property
-    def mean(self) -> Tensor:
+    def mean(self) -> Float[Tensor, "*shape"]:
         """Probability of a spike: the firing rate, spikes per unit per stimulus."""
         return self.log_probability.exp()
 
     @property
-    def variance(self) -> Tensor:
+    def variance(self) -> Float[Tensor, "*shape"]:
         """Variance of one unit's code, p (1 - p)."""
         return self.mean * self.zero_probability
 
     @property
-    def zero_probability(self) -> Tensor:
+    def zero_probability(self) -> Float[Tensor, "*shape"]:
         """Probability of no spike, 1 - p."""
         return -torch.expm1(self.log_probability)
 
-    def log_prob(self, value: Tensor) -> Tensor:
+    def log_prob(self, value: Num[Tensor, "..."]) -> Float[Tensor, "*shape"]:
         """Each unit's share of the log probability in nats: that of the unit that spikes, else zero."""
         value = self._checked(value)
         return torch.where(value > 0, value * self.log_probability, 0.0)
 
-    def sample(self, sample_shape: Any = (), *, generator: Generator) -> Tensor:  # type: ignore[override]
+    def sample(self, sample_shape: Any = (), *, generator: Generator) -> Float[Tensor, "*shape"]:  # type: ignore[override]
         """Zeros and ones as floats, one 1 a group, shape `sample_shape + batch_shape`, without gradient."""
         with torch.no_grad():
             shape = self._extended_shape(sample_shape)
@@ -180,7 +183,7 @@ class RelaxedCategorical(Relaxation):
         self.temperature = check_temperature(temperature)
         super().__init__(logit.shape, validate_args=False)
 
-    def rsample(self, sample_shape: Any = (), *, generator: Generator) -> Tensor:  # type: ignore[override]
+    def rsample(self, sample_shape: Any = (), *, generator: Generator) -> Float[Tensor, "*shape"]:  # type: ignore[override]
         """Values in [0, 1] of shape `sample_shape + batch_shape`, differentiable in `logit`."""
         shape = self._extended_shape(sample_shape)
         logit = self.logit.expand(shape)

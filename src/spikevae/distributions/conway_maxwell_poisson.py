@@ -6,6 +6,7 @@ from typing import Any, ClassVar, final
 
 import torch
 import torch.nn.functional as F
+from jaxtyping import Float, Num
 from torch import Tensor
 from torch.distributions import constraints, register_kl
 from torch.distributions.utils import lazy_property
@@ -46,7 +47,9 @@ def _just_above(log_value: float) -> float:
     return math.exp(log_value) * (1 + 1e-4)
 
 
-def table_probabilities(log_rate: Tensor, shape: Tensor) -> tuple[Tensor, Tensor]:
+def table_probabilities(
+    log_rate: Float[Tensor, "*shape"], shape: Float[Tensor, "*shape"]
+) -> tuple[Float[Tensor, "*shape"], Float[Tensor, "*shape terms"]]:
     """log sum_n [Poisson(n; rate)]^shape, and the probabilities (..., TERMS) of the counts; rates up to TABLE_RATE."""
     n, log_factorial = _table(log_rate.dtype, log_rate.device)
     poisson = log_rate[..., None] * n - log_factorial - log_rate.exp()[..., None]
@@ -83,7 +86,7 @@ def _expansion(log_rate: Tensor, shape: Tensor) -> tuple[Tensor, ...]:
     return log_sum, mean, variance, log_factorial
 
 
-def sums(log_rate: Tensor, shape: Tensor) -> tuple[Tensor, ...]:
+def sums(log_rate: Float[Tensor, " n"], shape: Float[Tensor, " n"]) -> tuple[Float[Tensor, " n"], ...]:
     """log sum_n [Poisson(n; rate)]^shape, mean, variance and E log z!; flat tensors."""
     border = math.log(TABLE_RATE)
     n, log_factorial = _table(log_rate.dtype, log_rate.device)
@@ -95,7 +98,9 @@ def sums(log_rate: Tensor, shape: Tensor) -> tuple[Tensor, ...]:
     return tuple(torch.where(log_rate > border, b, a) for a, b in zip(small, large))
 
 
-def slopes(log_rate: Tensor, shape: Tensor) -> tuple[tuple[Tensor, ...], tuple[tuple[Tensor, ...], ...]]:
+def slopes(
+    log_rate: Float[Tensor, " n"], shape: Float[Tensor, " n"]
+) -> tuple[tuple[Float[Tensor, " n"], ...], tuple[tuple[Float[Tensor, " n"], ...], ...]]:
     """The same as `sums`, with the derivatives of each by log-rate and shape, from one pass over the counts.
 
     P(z) is of the exponential family in (z, log z!), so that derivatives of expectations are covariances with
@@ -239,7 +244,7 @@ class ConwayMaxwellPoisson(LogRateLaw):
         super().__init__(log_rate, log_shape, validate_args=validate_args)
 
     @lazy_property
-    def shape(self) -> Tensor:
+    def shape(self) -> Float[Tensor, "*shape"]:
         """The shape nu, within (1/4, 4)."""
         return softclamp_symmetric(self.log_shape, LOG_SHAPE_LIMIT).exp()
 
@@ -248,26 +253,26 @@ class ConwayMaxwellPoisson(LogRateLaw):
         return pointwise(sums, TERMS, self.log_rate, self.shape, slopes=slopes)
 
     @property
-    def mean(self) -> Tensor:
+    def mean(self) -> Float[Tensor, "*shape"]:
         """Mean count: the firing rate, spikes per unit per stimulus."""
         return self._sums[1]
 
     @property
-    def variance(self) -> Tensor:
+    def variance(self) -> Float[Tensor, "*shape"]:
         """Variance of the count."""
         return self._sums[2]
 
     @property
-    def zero_probability(self) -> Tensor:
+    def zero_probability(self) -> Float[Tensor, "*shape"]:
         """Probability of no spike, 1 / Z."""
         return torch.exp(-self.shape * self.rate - self._sums[0])
 
-    def log_prob(self, value: Tensor) -> Tensor:
+    def log_prob(self, value: Num[Tensor, "..."]) -> Float[Tensor, "*shape"]:
         """Log probability of counts in nats: shape times that of the Poisson law, normalised."""
         value = self._checked(value)
         return self.shape * Poisson(self.log_rate, validate_args=False).log_prob(value) - self._sums[0]
 
-    def sample(self, sample_shape: Any = (), *, generator: Generator) -> Tensor:  # type: ignore[override]
+    def sample(self, sample_shape: Any = (), *, generator: Generator) -> Float[Tensor, "*shape"]:  # type: ignore[override]
         """Integer counts as floats, shape `sample_shape + batch_shape`, without gradient."""
         parameters = torch.stack([self.log_rate, self.shape], -1)
         parameters = parameters.expand(*self._extended_shape(sample_shape), 2)
@@ -313,7 +318,7 @@ class RelaxedConwayMaxwellPoisson(Relaxation):
         self.indicator = indicator if indicator == GUMBEL else get_indicator(indicator).name
         super().__init__(self.log_rate.shape, validate_args=False)
 
-    def rsample(self, sample_shape: Any = (), *, generator: Generator) -> Tensor:  # type: ignore[override]
+    def rsample(self, sample_shape: Any = (), *, generator: Generator) -> Float[Tensor, "*shape"]:  # type: ignore[override]
         """Relaxed counts of shape `sample_shape + batch_shape`, differentiable in both parameters."""
         extended = self._extended_shape(sample_shape)
         log_rate, shape = self.log_rate.expand(extended), self.shape.expand(extended)

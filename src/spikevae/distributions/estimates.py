@@ -2,6 +2,7 @@
 
 from typing import NamedTuple
 
+from jaxtyping import Float
 from torch import Tensor
 
 from ._law import Law
@@ -11,9 +12,9 @@ from ._random import Generator
 class Estimate(NamedTuple):
     """A mean over samples and how far it may be off."""
 
-    value: Tensor
+    value: Float[Tensor, "*shape"]
     """The mean, shape batch_shape."""
-    error: Tensor
+    error: Float[Tensor, "*shape"]
     """Its standard error, shape batch_shape."""
 
 

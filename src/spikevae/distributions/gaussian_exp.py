@@ -4,6 +4,7 @@ import math
 from typing import Any, ClassVar, Self, final
 
 import torch
+from jaxtyping import Float, Num
 from torch import Tensor
 from torch.distributions import constraints, register_kl
 
@@ -55,7 +56,9 @@ class GaussianExp(GaussianBased):
     support: ClassVar[Any] = constraints.nonnegative
 
     @classmethod
-    def from_encoder(cls, raw: Tensor, prior: Self | None, *, clamp: float | None = None) -> Self:
+    def from_encoder(
+        cls, raw: Float[Tensor, "*batch outputs"], prior: Self | None, *, clamp: float | None = None
+    ) -> Self:
         """Posterior from outputs (..., 2K): K locations, softly below clamp, and K log-scales, within +-1."""
         loc, log_scale = split_blocks(raw, cls.n_params)
         if clamp is not None:
@@ -63,33 +66,33 @@ class GaussianExp(GaussianBased):
         return cls(loc, log_scale, validate_args=False)
 
     @classmethod
-    def initial_raw(cls, n_units: int, log_rate: float, residual: bool) -> Tensor:
+    def initial_raw(cls, n_units: int, log_rate: float, residual: bool) -> Float[Tensor, " {cls.n_params*n_units}"]:
         """Log-scales of zero, and the location log_rate - 1/2 at which the mean is exp(log_rate)."""
         return torch.cat([torch.full((n_units,), log_rate - 0.5), torch.zeros(n_units)])
 
     @property
-    def mean(self) -> Tensor:
+    def mean(self) -> Float[Tensor, "*shape"]:
         """Mean of the code, exp(loc + scale^2 / 2)."""
         return torch.exp(self.loc + 0.5 * torch.exp(2 * self.log_scale))
 
     @property
-    def variance(self) -> Tensor:
+    def variance(self) -> Float[Tensor, "*shape"]:
         """Variance of the code, mean^2 (exp(scale^2) - 1)."""
         return self.mean.square() * torch.expm1(torch.exp(2 * self.log_scale))
 
     @property
-    def zero_probability(self) -> Tensor:
+    def zero_probability(self) -> Float[Tensor, "*shape"]:
         """Zero: a density has no mass at a point."""
         return torch.zeros_like(self.loc)
 
-    def log_prob(self, value: Tensor) -> Tensor:
+    def log_prob(self, value: Num[Tensor, "..."]) -> Float[Tensor, "*shape"]:
         """Log density in nats, -inf at and below zero."""
         value = self._checked(value)
         y = value.clamp_min(torch.finfo(value.dtype).tiny).log()
         inside = Gaussian(self.loc, self.log_scale, validate_args=False).log_prob(y) - y
         return torch.where(value > 0, inside, -math.inf)
 
-    def rsample(self, sample_shape: Any = (), *, generator: Generator) -> Tensor:  # type: ignore[override]
+    def rsample(self, sample_shape: Any = (), *, generator: Generator) -> Float[Tensor, "*shape"]:  # type: ignore[override]
         """Codes exp(loc + scale * noise), shape `sample_shape + batch_shape`."""
         noise = standard_normal(self.loc.expand(self._extended_shape(sample_shape)), generator)
         return torch.exp(self.loc + self.scale * noise)

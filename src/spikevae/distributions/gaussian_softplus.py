@@ -6,6 +6,7 @@ from typing import Any, ClassVar, final
 
 import numpy as np
 import torch
+from jaxtyping import Float, Num
 from torch import Tensor
 from torch.distributions import constraints, register_kl
 from torch.distributions.utils import lazy_property
@@ -36,7 +37,9 @@ def _nodes(dtype: torch.dtype, device: torch.device) -> tuple[Tensor, ...]:
     return tuple(torch.from_numpy(a).to(device, dtype) for a in arrays)
 
 
-def softplus_moments(loc: Tensor, log_scale: Tensor) -> tuple[Tensor, ...]:
+def softplus_moments(
+    loc: Float[Tensor, " n"], log_scale: Float[Tensor, " n"]
+) -> tuple[Float[Tensor, " n"], Float[Tensor, " n"]]:
     """Mean and variance of log(1 + exp(y)), y ~ N(loc, exp(log_scale)^2), flat tensors.
 
     Narrow Gaussians by Gauss-Hermite quadrature. For wide ones softplus(y) = max(y, 0) + g(|y|), g(v) = log1p(e^-v):
@@ -112,7 +115,7 @@ class GaussianSoftplus(GaussianBased):
     support: ClassVar[Any] = constraints.nonnegative
 
     @classmethod
-    def initial_raw(cls, n_units: int, log_rate: float, residual: bool) -> Tensor:
+    def initial_raw(cls, n_units: int, log_rate: float, residual: bool) -> Float[Tensor, " {cls.n_params*n_units}"]:
         """The mean that solves E[log(1 + exp(N(mean, 1)))] = exp(log_rate), and log-scales of zero."""
         return torch.cat([torch.full((n_units,), loc_of_rate(math.exp(log_rate))), torch.zeros(n_units)])
 
@@ -121,28 +124,28 @@ class GaussianSoftplus(GaussianBased):
         return pointwise(softplus_moments, HERMITE + 2 * LAGUERRE, self.loc, self.log_scale)
 
     @property
-    def mean(self) -> Tensor:
+    def mean(self) -> Float[Tensor, "*shape"]:
         """Mean of the code."""
         return self._moments[0]
 
     @property
-    def variance(self) -> Tensor:
+    def variance(self) -> Float[Tensor, "*shape"]:
         """Variance of the code."""
         return self._moments[1]
 
     @property
-    def zero_probability(self) -> Tensor:
+    def zero_probability(self) -> Float[Tensor, "*shape"]:
         """Zero: a density has no mass at a point."""
         return torch.zeros_like(self.loc)
 
-    def log_prob(self, value: Tensor) -> Tensor:
+    def log_prob(self, value: Num[Tensor, "..."]) -> Float[Tensor, "*shape"]:
         """Log density in nats, -inf at zero."""
         value = self._checked(value)
         log_slope = torch.log(-torch.expm1(-value.clamp_min(torch.finfo(value.dtype).tiny)))  # log dz / dy
         gaussian = Gaussian(self.loc, self.log_scale, validate_args=False)
         return torch.where(value > 0, gaussian.log_prob(value + log_slope) - log_slope, -math.inf)
 
-    def rsample(self, sample_shape: Any = (), *, generator: Generator) -> Tensor:  # type: ignore[override]
+    def rsample(self, sample_shape: Any = (), *, generator: Generator) -> Float[Tensor, "*shape"]:  # type: ignore[override]
         """Codes log(1 + exp(loc + scale * noise)), shape `sample_shape + batch_shape`."""
         noise = standard_normal(self.loc.expand(self._extended_shape(sample_shape)), generator)
         return _softplus(self.loc + self.scale * noise)

@@ -4,6 +4,7 @@ import math
 from typing import Any, ClassVar, final
 
 import torch
+from jaxtyping import Float, Num
 from torch import Tensor
 from torch.distributions import constraints, register_kl
 
@@ -62,31 +63,31 @@ class Laplace(LocationScale):
     support: ClassVar[Any] = constraints.real
 
     @classmethod
-    def initial_raw(cls, n_units: int, log_rate: float, residual: bool) -> Tensor:
+    def initial_raw(cls, n_units: int, log_rate: float, residual: bool) -> Float[Tensor, " {cls.n_params*n_units}"]:
         """Zeros: the posterior starts at scale 1 about zero, as no firing rate is defined."""
         return torch.zeros(cls.n_params * n_units)
 
     @property
-    def mean(self) -> Tensor:
+    def mean(self) -> Float[Tensor, "*shape"]:
         """Mean of the code."""
         return self.loc
 
     @property
-    def variance(self) -> Tensor:
+    def variance(self) -> Float[Tensor, "*shape"]:
         """Variance of the code, 2 b^2."""
         return 2 * torch.exp(2 * self.log_scale)
 
     @property
-    def zero_probability(self) -> Tensor:
+    def zero_probability(self) -> Float[Tensor, "*shape"]:
         """Zero: a density has no mass at a point."""
         return torch.zeros_like(self.loc)
 
-    def log_prob(self, value: Tensor) -> Tensor:
+    def log_prob(self, value: Num[Tensor, "..."]) -> Float[Tensor, "*shape"]:
         """Log density in nats."""
         value = self._checked(value)
         return -(value - self.loc).abs() * torch.exp(-self.log_scale) - self.log_scale - math.log(2)
 
-    def rsample(self, sample_shape: Any = (), *, generator: Generator) -> Tensor:  # type: ignore[override]
+    def rsample(self, sample_shape: Any = (), *, generator: Generator) -> Float[Tensor, "*shape"]:  # type: ignore[override]
         """Codes loc + scale * noise, shape `sample_shape + batch_shape`."""
         (noise,) = draw(_noise, self.loc.expand(self._extended_shape(sample_shape)), generator)
         return self.loc + self.scale * noise

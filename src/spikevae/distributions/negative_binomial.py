@@ -2,6 +2,7 @@
 
 from typing import Any, ClassVar, Self, final
 
+from jaxtyping import Float
 from torch import Tensor
 from torch.distributions import register_kl
 
@@ -61,7 +62,9 @@ class NegativeBinomial(NegativeBinomialBase):
         return expanded
 
     @classmethod
-    def from_encoder(cls, raw: Tensor, prior: Self | None, *, clamp: float | None = None) -> Self:
+    def from_encoder(
+        cls, raw: Float[Tensor, "*batch outputs"], prior: Self | None, *, clamp: float | None = None
+    ) -> Self:
         """Posterior from outputs (..., K): residuals on the prior's log-rate; the dispersion is the prior's.
 
         With `clamp` the log-rate is softly bounded above by it, and the residual by 10.

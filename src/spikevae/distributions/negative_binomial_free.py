@@ -2,6 +2,7 @@
 
 from typing import ClassVar, Self, final
 
+from jaxtyping import Float
 from torch import Tensor
 from torch.distributions import register_kl
 
@@ -46,7 +47,9 @@ class NegativeBinomialFree(NegativeBinomialBase):
     divergence: ClassVar[str] = "quadrature, to 1e-6 for dispersions within 1e4 of each other"
 
     @classmethod
-    def from_encoder(cls, raw: Tensor, prior: Self | None, *, clamp: float | None = None) -> Self:
+    def from_encoder(
+        cls, raw: Float[Tensor, "*batch outputs"], prior: Self | None, *, clamp: float | None = None
+    ) -> Self:
         """Posterior from outputs (..., 2K): residuals on the prior's log-rates, then on its log dispersions.
 
         With `clamp` the log-rate is softly bounded above by it and its residual by 10, that of the log dispersion by

@@ -4,6 +4,7 @@ import math
 from typing import Any, ClassVar, Self, final
 
 import torch
+from jaxtyping import Float, Num
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 from torch.distributions import constraints, register_kl
@@ -217,7 +218,9 @@ class Poisson(LogRateLaw):
         super().__init__(log_rate, validate_args=validate_args)
 
     @classmethod
-    def encode(cls, raw: Tensor, prior: Self, *, residual: bool, clamp: float | None = None) -> Coded:
+    def encode(
+        cls, raw: Float[Tensor, "B outputs"], prior: Self, *, residual: bool, clamp: float | None = None
+    ) -> Coded:
         """Build the posterior and its averages in a few passes, with a hand-written backward."""
         log_rate, rate, kl, mean, *_ = _Units.apply(raw, prior.log_rate, clamp, residual)
         q = cls(log_rate, validate_args=False)
@@ -229,31 +232,31 @@ class Poisson(LogRateLaw):
         """1 / sqrt(rate): a log-rate moved by d moves the mean by d rate, d sqrt(rate) standard deviations."""
         return math.exp(-0.5 * log_rate)
 
-    def moments(self) -> Tensor:
+    def moments(self) -> Float[Tensor, " n_moments *shape"]:
         """Firing rate, shape (1, *batch_shape)."""
         return self.rate.unsqueeze(0)
 
     @classmethod
-    def prior_from_moments(cls, moments: Tensor) -> dict[str, Tensor]:
+    def prior_from_moments(cls, moments: Float[Tensor, " n_moments *shape"]) -> dict[str, Float[Tensor, "*shape"]]:
         """The optimal prior firing rate is the mean posterior firing rate; moments (1, K)."""
         return {"log_rate": moments[0].clamp_min(torch.finfo(moments.dtype).tiny).log()}
 
     @property
-    def mean(self) -> Tensor:
+    def mean(self) -> Float[Tensor, "*shape"]:
         """Mean count: the firing rate, spikes per unit per stimulus."""
         return self.rate
 
     @property
-    def variance(self) -> Tensor:
+    def variance(self) -> Float[Tensor, "*shape"]:
         """Variance of the count: the firing rate."""
         return self.rate
 
     @property
-    def zero_probability(self) -> Tensor:
+    def zero_probability(self) -> Float[Tensor, "*shape"]:
         """Probability of no spike, exp(-rate)."""
         return torch.exp(-self.rate)
 
-    def log_prob(self, value: Tensor) -> Tensor:
+    def log_prob(self, value: Num[Tensor, "..."]) -> Float[Tensor, "*shape"]:
         """Log probability of counts in nats.
 
         For n > 0 it is -n h(log_rate - log n) - log(2 pi n) / 2 - Stirling residual, h(x) = e^x - 1 - x
@@ -269,7 +272,7 @@ class Poisson(LogRateLaw):
         some = -(saddle + 0.5 * torch.log(2 * math.pi * n) + _stirling_residual(n))
         return torch.where(value > 0, some, -self.rate)
 
-    def sample(self, sample_shape: Any = (), *, generator: Generator) -> Tensor:  # type: ignore[override]
+    def sample(self, sample_shape: Any = (), *, generator: Generator) -> Float[Tensor, "*shape"]:  # type: ignore[override]
         """Integer counts as floats, shape `sample_shape + batch_shape`, without gradient."""
         return poisson(self.rate.expand(self._extended_shape(sample_shape)), generator)
 

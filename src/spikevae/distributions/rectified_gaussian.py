@@ -4,6 +4,7 @@ import math
 from typing import Any, ClassVar, Self, final
 
 import torch
+from jaxtyping import Float, Num
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 from torch.distributions import constraints, register_kl
@@ -93,7 +94,9 @@ class _RectifiedMoments(BatchedFunction):
         return to_loc, to_log_scale
 
 
-def rectified_moments(loc: Tensor, log_scale: Tensor) -> tuple[Tensor, Tensor]:
+def rectified_moments(
+    loc: Float[Tensor, "*#shape"], log_scale: Float[Tensor, "*#shape"]
+) -> tuple[Float[Tensor, "*shape"], Float[Tensor, "*shape"]]:
     """Mean and variance of max(N(loc, exp(log_scale)^2), 0), differentiable once.
 
     Examples
@@ -194,7 +197,7 @@ def _ndtr(x: Tensor) -> Tensor:
     return 0.5 * torch.special.erfc(x / -math.sqrt(2))
 
 
-def standard_density_and_mass(x: Tensor) -> tuple[Tensor, Tensor]:
+def standard_density_and_mass(x: Float[Tensor, "*shape"]) -> tuple[Float[Tensor, "*shape"], Float[Tensor, "*shape"]]:
     """phi(x) and Phi(x) of the standard Gaussian.
 
     Examples
@@ -274,13 +277,15 @@ class RectifiedGaussian(GaussianBased):
     _known_mean: Tensor | None = None
 
     @classmethod
-    def initial_raw(cls, n_units: int, log_rate: float, residual: bool) -> Tensor:
+    def initial_raw(cls, n_units: int, log_rate: float, residual: bool) -> Float[Tensor, " {cls.n_params*n_units}"]:
         """The mean that solves E[max(N(mean, 1), 0)] = exp(log_rate), and log-scales of zero."""
         loc = torch.full((n_units,), _loc_of_rate(math.exp(log_rate)))
         return torch.cat([loc, torch.zeros(n_units)])
 
     @classmethod
-    def encode(cls, raw: Tensor, prior: Self, *, residual: bool, clamp: float | None = None) -> Coded:
+    def encode(
+        cls, raw: Float[Tensor, "B outputs"], prior: Self, *, residual: bool, clamp: float | None = None
+    ) -> Coded:
         """Build the posterior and its averages in a few passes, with a hand-written backward."""
         found = _Units.apply(raw, prior.loc, prior.log_scale, clamp)
         loc, log_scale, mean, kl, average, variance, moments = found[:7]
@@ -297,21 +302,21 @@ class RectifiedGaussian(GaussianBased):
         return rectified_moments(self.loc, self.log_scale)
 
     @property
-    def mean(self) -> Tensor:
+    def mean(self) -> Float[Tensor, "*shape"]:
         """Mean of the code, scale (phi(a) + a Phi(a))."""
         return self._moments[0] if self._known_mean is None else self._known_mean
 
     @property
-    def variance(self) -> Tensor:
+    def variance(self) -> Float[Tensor, "*shape"]:
         """Variance of the code, E[z^2] - E[z]^2 with E[z^2] = scale^2 ((a^2 + 1) Phi(a) + a phi(a))."""
         return self._moments[1]
 
     @property
-    def zero_probability(self) -> Tensor:
+    def zero_probability(self) -> Float[Tensor, "*shape"]:
         """Mass at zero, Phi(-loc / scale)."""
         return _ndtr(-self._standard_loc()).to(self.loc.dtype)
 
-    def log_prob(self, value: Tensor) -> Tensor:
+    def log_prob(self, value: Num[Tensor, "..."]) -> Float[Tensor, "*shape"]:
         """Log mass at zero, log density above, -inf below; nats."""
         value = self._checked(value)
         mass = _log_ndtr(-self._standard_loc()).to(self.loc.dtype)
@@ -319,7 +324,7 @@ class RectifiedGaussian(GaussianBased):
         inside = torch.where(value > 0, density, mass)
         return torch.where(value < 0, -torch.inf, inside)
 
-    def rsample(self, sample_shape: Any = (), *, generator: Generator) -> Tensor:  # type: ignore[override]
+    def rsample(self, sample_shape: Any = (), *, generator: Generator) -> Float[Tensor, "*shape"]:  # type: ignore[override]
         """Codes max(loc + scale * noise, 0), shape `sample_shape + batch_shape`."""
         noise = standard_normal(self.loc.expand(self._extended_shape(sample_shape)), generator)
         return F.relu(self.loc + self.scale * noise)

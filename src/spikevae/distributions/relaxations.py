@@ -3,6 +3,7 @@
 from typing import Any, ClassVar, final
 
 import torch
+from jaxtyping import Float
 from torch import Tensor
 from torch.distributions import constraints
 
@@ -73,18 +74,18 @@ class RelaxedPoisson(Relaxation):
         super().__init__(log_rate.shape, validate_args=False)
 
     @property
-    def mean(self) -> Tensor:
+    def mean(self) -> Float[Tensor, "*shape"]:
         """Mean of the relaxed count."""
         start, _ = window(self.temperature, self.indicator)
         return self.log_rate.exp() * (start + window_integrals(self.temperature, self.indicator.name)[0])
 
     @property
-    def variance(self) -> Tensor:
+    def variance(self) -> Float[Tensor, "*shape"]:
         """Variance of the relaxed count."""
         start, _ = window(self.temperature, self.indicator)
         return self.log_rate.exp() * (start + window_integrals(self.temperature, self.indicator.name)[1])
 
-    def rsample(self, sample_shape: Any = (), *, generator: Generator) -> Tensor:  # type: ignore[override]
+    def rsample(self, sample_shape: Any = (), *, generator: Generator) -> Float[Tensor, "*shape"]:  # type: ignore[override]
         """Relaxed counts of shape `sample_shape + batch_shape`, differentiable in `log_rate`."""
         log_rate = self.log_rate.expand(self._extended_shape(sample_shape))
         return relaxed_counts(
@@ -128,7 +129,7 @@ class GumbelPoisson(Relaxation):
         self.temperature = check_temperature(temperature)
         super().__init__(log_rate.shape, validate_args=False)
 
-    def rsample(self, sample_shape: Any = (), *, generator: Generator) -> Tensor:  # type: ignore[override]
+    def rsample(self, sample_shape: Any = (), *, generator: Generator) -> Float[Tensor, "*shape"]:  # type: ignore[override]
         """Relaxed counts of shape `sample_shape + batch_shape`, differentiable in `log_rate`."""
         log_rate = self.log_rate.expand(self._extended_shape(sample_shape)).unsqueeze(-1)
         k = torch.arange(GUMBEL_COUNTS, dtype=log_rate.dtype, device=log_rate.device)
@@ -137,7 +138,7 @@ class GumbelPoisson(Relaxation):
         return (weights * k).sum(-1)
 
 
-def gumbel(like: Tensor, generator: Generator) -> Tensor:
+def gumbel(like: Float[Tensor, "*shape"], generator: Generator) -> Float[Tensor, "*shape"]:
     """Independent standard Gumbel numbers with the shape, type and device of `like`.
 
     Examples
@@ -149,7 +150,9 @@ def gumbel(like: Tensor, generator: Generator) -> Tensor:
     return -torch.log(-torch.log(uniform))
 
 
-def soft_counts(log_rate: Tensor, temperature: float, indicator: str) -> RelaxedPoisson | GumbelPoisson:
+def soft_counts(
+    log_rate: Float[Tensor, "*shape"], temperature: float, indicator: str
+) -> RelaxedPoisson | GumbelPoisson:
     """Relaxed Poisson counts by the arrivals that this indicator softens, or by a choice for "gumbel".
 
     Examples
@@ -185,7 +188,9 @@ class _SoftThreshold(BatchedFunction):
         return None if grad is None else grad * slope, None, None, None
 
 
-def soft_threshold(probability: Tensor, uniform: Tensor, *, temperature: float, indicator: str) -> Tensor:
+def soft_threshold(
+    probability: Float[Tensor, "*#shape"], uniform: Float[Tensor, "*#shape"], *, temperature: float, indicator: str
+) -> Float[Tensor, "*shape"]:
     r"""Whether `uniform` is below `probability`, with a soft edge that keeps the mean: an event of that probability.
 
     .. math:: b = s\big((p - u)/w\big), \qquad w = \min(p, 1 - p)\,\min(\tau, 1/\text{reach})

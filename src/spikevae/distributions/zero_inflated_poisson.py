@@ -4,6 +4,7 @@ import math
 from typing import Any, ClassVar, final
 
 import torch
+from jaxtyping import Float, Num
 from torch import Tensor
 from torch.distributions import constraints, register_kl
 from torch.distributions.utils import lazy_property
@@ -19,7 +20,7 @@ NEWTON_STEPS = 12
 """From above, where it converges monotonically; 5 reach rounding for rates up to 1e4, 12 are one too many for all."""
 
 
-def truncated_rate(excess: Tensor) -> Tensor:
+def truncated_rate(excess: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
     """Rate lambda of the Poisson counts whose mean, given that they are not zero, is 1 + excess.
 
     Newton on h(-lambda) = excess (1 - e^-lambda), h(x) = e^x - 1 - x, which is lambda / (1 - e^-lambda) = 1 + excess
@@ -90,12 +91,12 @@ class ZeroInflatedPoisson(LogRateLaw):
     def __init__(self, log_rate: Tensor, logit_off: Tensor, validate_args: bool | None = None) -> None:
         super().__init__(log_rate, logit_off, validate_args=validate_args)
 
-    def moments(self) -> Tensor:
+    def moments(self) -> Float[Tensor, " n_moments *shape"]:
         """Probability of firing, and mean count beyond the first spike, shape (2, *batch_shape)."""
         return torch.stack([self._active, self.on * _Excess.apply(-self.rate)])
 
     @classmethod
-    def prior_from_moments(cls, moments: Tensor) -> dict[str, Tensor]:
+    def prior_from_moments(cls, moments: Float[Tensor, " n_moments *shape"]) -> dict[str, Float[Tensor, "*shape"]]:
         """Law of the same probability of firing and the same mean count, moments (2, K)."""
         info = torch.finfo(moments.dtype)
         active, beyond = moments.clamp_min(info.tiny)
@@ -104,7 +105,7 @@ class ZeroInflatedPoisson(LogRateLaw):
         return {"log_rate": rate.log(), "logit_off": torch.log1p(-on) - on.log()}
 
     @lazy_property
-    def on(self) -> Tensor:
+    def on(self) -> Float[Tensor, "*shape"]:
         """Probability of being on, 1 - pi."""
         return torch.sigmoid(-self.logit_off)
 
@@ -121,27 +122,27 @@ class ZeroInflatedPoisson(LogRateLaw):
         return torch.where(self._active < 0.5, silent, busy)
 
     @property
-    def mean(self) -> Tensor:
+    def mean(self) -> Float[Tensor, "*shape"]:
         """Mean count (1 - pi) lambda: the firing rate, spikes per unit per stimulus."""
         return self.on * self.rate
 
     @property
-    def variance(self) -> Tensor:
+    def variance(self) -> Float[Tensor, "*shape"]:
         """Variance of the count, mean (1 + pi lambda)."""
         return self.mean * (1 + torch.sigmoid(self.logit_off) * self.rate)
 
     @property
-    def zero_probability(self) -> Tensor:
+    def zero_probability(self) -> Float[Tensor, "*shape"]:
         """Probability of no spike, pi + (1 - pi) exp(-lambda)."""
         return self._log_zero.exp()
 
-    def log_prob(self, value: Tensor) -> Tensor:
+    def log_prob(self, value: Num[Tensor, "..."]) -> Float[Tensor, "*shape"]:
         """Log probability of counts in nats."""
         value = self._checked(value)
         some = F.logsigmoid(-self.logit_off) + Poisson(self.log_rate, validate_args=False).log_prob(value)
         return torch.where(value > 0, some, self._log_zero)
 
-    def sample(self, sample_shape: Any = (), *, generator: Generator) -> Tensor:  # type: ignore[override]
+    def sample(self, sample_shape: Any = (), *, generator: Generator) -> Float[Tensor, "*shape"]:  # type: ignore[override]
         """Integer counts as floats, shape `sample_shape + batch_shape`, without gradient."""
         with torch.no_grad():
             on = self.on.expand(self._extended_shape(sample_shape))
@@ -181,7 +182,7 @@ class RelaxedZeroInflatedPoisson(Relaxation):
         soft_counts(log_rate, temperature, indicator)  # refuses what it cannot draw with
         super().__init__(self.log_rate.shape, validate_args=False)
 
-    def rsample(self, sample_shape: Any = (), *, generator: Generator) -> Tensor:  # type: ignore[override]
+    def rsample(self, sample_shape: Any = (), *, generator: Generator) -> Float[Tensor, "*shape"]:  # type: ignore[override]
         """Relaxed counts of shape `sample_shape + batch_shape`, differentiable in both parameters."""
         shape = self._extended_shape(sample_shape)
         on = torch.sigmoid(-self.logit_off).expand(shape)
