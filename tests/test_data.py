@@ -4,6 +4,7 @@ import io
 import json
 import subprocess
 import sys
+from importlib import import_module
 
 import numpy as np
 import pytest
@@ -208,7 +209,13 @@ def test_every_option_has_a_description():
 def test_config_survives_json():
     config = DataConfig(source="synthetic", n=7, synthetic=SyntheticConfig(units=3))
     assert DataConfig.model_validate_json(config.model_dump_json()) == config
-    assert all(source.summary and source.usage.startswith(word) for word, source in SOURCES.items())
+
+
+def test_every_source_has_a_name_a_summary_and_a_reader():
+    for word, source in SOURCES.items():
+        module, _, function = source.reader.partition(":")
+        assert callable(getattr(import_module(f"spikevae.data.{module}"), function))
+        assert source.summary and source.usage.startswith(word)
 
 
 def test_split_depends_on_names_only():

@@ -252,7 +252,7 @@ def test_van_hateren(tmp_path):
     assert patches.train.shape == (500, 256) and patches.info["train_counts"]["pixels"] == 1016 * 1528
     with pytest.raises(ValueError, match="greyscale"):
         load(f"van_hateren:{tmp_path}", colour="rgb")
-    with pytest.raises(ValueError, match="van_hateren:DIR"):
+    with pytest.raises(ValueError, match="van_hateren:PATH"):
         load("van_hateren")
     with pytest.raises(ValueError, match=r"short.imc: 100 bytes"):
         van_hateren.read_raw(tmp_path / "short.imc")

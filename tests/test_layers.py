@@ -23,6 +23,7 @@ LAYERS = {
     "_lazy": -2,
     "_moved": -2,
     "_records": -2,
+    "_sources": -2,
     "_device": -1,
     "_json": -1,
     "_terminal": 0,

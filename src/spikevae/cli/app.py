@@ -5,6 +5,8 @@ from typing import Annotated, Literal
 
 from cyclopts import App, Parameter
 
+from .._sources import SOURCES
+
 DONE, FAILED, USAGE, INTERRUPTED = 0, 1, 2, 130
 
 app = App(
@@ -23,8 +25,5 @@ Device = Annotated[
 Json = Annotated[bool, Parameter(name="--json", negative=(), help="Print one JSON object instead of text.")]
 Data = Annotated[
     str,
-    Parameter(
-        help="Data source: bundled, folder:PATH, array:FILE.npy, mnist[:PATH], fashion_mnist, cifar10, "
-        "van_hateren:PATH, synthetic."
-    ),
+    Parameter(help=f"Data source: {', '.join(source.usage for source in SOURCES.values())}."),
 ]

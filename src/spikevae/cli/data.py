@@ -6,12 +6,12 @@ from typing import Annotated, Any
 from cyclopts import Parameter
 
 from .._terminal import check_out, checking_input, emit
-from .app import Device, Json, app
+from .app import Data, Device, Json, app
 
 
 @app.command
 def data(
-    source: Annotated[str, Parameter(help="Data source, as --data of the other verbs.")] = "bundled",
+    source: Data = "bundled",
     /,
     *,
     patch: int | None = None,

@@ -31,7 +31,7 @@ def read_van_hateren(config: DataConfig) -> Images:
     """
     if config.path is None or not config.local.is_dir():
         raise ValueError(
-            f"source {config.source!r}: give the folder of .iml or .imc files, 'van_hateren:DIR'; "
+            f"source {config.source!r}: give the folder of .iml or .imc files, 'van_hateren:PATH'; "
             "the set is described at http://bethgelab.org/datasets/vanhateren/"
         )
     if config.colour == "rgb":
