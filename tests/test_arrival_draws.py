@@ -15,15 +15,15 @@ from spikevae.distributions import _arrivals_cpu, arrivals, relaxed_counts
 
 @pytest.mark.parametrize("tau", [0.2, 1.0])
 @pytest.mark.parametrize("indicator", ["cubic", "sigmoid"])
-def test_busy_cells_have_the_law_of_their_arrivals(monkeypatch, indicator, tau):
-    """Gaussian sums against the arrivals themselves, about 1000 near the boundary of each of 2000 cells."""
+def test_gaussian_sums_have_the_distribution_of_their_arrivals(monkeypatch, indicator, tau):
+    """Gaussian sums against the arrivals themselves, about 1000 in the window of each of 2000 elements."""
     start, stop = arrivals.window(tau, arrivals.INDICATORS[indicator])
     log_rate = torch.full((2000,), math.log(1000 / (stop - start)), dtype=torch.float64)
     settings = {"temperature": tau, "indicator": indicator}
-    monkeypatch.setattr(arrivals, "BUSY", math.inf)
-    monkeypatch.setattr(arrivals, "cpu_sampler", lambda: _arrivals_cpu)  # the compiled one draws no more than BUSY
+    monkeypatch.setattr(arrivals, "MAX_WINDOW_ARRIVALS", math.inf)
+    monkeypatch.setattr(arrivals, "cpu_sampler", lambda: _arrivals_cpu)  # the compiled one has a maximum
     exact = value_and_slope(log_rate, generator=seeded(0), **settings)
-    monkeypatch.setattr(arrivals, "BUSY", 10.0)
+    monkeypatch.setattr(arrivals, "MAX_WINDOW_ARRIVALS", 10.0)
     ours = value_and_slope(log_rate, generator=seeded(1), **settings)
     for a, b in zip(ours, exact):
         assert stats.ks_2samp(a, b).pvalue > 1e-4
@@ -34,7 +34,7 @@ def test_busy_cells_have_the_law_of_their_arrivals(monkeypatch, indicator, tau):
 
 @pytest.mark.parametrize("expected", [5.0, 480.0])
 def test_compiled_draws_have_the_law_of_those_in_numpy(monkeypatch, expected):
-    """Cells that expect `expected` arrivals in the window, below EARLY before it and above; 480 is just below BUSY."""
+    """Expected arrivals before the window below and above MAX_EARLY_ARRIVALS; 480 is just below MAX_WINDOW_ARRIVALS."""
     pytest.importorskip("numba")
     from spikevae.distributions import _arrivals_numba
 
@@ -65,7 +65,7 @@ def test_tables_of_powers_are_poisson():
 
 @pytest.mark.parametrize("mean", [2.5, 7.3, 63.99, 64.0, 300.5, 5000.2, 20_000.0])
 def test_early_counts_are_poisson(mean):
-    """Chi-square over some 40 equally likely cells; 100,000 draws see a mean that is off by half a percent at 2.5."""
+    """Chi-square over some 40 equally likely intervals; 100,000 draws show an error of half a percent at mean 2.5."""
     pytest.importorskip("numba")
     from spikevae.distributions import _arrivals_numba as sampler
 

@@ -1,4 +1,4 @@
-"""The arrival sampler: its law, its gradient, its lanes, its cost.
+"""The arrival sampler: its law, its gradient, its batch dimension, its cost.
 
 Statistical thresholds. Seeds are fixed, so a test passes always or never. Standard scores are held below 4.5
 (two-sided p = 7e-6; under a hundred scores a file, so a correct sampler fails a fresh seed with probability
@@ -27,12 +27,17 @@ DEVICES = ["cpu", pytest.param("cuda", marks=needs_cuda)]
 
 PATHS = {
     "compiled": {},
-    "compiled, in small blocks": {"BLOCK": 1024, "HELD": (1 << 14) + 100},
+    "compiled, in small blocks": {"BLOCK": 1024, "MAX_ARRIVALS_IN_MEMORY": (1 << 14) + 100},
     "as chosen": {},
-    "one after another": {"EARLY": math.inf, "MANY": math.inf, "ROUNDS": 1000, "FEW": 0},
-    "by counts": {"EARLY": 0.0, "MANY": 0.0},
-    "by counts after the first": {"ROUNDS": 1},
-    "in small blocks": {"BLOCK": 1000, "HELD": 100},
+    "one after another": {
+        "MAX_EARLY_ARRIVALS": math.inf,
+        "MAX_SEQUENTIAL_ARRIVALS": math.inf,
+        "MAX_ROUNDS": 1000,
+        "MIN_ELEMENTS_PER_ROUND": 0,
+    },
+    "by counts": {"MAX_EARLY_ARRIVALS": 0.0, "MAX_SEQUENTIAL_ARRIVALS": 0.0},
+    "by counts after the first": {"MAX_ROUNDS": 1},
+    "in small blocks": {"BLOCK": 1000, "MAX_ARRIVALS_IN_MEMORY": 100},
     "GPU kernel": {},
 }
 
@@ -47,7 +52,7 @@ def kernel(monkeypatch):
     from spikevae.distributions import _arrivals_triton
 
     monkeypatch.setattr(_arrivals_triton, "BLOCK", 2048)
-    monkeypatch.setattr(_arrivals_triton, "WALK", 200.0)
+    monkeypatch.setattr(_arrivals_triton, "MAX_ARRIVALS", 200.0)
     monkeypatch.setattr(arrivals, "has_kernel", lambda log_rate: log_rate.dtype == torch.float32)
     with np.errstate(all="ignore"):  # as on a GPU
         yield
@@ -212,34 +217,34 @@ def test_gradient_on_fixed_arrivals(indicator, tau):
     torch.testing.assert_close(ours, theirs)
 
 
-# Lanes -----------------------------------------------------------------------------------------------------
+# Batch dimension -------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("tau", [0.05, 1.0])
-def test_lanes_are_the_calls_alone_bit_for_bit(path, tau):
-    lanes = (torch.randn(3, 50, 40, generator=seeded(0)) - 1).requires_grad_()
+def test_batches_equal_single_calls_bit_for_bit(path, tau):
+    batched = (torch.randn(3, 50, 40, generator=seeded(0)) - 1).requires_grad_()
     stack = GeneratorStack([seeded(i) for i in range(3)])
     f = partial(relaxed_counts, temperature=tau)
-    z = torch.func.vmap(partial(f, generator=stack))(lanes)
+    z = torch.func.vmap(partial(f, generator=stack))(batched)
     z.square().sum().backward()
     for i in range(3):
-        alone = lanes[i].detach().requires_grad_()
+        alone = batched[i].detach().requires_grad_()
         z_alone = f(alone, generator=seeded(i))
         z_alone.square().sum().backward()
         assert torch.equal(z[i], z_alone)
-        assert torch.equal(lanes.grad[i], alone.grad)
+        assert torch.equal(batched.grad[i], alone.grad)
 
 
-def test_lanes_along_another_axis_and_gradients_inside():
-    lanes = torch.randn(5, 3, generator=seeded(0))
+def test_another_batch_dimension_and_gradients_inside():
+    batched = torch.randn(5, 3, generator=seeded(0))
     f = lambda x, g: relaxed_counts(x, temperature=0.5, generator=g).square().sum()
     stack = GeneratorStack([seeded(i) for i in range(3)])
-    inside = torch.func.vmap(torch.func.grad(partial(f, g=stack)), in_dims=1)(lanes)
+    inside = torch.func.vmap(torch.func.grad(partial(f, g=stack)), in_dims=1)(batched)
     for i in range(3):
-        assert torch.equal(inside[i], torch.func.grad(partial(f, g=seeded(i)))(lanes[:, i]))
+        assert torch.equal(inside[i], torch.func.grad(partial(f, g=seeded(i)))(batched[:, i]))
 
 
-def test_one_generator_draws_jointly_over_lanes():
+def test_one_generator_draws_jointly_over_a_batch():
     f = partial(relaxed_counts, temperature=0.5, generator=seeded(0))
     z = torch.func.vmap(f)(torch.zeros(2, 100))
     assert not torch.equal(z[0], z[1])
@@ -247,10 +252,10 @@ def test_one_generator_draws_jointly_over_lanes():
 
 def test_stack_errors():
     x = torch.zeros(2, 3)
-    with pytest.raises(ValueError, match="3 generators for 2 lanes"):
+    with pytest.raises(ValueError, match="3 generators for a batch of 2"):
         stack = GeneratorStack([seeded(i) for i in range(3)])
         torch.func.vmap(partial(relaxed_counts, temperature=1.0, generator=stack))(x)
-    with pytest.raises(ValueError, match="no lane axis"):
+    with pytest.raises(ValueError, match="without batch dimension"):
         relaxed_counts(x, temperature=1.0, generator=GeneratorStack([seeded(0)]))
     with pytest.raises(ValueError, match="at least one"):
         GeneratorStack([])
@@ -277,9 +282,9 @@ def test_busy_cells_of_the_kernel(monkeypatch, kernel, indicator):
     from spikevae.distributions import _arrivals_triton
 
     log_rate, settings = torch.full((2000,), math.log(60.0)), {"temperature": 1.0, "indicator": indicator}
-    monkeypatch.setattr(_arrivals_triton, "WALK", math.inf)
+    monkeypatch.setattr(_arrivals_triton, "MAX_ARRIVALS", math.inf)
     exact = value_and_slope(log_rate, generator=seeded(0), **settings)
-    monkeypatch.setattr(_arrivals_triton, "WALK", 10.0)
+    monkeypatch.setattr(_arrivals_triton, "MAX_ARRIVALS", 10.0)
     ours = value_and_slope(log_rate, generator=seeded(1), **settings)
     for a, b in zip(ours, exact):
         assert stats.ks_2samp(a, b).pvalue > 1e-4

@@ -27,7 +27,7 @@ from spikevae.distributions import (
     ZeroInflatedPoisson,
     monte_carlo_kl,
 )
-from spikevae.distributions._pointwise import pointwise
+from spikevae.distributions._elementwise import elementwise
 from spikevae.distributions.categorical import GROUP
 from spikevae.distributions.conway_maxwell_poisson import LOG_SHAPE_LIMIT
 
@@ -246,22 +246,22 @@ def test_divergence_from_one_sample_is_refused():
 # Machinery ---------------------------------------------------------------------------------------------------
 
 
-def test_pointwise_blocks_change_nothing(monkeypatch):
-    """Values, gradients, lanes and second derivatives, one cell at a time and all at once."""
+def test_elementwise_blocks_change_nothing(monkeypatch):
+    """Values, gradients, batches and second derivatives, one element at a time and all at once."""
     nodes = torch.linspace(0.1, 2, 7, dtype=torch.float64)
     function = lambda x, y: ((torch.sin(x[:, None] * nodes) * y[:, None]).sum(-1), (x * y))
     x, y = torch.randn(2, 5, 3, generator=seeded(0), dtype=torch.float64).requires_grad_()
-    whole = pointwise(function, 7, x, y)
+    whole = elementwise(function, 7, x, y)
     first = torch.autograd.grad(sum(v.sum() for v in whole), (x, y))
-    monkeypatch.setattr("spikevae.distributions._pointwise.NODES_HELD", 7)
-    lanes = torch.func.vmap(lambda a, b: pointwise(function, 7, a, b), (0, None))(x, y[0])
-    torch.testing.assert_close(lanes[0], function(x.reshape(-1), y[0].repeat(5))[0].view(5, 3))
-    blocks = pointwise(function, 7, x, y)
+    monkeypatch.setattr("spikevae.distributions._elementwise.MAX_NODES_IN_MEMORY", 7)
+    batched = torch.func.vmap(lambda a, b: elementwise(function, 7, a, b), (0, None))(x, y[0])
+    torch.testing.assert_close(batched[0], function(x.reshape(-1), y[0].repeat(5))[0].view(5, 3))
+    blocks = elementwise(function, 7, x, y)
     for a, b in zip(whole, blocks):
         assert torch.equal(a, b)
     for a, b in zip(first, torch.autograd.grad(sum(v.sum() for v in blocks), (x, y))):
         torch.testing.assert_close(a, b)
-    assert torch.autograd.gradgradcheck(lambda *v: pointwise(function, 7, *v), (x, y))
+    assert torch.autograd.gradgradcheck(lambda *v: elementwise(function, 7, *v), (x, y))
 
 
 @pytest.mark.parametrize("law", [law for law in LAWS.values() if not law.closed_form_prior], ids=lambda law: law.name)

@@ -30,7 +30,7 @@ def test_shapes_and_gradients(kind, shape):
     x, z = torch.randn(3, d, generator=seeded()), torch.rand(2, 3, 6, generator=seeded())
     assert encoder(x).shape == (3, 12)
     assert decoder(z).shape == (2, 3, d)
-    torch.testing.assert_close(decoder(z)[1, 2], decoder(z[1, 2]), atol=1e-5, rtol=1e-4)  # no leak across lanes
+    torch.testing.assert_close(decoder(z)[1, 2], decoder(z[1, 2]), atol=1e-5, rtol=1e-4)  # no mixing of stimuli
     torch.testing.assert_close(encoder(x)[1:2], encoder(x[1:2]), atol=1e-5, rtol=1e-4)
     (encoder(x).square().sum() + decoder(z).square().sum()).backward()
     for net in (encoder, decoder):

@@ -1,12 +1,13 @@
-"""Arrivals on a CPU, compiled: one pass over the cells, without NumPy's temporaries.
+"""Arrivals on a CPU, compiled: one pass over the elements, without NumPy's temporary arrays.
 
-One random byte a cell, the leading digits of a uniform number, is held against the log-rate below which that byte
-leaves no room for an arrival: cells without one, most of a sparse code, cost no exponential. The others multiply
-uniform numbers until the product falls below exp(-expected), one factor an arrival; given their number, arrivals are
-uniform in time. Where many are expected before the window, where each counts one, they are drawn as one number. Needs
-Numba (`pip install "spikevae[fast]"`); without it `_arrivals_cpu.py` draws with NumPy.
+One random byte per element, the leading digits of a uniform number, is drawn first. The log-rate of the element is
+compared with the lowest one at which that byte allows an arrival, so elements without an arrival, most of a sparse
+code, need no exponential. For the others, uniform numbers are multiplied until the product falls below exp(-expected),
+one factor per arrival; given their number, arrivals are uniform in time. Before the window each arrival counts one;
+where many are expected there, only their number is drawn. Needs Numba (`pip install "spikevae[fast]"`); without it
+`_arrivals_cpu.py` draws with NumPy.
 
-Each block of cells has a random state of its own, so that the numbers are the same however many threads share them.
+Each block of elements has its own random state, so the numbers do not depend on the number of threads.
 """
 
 import math
@@ -24,18 +25,18 @@ Array = np.ndarray[Any, Any]
 Contributions = Callable[[Array], tuple[Array, Array]]
 
 BLOCK = 1 << 16
-"""Cells that share a random state; a multiple of 8."""
+"""Elements that share a random state; a multiple of 8."""
 
-EARLY = 2.0
-"""Cells that expect more arrivals than this before the window get them as one Poisson count, not one after another."""
+MAX_EARLY_ARRIVALS = 2.0
+"""Where more than this are expected before the window, one Poisson count is drawn, else they are drawn one by one."""
 
-POWERS = 13
-"""Poisson counts of means 1, 2, 4, ..., 4096 are drawn from tables; their sum, with the arrivals of what is left below
-one, has any mean."""
+N_TABLES = 13
+"""Poisson counts of means 1, 2, 4, ..., 4096 are drawn from tables. Any mean is a sum of these and a rest below 1,
+whose arrivals are drawn one by one."""
 
-HELD, ROOM = 1 << 14, 1 << 10
-"""Arrivals held at once, and places kept free for each cell of a group, none of which expects more than EARLY + BUSY;
-exp(-expected) of half as many more would underflow."""
+MAX_ARRIVALS_IN_MEMORY, MAX_ARRIVALS_PER_ELEMENT = 1 << 14, 1 << 10
+"""Most arrivals in memory at once, and the memory reserved for each element of a group. None expects more than
+MAX_EARLY_ARRIVALS + MAX_WINDOW_ARRIVALS; exp(-expected) would underflow at one and a half times as many."""
 
 
 @numba.njit(nogil=True, cache=True)
@@ -72,19 +73,19 @@ def _save(state: Any, a: Any, b: Any, c: Any, d: Any) -> None:
 
 @cache
 def alias_tables() -> tuple[Array, Array, Array, Array]:
-    """Walker's tables (1977) of the Poisson laws of means 1, 2, 4, ...: in a column chosen uniformly of a power of two
-    the lowest count stands with a given probability, else the column's alias.
+    """Alias tables (Walker 1977) of the Poisson distributions of means 1, 2, 4, ...: a column is chosen uniformly
+    among a power of two; it gives its own count with a given probability, else its alias.
 
     Returns
     -------
     first, shift, share, alias
-        Of each law the place of its first column in `share` and `alias`, and how far 64 random bits are shifted to
-        choose one of its columns; of each column the share of 2^32 below which it keeps its own count, and the count
-        that it gives otherwise. The first column of a law has the count ``alias[first - 1]``. Left out is less than
-        1e-11 of each law; shares are rounded to 2^-32, which moves less than 1e-10 of it.
+        For each distribution the index of its first column in `share` and `alias`, and by how many bits 64 random bits
+        are shifted to choose a column. For each column the number out of 2^32 below which it gives its own count, and
+        the count that it gives otherwise. The count of the first column is ``alias[first - 1]``. Less than 1e-11 of
+        each distribution is left out; rounding to 2^-32 changes less than 1e-10 of it.
     """
     first, shift, share, alias = [], [], [], []
-    for mean in 2 ** np.arange(POWERS):
+    for mean in 2 ** np.arange(N_TABLES):
         low = max(0, int(mean - 8 * math.sqrt(mean) - 12))
         n_columns = 1 << int(mean + 8 * math.sqrt(mean) + 12 - low).bit_length()
         counts = np.arange(low, low + n_columns)
@@ -105,25 +106,25 @@ def alias_tables() -> tuple[Array, Array, Array, Array]:
 
 
 @numba.njit(nogil=True, cache=True)
-def _early(log_rate: Any, z: Any, block: int, states: Any, busy: float, start: float, tables: Any) -> None:
-    """Write the Poisson counts of mean exp(log_rate) * start of cells above `busy`."""
+def _early(log_rate: Any, z: Any, block: int, states: Any, limit: float, start: float, tables: Any) -> None:
+    """Write the Poisson counts of mean exp(log_rate) * start where `log_rate` is above `limit`."""
     first, shift, share, alias = tables
     for at in range(len(states)):
         a, b, c, d = _load(states[at])
         for i in range(at * block, min((at + 1) * block, len(log_rate))):
-            if log_rate[i] > busy:
+            if log_rate[i] > limit:
                 mean = math.exp(log_rate[i]) * start
                 whole, power, count = int(mean), 0, 0
                 end = math.exp(whole - mean)
                 while whole > 0:
-                    if whole & 1 or power == POWERS - 1:
+                    if whole & 1 or power == N_TABLES - 1:
                         bits_left, a, b, c, d = _bits(a, b, c, d)
                         column = np.int64(bits_left >> shift[power])
                         if (bits_left & np.uint64(0xFFFFFFFF)) < share[first[power] + column]:
                             count += alias[first[power] - 1] + column
                         else:
                             count += alias[first[power] + column]
-                    if power < POWERS - 1:
+                    if power < N_TABLES - 1:
                         whole >>= 1
                         power += 1
                     else:
@@ -140,41 +141,42 @@ def _early(log_rate: Any, z: Any, block: int, states: Any, busy: float, start: f
 
 @numba.njit(nogil=True, cache=True)
 def _arrivals(
-    log_rate: Any, first: int, block: int, states: Any, room: Any, busy: float, window: Any, owner: Any, time: Any
+    log_rate: Any, first: int, block: int, states: Any, lowest: Any, limit: float, window: Any, owner: Any, time: Any
 ) -> tuple[int, int]:
-    """Write owners and times of arrivals from cell `first` on; returns the first cell left out and their number.
+    """Write the elements and times of arrivals from element `first` on; return the first element left out and the
+    number.
 
-    `first` begins a group of 8 cells, which share a word of random bytes.
+    `first` begins a group of 8 elements, which share a word of random bytes.
     """
     start, stop = window
-    at, held, cell, full = first // block, 0, first, len(owner) - 8 * ROOM
+    at, n_drawn, element, full = first // block, 0, first, len(owner) - 8 * MAX_ARRIVALS_PER_ELEMENT
     a, b, c, d = _load(states[at])
-    while cell < len(log_rate) and held <= full:
-        if cell == (at + 1) * block:
+    while element < len(log_rate) and n_drawn <= full:
+        if element == (at + 1) * block:
             at += 1
             a, b, c, d = _load(states[at])
         bytes_left, a, b, c, d = _bits(a, b, c, d)
-        for i in range(cell, min(cell + 8, len(log_rate))):
+        for i in range(element, min(element + 8, len(log_rate))):
             byte = bytes_left & np.uint64(255)
             bytes_left >>= np.uint64(8)
-            if log_rate[i] > room[byte]:
+            if log_rate[i] > lowest[byte]:
                 u, a, b, c, d = _uniform(a, b, c, d)
-                if log_rate[i] > busy:
+                if log_rate[i] > limit:
                     begin = start
                 else:
                     begin = 0.0
                     u = (byte + u) * (1 / 256)
                 product, end = 1.0 - u, math.exp(-math.exp(log_rate[i]) * (stop - begin))
-                while product > end and held < len(owner):
+                while product > end and n_drawn < len(owner):
                     u, a, b, c, d = _uniform(a, b, c, d)
-                    owner[held] = i
-                    time[held] = begin + (stop - begin) * u
-                    held += 1
+                    owner[n_drawn] = i
+                    time[n_drawn] = begin + (stop - begin) * u
+                    n_drawn += 1
                     u, a, b, c, d = _uniform(a, b, c, d)
                     product *= u
-        cell += 8
+        element += 8
     _save(states[at], a, b, c, d)
-    return min(cell, len(log_rate)), held
+    return min(element, len(log_rate)), n_drawn
 
 
 @numba.njit(nogil=True, cache=True)
@@ -189,34 +191,34 @@ def _draw(
     z: Array,
     slope: Array,
     states: Array,
-    room: Array,
-    busy: float,
+    lowest: Array,
+    limit: float,
     window: tuple[float, float],
     contributions: Contributions,
 ) -> None:
     """Add the arrivals of some blocks to their counts and derivatives."""
-    if busy < math.inf:
-        _early(log_rate, z, BLOCK, states, busy, window[0], alias_tables())
-    owner, time = np.empty(HELD, np.int32), np.empty(HELD, log_rate.dtype)
-    cell = 0
-    while cell < len(log_rate):
-        cell, held = _arrivals(log_rate, cell, BLOCK, states, room, busy, window, owner, time)
-        value, gradient = contributions(time[:held])
+    if limit < math.inf:
+        _early(log_rate, z, BLOCK, states, limit, window[0], alias_tables())
+    owner, time = np.empty(MAX_ARRIVALS_IN_MEMORY, np.int32), np.empty(MAX_ARRIVALS_IN_MEMORY, log_rate.dtype)
+    element = 0
+    while element < len(log_rate):
+        element, n_drawn = _arrivals(log_rate, element, BLOCK, states, lowest, limit, window, owner, time)
+        value, gradient = contributions(time[:n_drawn])
         _add(z, slope, owner, value, gradient)
 
 
 def soft_counts(
     log_rate: Tensor, window: tuple[float, float], contributions: Contributions, generator: torch.Generator
 ) -> tuple[Tensor, Tensor]:
-    """Relaxed counts of flat log-rates and their derivative; no cell may expect more than BUSY arrivals."""
+    """Relaxed counts of flat log-rates and their derivative; at most MAX_WINDOW_ARRIVALS are expected per element."""
     start, stop = window
     z, slope = torch.zeros_like(log_rate), torch.zeros_like(log_rate)
     if len(z) == 0:
         return z, slope
-    busy = math.log(EARLY / start) if start > 0 else math.inf
+    limit = math.log(MAX_EARLY_ARRIVALS / start) if start > 0 else math.inf
     numbers = [x.numpy() for x in (log_rate, z, slope)]
-    with np.errstate(divide="ignore"):  # a byte of 0: always room
-        room = np.log(-np.log1p(np.arange(256) / -256) / stop).clip(None, busy).astype(numbers[0].dtype)
+    with np.errstate(divide="ignore"):  # a byte of 0 always allows an arrival
+        lowest = np.log(-np.log1p(np.arange(256) / -256) / stop).clip(None, limit).astype(numbers[0].dtype)
     n_blocks = -(-len(z) // BLOCK)
     states = torch.empty(n_blocks, 4, dtype=torch.int64).random_(-(2**63), None, generator=generator)
     n_threads = min(torch.get_num_threads(), n_blocks)
@@ -225,7 +227,7 @@ def soft_counts(
         (*(x[i * BLOCK : (i + each) * BLOCK] for x in numbers), states.numpy().view(np.uint64)[i : i + each])
         for i in range(0, n_blocks, each)
     ]
-    draw = partial(_draw, room=room, busy=busy, window=window, contributions=contributions)
+    draw = partial(_draw, lowest=lowest, limit=limit, window=window, contributions=contributions)
     if len(shares) == 1:
         draw(*shares[0])
     else:

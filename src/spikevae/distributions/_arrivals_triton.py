@@ -1,8 +1,9 @@
-"""Arrivals on a GPU: one pass that reads log-rates and writes counts and derivatives; nothing waits for the host.
+"""Arrivals on a GPU: one pass reads log-rates and writes counts and derivatives, without waiting for the CPU.
 
-Each cell walks its own arrivals to the end of the window, a block of cells as many steps as its busiest cell needs.
-Cells that expect more than WALK arrivals get a Gaussian with the mean and covariance of their sums. Needs Triton, which
-comes with PyTorch's CUDA builds; without it, or in float64, `arrivals.py` draws with PyTorch alone.
+The arrivals of each element are drawn one after another to the end of the window; a block of elements takes as many
+steps as its element with most arrivals. Elements that expect more than MAX_ARRIVALS get a Gaussian with the mean and
+covariance of their sums. Needs Triton, which comes with PyTorch's CUDA builds; without it, or in float64, `arrivals.py`
+draws with PyTorch alone.
 """
 
 import math
@@ -14,14 +15,14 @@ import triton.language as tl
 from torch import Tensor
 
 BLOCK = 1024
-WALK = 5000.0
-"""The distribution function of a sum of so many arrivals is within 0.004 of a Gaussian's."""
+MAX_ARRIVALS = 5000.0
+"""The distribution function of a sum over more arrivals is within 0.004 of that of a Gaussian."""
 
 INDICATORS = {"sigmoid": 0, "linear": 1, "cubic": 2, "quintic": 3, "cosine": 4}
 
 
 @triton.jit
-def _walk(
+def _fill_block(
     log_rate_at: Any,
     z_at: Any,
     slope_at: Any,
@@ -29,7 +30,7 @@ def _walk(
     n: Any,
     stop: Any,
     per_temperature: Any,
-    walk: Any,
+    max_arrivals: Any,
     mean: Any,
     spread: Any,
     along: Any,
@@ -37,18 +38,18 @@ def _walk(
     INDICATOR: tl.constexpr,
     SIZE: tl.constexpr,
 ) -> None:
-    cell = tl.program_id(0) * SIZE + tl.arange(0, SIZE)
-    inside = cell < n
-    rate = tl.exp(tl.load(log_rate_at + cell, mask=inside, other=-float("inf")))
+    element = tl.program_id(0) * SIZE + tl.arange(0, SIZE)
+    inside = element < n
+    rate = tl.exp(tl.load(log_rate_at + element, mask=inside, other=-float("inf")))
     seed = tl.load(seed_at)
-    busy = rate * stop > walk
+    gaussian = rate * stop > max_arrivals
     time = tl.zeros([SIZE], tl.float32)
     z = tl.zeros([SIZE], tl.float32)
     slope = tl.zeros([SIZE], tl.float32)
-    waiting = inside & (rate > 0) & (rate * stop <= walk)  # false for NaN
+    waiting = inside & (rate > 0) & (rate * stop <= max_arrivals)  # false for NaN
     step = 0
     while tl.max(waiting.to(tl.int32), 0) > 0:
-        time -= tl.log(1 - tl.rand(seed + step, cell)) / rate
+        time -= tl.log(1 - tl.rand(seed + step, element)) / rate
         waiting = waiting & (time < stop)
         x = (1 - time) * per_temperature
         u = tl.minimum(tl.maximum((x + 1) * 0.5, 0.0), 1.0)
@@ -70,14 +71,14 @@ def _walk(
         z += tl.where(waiting, value, 0.0)
         slope += tl.where(waiting, change * time * per_temperature, 0.0)
         step += 1
-    if tl.max(busy.to(tl.int32), 0) > 0:
+    if tl.max(gaussian.to(tl.int32), 0) > 0:
         root = tl.sqrt(rate)
-        first, second = tl.randn(seed - 1, cell), tl.randn(seed - 2, cell)
-        z = tl.where(busy, tl.maximum(rate * mean + root * spread * first, 0.0), z)
-        slope = tl.where(busy, rate * mean + root * (along * first + across * second), slope)
+        first, second = tl.randn(seed - 1, element), tl.randn(seed - 2, element)
+        z = tl.where(gaussian, tl.maximum(rate * mean + root * spread * first, 0.0), z)
+        slope = tl.where(gaussian, rate * mean + root * (along * first + across * second), slope)
     whole = rate < float("inf")  # false for NaN
-    tl.store(z_at + cell, tl.where(whole, z, rate), mask=inside)
-    tl.store(slope_at + cell, tl.where(whole, slope, rate), mask=inside)
+    tl.store(z_at + element, tl.where(whole, z, rate), mask=inside)
+    tl.store(slope_at + element, tl.where(whole, slope, rate), mask=inside)
 
 
 def soft_counts(
@@ -97,11 +98,11 @@ def soft_counts(
         return z, slope
     start, stop = window
     first, second, third = integrals
-    variance = start + second  # early arrivals count one each
+    variance = start + second  # arrivals before the window count one each
     along = 0.5 * variance / math.sqrt(variance)
     across = math.sqrt(max(third - along * along, 0.0))
     seed = torch.randint(2**62, (1,), generator=generator, device=log_rate.device)
-    _walk[(triton.cdiv(len(z), BLOCK),)](
+    _fill_block[(triton.cdiv(len(z), BLOCK),)](
         log_rate.contiguous(),
         z,
         slope,
@@ -109,7 +110,7 @@ def soft_counts(
         len(z),
         stop,
         1 / temperature,
-        WALK,
+        MAX_ARRIVALS,
         start + first,
         math.sqrt(variance),
         along,

@@ -10,9 +10,9 @@ from torch.distributions import constraints
 from torch.nn import functional as F
 
 from .._batching import batched_like
+from ._elementwise import elementwise
 from ._law import Relaxation
 from ._log_rate import LogRateLaw
-from ._pointwise import pointwise
 from ._random import Generator, log_standard_gamma, poisson
 from .arrivals import Pathwise
 from .poisson import _Deviance, _Excess, _stirling_residual
@@ -66,7 +66,7 @@ def unequal_dispersion_kl(
     trapezoidal rule of step h errs by exp(-pi^2 / h): below 1e-6 of the integral for dispersions within a factor of
     1e4 of each other, of 1 and of the mean, and 2e-3 at 1e-3 against 1e8.
     """
-    return pointwise(_unequal, NODES, log_m, log_r, log_r0, slopes=_unequal_slopes)[0]
+    return elementwise(_unequal, NODES, log_m, log_r, log_r0, derivatives=_unequal_derivatives)[0]
 
 
 @torch.no_grad()  # nodes move with the parameters, the integral does not depend on them
@@ -80,7 +80,7 @@ def _nodes(log_m: Tensor, log_r: Tensor, log_r0: Tensor) -> tuple[Tensor, Tensor
     return step, t, -torch.expm1(-t)
 
 
-def _unequal_slopes(
+def _unequal_derivatives(
     log_m: Tensor, log_r: Tensor, log_r0: Tensor
 ) -> tuple[tuple[Tensor, ...], tuple[tuple[Tensor, ...], ...]]:
     """The integral and its derivatives by log m, log r and log r0, from one pass over the nodes."""

@@ -1,4 +1,4 @@
-"""Random draws that name their generator, alone or in the lanes of `torch.func.vmap`."""
+"""Random draws from a named generator, with or without the batch dimension of `torch.func.vmap`."""
 
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
@@ -10,40 +10,40 @@ from torch import Tensor
 from ._opaque import opaque
 
 Sampler = Callable[[Tensor, torch.Generator], tuple[Tensor, ...]]
-"""A function of one parameter tensor and a generator; every tensor it returns has the parameter's shape, or, where
-several parameters of one draw are stacked along a last axis, that shape without the axis."""
+"""A function of one parameter tensor and a generator. Every tensor that it returns has the parameter's shape, or that
+shape without the last dimension where several parameters of one draw are stacked along it."""
 
 
 class GeneratorStack:
-    """One generator for each lane of a `torch.func.vmap`, accepted wherever a generator is.
+    """One generator per entry of the batch dimension of `torch.func.vmap`, accepted wherever a generator is.
 
-    A draw inside `vmap` uses generator i for lane i, so that lane i gets, bit for bit, the numbers it would
-    get alone with `generators[i]`. Outside `vmap`, or for a parameter that does not vary over the lanes, a
-    stack has no meaning and drawing from it raises `ValueError`.
+    A draw inside `vmap` uses generator i for entry i, so entry i gets, bit for bit, the numbers that it gets outside
+    `vmap` with `generators[i]`. Outside `vmap`, or for a parameter without the batch dimension, drawing from a stack
+    raises `ValueError`.
 
     Parameters
     ----------
     generators
-        One `torch.Generator` a lane, in lane order.
+        One `torch.Generator` per entry, in the order of the batch dimension.
 
     Raises
     ------
     ValueError
-        If there is no generator at all.
+        If there is no generator.
 
     Examples
     --------
     >>> import torch
     >>> stack = GeneratorStack([torch.Generator().manual_seed(seed) for seed in (0, 1)])
-    >>> lanes = torch.func.vmap(lambda x: standard_normal(x, stack))(torch.zeros(2, 3))
-    >>> alone = standard_normal(torch.zeros(3), torch.Generator().manual_seed(1))
-    >>> bool((lanes[1] == alone).all())
+    >>> batched = torch.func.vmap(lambda x: standard_normal(x, stack))(torch.zeros(2, 3))
+    >>> single = standard_normal(torch.zeros(3), torch.Generator().manual_seed(1))
+    >>> bool((batched[1] == single).all())
     True
     """
 
     def __init__(self, generators: Sequence[torch.Generator]) -> None:
         if len(generators) == 0:
-            raise ValueError("GeneratorStack needs at least one generator, got none: pass one a lane")
+            raise ValueError("GeneratorStack needs at least one generator, got none: pass one per entry of the batch")
         self.generators = tuple(generators)
 
     def __len__(self) -> int:
@@ -57,11 +57,11 @@ Generator = torch.Generator | GeneratorStack
 
 
 def reseed(generator: Generator, seeds: Int[Tensor, " generators"]) -> None:
-    """Start a generator, or each of a stack, afresh from its seed; integers on the CPU, one a generator."""
-    alone = generator if isinstance(generator, GeneratorStack) else (generator,)
+    """Seed a generator, or each one of a stack. `seeds` are integers on the CPU, one per generator."""
+    generators = generator if isinstance(generator, GeneratorStack) else (generator,)
 
     def start(seeds: Tensor) -> tuple[Tensor, ...]:
-        for one, seed in zip(alone, seeds.tolist(), strict=True):
+        for one, seed in zip(generators, seeds.tolist(), strict=True):
             one.manual_seed(seed)
         return ()
 
@@ -75,7 +75,7 @@ class _Draw(torch.autograd.Function):
     def forward(sampler: Sampler, like: Tensor, generator: Generator) -> tuple[Tensor, ...]:
         if isinstance(generator, GeneratorStack):
             raise ValueError(
-                f"a GeneratorStack of {len(generator)} was used for a parameter with no lane axis: use it "
+                f"a GeneratorStack of {len(generator)} was used for a parameter without batch dimension: use it "
                 "inside torch.func.vmap on parameters that are batched there, or pass one torch.Generator"
             )
         return opaque(lambda x: sampler(x, generator), like)
@@ -91,26 +91,28 @@ class _Draw(torch.autograd.Function):
             draws = _Draw.apply(sampler, like, generator)
             return draws, (0,) * len(draws)
         if len(generator) != info.batch_size:
-            raise ValueError(f"got {len(generator)} generators for {info.batch_size} lanes: give one generator a lane")
-        lanes = [_Draw.apply(sampler, lane, alone) for lane, alone in zip(like.unbind(0), generator)]
-        if len(lanes) == 1:  # no copy
-            return tuple(drawn.unsqueeze(0) for drawn in lanes[0]), (0,) * len(lanes[0])
-        draws = tuple(torch.stack(column) for column in zip(*lanes))
+            raise ValueError(
+                f"got {len(generator)} generators for a batch of {info.batch_size}: give one generator per entry"
+            )
+        entries = [_Draw.apply(sampler, entry, single) for entry, single in zip(like.unbind(0), generator)]
+        if len(entries) == 1:  # no copy
+            return tuple(drawn.unsqueeze(0) for drawn in entries[0]), (0,) * len(entries[0])
+        draws = tuple(torch.stack(column) for column in zip(*entries))
         return draws, (0,) * len(draws)
 
 
 def draw(sampler: Sampler, like: Float[Tensor, "..."], generator: Generator) -> tuple[Float[Tensor, "..."], ...]:
-    """Call `sampler(like, generator)` so that it also works in the lanes of `torch.func.vmap`.
+    """Call `sampler(like, generator)` so that it also works inside `torch.func.vmap`.
 
     Parameters
     ----------
     sampler
-        Function of one tensor and one `torch.Generator` returning a tuple of tensors shaped like the former.
+        Function of one tensor and one `torch.Generator` that returns a tuple of tensors, see `Sampler`.
     like
         Parameter of the draw, any shape. No gradient flows to it.
     generator
-        A `torch.Generator`, or under `vmap` also a `GeneratorStack` (lane i draws from generator i). A plain
-        generator under `vmap` makes one joint draw that differs from lane to lane.
+        A `torch.Generator`, or inside `vmap` also a `GeneratorStack` (entry i draws from generator i). A single
+        generator inside `vmap` makes one joint draw, which differs between entries.
 
     Returns
     -------
@@ -122,7 +124,7 @@ def draw(sampler: Sampler, like: Float[Tensor, "..."], generator: Generator) -> 
     TypeError
         If `generator` is neither.
     ValueError
-        If a stack does not match the lanes.
+        If a stack does not match the batch dimension.
     """
     if not isinstance(generator, (torch.Generator, GeneratorStack)):
         raise TypeError(
@@ -149,12 +151,12 @@ def standard_normal(like: Float[Tensor, "*shape"], generator: Generator) -> Floa
 
 
 _POISSON_LIMIT = 1e18
-"""Counts above this overflow the 64-bit integers of `torch.poisson`; there the standard deviation is 1e-9 of
-the mean, so the mean itself is returned (which also hands inf and NaN through instead of garbage)."""
+"""Counts above this overflow the 64-bit integers of `torch.poisson`. There the standard deviation is 1e-9 of the mean,
+so the mean itself is returned, which also keeps inf and NaN."""
 
 
 def poisson_counts(rate: Float[Tensor, "*shape"], generator: torch.Generator) -> Float[Tensor, "*shape"]:
-    """Poisson counts as floats; a rate of inf or NaN gives inf or NaN rather than an error."""
+    """Poisson counts as floats; a rate of inf or NaN gives inf or NaN, not an error."""
     usable = rate < _POISSON_LIMIT
     return torch.where(usable, torch.poisson(torch.where(usable, rate, 0), generator=generator), rate)
 
@@ -210,7 +212,7 @@ def log_standard_gamma(
 ) -> tuple[Float[Tensor, "*shape"], Float[Tensor, "*shape"]]:
     """Logarithm of independent Gamma(exp(log_shape), 1) numbers, and its derivative by `log_shape`.
 
-    The logarithm, because numbers of a shape near zero are themselves too small for any floating-point type.
+    It is the logarithm because numbers of a shape near zero are too small for any floating-point type.
 
     References
     ----------

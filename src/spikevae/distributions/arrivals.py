@@ -1,8 +1,8 @@
-"""Relaxed Poisson counts from the arrivals that occur, at a cost proportional to the spikes.
+"""Relaxed Poisson counts from the arrivals that occur, at a cost proportional to the number of spikes.
 
-A count is the number of arrivals of a Poisson process before time 1. Softening the boundary gives
-z = sum over arrivals t of s((1 - t) / temperature), with pathwise derivative
-dz / dlog_rate = sum s'((1 - t) / temperature) t / temperature: scaling the rate scales every arrival time.
+A count is the number of arrivals of a Poisson process before time 1. With an indicator s in place of the step at time 1
+it becomes z = sum over arrivals t of s((1 - t) / temperature), with the pathwise derivative
+dz / dlog_rate = sum s'((1 - t) / temperature) t / temperature, because scaling the rate scales every arrival time.
 """
 
 import math
@@ -24,7 +24,7 @@ from ._random import Generator, draw, poisson_counts
 
 @dataclass(frozen=True)
 class Indicator:
-    """A softened step s(x): 1 for x >= reach, 0 for x <= -reach."""
+    """A smooth step s(x): 1 for x >= reach, 0 for x <= -reach."""
 
     name: str
     with_slope: Callable[[Any], tuple[Any, Any]]
@@ -70,8 +70,8 @@ def _sigmoid(x: Any) -> tuple[Any, Any]:
 
 
 SIGMOID_REACH = 17.0
-"""The logistic step never reaches 0 or 1. It is cut at |x| = 17, where it is within 5e-8 of them: float32
-cannot tell the difference near 1, and the mean loses temperature * 5e-8 of a spike per unit firing rate."""
+"""The sigmoid never reaches 0 or 1. It is cut at |x| = 17, where it is within 5e-8 of them, less than the spacing of
+float32 numbers near 1. The mean loses temperature * 5e-8 of the firing rate."""
 
 INDICATORS: dict[str, Indicator] = {
     indicator.name: indicator
@@ -83,20 +83,20 @@ INDICATORS: dict[str, Indicator] = {
         Indicator("cosine", _cosine, 1.0),
     )
 }
-"""Softened steps by name: with u = (x + 1) / 2 clipped to [0, 1], linear u, cubic 3u^2 - 2u^3, quintic
+"""Indicators by name: with u = (x + 1) / 2 clipped to [0, 1], linear u, cubic 3u^2 - 2u^3, quintic
 6u^5 - 15u^4 + 10u^3, cosine (1 - cos(pi u)) / 2; sigmoid 1 / (1 + exp(-x))."""
 
-CHUNK = 1 << 21
-"""Arrivals held at once on CUDA."""
+MAX_ARRIVALS_IN_MEMORY = 1 << 21
+"""Most arrivals in memory at once on CUDA."""
 
-BUSY = 500.0
-"""Cells expecting more arrivals than this near the boundary get a Gaussian with the exact mean and covariance
-of their sums instead: the distribution function is then off by less than 0.004, and a fit that runs away to
-large firing rates costs no more than the others."""
+MAX_WINDOW_ARRIVALS = 500.0
+"""Where more arrivals than this are expected in the window, the sums are drawn from a Gaussian with their exact mean
+and covariance. Its distribution function is off by less than 0.004, and a fit whose firing rates diverge takes no more
+time than others."""
 
 
 def get_indicator(name: str) -> Indicator:
-    """Return the softened step called `name`; `ValueError` listing the names if there is none."""
+    """Return the indicator called `name`; `ValueError` with all names if there is none."""
     if name not in INDICATORS:
         raise ValueError(f"unknown indicator {name!r}: choose one of {', '.join(INDICATORS)}")
     return INDICATORS[name]
@@ -107,13 +107,13 @@ def check_temperature(temperature: float) -> float:
     value = float(temperature)
     if not (value > 0 and math.isfinite(value)):
         raise ValueError(
-            f"temperature is {temperature}, expected a positive number: for hard counts use Poisson.sample"
+            f"temperature is {temperature}, expected a positive number: for integer counts use Poisson.sample"
         )
     return value
 
 
 def window(temperature: float, indicator: Indicator) -> tuple[float, float]:
-    """Times between which an arrival counts for something other than 1 and 0."""
+    """Times between which an arrival is weighed by more than 0 and less than 1."""
     reach = temperature * indicator.reach
     return max(0.0, 1.0 - reach), 1.0 + reach
 
@@ -137,14 +137,14 @@ def window_integrals(temperature: float, indicator_name: str) -> tuple[float, fl
 
 
 def contributions(t: Any, temperature: float, indicator: Indicator) -> tuple[Any, Any]:
-    """What arrivals at times t, a tensor or a NumPy array, add to z and to dz/dlog_rate."""
+    """What arrivals at the times t, a tensor or a NumPy array, add to z and to dz/dlog_rate."""
     value, slope = indicator.with_slope((1 - t) * (1 / temperature))
     return value, slope * (t * (1 / temperature))
 
 
 @cache
 def cpu_sampler() -> ModuleType:
-    """What draws on a CPU: compiled where Numba is installed and fits the NumPy here, else in NumPy."""
+    """The module that draws on a CPU: compiled where Numba is installed and works with this NumPy, else in NumPy."""
     try:
         from . import _arrivals_numba as sampler
     except ImportError:
@@ -155,7 +155,7 @@ def cpu_sampler() -> ModuleType:
 def _soft_counts(
     log_rate: Tensor, temperature: float, indicator: Indicator, generator: torch.Generator
 ) -> tuple[Tensor, Tensor]:
-    """z and dz/dlog_rate for flat log-rates below inf whose window expects no more than BUSY arrivals."""
+    """z and dz/dlog_rate for flat log-rates that expect at most MAX_WINDOW_ARRIVALS in the window."""
     start, stop = window(temperature, indicator)
     added = partial(contributions, temperature=temperature, indicator=indicator)
     if log_rate.device.type == "cpu":
@@ -164,24 +164,24 @@ def _soft_counts(
     rate = log_rate.exp()
     z = torch.poisson(rate * start, generator=generator)
     slope = torch.zeros_like(rate)
-    n_chunks = max(1, min(len(rate), math.ceil(rate.sum().item() * (stop - start) / CHUNK)))
+    n_chunks = max(1, min(len(rate), math.ceil(rate.sum().item() * (stop - start) / MAX_ARRIVALS_IN_MEMORY)))
     for rates, zs, slopes in zip(rate.chunk(n_chunks), z.chunk(n_chunks), slope.chunk(n_chunks)):
         counts = torch.poisson(rates * (stop - start), generator=generator).long()
-        cell = torch.repeat_interleave(counts)
-        time = torch.rand(len(cell), generator=generator, dtype=rate.dtype, device=rate.device)
+        element = torch.repeat_interleave(counts)
+        time = torch.rand(len(element), generator=generator, dtype=rate.dtype, device=rate.device)
         value, gradient = added(time.mul_(stop - start).add_(start))
-        # index_put_ adds in an order that does not change from run to run; index_add_ does not on CUDA
-        zs.index_put_((cell,), value, accumulate=True)
-        slopes.index_put_((cell,), gradient, accumulate=True)
+        # index_put_ adds in the same order every time; index_add_ on CUDA does not
+        zs.index_put_((element,), value, accumulate=True)
+        slopes.index_put_((element,), gradient, accumulate=True)
     return z, slope
 
 
-def _busy_counts(
+def _gaussian_counts(
     rate: Tensor, temperature: float, indicator: Indicator, generator: torch.Generator
 ) -> tuple[Tensor, Tensor]:
-    """z and dz/dlog_rate for rates so large that the window's sums are Gaussian; inf and NaN pass through.
+    """z and dz/dlog_rate for rates so large that the sums over the window are Gaussian; inf and NaN stay as they are.
 
-    The covariance of the two is half the variance of z, early arrivals included (s s' t / temperature,
+    The covariance of the two is half the variance of z, arrivals before the window included (s s' t / temperature,
     integrated by parts).
     """
     start, _ = window(temperature, indicator)
@@ -211,18 +211,18 @@ def _sample(
         integrals = window_integrals(temperature, indicator.name)
         drawn = _arrivals_triton.soft_counts(flat, (start, stop), integrals, temperature, indicator.name, generator)
         return tuple(x.view_as(log_rate) for x in drawn)
-    limit = math.log(BUSY / (stop - start))
+    limit = math.log(MAX_WINDOW_ARRIVALS / (stop - start))
     if flat.numel() == 0 or bool(flat.max() <= limit):  # false for NaN
         z, slope = _soft_counts(flat, temperature, indicator, generator)
     else:
-        busy = ~(flat <= limit)
-        z, slope = _soft_counts(flat.masked_fill(busy, -math.inf), temperature, indicator, generator)
-        z[busy], slope[busy] = _busy_counts(flat[busy].exp(), temperature, indicator, generator)
+        large = ~(flat <= limit)
+        z, slope = _soft_counts(flat.masked_fill(large, -math.inf), temperature, indicator, generator)
+        z[large], slope[large] = _gaussian_counts(flat[large].exp(), temperature, indicator, generator)
     return z.view_as(log_rate), slope.view_as(log_rate)
 
 
 class Pathwise(BatchedFunction):
-    """Return z, and send gradients to log_rate through a known dz/dlog_rate."""
+    """Return z; its gradient by log_rate is the given dz/dlog_rate."""
 
     @staticmethod
     def forward(log_rate: Tensor, z: Tensor, slope: Tensor) -> Tensor:
@@ -248,22 +248,23 @@ def relaxed_counts(
 
     over the arrival times :math:`t_m` of a Poisson process of rate :math:`\lambda`. Only arrivals before
     :math:`1 + \tau` matter where s has compact support, and only those after :math:`1 - \tau` carry gradient.
-    The law is that of the published sampler, which draws a fixed number of exponential gaps for every cell;
-    here time and memory grow with the spikes. The derivative is computed with the sample, so that backward is
+    The distribution is that of the published sampler, which draws a fixed number of exponential gaps for every
+    element; here time and memory grow with the spikes. The derivative is computed with the sample, so that backward is
     one multiplication; it cannot be differentiated again.
 
     Parameters
     ----------
     log_rate
-        Log firing rates, any shape, float32 or float64, CPU or CUDA. Cells with a rate of inf or NaN give
-        inf or NaN and leave the others alone.
+        Log firing rates, any shape, float32 or float64, CPU or CUDA. Where a rate is inf or NaN, so is the count;
+        other elements are not affected.
     temperature
-        Softness of the boundary, > 0. As it goes to 0 the counts become Poisson.
+        Width of the indicator, > 0. As it goes to 0 the counts become Poisson.
     indicator
-        Softened step, a key of `INDICATORS`. "sigmoid" is cut at `SIGMOID_REACH`.
+        Smooth step, a key of `INDICATORS`. "sigmoid" is cut at `SIGMOID_REACH`.
     generator
-        Source of the arrivals. Inside `torch.func.vmap` a `GeneratorStack` gives lane i the numbers it would
-        get alone. On a CPU the numbers of a seed depend on whether Numba is installed, not on the number of threads.
+        Source of the arrivals. Inside `torch.func.vmap` a `GeneratorStack` gives entry i of the batch dimension the
+        numbers that it gets outside. On a CPU the numbers of a seed depend on whether Numba is installed, not on
+        the number of threads.
 
     Returns
     -------

@@ -11,9 +11,9 @@ from torch import Tensor
 from torch.distributions import constraints, register_kl
 from torch.distributions.utils import lazy_property
 
+from ._elementwise import elementwise
 from ._law import Relaxation, softclamp_symmetric
 from ._log_rate import LogRateLaw
-from ._pointwise import pointwise
 from ._random import Generator, draw, standard_uniform
 from .arrivals import check_temperature, get_indicator
 from .poisson import Poisson
@@ -98,7 +98,7 @@ def sums(log_rate: Float[Tensor, " n"], shape: Float[Tensor, " n"]) -> tuple[Flo
     return tuple(torch.where(log_rate > border, b, a) for a, b in zip(small, large))
 
 
-def slopes(
+def derivatives(
     log_rate: Float[Tensor, " n"], shape: Float[Tensor, " n"]
 ) -> tuple[tuple[Float[Tensor, " n"], ...], tuple[tuple[Float[Tensor, " n"], ...], ...]]:
     """The same as `sums`, with the derivatives of each by log-rate and shape, from one pass over the counts.
@@ -250,7 +250,7 @@ class ConwayMaxwellPoisson(LogRateLaw):
 
     @lazy_property
     def _sums(self) -> tuple[Tensor, ...]:
-        return pointwise(sums, TERMS, self.log_rate, self.shape, slopes=slopes)
+        return elementwise(sums, TERMS, self.log_rate, self.shape, derivatives=derivatives)
 
     @property
     def mean(self) -> Float[Tensor, "*shape"]:

@@ -11,8 +11,8 @@ from torch import Tensor
 from torch.distributions import constraints, register_kl
 from torch.distributions.utils import lazy_property
 
+from ._elementwise import elementwise
 from ._location_scale import GaussianBased, gaussian_kl
-from ._pointwise import pointwise
 from ._random import Generator, standard_normal
 from .gaussian import Gaussian
 from .rectified_gaussian import rectified_moments
@@ -121,7 +121,7 @@ class GaussianSoftplus(GaussianBased):
 
     @lazy_property
     def _moments(self) -> tuple[Tensor, ...]:
-        return pointwise(softplus_moments, HERMITE + 2 * LAGUERRE, self.loc, self.log_scale)
+        return elementwise(softplus_moments, HERMITE + 2 * LAGUERRE, self.loc, self.log_scale)
 
     @property
     def mean(self) -> Float[Tensor, "*shape"]:

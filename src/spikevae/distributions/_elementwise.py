@@ -1,4 +1,4 @@
-"""Elementwise functions that are sums over many nodes, without keeping the nodes."""
+"""Elementwise functions that are sums over many nodes, without keeping the nodes in memory."""
 
 from collections.abc import Callable
 from typing import Any
@@ -9,22 +9,22 @@ from torch import Tensor
 
 from .._batching import BatchedFunction
 
-NODES_HELD = 1 << 19
-"""Values of the integrand or summand held at once: cells are taken in blocks of about this many, which bounds memory
-and keeps them in a processor's cache (2 MiB in float32)."""
+MAX_NODES_IN_MEMORY = 1 << 19
+"""Most values of the integrand or summand in memory at once: elements are processed in blocks with about so many nodes,
+which fit into a processor's cache (2 MiB in float32)."""
 
 
 Function = Callable[..., tuple[Tensor, ...]]
-Slopes = Callable[..., tuple[tuple[Tensor, ...], tuple[tuple[Tensor, ...], ...]]]
+Derivatives = Callable[..., tuple[tuple[Tensor, ...], tuple[tuple[Tensor, ...], ...]]]
 
 
-class _Pointwise(BatchedFunction):
-    """Values of `function`, whose nodes backward computes again; differentiable as often as `function` is."""
+class _Elementwise(BatchedFunction):
+    """Values of `function`; backward computes the nodes again. Differentiable as often as `function` is."""
 
     @staticmethod
     def forward(function: Function, n_nodes: int, *x: Tensor) -> tuple[Tensor, ...]:
-        cells = max(1, NODES_HELD // n_nodes)
-        blocks = [function(*block) for block in zip(*(v.reshape(-1).split(cells) for v in x))]
+        n_elements = max(1, MAX_NODES_IN_MEMORY // n_nodes)
+        blocks = [function(*block) for block in zip(*(v.reshape(-1).split(n_elements) for v in x))]
         return tuple(torch.cat(column).view(x[0].shape) for column in zip(*blocks))
 
     @staticmethod
@@ -38,9 +38,9 @@ class _Pointwise(BatchedFunction):
         if torch.is_grad_enabled():  # a second derivative is wanted
             value, flat = ctx.function(*(v.reshape(-1) for v in x)), [g.reshape(-1) for g in grads]
             return None, None, *torch.autograd.grad(value, x, flat, create_graph=True)
-        cells = max(1, NODES_HELD // ctx.n_nodes)
+        n_elements = max(1, MAX_NODES_IN_MEMORY // ctx.n_nodes)
         blocks = []
-        for block in zip(*(v.reshape(-1).split(cells) for v in (*x, *grads))):
+        for block in zip(*(v.reshape(-1).split(n_elements) for v in (*x, *grads))):
             with torch.enable_grad():
                 inputs = [v.detach().requires_grad_() for v in block[: len(x)]]
                 value = ctx.function(*inputs)
@@ -48,15 +48,15 @@ class _Pointwise(BatchedFunction):
         return None, None, *(torch.cat(column).view(x[0].shape) for column in zip(*blocks))
 
 
-class _Sloped(BatchedFunction):
-    """Values and derivatives from one pass over the nodes; a second derivative is that of `function`."""
+class _ElementwiseWithDerivatives(BatchedFunction):
+    """Values and derivatives from one pass over the nodes; second derivatives are those of `function`."""
 
     @staticmethod
-    def forward(function: Function, slopes: Slopes, n_nodes: int, *x: Tensor) -> tuple[Tensor, ...]:
-        cells = max(1, NODES_HELD // n_nodes)
+    def forward(function: Function, derivatives: Derivatives, n_nodes: int, *x: Tensor) -> tuple[Tensor, ...]:
+        n_elements = max(1, MAX_NODES_IN_MEMORY // n_nodes)
         blocks = []
-        for block in zip(*(v.reshape(-1).split(cells) for v in x)):
-            values, jacobian = slopes(*block)
+        for block in zip(*(v.reshape(-1).split(n_elements) for v in x)):
+            values, jacobian = derivatives(*block)
             blocks.append((*values, *(entry for row in jacobian for entry in row)))
         return tuple(torch.cat(column).view(x[0].shape) for column in zip(*blocks))
 
@@ -89,33 +89,34 @@ class _Sloped(BatchedFunction):
         return None, None, None, *totals
 
 
-def pointwise(
-    function: Function, n_nodes: int, *x: Float[Tensor, "*#shape"], slopes: Slopes | None = None
+def elementwise(
+    function: Function, n_nodes: int, *x: Float[Tensor, "*#shape"], derivatives: Derivatives | None = None
 ) -> tuple[Float[Tensor, "*shape"], ...]:
-    """Apply an elementwise function that needs `n_nodes` numbers a cell, some cells at a time.
+    """Apply an elementwise function that needs `n_nodes` numbers per element, to a block of elements at a time.
 
     Parameters
     ----------
     function
-        Takes tensors of one shape, flat, and returns a tuple of tensors of that shape, made with differentiable
-        operations that do not mix cells.
+        Takes flat tensors of one shape and returns a tuple of tensors of that shape, made with differentiable
+        operations that do not mix elements.
     n_nodes
-        Length of the extra axis that it makes.
+        Length of the extra dimension that `function` uses.
     x
-        Tensors that broadcast together; works in the lanes of `torch.func.vmap`.
-    slopes
-        Where all derivatives come out of the same nodes at little cost: takes what `function` takes and returns its
-        values, and for each value its derivatives by each of the inputs.
+        Tensors that broadcast together; also inside `torch.func.vmap`.
+    derivatives
+        Given where all derivatives follow from the same nodes at little cost: takes what `function` takes and returns
+        its values, and for each value its derivatives by each of the inputs.
 
     Examples
     --------
     >>> nodes = torch.arange(4.0)
-    >>> (total,) = pointwise(lambda x: ((x[:, None] * nodes).sum(-1),), 4, torch.ones(2))
+    >>> (total,) = elementwise(lambda x: ((x[:, None] * nodes).sum(-1),), 4, torch.ones(2))
     >>> total
     tensor([6., 6.])
     """
-    if slopes is None or not torch.is_grad_enabled():
-        values: tuple[Tensor, ...] = _Pointwise.apply(function, n_nodes, *torch.broadcast_tensors(*x))
+    x = torch.broadcast_tensors(*x)
+    if derivatives is None or not torch.is_grad_enabled():
+        values: tuple[Tensor, ...] = _Elementwise.apply(function, n_nodes, *x)
         return values
-    found: tuple[Tensor, ...] = _Sloped.apply(function, slopes, n_nodes, *torch.broadcast_tensors(*x))
+    found: tuple[Tensor, ...] = _ElementwiseWithDerivatives.apply(function, derivatives, n_nodes, *x)
     return found[: len(found) // (1 + len(x))]
