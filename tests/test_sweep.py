@@ -1,11 +1,8 @@
 """Run folders of sweeps: they continue, name damage, and refuse what does not belong to them."""
 
 import json
-import os
-import signal
 import subprocess
 import sys
-import time
 from contextlib import suppress
 from itertools import pairwise
 
@@ -86,33 +83,6 @@ def test_a_lost_cell_is_made_again_to_the_bit(run, tmp_path):
     second = json.loads(path.read_text())
     first.pop("seconds"), second.pop("seconds")
     assert first == second
-
-
-@pytest.mark.slow
-def test_killed_and_continued_assigns_the_same_table(tmp_path):
-    """SIGKILL to the program half-way; its workers end by themselves; the second call finishes the job."""
-    grid = {"beta": [0.5, 1.0], "n_latents": [4, 5, 6, 7], "seed": [0, 1]}
-    sweep = Sweep.from_grid(grid, fit={"steps": 400, "batch_size": 50}, data=DATA)
-    (tmp_path / "s.toml").write_text(
-        '[data]\nsource = "synthetic"\nn = 300\npatch = 8\n[fit]\nsteps = 400\nbatch_size = 50\n[grid]\n'
-        "beta = [0.5, 1.0]\nn_latents = [4, 5, 6, 7]\nseed = [0, 1]\n"
-    )
-    command = [sys.executable, "-m", "spikevae", "sweep", str(tmp_path / "s.toml"), "--no-report", "--out"]
-    killed = subprocess.Popen([*command, str(tmp_path / "killed")], stderr=subprocess.DEVNULL)
-    deadline = time.monotonic() + 120
-    while not list((tmp_path / "killed").glob("cells/*.json")):
-        assert time.monotonic() < deadline and killed.poll() is None
-        time.sleep(0.05)
-    os.kill(killed.pid, signal.SIGKILL)
-    killed.wait()
-    done = len(list((tmp_path / "killed").glob("cells/*.json")))
-    assert done < 16
-    time.sleep(2)  # the workers notice that nobody listens
-    subprocess.run([*command, str(tmp_path / "killed")], check=True, capture_output=True)
-    whole = sweep.run(tmp_path / "whole", n_jobs=2)
-    one, two = (pq.read_table(folder / "cells.parquet") for folder in (tmp_path / "killed", whole.path))
-    assert one.schema.equals(two.schema)
-    assert repr(one.to_pylist()) == repr(two.to_pylist())  # NaN equals NaN here
 
 
 def test_workers_and_this_process_agree(run, tmp_path):
