@@ -280,7 +280,7 @@ def test_where_the_gap_lies(folder, data):
     line = sorted((p.metrics.fraction_zeros, p.metrics.r2_pooled) for p in result.of("sparse", "fista"))
     best = np.interp(own.fraction_zeros, *zip(*line))
     share = (other.r2_pooled - own.r2_pooled) / (best - own.r2_pooled)
-    assert f"{share:.0%} of the gap" in sentence and f"{own.r2_pooled:.3f} as trained" in sentence
+    assert f"{share:.0%} of the difference" in sentence and f"{own.r2_pooled:.3f} as trained" in sentence
     assert sentence in table(result)
     alone = compare(models[:1], data, inferences=[OWN, "fista"], n_prices=2, n_stimuli=40)
     assert sentences(alone) == []

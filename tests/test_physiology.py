@@ -221,7 +221,7 @@ def test_models_that_cannot_be_examined_say_why():
     signed = IterativeVAE(SHAPE, IterativeConfig(latent="gaussian", **iterative), torch.Generator())
     flat = IterativeVAE((10,), IterativeConfig(latent="poisson", **iterative), torch.Generator())
     amortised = AmortisedVAE(SHAPE, AmortisedConfig(latent="poisson", **iterative), torch.Generator())
-    for model, message in ((signed, "signed"), (flat, "no images"), (amortised, "infers step by step")):
+    for model, message in ((signed, "signed"), (flat, "no images"), (amortised, "infer step by step")):
         assert not is_neural(model)
         with pytest.raises(ValueError, match=message):
             examine(model)

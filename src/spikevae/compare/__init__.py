@@ -1,4 +1,4 @@
-"""`spikevae compare`: this dictionary, that inference. Saved models are coded again by other inferences."""
+"""`spikevae compare`: codes of stimuli with the dictionaries of saved models, by other kinds of inference."""
 
 from .output import sentences as sentences
 from .output import table as table

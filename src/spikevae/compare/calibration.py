@@ -1,4 +1,4 @@
-"""Counts for a dictionary that has none: how much a spike adds and how often a unit fires, for atoms that stay."""
+"""Fit sizes of a spike and prior firing rates to a dictionary that was learned without counts; its atoms stay fixed."""
 
 from typing import Any
 
@@ -11,7 +11,7 @@ from ..models.iterative.model import IterativeVAE
 from ..models.sparse.model import SparseCoding
 
 MAX_ROUNDS, STEPS = 200, 5
-"""Most rounds, and steps of inference in each."""
+"""Largest number of rounds, and steps of inference in each."""
 WINDOW, MIN_GAIN = 10, 1e-3
 """Calibration ends when so many rounds lower the free energy by less than this share of it."""
 DESCENT_PASSES = 2
@@ -22,12 +22,12 @@ MIN_FIRING_RATE = 1e-4
 
 @torch.no_grad()
 def counts_around(coder: SparseCoding, x: Tensor, *, beta: float, evaluation_steps: int) -> IterativeVAE:
-    """The iterative Poisson model whose atoms point where those of a sparse coder do.
+    """The iterative Poisson model whose atoms have the directions of those of a sparse coder.
 
-    A sparse coder's atoms have a direction, but neither a size of one spike nor a prior firing rate. Both are fitted:
-    rounds of iterative inference, each followed by the prior that is optimal for the rates found (their mean) and by
-    coordinate descent on the expected squared error over sizes of zero or more. Each part lowers the free energy at
-    `beta`, starting from the coder's own codes: their sizes where they are active, and how often that is.
+    A sparse coder's atoms have a direction, but neither a size of one spike nor a prior firing rate. Both are fitted in
+    rounds of iterative inference. After each, the prior becomes the optimal one (the mean firing rate), and coordinate
+    descent lowers the expected squared error over sizes of zero or more. Each part lowers the free energy at `beta`.
+    Initial values come from the coder's codes: their mean where they are active, and how often they are.
 
     Counts have no sign: where the coder's codes do, each atom gets a partner of the opposite sign, and the model has
     twice the units.
@@ -37,11 +37,11 @@ def counts_around(coder: SparseCoding, x: Tensor, *, beta: float, evaluation_ste
     coder
         Its atoms, decoder bias and noise variance are kept.
     x
-        (B, D) stimuli to fit to, not those of the evaluation.
+        (B, D) stimuli for fitting, other than those of the evaluation.
     beta
         Weight of the coding rate.
     evaluation_steps
-        Steps of the model's inference later on.
+        Steps of inference of the returned model.
     """
     atoms, size, firing_rate = _read_codes(coder, x)
     bias = coder.decoder.head.bias
@@ -92,7 +92,7 @@ def _read_codes(coder: SparseCoding, x: Tensor) -> tuple[Tensor, Tensor, Tensor]
 
 
 def _descend(size: Tensor, second: Tensor, drive: Tensor) -> Tensor:
-    """Lower size' second size / 2 - drive' size, size >= 0, one coordinate after another."""
+    """Coordinate descent on size' second size / 2 - drive' size, size >= 0."""
     size = size.clone()
     for _ in range(DESCENT_PASSES):
         for k, curvature in enumerate(second.diagonal().tolist()):
@@ -102,7 +102,7 @@ def _descend(size: Tensor, second: Tensor, drive: Tensor) -> Tensor:
 
 
 def _set(model: Any, atoms: Tensor, size: Tensor, rate: Tensor) -> None:
-    """Give the model what a spike adds and the prior firing rates."""
+    """Set the model's atoms, scaled by the size of a spike, and its prior firing rates."""
     model.decoder.head.weight.copy_((atoms * size[:, None]).mT)
     moments = rate.unsqueeze(0)
     model.prior_moments.copy_(moments)

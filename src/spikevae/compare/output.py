@@ -13,15 +13,15 @@ from ..plotting import GREY, INK, PNG_DPI, SETTINGS
 from .points import LEVEL, MATCHED, Comparison, Point
 from .recodings import OWN, RECODINGS
 
-MOST_COLUMNS = 3
-CONTOUR = "#c6cdd5"
-CONTOUR_WIDTH, EDGE = 0.9, 1.02
+MAX_COLUMNS = 3
+CONTOUR_COLOUR = "#c6cdd5"
+CONTOUR_WIDTH, RIGHT_EDGE = 0.9, 1.02
 """Width of contours in points, and the right edge of a panel."""
 AXES = {"fraction_zeros": "Fraction of zeros", "r2_pooled": "R² (pooled over stimuli)"}
 
 
 def number(value: float | None, digits: int = 3) -> str:
-    """A number for a table cell; a dash where it is undefined."""
+    """A number as an entry of a table; a dash where it is undefined."""
     if value is None or not math.isfinite(value):
         return "-"
     if value != 0 and not 1e-3 <= abs(value) < 1e5:
@@ -34,7 +34,8 @@ def _with_interval(point: Point, name: str, value: float) -> str:
     return f"{value:.3f} ({low:.3f}, {high:.3f})" if math.isfinite(low) else number(value)
 
 
-def _cells(comparison: Comparison, point: Point) -> list[str]:
+def _entries(point: Point) -> list[str]:
+    """One row of the table."""
     m, facts = point.metrics, point.facts
     label = RECODINGS[point.inference].label
     if point.role == "nearest":
@@ -61,7 +62,7 @@ def _cells(comparison: Comparison, point: Point) -> list[str]:
 
 HEAD = (
     "inference",
-    "price",
+    "weight",
     "R2",
     "zeros",
     "to the corner",
@@ -79,21 +80,21 @@ HEAD = (
 
 
 def table(comparison: Comparison) -> str:
-    """The points at which inferences are compared, one table a model; the scans are in the JSON file."""
+    """The points at which inferences are compared, one table per model; the scans are in the JSON file."""
     lines = [
-        f"{comparison.n_stimuli} held-out stimuli of {comparison.data}, on {comparison.device}; prices chosen for the "
-        f"{AXES[MATCHED[comparison.match]].replace('Fraction', 'fraction')} of the codes as trained (~: as near as "
-        "this inference comes).",
-        f"In brackets {LEVEL:.0%} bootstrap intervals over {comparison.resampled}. Everything is a mean over stimuli. "
-        "MACs: dense operations that find the code; events:",
-        "the same if only active units send; spikes and joules: of the code itself, not of inference; decoder ops:",
-        "synaptic operations of the code itself; ms: finding it.",
+        f"{comparison.n_stimuli} held-out stimuli of {comparison.data}, on {comparison.device}; weights chosen for the "
+        f"{AXES[MATCHED[comparison.match]].replace('Fraction', 'fraction')} of the codes as trained (~: nearest, "
+        "where no weight gives it).",
+        f"In brackets {LEVEL:.0%} bootstrap intervals over {comparison.resampled}. All numbers are means over stimuli. "
+        "MACs: dense operations of inference; events: the",
+        "same if only active units send; spikes and joules: of the code, not of inference; decoder ops: synaptic",
+        "operations of the code; ms: time of inference.",
     ]
     for one in comparison.models:
         chosen = [p for p in comparison.points if p.model == one.name and p.role != "scan"]
         own = next((p for p in chosen if p.role == "own"), None)
         lines += ["", f"{one.label}  ({one.path})"]
-        lines += _aligned([list(HEAD), *(_cells(comparison, p) for p in chosen)])
+        lines += _aligned([list(HEAD), *(_entries(p) for p in chosen)])
         if own is not None and math.isfinite(own.metrics.bits):
             lines.append(f"as trained, mean instead of sampled codes: R2 {own.metrics.r2_pooled_mean_code:.3f}")
     found = sentences(comparison)
@@ -101,10 +102,10 @@ def table(comparison: Comparison) -> str:
 
 
 def sentences(comparison: Comparison) -> list[str]:
-    """Where the gap between a model and a sparse coder lies, one sentence a pair: in inference or in the dictionary.
+    """How much of the difference in R2 between a model and a sparse coder is due to inference, one sentence per pair.
 
-    Both at the model's own fraction of zeros; the sparse coder's R2 there is read off its scan. Empty without a sparse
-    coder among the models, or where its inference was not asked for.
+    Both at the model's own fraction of zeros, where the sparse coder's R2 is interpolated in its scan. Empty without a
+    sparse coder among the models, or if its inference was not asked for.
     """
     found = []
     coders = [one for one in comparison.models if not one.model.has_posterior]
@@ -125,7 +126,7 @@ def sentences(comparison: Comparison) -> list[str]:
             f"with its dictionary; {reference.label} has {best:.3f}."
         )
         if best > trained:
-            text += f" Inference makes {(recoded - trained) / (best - trained):.0%} of the gap up."
+            text += f" Inference accounts for {(recoded - trained) / (best - trained):.0%} of the difference."
         found.append(text)
     return found
 
@@ -165,12 +166,12 @@ def write(comparison: Comparison, folder: Path) -> dict[str, Path]:
 
 
 def _figure(comparison: Comparison, png: Path, svg: Path) -> None:
-    """R2 against the fraction of zeros: a panel a model, a line an inference."""
+    """R2 against the fraction of zeros: one panel per model, one line per inference."""
     from matplotlib import rc_context
     from matplotlib.figure import Figure
 
     models = comparison.models
-    columns = min(MOST_COLUMNS, len(models))
+    columns = min(MAX_COLUMNS, len(models))
     rows = math.ceil(len(models) / columns)
     names = [name for name in RECODINGS if any(p.inference == name for p in comparison.points)]
     key_rows = math.ceil((len(names) + 3) / (2 * columns))
@@ -195,15 +196,15 @@ def _legend(names: Sequence[str]) -> list[Any]:
     """Handles of the figure's legend."""
     from matplotlib.lines import Line2D
 
-    def handle(label: str, **look: Any) -> Any:
+    def handle(label: str, **style: Any) -> Any:
         options: dict[str, Any] = {"linestyle": "none", "markersize": 11, "label": label}
-        return Line2D([], [], **(options | look))
+        return Line2D([], [], **(options | style))
 
     lines = [
-        handle(look.label, color=look.colour, marker=look.marker)
+        handle(one.label, color=one.colour, marker=one.marker)
         if name == OWN
-        else handle(look.label, color=look.colour, marker=look.marker, markersize=5, linestyle="-")
-        for name, look in RECODINGS.items()
+        else handle(one.label, color=one.colour, marker=one.marker, markersize=5, linestyle="-")
+        for name, one in RECODINGS.items()
         if name in names
     ]
     if OWN in names:
@@ -211,7 +212,7 @@ def _legend(names: Sequence[str]) -> list[Any]:
     return [
         *lines,
         handle("compared in the table", color=GREY, marker="o", markerfacecolor="none"),
-        handle("distance to R² = 1, all zeros", color=CONTOUR, linestyle="-", linewidth=CONTOUR_WIDTH),
+        handle("distance to R² = 1, all zeros", color=CONTOUR_COLOUR, linestyle="-", linewidth=CONTOUR_WIDTH),
     ]
 
 
@@ -219,32 +220,36 @@ def _panel(axes: Any, comparison: Comparison, model: str, names: Sequence[str], 
     angle = np.linspace(0, np.pi / 2, 60)
     for radius in (0.2, 0.4, 0.6, 0.8, 1.0):  # equal distance from the ideal corner
         circle = 1 - radius * np.cos(angle), 1 - radius * np.sin(angle)
-        axes.plot(*circle, color=CONTOUR, linewidth=CONTOUR_WIDTH, zorder=0)
-        axes.text(EDGE, 1 - radius, f" {radius:g}", color=GREY, fontsize=7, ha="left", va="center")  # clear of points
-    for above, name in enumerate(names):
-        look, line = RECODINGS[name], comparison.of(model, name)
+        axes.plot(*circle, color=CONTOUR_COLOUR, linewidth=CONTOUR_WIDTH, zorder=0)
+        axes.text(
+            RIGHT_EDGE, 1 - radius, f" {radius:g}", color=GREY, fontsize=7, ha="left", va="center"
+        )  # outside the axes
+    for place, name in enumerate(names):
+        style, line = RECODINGS[name], comparison.of(model, name)
         x = [p.metrics.fraction_zeros for p in line]
         y = [p.metrics.r2_pooled for p in line]
         if name == OWN:
-            axes.plot(x, y, look.marker, color=look.colour, markersize=13, zorder=5)
+            axes.plot(x, y, style.marker, color=style.colour, markersize=13, zorder=5)
             means = [p.metrics.r2_pooled_mean_code for p in line]
-            axes.plot(x, means, look.marker, color=look.colour, markerfacecolor="none", markersize=13, zorder=5)
+            axes.plot(x, means, style.marker, color=style.colour, markerfacecolor="none", markersize=13, zorder=5)
             continue
-        wide = max(2.8 - 0.4 * above, 1.0)  # of lines that coincide each shows
-        axes.plot(x, y, look.marker, color=look.colour, linestyle="-", linewidth=wide, markersize=3.5 + wide, zorder=3)
+        wide = max(2.8 - 0.4 * place, 1.0)  # so that lines that coincide can all be seen
+        axes.plot(
+            x, y, style.marker, color=style.colour, linestyle="-", linewidth=wide, markersize=3.5 + wide, zorder=3
+        )
         compared = [p for p in line if p.role in ("matched", "nearest")]
         axes.plot(
             [p.metrics.fraction_zeros for p in compared],
             [p.metrics.r2_pooled for p in compared],
             "o",
-            color=look.colour,
+            color=style.colour,
             markerfacecolor="none",
             markersize=11,
             zorder=4,
         )
     axes.plot([1], [1], "o", color=INK, markersize=4, clip_on=False, zorder=6)
     axes.annotate("ideal", (1, 1), (-4, 4), textcoords="offset points", fontsize=8, ha="right", color=INK)
-    axes.set_xlim(-0.02, EDGE)
+    axes.set_xlim(-0.02, RIGHT_EDGE)
     axes.set_ylim(min(-0.02, lowest - 0.03), 1.02)
     axes.set_xlabel(AXES["fraction_zeros"])
     axes.set_ylabel(AXES["r2_pooled"])

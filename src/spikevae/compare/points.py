@@ -1,4 +1,7 @@
-"""Every model by every inference: a scan over the price, and the point where a number equals the model's own."""
+"""Every model with every inference: a scan over its weight, and the point where a number equals the model's own.
+
+The weight, called `price` in names, is the sparsity weight of sparse inference or the beta of iterative inference.
+"""
 
 import time
 from collections.abc import Callable, Sequence
@@ -25,11 +28,11 @@ MATCHED: dict[str, str] = {"zeros": "fraction_zeros", "r2": "r2_pooled"}
 MATCH_TOLERANCE = 0.003
 """Difference in the fraction of zeros, or in R2, at which two codes count as equal."""
 MATCH_TRIALS = 6
-"""Most further prices tried to match a number."""
+"""Largest number of further weights that are tried for a match."""
 EXTENSION_FACTOR = 5.0
-"""Factor by which the scan is extended below its lowest price, at most twice, where the match lies there."""
+"""Factor by which the scan is extended below its lowest weight, at most twice, where the match lies there."""
 LEVEL, RESAMPLES = 0.95, 1000
-"""Coverage of the bootstrap intervals, and resamples they are made of."""
+"""Coverage of the bootstrap intervals, and number of resamples."""
 MIN_IMAGES = 10
 """With fewer images, stimuli are resampled one by one: an interval from so few images says nothing."""
 MAX_TIMED, TIMING_REPEATS, MAX_REPEAT_SECONDS = 256, 3, 1.0
@@ -42,25 +45,25 @@ Role = Literal["own", "scan", "matched", "nearest"]
 
 @dataclass(frozen=True)
 class Point:
-    """One dictionary, coded by one inference at one price."""
+    """One dictionary, coded by one inference at one weight."""
 
     model: str
     inference: str
     price: float | None
-    """None for an inference that has none."""
+    """Sparsity weight, or beta; None for an inference that has neither."""
     role: Role
-    """own: as trained; scan: of the scan; matched: where the chosen number equals the model's own; nearest: as near to
-    it as this inference comes."""
+    """own: as trained; scan: of the scan; matched: where the chosen number equals the model's own; nearest: the nearest
+    point, where no point matches."""
     metrics: Metrics
     corner_distance: float
     """Distance from R2 = 1 with every code entry zero, of `r2_pooled` and `fraction_zeros`."""
     intervals: dict[str, tuple[float, float]]
     """95 % bootstrap intervals of `r2_pooled`, `fraction_zeros` and `corner_distance`."""
     facts: dict[str, float] = field(default_factory=dict)
-    """Means over stimuli of what the inference says of itself: steps, converged (share), events (synaptic operations
-    if only active units send)."""
+    """Means over stimuli of numbers about the inference: steps, converged (share), events (synaptic operations if only
+    active units send)."""
     milliseconds: float | None = None
-    """A stimulus, inference alone; of matched, nearest and own points."""
+    """Time of inference per stimulus; of matched, nearest and own points."""
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values."""
@@ -81,7 +84,7 @@ class Comparison:
     device: str
 
     def of(self, model: str, inference: str) -> list[Point]:
-        """The points of one line, by rising price."""
+        """The points of one model and inference, in increasing order of the weight."""
         chosen = [p for p in self.points if p.model == model and p.inference == inference]
         return sorted(chosen, key=lambda p: p.price or 0.0)
 
@@ -111,16 +114,16 @@ def compare(
         The number at which inferences are compared: the model's own fraction of zeros, or its own R2, both of the codes
         that it samples.
     n_prices, n_stimuli
-        Number of prices in a scan, and of test stimuli, evenly spread over the test set.
+        Number of weights in a scan, and of test stimuli, evenly spread over the test set.
     seed
-        Of sampled codes and of the bootstrap.
+        Seed of sampled codes and of the bootstrap.
     progress
         Called with (done, total, what is being done).
 
     Raises
     ------
     ValueError
-        For unknown inferences, fewer than two prices, or stimuli of another size than a model's.
+        For unknown inferences, fewer than two weights, or stimuli of another size than a model's.
     """
     _check_arguments(models, data, inferences, match, n_prices, n_stimuli)
     where = resolve_device(device)
@@ -157,12 +160,12 @@ def _check_arguments(
     if match not in MATCHED:
         raise ValueError(f"match is {match!r}; use one of {', '.join(MATCHED)}")
     if n_prices < 2 or n_stimuli < 2:
-        raise ValueError(f"{n_prices} prices and {n_stimuli} stimuli; give two or more of both")
+        raise ValueError(f"{n_prices} weights and {n_stimuli} stimuli; give two or more of both")
     for one in models:
         if one.model.n_features != data.test.shape[1]:
             raise ValueError(
                 f"{one.path} takes stimuli of {one.model.n_features} pixels, shape {one.model.shape}, but {data.name} "
-                f"has {data.test.shape[1]}, shape {data.shape}; compare models of one kind of stimulus"
+                f"has {data.test.shape[1]}, shape {data.shape}; compare models of stimuli of one size"
             )
 
 
@@ -205,7 +208,7 @@ class _Counter:
 
 @dataclass(frozen=True)
 class _Job:
-    """What all points share."""
+    """What all points have in common."""
 
     x: Tensor
     train: Tensor
@@ -215,7 +218,7 @@ class _Job:
     match: Match
 
     def point(self, model_name: str, inference: str, model: Any, price: float | None, role: Role) -> Point:
-        """Evaluate one model that codes."""
+        """Evaluate one model."""
         evaluation = evaluate(model, self.x, seed=self.seed)
         m = evaluation.metrics
         names = [name for name in ("steps", "converged", "events") if name in evaluation.stimuli]
@@ -243,18 +246,18 @@ class _Job:
         target = getattr(own.metrics, metric)
 
         def at(price: float) -> Point:
-            advance(f"price {price:.3g}")
+            advance(f"weight {price:.3g}")
             return self.point(name, inference, recoding.build(model, price, self.effort, self.train), price, "scan")
 
         points = [at(price) for price in scan.prices]
-        ends = {"fraction_zeros": 1.0, "r2_pooled": 0.0}  # of silence
+        ends = {"fraction_zeros": 1.0, "r2_pooled": 0.0}  # where all codes are zero
         tried = {p.price or 0.0: getattr(p.metrics, metric) for p in points}
         trials: list[Point] = []
         for _ in range(MATCH_TRIALS):
             if min(abs(value - target) for value in tried.values()) <= MATCH_TOLERANCE:
                 break
             price = crossing(tried | ({} if scan.silent is None else {scan.silent: ends[metric]}), target)
-            if price is None:  # beyond the scan: below its lowest price, if anywhere
+            if price is None:  # outside the scan: try below its lowest weight
                 price = min(tried) / EXTENSION_FACTOR
                 nearest = min(tried, key=lambda p: abs(tried[p] - target))
                 if nearest != min(tried) or price < 0.99 * scan.prices[0] / EXTENSION_FACTOR**2:
@@ -268,9 +271,9 @@ class _Job:
 
 
 def crossing(values: dict[float, float], target: float) -> float | None:
-    """The price at which a number that was found at some prices should equal its target; None where it never does.
+    """The weight at which a number, known at some weights, should equal its target; None if the target is out of range.
 
-    Linear in the logarithm of the price between the neighbours that hold the target between them.
+    Linear interpolation in the logarithm of the weight, between the two neighbours on either side of the target.
 
     Examples
     --------
@@ -281,7 +284,7 @@ def crossing(values: dict[float, float], target: float) -> float | None:
     for low, high in pairwise(prices):
         a, b = values[low] - target, values[high] - target
         if a * b <= 0 and a != b:
-            share = min(max(a / (a - b), 0.05), 0.95)  # never a neighbour itself again
+            share = min(max(a / (a - b), 0.05), 0.95)  # not too near to a neighbour, which is known already
             return float(np.exp((1 - share) * np.log(low) + share * np.log(high)))
     return None
 
@@ -292,7 +295,7 @@ def intervals(evaluation: Evaluation, groups: np.ndarray, n_units: int, seed: in
     Parameters
     ----------
     groups
-        (m,) stimuli of one number are drawn together (patches of an image are alike).
+        (m,) stimuli of equal number are drawn together (patches of one image are similar).
     """
     if not evaluation.stimuli:
         return {}
@@ -318,7 +321,7 @@ def intervals(evaluation: Evaluation, groups: np.ndarray, n_units: int, seed: in
 
 @torch.inference_mode()
 def milliseconds(model: Model, x: Tensor, seed: int) -> float:
-    """Milliseconds of wall-clock time that finding the code of a stimulus takes, in one batch of all given."""
+    """Milliseconds of wall-clock time per stimulus to sample codes of all given stimuli in one batch."""
     best = float("inf")
     for _ in range(1 + TIMING_REPEATS):  # the first one warms up
         generator = torch.Generator(device=x.device).manual_seed(seed)

@@ -18,7 +18,7 @@ class Trained:
     name: str
     """Its file's stem, or path where two stems are equal."""
     label: str
-    """Its law, size and beta (or price) in words."""
+    """Its law, size and beta in words."""
     path: Path
     model: Any
     seed: int
@@ -36,13 +36,13 @@ def read_models(given: Sequence[str | Path]) -> list[Trained]:
     Raises
     ------
     FileNotFoundError, ValueError
-        Where a file is missing or unreadable, or a decoder is not linear.
+        If a file is missing or unreadable, or a decoder is not linear.
     """
     paths = [path for one in given for path in _paths(Path(one))]
     paths = list(dict.fromkeys(paths))
     if len(paths) > MAX_MODELS:
         raise ValueError(
-            f"{len(paths)} models are more than the {MAX_MODELS} that one comparison takes; name some of them "
+            f"{len(paths)} models are given, and one comparison takes at most {MAX_MODELS}; name some of them "
             f"(RUN/ID), such as {paths[0].parent.parent / paths[0].stem}"
         )
     stems = [path.stem for path in paths]
@@ -53,7 +53,7 @@ def _paths(path: Path) -> list[Path]:
     if (path / "config.json").is_file():
         found = sorted((path / "models").glob("*.safetensors"))
         if not found:
-            raise FileNotFoundError(f"{path} holds no models yet; run the sweep first")
+            raise FileNotFoundError(f"{path} contains no models yet; run the sweep first")
         return found
     in_run = path.parent / "models" / f"{path.name}.safetensors"
     return [in_run if not path.exists() and in_run.is_file() else path]
@@ -69,7 +69,7 @@ def _read(path: Path, name: str) -> Trained:
         )
     if config.likelihood != "gaussian":
         raise ValueError(
-            f"{path}: likelihood {config.likelihood!r} puts a sigmoid behind the dictionary; the inferences here need "
+            f"{path}: likelihood {config.likelihood!r} has a sigmoid after the dictionary; the inferences here need "
             "pixels that are linear in the code: train with likelihood='gaussian'"
         )
     label = f"{model.label} K={model.n_latents} beta={config.beta:g} seed={config.seed}"

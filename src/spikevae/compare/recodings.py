@@ -1,4 +1,7 @@
-"""The inferences by which a dictionary can be coded again, in one table."""
+"""Table of the kinds of inference that can code stimuli with a given dictionary.
+
+Each has a weight, called `price` in names: the sparsity weight of sparse inference or the beta of iterative inference.
+"""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -19,43 +22,43 @@ from .calibration import counts_around
 OWN = "own"
 """The inference that the model was trained with."""
 SHARES = (0.02, 0.8)
-"""Ends of a scan over the sparsity price, in shares of the median over stimuli of the largest drive: the price at which
-half of the stimuli are coded by nothing at all."""
+"""Ends of a scan over the sparsity weight, in units of the median over stimuli of the largest drive. At that median,
+the codes of half of the stimuli are zero."""
 
 
 @dataclass(frozen=True)
 class Effort:
-    """How far an inference goes."""
+    """When an inference ends."""
 
     tolerance: float = 1e-3
-    """Violation of the conditions of optimality, by the largest drive, at which a stimulus is done."""
+    """Violation of the conditions of optimality, relative to the largest drive, at which a stimulus is done."""
     max_steps: int = 1000
-    """Steps after which a stimulus is left as it is."""
+    """Largest number of steps for one stimulus."""
 
 
 @dataclass(frozen=True)
 class Scan:
-    """Prices to try."""
+    """Weights to try."""
 
     prices: list[float]
-    """Rising."""
+    """In increasing order."""
     silent: float | None
-    """A price at which every code is silent; None where there is none."""
+    """A weight at which every code is zero; None if there is none."""
 
 
 @dataclass(frozen=True)
 class Recoding:
-    """A way to code stimuli with a dictionary that is given."""
+    """A way to code stimuli with a given dictionary."""
 
     label: str
-    """Words in tables and figures."""
+    """Name in tables and figures."""
     colour: str
     marker: str
     """Of matplotlib."""
     build: Callable[[Any, float, Effort, Tensor], Model]
-    """(a model with a linear decoder, price, effort, training stimuli) -> the model that codes with its dictionary."""
+    """(model with a linear decoder, weight, effort, training stimuli) -> the model that codes with its dictionary."""
     scan: Callable[[Any, Tensor, int], Scan] | None
-    """(model, stimuli, count) -> the prices to scan; None for an inference that has none."""
+    """(model, stimuli, count) -> the weights to scan; None for an inference without a weight."""
 
 
 def bias_of(model: Any) -> Tensor | None:
@@ -65,12 +68,12 @@ def bias_of(model: Any) -> Tensor | None:
 
 
 def sparse_scan(model: Any, x: Tensor, count: int) -> Scan:
-    """Sparsity prices for unit-norm atoms, evenly spread in their logarithm between `SHARES` of the median drive."""
+    """Sparsity weights for unit-norm atoms, evenly spread in their logarithm between `SHARES` of the median drive."""
     coder = SparseCoding.around(model.dictionary.detach(), bias_of(model), model.shape)
     drive = (coder.centred(x) @ coder.unit_atoms()[0].mT).abs().amax(1)
     low, high = (share * float(drive.median()) for share in SHARES)
     if not low > 0:
-        raise ValueError("half of the stimuli drive no atom: the dictionary or the stimuli are zero")
+        raise ValueError("the drive of half of the stimuli is zero: the dictionary or the stimuli are zero")
     return Scan(np.geomspace(low, high, count).tolist(), 1.001 * max(float(drive.max()), high))
 
 
@@ -103,8 +106,8 @@ BETAS = (0.02, 4.0)
 def _iterative(model: Any, beta: float, effort: Effort, train: Tensor) -> Model:
     """Iterative inference with the law, the decoder, the prior and the pixel noise of a model.
 
-    Where it has no law that iterates, or several layers of codes, its atoms get Poisson counts, whose sizes and prior
-    are fitted to training stimuli.
+    For a model whose law has no iterative inference, or with several layers of codes, sizes of Poisson counts and their
+    prior are fitted to its atoms and training stimuli.
     """
     steps = min(ITERATIVE_STEPS, effort.max_steps)
     if not model.has_posterior:
@@ -132,7 +135,7 @@ def _iterative(model: Any, beta: float, effort: Effort, train: Tensor) -> Model:
 
 
 GENERATIVE = ("decoder.", "prior_", "log_noise_variance")
-"""Weights of the generative half, which any inference shares."""
+"""Parameters of decoder, prior and noise, which do not depend on the inference."""
 
 
 def beta_scan(model: Any, x: Tensor, count: int) -> Scan:
@@ -140,7 +143,7 @@ def beta_scan(model: Any, x: Tensor, count: int) -> Scan:
     return Scan(np.geomspace(*BETAS, count).tolist(), None)
 
 
-# Colours that the colour-blind can tell apart (Okabe & Ito 2008), each with a marker of its own.
+# Colours for colour-blind readers (Okabe & Ito 2008), each with its own marker.
 RECODINGS: dict[str, Recoding] = {
     OWN: Recoding("as trained", "#1b1f24", "*", lambda model, price, effort, train: model, None),
     "lca-soft": _sparse("lca-soft", "#0072B2", "o"),
@@ -149,8 +152,8 @@ RECODINGS: dict[str, Recoding] = {
     "ista": _sparse("ista", "#56B4E9", "v"),
     "fista": _sparse("fista", "#CC79A7", "D"),
     "nonnegative": _sparse("nonnegative", "#E69F00", "P"),
-    "iterative": Recoding("Iterative (price: beta)", "#59636e", "X", _iterative, beta_scan),
+    "iterative": Recoding("Iterative (weight: beta)", "#59636e", "X", _iterative, beta_scan),
 }
 DEFAULT = (OWN, "lca-soft", "lca-hard", "lca-rectified", "fista")
-"""What is compared unless asked otherwise: ISTA and the non-negative FISTA reach the codes of others, only slower or
-faster."""
+"""The inferences of a comparison by default. ISTA and the non-negative FISTA are left out: they find the same codes as
+others of these in another time."""

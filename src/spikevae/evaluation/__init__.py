@@ -1,4 +1,4 @@
-"""Evaluation: a model and stimuli in, `Metrics` out; what a code costs; the energy of iterative inference."""
+"""Evaluation: a model and stimuli in, `Metrics` out; energy cost of a code; the energy of iterative inference."""
 
 from .evaluate import Evaluation as Evaluation
 from .evaluate import evaluate as evaluate

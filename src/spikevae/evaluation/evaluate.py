@@ -1,4 +1,4 @@
-"""A model and stimuli in, `Metrics` out: the one place that computes what models report."""
+"""Compute the `Metrics` of a model on stimuli."""
 
 import math
 from dataclasses import dataclass
@@ -17,35 +17,35 @@ from .prices import PRICES, Prices, SynapticOperations, atp_to_joules, hardware_
 from .sums import Sums
 
 SUMMED = ("code", "square", "distortion", "penalty")
-"""What is kept of each stimulus only to be summed."""
+"""Numbers of each stimulus that are kept only for sums."""
 
 
 @dataclass(frozen=True)
 class Evaluation:
-    """What one model does on one set of stimuli."""
+    """Results of one model on one set of stimuli."""
 
     metrics: Metrics
-    """Numbers of the whole model."""
+    """Numbers of the model as a whole."""
     objective: float
-    """distortion + beta * kl + spike_price * spikes at the given beta and price, nats per stimulus; of a model without
-    a posterior, distortion + what its code costs in its own objective."""
+    """distortion + beta * kl + spike_price * spikes at the given beta and spike price, nats per stimulus; of a model
+    without a posterior, distortion + penalty."""
     units: dict[str, list[float]]
     """Per unit: ``prior_firing_rate``, ``firing_rate`` (posterior mean), ``kl`` (nats per stimulus) and ``nonzero``
-    (share of stimuli that it codes for)."""
+    (share of stimuli for which its code is not zero)."""
     layers: list[dict[str, float]]
     """Per layer of codes, the lowest first: ``units``, and per stimulus ``kl`` (nats), ``spikes`` (posterior mean; NaN
     without firing rates) and ``nonzero`` (units)."""
     code_histogram: dict[str, Any]
     """Sampled codes of all units: ``zero``, the share at zero, and ``mass`` (n,), the shares of the others
-    in the bins between ``edges`` (n + 1,); the end bins hold what lies beyond them too."""
+    in the bins between ``edges`` (n + 1,); the end bins also contain all values beyond them."""
     stimuli: dict[str, np.ndarray]
     """Per stimulus, (m,) each: ``residual`` and ``residual_of_mean`` (squared error from sampled and from mean codes),
-    ``contrast`` (squared deviation from the stimulus' mean), ``nonzero`` (units), and what else the model says of how
-    it found a code. Empty where a value was not finite."""
+    ``contrast`` (squared deviation from the stimulus' mean), ``nonzero`` (units), and other numbers that the model
+    gives about its inference. Empty if any value was not finite."""
 
 
 BATCH_SIZE = 1024
-"""Stimuli that are coded at once."""
+"""Number of stimuli coded at once."""
 
 
 @torch.inference_mode()
@@ -75,11 +75,11 @@ def evaluate(
     beta, spike_price
         Weights of the ``objective``: of the coding rate, and nats per expected spike.
     seed
-        Of the sampled codes.
+        Seed of the sampled codes.
     batch_size
-        Stimuli handled at a time; memory only.
+        Number of stimuli coded at once; affects memory only.
     prices
-        What spikes and operations cost.
+        Energy cost of spikes and operations.
 
     Raises
     ------

@@ -6,7 +6,7 @@ from typing import Any, Literal
 
 Direction = Literal["higher", "lower", "neither"]
 
-# Sources, named once.
+# Sources
 PVAE = "Vafaii, Galor & Yates 2024 (arXiv:2405.14473)"
 CODE = "code of Vafaii, Galor & Yates 2024 (github.com/hadivafaii/PoissonVAE)"
 COST = "Vafaii & Yates 2026 (arXiv:2602.13421)"
@@ -24,9 +24,9 @@ def _number(unit: str, direction: Direction, source: str, description: str) -> A
 class Metrics:
     """Numbers of one model on one set of stimuli, codes sampled at temperature 0.
 
-    A number that is not defined for the model's law (spikes of a signed code, say) is NaN; so is everything
-    but `nan_count` and the static operation counts if the model gave a value that is not finite. All but the
-    operations of inference are of the code that inference ends with: what an iterative model emits on the way is in
+    A number that is not defined for the model's law (spikes of a signed code, say) is NaN. If the
+    model gave a value that is not finite, all but `nan_count` and the static operation counts are NaN. All but the
+    operations of inference describe the code at the end of inference: the spikes of an iterative model before it are in
     :func:`spikevae.evaluation.inference_energy.inference_energy`. Unit, direction (``"higher"`` or ``"lower"`` is
     better, or ``"neither"``), source and definition of each field are in its ``dataclasses.fields`` metadata;
     :meth:`describe` prints them.
@@ -103,15 +103,15 @@ class Metrics:
         "J per stimulus",
         "lower",
         MODELLED,
-        "energy of atp at the central J per ATP; as spikes, of the final code alone; resting potentials and "
-        "housekeeping are not in it",
+        "energy of atp at the central J per ATP; like spikes, of the final code alone; resting potentials and "
+        "housekeeping are not included",
     )
     joules_high: float = _number("J per stimulus", "lower", MODELLED, "energy of atp_high at the high J per ATP")
     encoder_macs: float = _number(
         "multiply-accumulates per stimulus",
         "lower",
         NEUROBENCH,
-        "of the dense encoder, all weights counted; without one, of all steps of inference",
+        "of the dense encoder, all weights counted; of models without encoder, of all steps of inference",
     )
     decoder_macs: float = _number(
         "multiply-accumulates per stimulus", "lower", NEUROBENCH, "of the dense decoder, all weights counted"
@@ -120,10 +120,10 @@ class Metrics:
         "accumulates per stimulus",
         "neither",
         NEUROBENCH,
-        "the part of synops_nonzero that needs no multiplication: units with exactly one spike x fan-out",
+        "the part of synops_nonzero without multiplications: units with exactly one spike x fan-out",
     )
     synops_events: float = _number(
-        "accumulates per stimulus", "lower", NEUROBENCH, "spikes sent one by one: sampled counts x fan-out"
+        "accumulates per stimulus", "lower", NEUROBENCH, "if spikes are sent one by one: sampled counts x fan-out"
     )
     synops_nonzero: float = _number(
         "operations per stimulus",
@@ -135,8 +135,8 @@ class Metrics:
         "J per stimulus",
         "lower",
         MODELLED,
-        "dense encoder or all steps of iterative inference, decoder driven by the final code's spikes one by one "
-        "(graded codes: by non-zero units)",
+        "dense encoder or all steps of iterative inference, and the decoder's operations for each spike of the final "
+        "code (graded codes: for each non-zero unit)",
     )
     active_units: float = _number("units", "higher", PVAE, "units with a mean kl above 0.01 nats per stimulus")
     fano: float = _number(
@@ -162,11 +162,11 @@ class Metrics:
 
     @classmethod
     def undefined(cls, **known: float) -> "Metrics":
-        """Every field NaN save those named."""
+        """Every field NaN except those given."""
         return cls(**{f.name: math.nan for f in fields(cls)} | known)
 
     def describe(self) -> str:
-        """One line a field: name, value, unit, and whether higher (↑) or lower (↓) is better.
+        """One line per field: name, value, unit, and whether higher (↑) or lower (↓) is better.
 
         Examples
         --------

@@ -1,12 +1,12 @@
-"""What a code costs: spikes -> ATP -> joules, and arithmetic on digital hardware.
+"""Energy cost of a code: spikes -> ATP -> joules, and arithmetic on digital hardware.
 
-Everything here is modelled: a spike count of a model is multiplied by what a spike costs in an animal, or an
-operation count by what an operation costs on a chip. No number is a measurement of the model. Prices come in
-three levels so that a conclusion can be checked against the spread of the literature.
+Everything here is modelled: a spike count of a model is multiplied by the energy of a spike in an animal, or an
+operation count by the energy of an operation on a chip. No number is a measurement of the model. Prices have
+three levels, so that a conclusion can be checked against the range of values in the literature.
 
-Prices are of the part that depends on spikes alone. Resting potentials (13 % of signalling energy in rodent grey
+Prices contain only the energy that depends on spikes. Resting potentials (13 % of signalling energy in rodent grey
 matter, Attwell & Laughlin 2001; 20 % in cerebral cortex, Howarth et al. 2012) and housekeeping (25 % of the total,
-Harris et al. 2012) are not in them: a silent unit looks free.
+Harris et al. 2012) are not included: a silent unit costs nothing here.
 
 Real-valued codes that have a firing rate (`rectified_gaussian`, `gaussian_exp`, `gaussian_softplus`) are priced as if a
 value of one were a spike. That unit is arbitrary, set by the scale of the prior (of the rectified Gaussian with a fixed
@@ -37,7 +37,7 @@ class Constant:
 
 @dataclass(frozen=True)
 class Price:
-    """What a spike costs at one level."""
+    """Energy cost of a spike at one level."""
 
     atp_per_spike: Constant
     joules_per_atp: Constant
@@ -45,7 +45,7 @@ class Price:
 
 @dataclass(frozen=True)
 class Prices:
-    """Three levels of the price of a spike, and the price of arithmetic."""
+    """Energy cost of a spike at three levels, and of arithmetic."""
 
     low: Price
     central: Price
@@ -102,12 +102,12 @@ PRICES = Prices(
     joules_per_mac=Constant(4.6e-12, "J per multiply-accumulate", f"3.7 pJ multiply + 0.9 pJ add, {_HOROWITZ}"),
     joules_per_ac=Constant(0.9e-12, "J per accumulate", f"0.9 pJ add, {_HOROWITZ}"),
 )
-"""Default prices. Low and high pair the lowest and the highest of both factors as chosen here. They do not bound what
-the literature says: 3.84e9 ATP per spike, in one citation of Lennie, is above high."""
+"""Default prices. Low combines the lowest values of both factors chosen here, high the highest. The literature has
+values outside this range: 3.84e9 ATP per spike, in one citation of Lennie, is above high."""
 
 
 def spikes_to_atp(spikes: float, price: Price) -> float:
-    """ATP molecules that `spikes` spikes cost. Lower is better; modelled.
+    """ATP molecules that `spikes` spikes use. Lower is better; modelled.
 
     Examples
     --------
@@ -118,7 +118,7 @@ def spikes_to_atp(spikes: float, price: Price) -> float:
 
 
 def atp_to_joules(atp: float, price: Price) -> float:
-    """Joules freed by hydrolysing `atp` molecules. Lower is better; modelled.
+    """Joules released by hydrolysing `atp` molecules. Lower is better; modelled.
 
     Examples
     --------
@@ -129,14 +129,14 @@ def atp_to_joules(atp: float, price: Price) -> float:
 
 
 class SynapticOperations(NamedTuple):
-    """Operations that a code causes in the layer it drives, per stimulus."""
+    """Operations that a code causes in the next layer, per stimulus."""
 
     events: float
-    """Accumulates if each spike is sent by itself: counts x fan-out. NaN for graded codes."""
+    """Accumulates if each spike is sent separately: counts x fan-out. NaN for graded codes."""
     nonzero: float
     """Operations if a unit sends its value once: non-zero units x fan-out."""
     acs: float
-    """The part of `nonzero` whose value is one, so that the weight is added as it is."""
+    """The part of `nonzero` whose value is one: the weight is added without a multiplication."""
 
     @property
     def macs(self) -> float:
@@ -154,12 +154,12 @@ def synaptic_operations(spikes: float, nonzero: float, ones: float, fan_out: int
     nonzero, ones
         Units that are not zero, and units that are exactly one.
     fan_out
-        Synapses each unit drives.
+        Number of synapses that each unit sends to.
 
     References
     ----------
     NeuroBench (Yik et al., Nat. Commun. 16, 2025): binary activations cost accumulates, others
-    multiply-accumulates, zeros nothing. It sorts whole layers; here each unit is sorted by its own count.
+    multiply-accumulates, zeros nothing. It classifies whole layers; here each unit is classified by its own count.
 
     Examples
     --------
@@ -170,7 +170,7 @@ def synaptic_operations(spikes: float, nonzero: float, ones: float, fan_out: int
 
 
 def hardware_joules(macs: float, acs: float, prices: Prices = PRICES) -> float:
-    """Joules of arithmetic on a digital chip; memory traffic, which usually costs more, is not counted.
+    """Joules of arithmetic on a digital chip; memory access, which usually costs more, is not counted.
 
     Examples
     --------

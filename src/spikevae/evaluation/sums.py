@@ -13,7 +13,7 @@ from ..models.codes import CodeKind
 MAX_BINS = 64
 """Most bins of a code histogram."""
 RANGE_QUANTILES = (0.001, 0.999)
-"""Quantiles of the non-zero codes between which the bins lie: one outlier must not widen them all."""
+"""Quantiles of the non-zero codes between which the bins lie, so that one outlier does not make all bins wide."""
 
 
 class Histogram:
@@ -62,7 +62,7 @@ class Sums:
         self.histogram = Histogram(law)
 
     def add(self, x: Tensor, coded: CodedBatch) -> None:
-        """Account for a batch (B, D). One with a value that is not finite is only counted as bad."""
+        """Add a batch (B, D). Of a batch with values that are not finite, only their number is added."""
         code, mean, pixels, pixels_of_mean = coded.code, coded.mean, coded.pixels, coded.pixels_of_mean
         posterior = [value for value in (coded.kl, coded.prior_mean) if value is not None]
         if self._bad(mean, *posterior) or self._bad(code, pixels, pixels_of_mean, coded.distortion):
@@ -78,7 +78,7 @@ class Sums:
             ("prior", torch.full_like(mean, math.nan) if coded.prior_mean is None else coded.prior_mean),
             ("ones", code == 1),
         ):
-            # A variance is a difference of these sums, which float32 would swallow at high firing rates.
+            # A variance is a difference of these sums, which would be rounded away in float32 at high firing rates.
             self.units[name] += value.sum(0, dtype=torch.float64)
         if not (self.law.is_count or self.law.has_rate):
             self.negative |= bool((code < 0).any())
@@ -112,5 +112,5 @@ class Sums:
         return torch.cat(self.stimuli[name]).double().cpu().numpy()
 
     def mean(self, name: str, default: float) -> float:
-        """Mean over stimuli of what only some models give."""
+        """Mean over stimuli of a number that only some models give; `default` for the others."""
         return float(self.per_stimulus(name).mean()) if name in self.stimuli else default

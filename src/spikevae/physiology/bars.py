@@ -1,4 +1,4 @@
-"""A bar that sweeps over the receptive field, as in Hubel and Wiesel's films, and the spikes that it evokes."""
+"""A bar that moves over the receptive field, as in Hubel and Wiesel's films, and the spikes that it evokes."""
 
 import math
 from typing import NamedTuple
@@ -13,18 +13,18 @@ from .neurons import Neurons, check, place
 
 
 class BarResponse(NamedTuple):
-    """One unit, and all others beside it, while bars move over it in two directions: preferred and orthogonal."""
+    """Spikes of one unit and of all others while bars move in two directions: preferred and orthogonal."""
 
     unit: int
     """The unit that was recorded."""
     orientation: float
-    """Its preferred orientation, in which the first bar moves, radians."""
+    """Its preferred orientation, the direction in which the first bar moves, radians."""
     width: float
-    """Of the bars, pixels."""
+    """Width of the bars, pixels."""
     speed: float
-    """Of the bars, pixels per frame."""
+    """Speed of the bars, pixels per frame."""
     pictures: np.ndarray
-    """(2, T, D) what was shown."""
+    """(2, T, D) stimuli."""
     spikes: np.ndarray
     """(2, T, trials) spikes of the unit."""
     expected: np.ndarray
@@ -48,22 +48,22 @@ def moving_bar(
     seed: int = 0,
     progress: Report | None = None,
 ) -> BarResponse:
-    """Sweep a bright bar across the stimulus, along `orientation` and across it, and count spikes.
+    """Move a bright bar over the stimulus, along `orientation` and at a right angle to it, and count spikes.
 
     Parameters
     ----------
     unit
-        The unit to record trial by trial.
+        The unit that is recorded in every trial.
     orientation
         Direction of the first bar, radians: 0 to the right, rising clockwise; the second moves at a right angle to it.
     width, speed, contrast
         As in :func:`spikevae.data.sequences.bar`.
     trials
-        Repeats, which differ in their spikes.
+        Repetitions, which differ in their spikes.
     margin
-        Frames before the bar enters and after it has left.
+        Frames before the bar enters the stimulus and after it has left.
     seed
-        Of spikes.
+        Seed of spikes.
 
     References
     ----------

@@ -23,34 +23,34 @@ from .tuning import (
 
 @dataclass(frozen=True)
 class Examination:
-    """What was found on one model."""
+    """Results of all experiments on one model."""
 
     shape: tuple[int, ...]
-    """Of its stimuli."""
+    """Shape of a stimulus."""
     gratings: Gratings
-    """What was shown."""
+    """The gratings that were shown."""
     fields: ReceptiveFields
-    """By white noise."""
+    """Receptive fields from white noise."""
     dictionary: np.ndarray | None
     """(K, D) decoder columns where the decoder is linear."""
     tuning: GratingTuning
-    """To orientation and spatial frequency."""
+    """Tuning to orientation and spatial frequency."""
     contrast: Response
-    """(C, K) to the preferred grating."""
+    """(C, K) responses to the preferred grating at each contrast."""
     suppression: Suppression
-    """By an orthogonal mask."""
+    """Suppression by an orthogonal mask."""
     control: Suppression | None
-    """The same of rectified filters with this dictionary and no lateral inhibition."""
+    """The same for rectified filters with this dictionary and without lateral inhibition."""
     bar: BarResponse
-    """Film and raster of the unit that is tuned best."""
+    """Film and raster of the best-tuned unit."""
 
     @property
     def order(self) -> np.ndarray:
-        """(K,) units, best tuned first, those that are not responsive last."""
+        """(K,) units, best-tuned first, those that are not responsive last."""
         return np.argsort(-_tuned(self.tuning), kind="stable")
 
     def units(self) -> list[dict[str, float | bool | int]]:
-        """One row a unit; orientations in degrees (0: vertical stripes, rising clockwise), responses in expected
+        """One row per unit; orientations in degrees (0: vertical stripes, rising clockwise), responses in expected
         spikes per step."""
         tuning, found = self.tuning, self.fields
         alike = np.full(len(tuning.blank), math.nan)
@@ -128,16 +128,16 @@ def examine(
     seed: int = 0,
     progress: Report | None = None,
 ) -> Examination:
-    """Do every experiment on one model; seconds for a few hundred units.
+    """Do all experiments on one model; takes seconds for a few hundred units.
 
     Parameters
     ----------
     gratings
-        What to show; also contrast and background of noise and bars.
+        The gratings; noise and bars have the same contrast and background.
     noise_frames
         Frames of white noise in each of 256 streams.
     seed
-        Of noise, spikes and sampled inference.
+        Seed of noise, spikes and sampled inference.
     progress
         Called with (done, total, what is being done).
 
@@ -184,6 +184,6 @@ def _part(progress: Report | None, first: float, last: float) -> Report | None:
 
 
 def _tuned(tuning: GratingTuning) -> np.ndarray:
-    """(K,) response where it is largest, times selectivity; below zero for units that are not responsive."""
+    """(K,) largest response times selectivity; below zero for units that are not responsive."""
     strength = tuning.orientation_curve.mean.max(0) * (1 - np.nan_to_num(tuning.circular_variance, nan=1.0))
     return np.where(tuning.responsive, strength, strength - 1e9)

@@ -16,21 +16,21 @@ class ReceptiveFields(NamedTuple):
     """Spike-triggered averages of K units."""
 
     average: np.ndarray
-    """(L, K, D) mean stimulus l frames before a spike (l = 0: the frame that the state saw last), less the mean of all
-    stimuli, in the units of the pixels; NaN for units that did not spike."""
+    """(L, K, D) mean stimulus l frames before a spike (l = 0: the last frame before it), minus the mean of all stimuli,
+    in the units of the pixels; NaN for units that did not spike."""
     spikes: np.ndarray
-    """(K,) spikes counted."""
+    """(K,) number of spikes."""
     error: np.ndarray
-    """(K,) standard error of a pixel of the average without any tuning, noise sqrt(sum n^2) / sum n for n spikes a
-    frame: more than noise / sqrt(spikes), since spikes of one frame bring the same picture."""
+    """(K,) standard error of a pixel of the average for a unit without tuning, noise sqrt(sum n^2) / sum n for n spikes
+    per frame: more than noise / sqrt(spikes), since spikes of one frame have the same stimulus."""
     profile: np.ndarray
-    """(K, L) weight of each lag in `field`, unit norm: time course of the separable field nearest to the average."""
+    """(K, L) weight of each lag in `field`, unit norm: time course of the best separable approximation of `average`."""
     field: np.ndarray
     """(K, D) its spatial part: the average over lags with these weights, in the units of the pixels."""
     lag: np.ndarray
-    """(K,) the lag of most weight, frames; 0 for units that did not spike."""
+    """(K,) the lag with the largest weight, frames; 0 for units that did not spike."""
     signal_to_noise: np.ndarray
-    """(K,) norm of `field` by about the largest that spikes without any tuning would leave,
+    """(K,) norm of `field`, divided by about the largest norm that a unit without tuning would have,
     `error` (sqrt(L) + sqrt(D))."""
 
 
@@ -47,22 +47,22 @@ def receptive_fields(
     seed: int = 0,
     progress: Report | None = None,
 ) -> ReceptiveFields:
-    """Show Gaussian white noise, a new frame every step, and average what came before each spike.
+    """Show Gaussian white noise, a new frame at every step, and average the frames before each spike.
 
     Parameters
     ----------
     frames
-        Frames of a stream that are counted, after `warm_up` others.
+        Frames of a stream whose spikes are counted, after `warm_up` others.
     streams
-        Independent streams at once.
+        Number of independent streams, shown at once.
     lags
-        Frames to look back.
+        Number of frames before a spike that are averaged.
     noise
         Standard deviation of a pixel.
     background
         Mean of a pixel.
     seed
-        Of noise and spikes.
+        Seed of noise and spikes.
 
     References
     ----------
@@ -73,8 +73,8 @@ def receptive_fields(
     Examples
     --------
     >>> from spikevae.physiology import LinearNonlinear
-    >>> cell = LinearNonlinear(torch.tensor([[1.0, 0.0, -1.0, 0.0]]), (2, 2))
-    >>> found = receptive_fields(cell, frames=50, lags=2)
+    >>> model = LinearNonlinear(torch.tensor([[1.0, 0.0, -1.0, 0.0]]), (2, 2))
+    >>> found = receptive_fields(model, frames=50, lags=2)
     >>> found.lag, np.sign(found.field[0, [0, 2]])
     (array([0]), array([ 1., -1.]))
     """
@@ -117,7 +117,7 @@ def _show_noise(
     seed: int,
     progress: Report | None,
 ) -> _Sums:
-    """Show white noise and sum up the spikes and the stimuli before them."""
+    """Show white noise; sum the spikes and the stimuli before them."""
     like, generator = place(model), torch.Generator().manual_seed(seed)
     spiking = torch.Generator(device=like.device).manual_seed(seed)
     n_pixels = int(np.prod(model.shape))
@@ -142,8 +142,8 @@ def _show_noise(
 
 
 def _separable_part(average: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Nearest product of a time course (K, L) and a spatial field (K, D) to averages (L, K, D), and the lag (K,) of
-    most weight, whose weight is positive."""
+    """Best approximation of averages (L, K, D) by products of a time course (K, L) and a spatial field (K, D), and the
+    lag (K,) with the largest weight, which is made positive."""
     weights, sizes, pictures = np.linalg.svd(average.transpose(1, 0, 2), full_matrices=False)
     profile, field = weights[:, :, 0], sizes[:, :1] * pictures[:, 0]
     lag = np.abs(profile).argmax(1)

@@ -1,4 +1,4 @@
-"""The moving bar as a film, and where the ticks of a raster of spikes are."""
+"""The moving bar as a film, and positions of the ticks in a raster of spikes."""
 
 import io
 from pathlib import Path
@@ -11,16 +11,16 @@ from ..plotting import INK, PNG_DPI, SETTINGS, VERMILION
 from .examination import Examination
 
 MAX_TICKS = 40
-"""Most ticks in one step of a raster: they are a solid block already, and more would look the same."""
+"""Most ticks in one step of a raster, where they already look like a solid block."""
 MAX_ROWS = 96
-"""Most rows of the raster in a film: with more, rows could not be told apart."""
+"""Most rows of the raster in a film: more could not be distinguished."""
 
 
 def ticks(spikes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Where a raster of spikes (T, rows) has its ticks: times in steps, and rows.
+    """Ticks of a raster of spikes (T, rows): their times, in steps, and rows.
 
-    A step's spikes are spread evenly over it, half a step to either side, since a model says how many there are and not
-    when. Values that are no counts have one tick each, in the middle.
+    The spikes of a step are spread evenly over it, half a step to either side, since a model gives their number and not
+    their times. Values that are not counts have one tick each, in the middle.
 
     Examples
     --------
@@ -43,7 +43,7 @@ def write_film(found: Examination, path: Path, *, milliseconds: int = 60) -> Pat
     path
         Where to write.
     milliseconds
-        Of a frame.
+        Duration of a frame.
     """
     from PIL import Image
 
@@ -82,8 +82,8 @@ class _Box(NamedTuple):
 
 
 def _last_frame(found: Examination) -> tuple[np.ndarray, _Box, _Box, list[int]]:
-    """The figure with all spikes and no stimulus (H, W, 3), where the stimulus and the raster of spikes belong, and the
-    column of pixels at which each time step ends."""
+    """The figure with all spikes and no stimulus (H, W, 3), the boxes of the stimulus and of the raster of spikes, and
+    the column of pixels at which each time step ends."""
     from matplotlib import rc_context
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure

@@ -1,4 +1,4 @@
-"""What an experiment needs of a model, and a control that has the same filters and no lateral inhibition."""
+"""The interface that experiments need, and a control with the same filters and without lateral inhibition."""
 
 from collections.abc import Iterable
 from typing import Any, Protocol, Self, final, runtime_checkable
@@ -15,26 +15,26 @@ from ..models.codes import CodeKind
 
 @runtime_checkable
 class Neurons(Protocol):
-    """Units that are shown one frame after another and say after each how much they fire."""
+    """Units with a state, which is updated by each frame and gives their firing rates."""
 
     law: type[CodeKind]
     shape: tuple[int, ...]
     n_latents: int
 
     def init_state(self, n: int) -> Any:
-        """Before the first frame of n streams."""
+        """State before the first frame of n streams."""
         ...
 
     def infer_step(self, state: Any, x: Tensor, *, generator: Generator | None = None) -> Any:
-        """The state after one more frame (n, D)."""
+        """State after one more frame (n, D)."""
         ...
 
     def codes(self, state: Any) -> Tensor:
-        """(n, K) expected spikes of the step that follows."""
+        """(n, K) expected spikes of the next step."""
         ...
 
     def law_of(self, state: Any) -> Law:
-        """The law of those spikes."""
+        """Law of these spikes."""
         ...
 
 
@@ -50,19 +50,21 @@ def is_neural(model: Any) -> bool:
 
 
 def check(model: Any) -> None:
-    """Refuse a model that experiments cannot be done on, saying why."""
+    """Raise an error for a model on which experiments cannot be done."""
     if not isinstance(model, Neurons):
         raise ValueError(
-            f"{type(model).__name__} finds its codes at once: physiology needs a model that infers step by step; train "
-            "one with --set 'inference=\"iterative\"'"
+            f"{type(model).__name__} does not infer step by step, which physiology needs: train a model "
+            "with --set 'inference=\"iterative\"'"
         )
     if not model.law.has_rate:
-        raise ValueError("physiology needs a code with firing rates; this one is signed. Train with --latent poisson")
+        raise ValueError(
+            "physiology needs a code with firing rates, and this one is signed: train with --latent poisson"
+        )
     image_size(model.shape)
 
 
 def place(model: Neurons) -> Tensor:
-    """An empty tensor of the model's type and device."""
+    """An empty tensor with the model's dtype and device."""
     return model.codes(model.init_state(1)).new_empty(0)
 
 
@@ -70,9 +72,9 @@ def place(model: Neurons) -> Tensor:
 def mean_response(
     model: Neurons, frames: Iterable[Tensor], *, skip: int, background: float, generator: Generator
 ) -> Tensor:
-    """(n, K) expected spikes per step, mean over the frames after the first `skip`, on the CPU in double.
+    """(n, K) expected spikes per step, mean over the frames after the first `skip`, on the CPU in float64.
 
-    Expected spikes given the state, not counts: the same mean without the noise of counting.
+    Expected spikes given the state have the same mean as counts, without their noise.
 
     Parameters
     ----------
@@ -93,19 +95,19 @@ def mean_response(
 
 @final
 class LinearNonlinear:
-    r"""Rectified filters, each for itself: ``gain max(0, w_k^T (x - b))`` expected spikes per step, Poisson counts.
+    r"""Rectified filters without interaction: ``gain max(0, w_k^T (x - b))`` expected spikes per step, Poisson counts.
 
-    Mean responses to gratings of random phase are convex in the stimulus here, so that a mask cannot lower them: what
-    suppression a model shows beyond this control is not made by its filters.
+    Mean responses to gratings of random phase are convex in the stimulus here, so that a mask cannot lower them. Any
+    suppression beyond that of this control is not due to a model's filters.
 
     Parameters
     ----------
     weights
         (K, D) filters.
     shape
-        Of a stimulus.
+        Shape of a stimulus.
     bias
-        (D,) taken off the stimulus; nothing if not given.
+        (D,) subtracted from the stimulus; zero by default.
     gain
         Expected spikes per unit of drive.
 
@@ -116,8 +118,8 @@ class LinearNonlinear:
 
     Examples
     --------
-    >>> cell = LinearNonlinear(torch.tensor([[1.0, -1.0]]), (1, 2))
-    >>> cell.codes(cell.infer_step(cell.init_state(1), torch.tensor([[3.0, 1.0]])))
+    >>> model = LinearNonlinear(torch.tensor([[1.0, -1.0]]), (1, 2))
+    >>> model.codes(model.infer_step(model.init_state(1), torch.tensor([[3.0, 1.0]])))
     tensor([[2.]])
     """
 
@@ -129,7 +131,7 @@ class LinearNonlinear:
 
     @classmethod
     def of(cls, model: Any) -> Self | None:
-        """With the dictionary of a model as filters; None if it has none."""
+        """With a model's dictionary as filters; None if it has no dictionary."""
         weights = getattr(model, "dictionary", None)
         if weights is None:
             return None

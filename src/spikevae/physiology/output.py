@@ -1,4 +1,4 @@
-"""Table and figures of experiments on one model: receptive fields, tuning, suppression, and a bar that moves."""
+"""Table and figures of experiments on one model: receptive fields, tuning, suppression and moving bar."""
 
 import json
 import math
@@ -19,19 +19,19 @@ from .neurons import Neurons
 from .tuning import RESPONSIVE, Gratings, Response
 
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7")
-"""Of four example units (Okabe and Ito, 2008), each with a marker and a line of its own."""
+"""Colours of four example units (Okabe and Ito, 2008), each with its own marker and line style."""
 MARKERS, LINES = ("o", "s", "^", "D"), ("-", "--", ":", "-.")
-FIELDS = 12
-"""Units whose receptive fields are drawn."""
-RATE = "Spikes per step (expected)"
+MAX_FIELDS = 12
+"""Most units whose receptive fields are drawn."""
+RESPONSE_LABEL = "Spikes per step (expected)"
 DEGREES = "(degrees; 0: vertical stripes)"
-"""Of orientations, which are those of the wave vector and rise clockwise."""
-THUMBS = 6
-"""Pictures in a strip of film."""
+"""Unit of orientations, which are those of the wave vector and increase clockwise."""
+N_PICTURES = 6
+"""Number of pictures in a strip of film."""
 
 
 def draw(found: Examination, folder: Path, stem: str = "") -> list[Static]:
-    """Write every figure as PNG and SVG, their names beginning with `stem`."""
+    """Write every figure as PNG and SVG; their names begin with `stem`."""
     return [
         one(found, folder, f"{stem}{name}")
         for name, one in (
@@ -58,7 +58,7 @@ def write_all(
     Returns
     -------
     found, paths
-        What was found, and the files by name: PNG of figures, `physiology` for the table, `film`.
+        The results, and the files by name: PNG of figures, `physiology` for the table, `film`.
     """
 
     def part(done: float, total: float, text: str) -> None:
@@ -83,7 +83,7 @@ def write_all(
 def describe(found: Examination) -> str:
     """The medians in a few lines.
 
-    Suppression stands beside that of filters alone: what they show is not made by lateral inhibition.
+    Suppression is shown with that of the filters alone, which is not due to lateral inhibition.
     """
     numbers = found.summary()
     ending = "s" if numbers["responsive_units"] == 1 else ""
@@ -102,7 +102,7 @@ def describe(found: Examination) -> str:
 
 
 def _picture(axes: Any, row: np.ndarray, shape: tuple[int, ...], limit: float | None = None) -> None:
-    """A stimulus on a grey scale of its own, zero mid-grey; colour where it has three channels."""
+    """A stimulus on its own grey scale, with zero mid-grey; in colour if it has three channels."""
     channels, height, width = image_size(shape)
     picture = np.nan_to_num(row).reshape(channels, height, width).transpose(1, 2, 0)
     top = (float(np.abs(picture).max()) or 1.0) if limit is None else limit
@@ -116,13 +116,13 @@ def _picture(axes: Any, row: np.ndarray, shape: tuple[int, ...], limit: float | 
 
 
 def _fields(found: Examination, folder: Path, name: str) -> Static:
-    """Decoder columns above what white noise finds, best-tuned units first."""
+    """Decoder columns above receptive fields from white noise, best-tuned units first."""
     from matplotlib import rc_context
     from matplotlib.figure import Figure
 
     from .fields import correlation
 
-    units = found.order[:FIELDS]
+    units = found.order[:MAX_FIELDS]
     rows: list[tuple[str, np.ndarray]] = [("Spike-triggered\naverage", found.fields.field)]
     if found.dictionary is not None:
         rows.insert(0, ("Dictionary", found.dictionary))
@@ -157,7 +157,7 @@ def _examples(found: Examination) -> Sequence[int]:
 
 def _tuning(found: Examination, folder: Path, name: str) -> Static:
     """Orientation, spatial frequency and contrast tuning of a few units; the first orientation is shown again half a
-    circle on."""
+    circle later."""
     grid, tuning = found.gratings, found.tuning
     angles = np.degrees(grid.orientations)
     circle = Response(*(np.concatenate([part, part[:1]]) for part in tuning.orientation_curve))
@@ -180,18 +180,18 @@ def _tuning(found: Examination, folder: Path, name: str) -> Static:
                 axes.set_xticks(np.arange(0, 181, 30))
             axes.set_xlabel(label)
             axes.set_ylim(bottom=0)
-        panels[0, 0].set_ylabel(RATE)
+        panels[0, 0].set_ylabel(RESPONSE_LABEL)
         handles, labels = panels[0, 0].get_legend_handles_labels()
         figure.legend(handles, labels, loc="lower center", ncols=4, fontsize=8, borderaxespad=0.1)
         alt = (
             f"Tuning of {len(units)} {plural(len(units), 'unit')} to orientation, spatial frequency and contrast of "
-            "drifting gratings; bars, where they can be seen: standard errors over starting phases"
+            "drifting gratings; error bars: standard errors over starting phases"
         )
         return write(figure, folder, name, alt)
 
 
 def _log_axis(axes: Any, x: np.ndarray) -> None:
-    """A logarithmic axis with the values that were shown, as many as there is room for."""
+    """A logarithmic axis with ticks at the values that were shown, at most about five."""
     from matplotlib.ticker import NullFormatter, NullLocator
 
     axes.set_xscale("log")
@@ -202,7 +202,7 @@ def _log_axis(axes: Any, x: np.ndarray) -> None:
 
 
 def _preferences(found: Examination, folder: Path, name: str) -> Static:
-    """What responsive units prefer, and how selective they are."""
+    """Preferred orientations and frequencies of responsive units, and their selectivity."""
     tuning, grid = found.tuning, found.gratings
     some = tuning.responsive
     angles = np.degrees(grid.orientations)
@@ -295,12 +295,14 @@ def _bar(found: Examination, folder: Path, name: str) -> Static:
         top = 1.08 * float(film.expected.max()) or 1.0
         for column in range(2):
             inner = columns[column].subgridspec(3, 1, height_ratios=(1.0, 1.7, 1.4), hspace=0.12)
-            strip = inner[0].subgridspec(1, THUMBS, wspace=0.06)
-            times = np.linspace(0.12, 0.88, THUMBS) * (n - 1)
+            strip = inner[0].subgridspec(1, N_PICTURES, wspace=0.06)
+            times = np.linspace(0.12, 0.88, N_PICTURES) * (n - 1)
             for place, time in enumerate(times.round().astype(int)):
                 axes = figure.add_subplot(strip[place])
                 _picture(axes, film.pictures[column, time] - found.gratings.background, found.shape, limit)
-                for side in axes.spines.values():  # a bright bar at the edge is no gap between pictures
+                for (
+                    side
+                ) in axes.spines.values():  # so that a bright bar at the edge does not look like a gap between pictures
                     side.set(visible=True, color=GREY, linewidth=0.5)
                 axes.set_xlabel(f"{time}", fontsize=7, color=GREY, labelpad=1)
                 if place == 0:

@@ -1,7 +1,7 @@
 r"""Tuning to drifting gratings: orientation, spatial frequency, contrast, and suppression by an orthogonal mask.
 
 A response is the expected number of spikes per unit per step, averaged over one whole cycle of the drift; its standard
-error is over trials, which differ in the phase that the grating starts at and in the noise of inference.
+error is over trials, which differ in the starting phase of the grating and in the noise of inference.
 """
 
 import math
@@ -18,38 +18,38 @@ from ..progress import Report
 from .neurons import Neurons, check, mean_response, place
 
 BATCH = 1024
-"""Most stimuli at once."""
+"""Largest number of stimuli shown at once."""
 RESPONSIVE = 1.25
-"""Times that a unit's best response must exceed its response to a blank field for its tuning to count."""
+"""A unit is responsive if its largest response is more than this times its response to a blank field."""
 
 
 @dataclass(frozen=True)
 class Gratings:
-    """Which gratings are shown, and for how long."""
+    """Parameters of the gratings, and for how long they are shown."""
 
     orientations: tuple[float, ...] = field(default_factory=lambda: tuple(math.pi * i / 12 for i in range(12)))
-    """Of the wave vector, radians, evenly spread over half a circle: 0 for vertical stripes, rising clockwise since
-    rows are counted downward."""
+    """Orientations of the wave vector, radians, evenly spread over half a circle: 0 for vertical stripes, increasing
+    clockwise since rows are counted downward."""
     frequencies: tuple[float, ...] = field(default_factory=lambda: tuple(0.05 * 2 ** (i / 2) for i in range(7)))
-    """Cycles per pixel."""
+    """Spatial frequencies, cycles per pixel."""
     contrasts: tuple[float, ...] = (0.125, 0.25, 0.5, 1.0, 2.0)
     """Amplitudes of contrast tuning, in units of the pixels."""
     contrast: float = 1.0
-    """Amplitude in tuning to orientation and spatial frequency."""
+    """Amplitude for tuning to orientation and spatial frequency."""
     mask_contrast: float = 2.0
-    """Amplitude of test and mask in cross-orientation suppression."""
+    """Amplitude of test and mask for cross-orientation suppression."""
     background: float = 0.0
-    """Luminance that gratings are added to."""
+    """Value of a blank field, to which gratings are added."""
     phases: int = 4
-    """Trials: starting phases, evenly spread."""
+    """Number of trials, whose starting phases are evenly spread."""
     period: int = 32
-    """Frames per cycle of drift, and frames that are counted."""
+    """Frames per cycle of drift; responses are averaged over as many."""
     warm_up: int = 32
-    """Frames before them."""
+    """Number of frames before these."""
 
     @classmethod
     def scaled(cls, contrast: float = 1.0, background: float = 0.0, **given: Any) -> Self:
-        """With all contrasts in proportion to `contrast`, and `given` fields.
+        """Gratings with all contrasts in proportion to `contrast`, and `given` fields.
 
         Examples
         --------
@@ -63,8 +63,8 @@ class Gratings:
 
     @classmethod
     def suited(cls, x: np.ndarray, **given: Any) -> Self:
-        """With the stimuli's standard deviation over pixels as contrast and their mean as background, both to two
-        digits; a mean below a tenth of the deviation counts as zero."""
+        """Gratings with the stimuli's standard deviation over pixels as contrast and their mean as background, both
+        rounded to two digits; a mean below a tenth of the deviation is taken as zero."""
         deviation, mean = float(np.std(x)), float(np.mean(x))
         background = float(f"{mean:.2g}") if abs(mean) > 0.1 * deviation else 0.0
         return cls.scaled(float(f"{deviation:.2g}"), background, **given)
@@ -89,7 +89,7 @@ class Gratings:
 
 
 class Response(NamedTuple):
-    """Expected spikes per step under some conditions."""
+    """Expected spikes per step for some stimuli."""
 
     mean: np.ndarray
     """(..., K)"""
@@ -98,22 +98,22 @@ class Response(NamedTuple):
 
 
 class GratingTuning(NamedTuple):
-    """What K units prefer, and how much."""
+    """Preferred gratings of K units, and their selectivity."""
 
     response: Response
-    """(O, F, K) to every orientation and spatial frequency."""
+    """(O, F, K) response to every orientation and spatial frequency."""
     blank: np.ndarray
     """(K,) response to a blank field, expected spikes per step."""
     orientation: np.ndarray
-    """(K,) preferred orientation on the grid, radians, as in `Gratings`."""
+    """(K,) preferred orientation, one of those in `Gratings`, radians."""
     frequency: np.ndarray
-    """(K,) preferred spatial frequency on the grid, cycles per pixel."""
+    """(K,) preferred spatial frequency, one of those in `Gratings`, cycles per pixel."""
     responsive: np.ndarray
-    """(K,) whether the best response exceeds `RESPONSIVE` times that to a blank field."""
+    """(K,) whether the largest response is more than `RESPONSIVE` times that to a blank field."""
     orientation_curve: Response
-    """(O, K) at the preferred spatial frequency."""
+    """(O, K) response at the preferred spatial frequency."""
     frequency_curve: Response
-    """(F, K) at the preferred orientation."""
+    """(F, K) response at the preferred orientation."""
     osi: np.ndarray
     """(K,) orientation selectivity index, :func:`selectivity`."""
     circular_variance: np.ndarray
@@ -136,7 +136,7 @@ class Suppression(NamedTuple):
 def selectivity(response: np.ndarray) -> np.ndarray:
     """Orientation selectivity index, (preferred - orthogonal) / (preferred + orthogonal), of responses (O, ...).
 
-    0 without selectivity, 1 with none at the orthogonal orientation.
+    0 without selectivity, 1 if the orthogonal orientation evokes no response.
 
     References
     ----------
@@ -157,7 +157,7 @@ def selectivity(response: np.ndarray) -> np.ndarray:
 def circular_variance(response: np.ndarray) -> np.ndarray:
     r"""1 - abs(sum R exp(2 i theta)) / sum R of responses (O, ...) at O orientations, pi / O apart.
 
-    0 for a unit that responds to one orientation, 1 for one that responds to all alike.
+    0 for a unit that responds to one orientation only, 1 for one that responds equally to all.
 
     References
     ----------
@@ -176,7 +176,7 @@ def circular_variance(response: np.ndarray) -> np.ndarray:
 
 
 def suppression_index(test: np.ndarray, both: np.ndarray) -> np.ndarray:
-    """1 - both / test; NaN where the test alone evokes nothing.
+    """1 - both / test; NaN where the test alone evokes no response.
 
     Examples
     --------
@@ -194,7 +194,7 @@ def grating_tuning(
     Parameters
     ----------
     seed
-        Of sampled inference.
+        Seed of sampled inference.
 
     Examples
     --------
@@ -264,7 +264,7 @@ def cross_orientation(
 ) -> Suppression:
     """Responses of each unit to its preferred grating, to an orthogonal one of equal contrast, and to their sum.
 
-    The mask has the test's spatial and temporal frequency; trials differ in the phase between the two.
+    The mask has the test's spatial and temporal frequency; trials differ in the phase difference between the two.
 
     References
     ----------
@@ -276,8 +276,8 @@ def cross_orientation(
     --------
     >>> from spikevae.physiology import LinearNonlinear
     >>> (wave,) = grating((16, 16), 1, orientation=0.0, spatial_frequency=0.2)
-    >>> cell = LinearNonlinear(wave, (16, 16))
-    >>> bool(abs(cross_orientation(cell, grating_tuning(cell)).suppression) < 0.01)
+    >>> model = LinearNonlinear(wave, (16, 16))
+    >>> bool(abs(cross_orientation(model, grating_tuning(model)).suppression) < 0.01)
     True
     """
     check(model)
@@ -315,7 +315,7 @@ def _column(values: tuple[float, ...]) -> Tensor:
 
 
 def _preferred(tuning: GratingTuning) -> tuple[_Conditions, np.ndarray]:
-    """The gratings that some unit prefers, and the one that each unit does."""
+    """The gratings that are preferred by any unit, and the index of each unit's among them."""
     both = np.stack([tuning.orientation, tuning.frequency])
     distinct, of_unit = np.unique(both, axis=1, return_inverse=True)
     angle, frequency = torch.from_numpy(distinct)
@@ -344,7 +344,7 @@ def _respond(
 
 
 def _frames(shape: tuple[int, ...], conditions: _Conditions, phase: Tensor, shown: Gratings) -> Frames:
-    """Test and mask; the test starts at `phase`, the mask at zero, so that trials differ in their phase difference."""
+    """Test plus mask; the test starts at `phase`, the mask at zero, so that trials differ in their phase difference."""
     n, f, w = shown.warm_up + shown.period, conditions.frequency, 1 / shown.period
     across = conditions.angle + math.pi / 2
     test = grating(
