@@ -1,11 +1,11 @@
-"""Time to quality: the default recipe against the published one, on held-out images. About 25 minutes on two cores.
+"""Time to a given free energy: the default recipe against the published one. About 25 minutes on two cores.
 
-Traces the held-out free energy (objective at the fit's own beta, exact) of both recipes against wall time. The
-published recipe is traced with the arrivals sampler, which is equal in law, and its time is then counted at the
-measured time of a step with the published dense sampler. Its annealing is compressed into the steps traced here, which
+Records the held-out free energy (objective at the fit's own beta, exact) of both recipes against wall time. The
+published recipe is trained with the arrivals sampler, which has the same distribution; its time is computed from the
+measured time of a step with the published dense sampler. Its annealing is compressed into the steps trained here, which
 favours it: in its own budget of 3000 epochs beta reaches its value only half-way.
 
-A fit is there when its held-out free energy is within 1 % of the best that any of the recipes below reached.
+The goal of a fit is a held-out free energy within 1 % of the best that any of the recipes below reached.
 """
 
 import argparse
@@ -44,7 +44,7 @@ RECIPES: dict[str, dict[str, Any]] = {
         "steps": 3000,
     },
 }
-N_HELD_OUT, WITHIN, TRACE_POINTS = 5000, 0.01, 24
+N_HELD_OUT, TOLERANCE, TRACE_POINTS = 5000, 0.01, 24
 
 
 def held_out(stack: Stack, test: Tensor) -> list[float]:
@@ -57,7 +57,7 @@ def held_out(stack: Stack, test: Tensor) -> list[float]:
 
 
 def trace(configs: list[FitConfig], train: Tensor, test: Tensor) -> dict[str, Any]:
-    """Seconds a fit (evaluation left out, set-up counted) and held-out objectives along one stack's training."""
+    """Seconds per fit (with set-up, without evaluation) and held-out objectives during the training of one stack."""
     began = time.perf_counter()
     stack = Stack(configs, train, (train.shape[1],))
     spent = time.perf_counter() - began
@@ -100,26 +100,26 @@ def dense_extra(log_rate: Tensor) -> float:
 
 
 def first_within(steps: list[int], values: list[float], goal: float) -> int | None:
-    """Index of the first point from which on the objective is within the goal, or None."""
+    """Index of the first point whose objective is at most the goal, or None."""
     inside = [i for i, value in enumerate(values) if value <= goal]
     return inside[0] if inside else None
 
 
-def measure(n_latents: int, train: Tensor, test: Tensor, say: Callable[[str], None]) -> list[dict[str, Any]]:
-    """One row a beta, with all traces."""
+def measure(n_latents: int, train: Tensor, test: Tensor, report: Callable[[str], None]) -> list[dict[str, Any]]:
+    """One row per beta, with all traces."""
     traces = {}
     for name, settings in RECIPES.items():
-        say(f"K = {n_latents}: {name}")
+        report(f"K = {n_latents}: {name}")
         configs = [FitConfig.from_recipe("default", n_latents=n_latents, beta=b, **settings) for b in BETAS]
         traces[name] = trace(configs, train, test)
-    say(f"K = {n_latents}: published recipe")
+    report(f"K = {n_latents}: published recipe")
     steps = PUBLISHED_STEPS[n_latents]
     configs = [FitConfig.from_recipe("paper", n_latents=n_latents, beta=b, steps=steps) for b in BETAS]
     published = trace(configs, train, test)
     rows = []
     for i, beta in enumerate(BETAS):
         best = min(min(t["objectives"][i]) for t in (*traces.values(), published))
-        goal = best * (1 + WITHIN)
+        goal = best * (1 + TOLERANCE)
         ours = traces["default"]
         here = first_within(ours["steps"], ours["objectives"][i], goal)
         there = first_within(published["steps"], published["objectives"][i], goal)
@@ -153,7 +153,7 @@ def measure(n_latents: int, train: Tensor, test: Tensor, say: Callable[[str], No
 def table(rows: list[dict[str, Any]]) -> str:
     """Plain text."""
     lines = [
-        "time to a held-out free energy within 1 % of the best found; seconds a fit",
+        "time to a held-out free energy within 1 % of the best found; seconds per fit",
         f"{'K':>4}{'beta':>6}{'best':>9}{'ours':>9}{'step':>6}{'seconds':>9}"
         f"{'published':>11}{'after':>7}{'dense step':>12}{'ratio':>10}",
     ]
@@ -169,14 +169,14 @@ def table(rows: list[dict[str, Any]]) -> str:
     lines += ["", "final held-out free energy of each recipe, relative to the best found"]
     names = list(rows[0]["traces"])
     for name in names:
-        cells = "".join(f"{100 * (r['traces'][name]['objective'][-1] / r['best'] - 1):>8.2f}%" for r in rows)
-        lines.append(f"{name:<34}{cells}")
+        entries = "".join(f"{100 * (r['traces'][name]['objective'][-1] / r['best'] - 1):>8.2f}%" for r in rows)
+        lines.append(f"{name:<34}{entries}")
     lines.append(f"{'K, beta':<34}" + "".join(f"{r['n_latents']:>5},{r['beta']:>3g}" for r in rows))
     return "\n".join(lines)
 
 
 def figure(rows: list[dict[str, Any]], path: Path) -> None:
-    """Excess over the best against seconds, a panel for each K and beta."""
+    """Difference from the best against seconds, a panel for each K and beta."""
     import matplotlib
 
     matplotlib.use("Agg")
@@ -200,10 +200,10 @@ def figure(rows: list[dict[str, Any]], path: Path) -> None:
             seconds = [s * dense for s in t["steps"]] if name == "published" else t["seconds"]
             excess = [max(100 * (value / row["best"] - 1), 0.02) for value in t["objective"]]
             axis.plot(seconds[1:], excess[1:], line, color=colour, label=label)
-        axis.axhline(100 * WITHIN, color="#777777", linewidth=0.8)
+        axis.axhline(100 * TOLERANCE, color="#777777", linewidth=0.8)
         axis.set(xscale="log", yscale="log", title=f"K = {row['n_latents']}, β = {row['beta']:g}")
     for axis in axes[-1]:
-        axis.set_xlabel("training time, seconds a fit")
+        axis.set_xlabel("training time, seconds per fit")
     for line in axes:
         line[0].set_ylabel("held-out free energy\nabove the best, %")
     handles, labels = axes[0][0].get_legend_handles_labels()

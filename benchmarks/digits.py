@@ -1,8 +1,8 @@
-"""How useful for classification are codes of digits, by law? k-nearest neighbours from few labels, and shattering.
+"""How useful are codes of digits for classification, by law? k-nearest neighbours from few labels, and shattering.
 
-Models with linear or MLP encoder and decoder are trained on digits without labels at one recipe and budget; features
-are mean codes; of counts their square roots too, whose noise is about the same at every rate. Published figures
-(Vafaii, Galor & Yates 2024, arXiv 2405.14473; convolutions, all of MNIST) are beside.
+Models with linear or MLP encoder and decoder are trained on digits without labels, all with one recipe and budget.
+Features are mean codes and, for counts, also their square roots, whose noise is about the same at every rate. The table
+also has the published values (Vafaii, Galor & Yates 2024, arXiv 2405.14473; convolutions, all of MNIST).
 
     python benchmarks/digits.py --digits mnist:FOLDER --json FILE
 """
@@ -48,7 +48,7 @@ SIZES, N_LABELS, N_PROBED, DRAWS = (10, 50), (200, 1000), 4000, 5
 
 
 def probed(model: Any, digits: Any, seed: int) -> dict[str, float]:
-    """What one model's mean codes are good for."""
+    """Accuracies from the mean codes of one model, and its metrics."""
     with torch.inference_mode():
         codes, unseen = (
             model.posterior(torch.from_numpy(part)).mean.double().numpy() for part in (digits.train, digits.test)
@@ -78,7 +78,7 @@ def neighbours(codes: Any, labels: Any, unseen: Any, unseen_labels: Any, seed: i
 
 
 def pixels(digits: Any, seed: int) -> dict[str, float]:
-    """The same of the pixels themselves."""
+    """The same accuracies from pixels."""
     found = neighbours(digits.train, digits.train_labels, digits.test, digits.test_labels, seed)
     return {f"knn_{n}": value for n, value in found.items()}
 
@@ -100,8 +100,10 @@ def run(source: str, networks: str, seeds: int, steps: int) -> list[dict[str, An
             row = {"law": name, "n_latents": size, "seconds": time.perf_counter() - began}
             rows.append(row | {key: interval([one[key] for one in found]) for key in found[0]})
             print(f"{name}, K = {size}: {row['seconds']:.0f} s", flush=True)
-    floor = [pixels(digits, seed) for seed in range(seeds)]
-    rows.append({"law": "pixels", "n_latents": 784} | {key: interval([one[key] for one in floor]) for key in floor[0]})
+    baseline = [pixels(digits, seed) for seed in range(seeds)]
+    rows.append(
+        {"law": "pixels", "n_latents": 784} | {key: interval([one[key] for one in baseline]) for key in baseline[0]}
+    )
     return rows
 
 
@@ -118,9 +120,9 @@ def table(rows: list[dict[str, Any]]) -> str:
             shown(row.get(key)) + (f" ({theirs[i]:.3f})" if theirs else "")
             for i, key in enumerate(("knn_200", "knn_1000", "shattering"))
         )
-        cells = [near_200, near_1000, shown(row.get("root_200")), shown(row.get("root_1000")), shattering]
-        cells += [shown(row.get("r2")), shown(row.get("kl"), 1), shown(row.get("zeros"))]
-        lines.append(f"| {row['law']} | {row['n_latents']} | " + " | ".join(cells) + " |")
+        entries = [near_200, near_1000, shown(row.get("root_200")), shown(row.get("root_1000")), shattering]
+        entries += [shown(row.get("r2")), shown(row.get("kl"), 1), shown(row.get("zeros"))]
+        lines.append(f"| {row['law']} | {row['n_latents']} | " + " | ".join(entries) + " |")
     return "\n".join(lines)
 
 

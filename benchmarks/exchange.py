@@ -1,10 +1,11 @@
-"""This dictionary, that inference: dictionaries learned with counts and without, each coded both ways.
+"""Dictionaries learned with and without counts, each used by sparse and by iterative Poisson inference.
 
 Three dictionaries (of an amortised and of an iterative Poisson model, beta 1, and of sparse coding with codes of zero
-or more) are coded by sparse inference (LCA, rectified) and by iterative Poisson inference over a range of prices, on
-held-out stimuli. R2 is read off where codes have a given fraction of zeros. A dictionary is the directions of its
-atoms: how much a spike adds, and the prior, are fitted to training stimuli as `spikevae compare` does for sparse
-coders, at each beta anew. What Poisson models reach with their own sizes and priors stands beside.
+or more) are coded by sparse inference (LCA, rectified) and by iterative Poisson inference over a range of
+weights (sparsity weight, or beta), on held-out stimuli. R2 is interpolated where codes have a given fraction of zeros.
+Of a dictionary, only the directions of its atoms are used: the size of a spike and the prior are fitted to training
+stimuli, for each beta again, as `spikevae compare` does for sparse coders. The table also has the free energy of the
+Poisson models with their own sizes and priors.
 
     python benchmarks/exchange.py folder:PHOTOGRAPHS
 """
@@ -38,16 +39,16 @@ from spikevae.training import Stack, train
 SPARSE, COUNTS = "lca-rectified", "iterative"
 POISSON: dict[str, dict[str, Any]] = {"amortised Poisson": {}, "iterative Poisson": STEP_BY_STEP}
 DICTIONARIES = (*POISSON, "sparse coding")
-PRICE, AT, ZEROS = 0.5, 1.0, 0.7
-"""Price that the sparse dictionary is learned at, beta of the Poisson models, fraction of zeros of the table."""
-N_PRICES = 10
+SPARSITY_WEIGHT, BETA, ZEROS = 0.5, 1.0, 0.7
+"""Sparsity weight of the sparse dictionary, beta of the Poisson models, fraction of zeros in the table."""
+N_WEIGHTS = 10
 
 
 def learned(data: PatchSet, seeds: int) -> list[Trained]:
     """A model for each dictionary and seed."""
     x, models = torch.from_numpy(data.train), []
     for name, options in POISSON.items():
-        given = {"n_latents": N_LATENTS, "batch_size": BATCH, "beta": AT, **options}
+        given = {"n_latents": N_LATENTS, "batch_size": BATCH, "beta": BETA, **options}
         configs = [FitConfig.from_recipe("default", **given, seed=seed) for seed in range(seeds)]
         stack = Stack(configs, x, (x.shape[1],))
         train(stack)
@@ -56,34 +57,36 @@ def learned(data: PatchSet, seeds: int) -> list[Trained]:
             for seed in range(seeds)
         ]
     for seed in range(seeds):
-        coder = SparseCoder(N_LATENTS, PRICE, inference=SPARSE, steps=200, batch_size=BATCH, random_state=seed).fit(x)
+        coder = SparseCoder(
+            N_LATENTS, SPARSITY_WEIGHT, inference=SPARSE, steps=200, batch_size=BATCH, random_state=seed
+        ).fit(x)
         models.append(Trained(f"{DICTIONARIES[-1]} {seed}", DICTIONARIES[-1], Path("coder"), coder.model_, seed, {}))
     return models
 
 
 def at_zeros(comparison: Comparison, inference: str, number: str) -> float:
-    """A number where codes have `ZEROS` zeros, between neighbouring prices; nan beyond the scan."""
+    """A number where codes have `ZEROS` zeros, interpolated between neighbouring weights; nan outside the scan."""
     points = comparison.of(comparison.models[0].name, inference)
     line = sorted((p.metrics.fraction_zeros, getattr(p.metrics, number)) for p in points)
     return float(np.interp(ZEROS, *np.array(line).T, left=np.nan, right=np.nan))
 
 
 def rows_of(data: PatchSet, seeds: int) -> list[dict[str, Any]]:
-    """All numbers of a dictionary and seed in a row."""
+    """One row per dictionary and seed."""
     models, rows = learned(data, seeds), []
     x, some = (torch.from_numpy(part[:size]) for part, size in ((data.test, N_TEST), (data.train, MAX_TRAINING)))
 
     def counted(model: Any, seed: int) -> Metrics:
-        return evaluate(RECODINGS[COUNTS].build(model, AT, Effort(), some), x, seed=seed).metrics
+        return evaluate(RECODINGS[COUNTS].build(model, BETA, Effort(), some), x, seed=seed).metrics
 
     for one in models:
         print(one.name, file=sys.stderr, flush=True)
-        bare = SparseCoding.around(one.model.dictionary, None, one.model.shape, algorithm=SPARSE, beta=PRICE)
+        bare = SparseCoding.around(one.model.dictionary, None, one.model.shape, algorithm=SPARSE, beta=SPARSITY_WEIGHT)
         found = compare(
             [replace(one, model=bare)],
             data,
             inferences=(SPARSE, COUNTS),
-            n_prices=N_PRICES,
+            n_prices=N_WEIGHTS,
             n_stimuli=N_TEST,
             seed=one.seed,
         )
@@ -108,19 +111,19 @@ COLUMNS: dict[str, tuple[str, int]] = {
     f"R² at {ZEROS:.0%} zeros: {RECODINGS[SPARSE].label}": ("sparse", 3),
     "iterative, mean counts": ("counts_mean", 3),
     "sampled counts": ("counts", 3),
-    f"free energy at β = {AT:g}, own sizes and prior": ("own", 1),
+    f"free energy at β = {BETA:g}, own sizes and prior": ("own", 1),
     "fitted ones": ("fitted", 1),
     "spikes": ("spikes", 0),
 }
 
 
 def table(rows: list[dict[str, Any]]) -> str:
-    """Markdown: a row a dictionary, means and 95 % intervals over seeds."""
+    """Markdown: a row per dictionary, means and 95 % intervals over seeds."""
     lines = ["| dictionary of | " + " | ".join(COLUMNS) + " |", "|---|" + "---|" * len(COLUMNS)]
     for name in DICTIONARIES:
         own = [row for row in rows if row["dictionary"] == name]
-        cells = [shown(interval([row[key] for row in own]), digits) for key, digits in COLUMNS.values()]
-        lines.append(f"| {name} | " + " | ".join(cells) + " |")
+        entries = [shown(interval([row[key] for row in own]), digits) for key, digits in COLUMNS.values()]
+        lines.append(f"| {name} | " + " | ".join(entries) + " |")
     return "\n".join(lines)
 
 

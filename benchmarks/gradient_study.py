@@ -1,8 +1,9 @@
-"""Bias, noise and cost of gradient estimators through counts, and what training makes of them.
+"""Bias, noise and cost of gradient estimators through counts, and training with them.
 
-Gradients by the log-rates of a distortion |x - decoder(z)|^2, with a linear decoder (exact gradient in closed form) and
-with a two-layer one (exact by enumeration over two units). Weights scale with the rate, so that the decoded signal and
-its noise stay of order one. Then the same small autoencoder, trained with each estimator on photographs.
+Gradients with respect to the log-rates of a distortion |x - decoder(z)|^2, with a linear decoder (exact gradient in
+closed form) and with a two-layer one (exact by enumeration over two units). Weights scale with the rate, so that the
+decoded signal and its noise are of order one. Then the same small autoencoder, trained with each estimator on
+photographs.
 """
 
 import math
@@ -74,21 +75,21 @@ class Quality:
     """How good estimates of one gradient are; lengths are relative to that of the exact gradient."""
 
     bias: float
-    """Distance of the mean estimate from the exact gradient, its sampling noise taken off."""
+    """Distance of the mean estimate from the exact gradient, minus the part due to sampling noise."""
     bias_error: float
-    """What bias may be from sampling noise alone: its standard error."""
+    """Standard error of the bias."""
     noise: float
-    """Root of the summed variances of an estimate."""
+    """Square root of the summed variances of an estimate."""
     cosine: float
     """Mean cosine between an estimate and the exact gradient."""
     seconds: float
-    """For a thousand estimates."""
+    """Time of a thousand estimates."""
     evaluations: int
-    """Of the decoder, for each estimate."""
+    """Evaluations of the decoder per estimate."""
 
 
 def quality(estimator: GradientEstimator, f: Any, log_rate: Tensor, n: int, seed: int) -> Quality:
-    """Measured on `n` estimates."""
+    """Quality of an estimator, from `n` estimates."""
     exact = Exact().gradient(f, log_rate, 1, generator=torch.Generator())[0]
     generator = torch.Generator().manual_seed(seed)
     estimator.gradient(f, log_rate, 10, generator=generator)
@@ -112,11 +113,11 @@ def quality(estimator: GradientEstimator, f: Any, log_rate: Tensor, n: int, seed
 
 
 def grid_rows(n: int, seed: int, report: Report) -> list[dict[str, Any]]:
-    """A row for each decoder, rate, temperature and estimator; estimators without a temperature once a rate."""
-    cells = list(product(UNITS, RATES, TEMPERATURES))
+    """A row for each decoder, rate, temperature and estimator; estimators without a temperature once per rate."""
+    cases = list(product(UNITS, RATES, TEMPERATURES))
     rows = []
-    for i, (decoder, rate, temperature) in enumerate(cells):
-        report(i, 2 * len(cells), f"{decoder} decoder, rate {rate:g}, temperature {temperature:g}")
+    for i, (decoder, rate, temperature) in enumerate(cases):
+        report(i, 2 * len(cases), f"{decoder} decoder, rate {rate:g}, temperature {temperature:g}")
         f, log_rate = problem(decoder, rate, seed)
         for name, estimator in estimators(temperature).items():
             if not hasattr(estimator, "temperature") and temperature != MIDDLE_TEMPERATURE:

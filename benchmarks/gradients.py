@@ -14,7 +14,7 @@ from gradient_study import MIDDLE_RATE, MIDDLE_TEMPERATURE, SECONDS_SHOWN, UNITS
 from spikevae.progress import show_progress
 
 Rows = dict[str, list[dict[str, Any]]]
-SHOWN = {  # colour (Okabe-Ito), line, marker
+STYLES = {  # colour (Okabe-Ito), line, marker
     "arrivals, cubic": ("#0072B2", "-", "o"),
     "arrivals, quintic": ("#56B4E9", "-", "s"),
     "arrivals, sigmoid": ("#E69F00", "--", "^"),
@@ -24,16 +24,18 @@ SHOWN = {  # colour (Okabe-Ito), line, marker
     "finite difference": ("#009E73", "-.", "X"),
     "implicit Gamma": ("#8C8C00", "-.", "*"),
 }
-FLOOR = 1e-4
-BIASES, RATES = (5e-3, 1.5), (6e-3, 170.0)
-"""Ends of the axes, alike for both decoders."""
-TRUSTED = 2.0  # a bias below this many standard errors is not told from none
+MIN_SHOWN = 1e-4
+"""Smaller values are drawn here on the logarithmic axis."""
+BIAS_LIMITS, RATE_LIMITS = (5e-3, 1.5), (6e-3, 170.0)
+"""Limits of the axes, equal for both decoders."""
+MIN_STANDARD_ERRORS = 2.0
+"""A bias below this many standard errors is not reported as a bias."""
 
 
 def bias_text(row: dict[str, Any]) -> str:
-    """Relative bias in percent, or the bound that sampling noise leaves."""
-    if row["bias"] < TRUSTED * row["bias_error"]:
-        return f"<{100 * TRUSTED * row['bias_error']:.1f}"
+    """Relative bias in percent, or an upper bound where it is within sampling noise."""
+    if row["bias"] < MIN_STANDARD_ERRORS * row["bias_error"]:
+        return f"<{100 * MIN_STANDARD_ERRORS * row['bias_error']:.1f}"
     return f"{100 * row['bias']:.1f}"
 
 
@@ -47,12 +49,12 @@ def text(rows: Rows) -> str:
     lines = ["variance of a relaxed count over that of the count (mean in brackets where it is not 1)"]
     lines.append(f"{'indicator':<12}" + "".join(f"{f'tau {t:g}':>16}" for t in temperatures))
     for indicator in dict.fromkeys(row["indicator"] for row in rows["moments"]):
-        cells = []
+        entries = []
         for t in temperatures:
             (row,) = _find(rows["moments"], indicator=indicator, temperature=t)
             mean = "" if abs(row["mean"] - 1) < 1e-4 else f" ({row['mean']:.4f})"
-            cells.append(f"{row['variance']:.4f}{mean}".rjust(16))
-        lines.append(f"{indicator:<12}" + "".join(cells))
+            entries.append(f"{row['variance']:.4f}{mean}".rjust(16))
+        lines.append(f"{indicator:<12}" + "".join(entries))
     rates = sorted({row["rate"] for row in rows["estimates"]})
     for decoder in UNITS:
         lines += ["", f"{decoder} decoder, temperature {MIDDLE_TEMPERATURE:g}: bias % | noise | cosine, at each rate;"]
@@ -62,9 +64,9 @@ def text(rows: Rows) -> str:
         lines.append(f"{'estimator':<20}" + "".join(f"{f'rate {r:g}':>24}" for r in rates) + f"{'s':>9}{'evals':>7}")
         for name in dict.fromkeys(row["estimator"] for row in rows["estimates"]):
             found = _find(rows["estimates"], decoder=decoder, estimator=name, temperature=MIDDLE_TEMPERATURE)
-            cells = [f"{bias_text(r)} | {r['noise']:.2f} | {r['cosine']:.2f}".rjust(24) for r in found]
+            entries = [f"{bias_text(r)} | {r['noise']:.2f} | {r['cosine']:.2f}".rjust(24) for r in found]
             (middle,) = _find(found, rate=MIDDLE_RATE)
-            lines.append(f"{name:<20}" + "".join(cells) + f"{middle['seconds']:>9.4f}{middle['evaluations']:>7}")
+            lines.append(f"{name:<20}" + "".join(entries) + f"{middle['seconds']:>9.4f}{middle['evaluations']:>7}")
     for decoder in UNITS:
         lines += ["", f"held-out free energy after training, {decoder} decoder: mean (95 % t interval over seeds)"]
         for row in sorted(_find(rows["training"], decoder=decoder), key=lambda r: r["mean"]):
@@ -86,7 +88,7 @@ def figure(rows: Rows, path: Path) -> None:
         handles: dict[str, Any] = {}
         for line, decoder in enumerate(UNITS):
             panels = [sheet.add_subplot(grid[line, column]) for column in range(4)]
-            for name, (colour, dash, mark) in SHOWN.items():
+            for name, (colour, dash, mark) in STYLES.items():
                 style: dict[str, Any] = {
                     "color": colour,
                     "linestyle": dash,
@@ -102,17 +104,17 @@ def figure(rows: Rows, path: Path) -> None:
                     (panels[1], by_temperature, "temperature", "bias"),
                     (panels[2], by_rate, "rate", "noise"),
                 ):
-                    clear = [r for r in found if what == "noise" or r["bias"] >= TRUSTED * r["bias_error"]]
+                    clear = [r for r in found if what == "noise" or r["bias"] >= MIN_STANDARD_ERRORS * r["bias_error"]]
                     if not clear or (across == "temperature" and len(found) == 1):
                         continue
-                    values = [max(r[what], FLOOR) for r in clear]
+                    values = [max(r[what], MIN_SHOWN) for r in clear]
                     (handles[name],) = axis.plot([r[across] for r in clear], values, **style)
             units = f"{UNITS[decoder]} units"
             panels[0].set(title=f"{decoder} decoder, {units}\nbias at temperature {MIDDLE_TEMPERATURE:g}")
             panels[1].set(title=f"bias at {MIDDLE_RATE:g} spike per unit")
             panels[2].set(title=f"noise at temperature {MIDDLE_TEMPERATURE:g}")
             for axis in panels[:2]:
-                axis.set_ylim(*BIASES)
+                axis.set_ylim(*BIAS_LIMITS)
             for axis, label in zip(panels, ("firing rate (spikes/unit)", "temperature", "firing rate (spikes/unit)")):
                 axis.set(xscale="log", yscale="log", xlabel=label)
                 if label == "temperature":
@@ -121,7 +123,7 @@ def figure(rows: Rows, path: Path) -> None:
                     axis.set_xticks([], minor=True)
                     axis.set_xlim(0.8 * ticks[0], 1.25 * ticks[-1])
                 else:
-                    axis.set_xlim(*RATES)
+                    axis.set_xlim(*RATE_LIMITS)
                 axis.grid(color="#e3e7eb", linewidth=0.6)
             panels[0].set_ylabel("length over that of the exact gradient\n(bias: where above two standard errors)")
             _training_panel(panels[3], _find(rows["training"], decoder=decoder))
@@ -133,7 +135,7 @@ def figure(rows: Rows, path: Path) -> None:
 def _training_panel(axis: Any, rows: list[dict[str, Any]]) -> None:
     ordered = sorted(rows, key=lambda row: -row["mean"])
     for place, row in enumerate(ordered):
-        colour = SHOWN.get(row["estimator"], ("#59636e",))[0]
+        colour = STYLES.get(row["estimator"], ("#59636e",))[0]
         axis.plot([row["low"], row["high"]], [place, place], color=colour, linewidth=2)
         axis.plot(row["free_energies"], [place] * len(row["free_energies"]), "|", color=colour)
         axis.plot(row["mean"], place, "o", color=colour, markersize=5)

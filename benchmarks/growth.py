@@ -1,8 +1,8 @@
 """How time and memory of a training step grow with latent size, batch, number of stacked fits and firing rate.
 
-Beside each measured curve stands the exponent that counting operations gives: the products and all passes over codes
-are proportional to latent size, batch and fits (exponent 1; the second moments of a solved decoder, K^2, take over
-where K exceeds the number of pixels), and sampled counts cost a pass over the codes plus work per arrival (exponent 0
+Each measured exponent is compared with the one expected from the number of operations: the products and all passes over
+codes are proportional to latent size, batch and fits (exponent 1; the second moments of a solved decoder, K^2, dominate
+where K exceeds the number of pixels), and sampled counts need a pass over the codes plus work per arrival (exponent 0
 at low rates, 1 at high ones). The slope is fitted by least squares over the upper half of each curve, in logarithms.
 """
 
@@ -48,7 +48,7 @@ def stepper(point: dict[str, Any]) -> Callable[[], None]:
 
 
 def milliseconds(step: Callable[[], None], repeats: int) -> float:
-    """Median time of a step; rounds of about 50 ms, the first not counted."""
+    """Median time of a step, over rounds of about 50 ms; the first round is not counted."""
     step()
     began = time.perf_counter()
     step()
@@ -62,23 +62,23 @@ def milliseconds(step: Callable[[], None], repeats: int) -> float:
     return statistics.median(taken)
 
 
-def slope(values: list[float], costs: list[float]) -> float:
+def slope(values: list[float], measured: list[float]) -> float:
     """Exponent over the upper half of a curve."""
     half = len(values) // 2
-    return float(np.polyfit(np.log(values[half:]), np.log(costs[half:]), 1)[0])
+    return float(np.polyfit(np.log(values[half:]), np.log(measured[half:]), 1)[0])
 
 
 def axis_values(varies: str, values: tuple[float, ...]) -> list[float]:
-    """What the exponent is of: firing rates rather than their logarithms."""
+    """Values of the variable of the exponent: firing rates rather than their logarithms."""
     return [float(np.exp(v)) if varies == "log_rate" else float(v) for v in values]
 
 
 def compare(curves: tuple[str, ...] = tuple(CURVES), repeats: int = REPEATS) -> tuple[list[dict[str, Any]], str]:
-    """Rows (one a point) and a table with the exponents."""
+    """Rows (one per point) and a table with the exponents."""
     rows: list[dict[str, Any]] = []
     lines = [
         f"a step of {BASE['fits']} fit, K = {BASE['n_latents']}, batch {BASE['batch']}, {PIXELS} pixels, closed form, "
-        "decoder by gradient, unless said; exponents over the upper half of each curve",
+        "decoder by gradient, unless stated; exponents over the upper half of each curve",
         f"{'over':<30}{'from':>8}{'to':>8}{'ms from':>9}{'to':>9}{'exponent':>10}{'expected':>10}"
         f"{'MiB from':>10}{'to':>8}{'exponent':>10}",
     ]
@@ -103,7 +103,7 @@ def compare(curves: tuple[str, ...] = tuple(CURVES), repeats: int = REPEATS) -> 
 
 
 def peaks(points: list[dict[str, Any]]) -> list[float] | None:
-    """MiB that a step adds, in a child process; None where the system does not tell."""
+    """MiB that a step adds, in a child process; None where the system does not report it."""
     if not can_measure():
         return None
     command = [sys.executable, __file__, json.dumps(points)]

@@ -1,7 +1,7 @@
-"""Amortised, iterative and sparse-coding inference on one footing: fidelity, sparsity, spikes, energy and time.
+"""Amortised, iterative and sparse-coding inference compared: fidelity, sparsity, spikes, energy and time.
 
-Every family is trained over a range of prices (beta; for sparse coding its own) and several seeds on the same stimuli.
-Each fit is a point of fidelity against sparsity, its distance from the ideal corner (R2 = 1, all codes zero) beside.
+Every family is trained over a range of weights (beta, or the sparsity weight) and several seeds on the same stimuli.
+Each fit is a point of fidelity against sparsity, with its distance from the ideal corner (R2 = 1, all codes zero).
 Then the published qualitative findings are checked one by one, as differences within seeds with 95 % intervals.
 
     python benchmarks/inferences.py folder:PHOTOGRAPHS mnist:FOLDER --out FOLDER
@@ -33,17 +33,17 @@ from spikevae.reporting.figures import canvas
 from spikevae.training import Stack, train
 
 SEEDS, N_LATENTS, BATCH = 3, 128, 160
-BETAS, PRICES = (0.1, 0.3, 1.0, 3.0), (0.2, 0.5, 1.0, 2.0, 4.0)
+BETAS, SPARSITY_WEIGHTS = (0.1, 0.3, 1.0, 3.0), (0.2, 0.5, 1.0, 2.0, 4.0)
 SPARSE_STEPS = 200
-"""Steps of learning of a sparse-coding dictionary."""
-AT = 1.0
-"""The price of the table."""
+"""Training steps of a sparse-coding dictionary."""
+TABLE_WEIGHT = 1.0
+"""Beta, or sparsity weight, of the fits in the table."""
 STEP_BY_STEP = {"inference": "iterative", "inference_steps": 12, "start": -3.0, "steps": 400}
 MOVING = "iterative Poisson, moving reference"
-"""Sampled spikes, leak and rate measured from the step before, otherwise as the others. Trained at one price alone."""
+"""Sampled spikes; leak and coding rate measured from the step before; otherwise as the others. One beta only."""
 PUBLISHED = "iterative Poisson, as published"
-"""Recipe `fond` at the published beta, with fewer epochs; in the table at `AT`, whatever its beta. Its settings are
-those of photographs, and on digits one of three seeds ran away in inference: left out there."""
+"""Recipe `fond` at the published beta, with fewer epochs; it is in the table with its own beta. Its settings are for
+photographs; on digits inference of one of three seeds diverged, so that it is left out there."""
 FAMILIES: dict[str, dict[str, Any]] = {
     "amortised Poisson, linear": {},
     "amortised Poisson, MLP": {"encoder": "mlp", "hidden": (256,), "steps": 2000, "start": -1.0},
@@ -54,7 +54,7 @@ FAMILIES: dict[str, dict[str, Any]] = {
     "iterative Gaussian": {**STEP_BY_STEP, "latent": "gaussian"},
 }
 SPARSE = "LCA"
-LOOKS = {
+STYLES = {
     "amortised Poisson, linear": ("#E69F00", "s", "--"),
     "amortised Poisson, MLP": ("#D55E00", "D", "--"),
     "iterative Poisson": ("#0072B2", "o", "-"),
@@ -65,11 +65,11 @@ LOOKS = {
     SPARSE: ("#CC79A7", "P", "-"),
 }
 HORIZONS = (64, 1000)
-"""Steps of inference: as in evaluations, and many."""
+"""Steps of inference: the number in evaluations, and a large number."""
 N_TRAIN, N_TEST, N_FOLLOWED, PATCH = 20_000, 1000, 200, 12
 NUMBERS = ("r2_pooled", "r2_pooled_mean_code", "fraction_zeros", "spikes", "joules")
-NEGLIGIBLE = 0.005
-"""A difference whose whole interval lies below this does not hold."""
+MIN_DIFFERENCE = 0.005
+"""A finding does not hold if the whole interval of its difference lies below this."""
 
 Row = dict[str, Any]
 
@@ -81,13 +81,13 @@ def stimuli(source: str) -> tuple[torch.Tensor, torch.Tensor]:
     return torch.from_numpy(data.train), torch.from_numpy(data.test[:N_TEST])
 
 
-def measured(model: Any, x: torch.Tensor, family: str, price: float, seed: int) -> Row:
+def measured(model: Any, x: torch.Tensor, family: str, weight: float, seed: int) -> Row:
     """All numbers of one fit."""
     m = evaluate(model, x, seed=seed).metrics
-    row: Row = {"family": family, "price": price, "seed": seed} | {name: getattr(m, name) for name in NUMBERS}
+    row: Row = {"family": family, "weight": weight, "seed": seed} | {name: getattr(m, name) for name in NUMBERS}
     row["corner"] = corner_distance(m.r2_pooled, m.fraction_zeros)
     row["inference_joules"] = hardware_joules(m.encoder_macs, 0.0)
-    if isinstance(model, IterativeVAE) and price == AT:  # followed for a thousand steps
+    if isinstance(model, IterativeVAE) and weight == TABLE_WEIGHT:  # with a thousand steps of inference
         cost = inference_energy(model, x[:N_FOLLOWED], steps=HORIZONS[-1], seed=seed)
         spent, usual = np.cumsum(cost.joules), HORIZONS[0]
         row["inference_joules"] = float(spent[usual - 1])
@@ -108,7 +108,7 @@ def measured(model: Any, x: torch.Tensor, family: str, price: float, seed: int) 
 
 @torch.no_grad()
 def zeros_by_step(model: IterativeVAE, x: torch.Tensor, seed: int) -> dict[str, float]:
-    """Fraction of zeros of sampled codes after the steps trained with, the usual number and many."""
+    """Fraction of zeros of sampled codes after as many steps as in training and after `HORIZONS`."""
     generator, wanted = torch.Generator().manual_seed(seed), {model.inference_steps, *HORIZONS}
     return {
         str(step): float((model.law_of(state).sample(generator=generator) == 0).float().mean())
@@ -118,46 +118,46 @@ def zeros_by_step(model: IterativeVAE, x: torch.Tensor, seed: int) -> dict[str, 
 
 
 def fit_all(
-    x: torch.Tensor, test: torch.Tensor, seeds: int, say: Callable[[str], None], left_out: Sequence[str] = ()
+    x: torch.Tensor, test: torch.Tensor, seeds: int, report: Callable[[str], None], left_out: Sequence[str] = ()
 ) -> list[Row]:
-    """A row a fit; the models at price `AT` are timed one after another at the end."""
+    """A row per fit; the models at `TABLE_WEIGHT` are timed one after another at the end."""
     rows: list[Row] = []
     timed: list[tuple[Row, Any]] = []
     for family, options in FAMILIES.items():
         if family in left_out:
             continue
-        say(family)
+        report(family)
         given = {"n_latents": N_LATENTS, "batch_size": BATCH, **options}
         recipe, beta = given.pop("recipe", "default"), given.pop("beta", None)
-        prices = (AT,) if family in (MOVING, PUBLISHED) else BETAS
-        cells = [(price, seed) for seed in range(seeds) for price in prices]
-        configs = [FitConfig.from_recipe(recipe, **given, beta=beta or price, seed=seed) for price, seed in cells]
+        weights = (TABLE_WEIGHT,) if family in (MOVING, PUBLISHED) else BETAS
+        fits = [(weight, seed) for seed in range(seeds) for weight in weights]
+        configs = [FitConfig.from_recipe(recipe, **given, beta=beta or weight, seed=seed) for weight, seed in fits]
         stack = Stack(configs, x, (x.shape[1],))
         train(stack)
-        for index, (price, seed) in enumerate(cells):
+        for index, (weight, seed) in enumerate(fits):
             model = stack.result(index).model.requires_grad_(False)
-            rows.append(measured(model, test, family, price, seed))
-            if price == AT:
+            rows.append(measured(model, test, family, weight, seed))
+            if weight == TABLE_WEIGHT:
                 timed.append((rows[-1], model))
-    say(SPARSE)
+    report(SPARSE)
     for seed in range(seeds):
-        for price in PRICES:
+        for weight in SPARSITY_WEIGHTS:
             coder = SparseCoder(
-                N_LATENTS, price, inference="lca-soft", steps=SPARSE_STEPS, batch_size=BATCH, random_state=seed
+                N_LATENTS, weight, inference="lca-soft", steps=SPARSE_STEPS, batch_size=BATCH, random_state=seed
             ).fit(x)
-            rows.append(measured(coder.model_, test, SPARSE, price, seed))
-            if price == AT:
+            rows.append(measured(coder.model_, test, SPARSE, weight, seed))
+            if weight == TABLE_WEIGHT:
                 timed.append((rows[-1], coder.model_))
-    say("time")
+    report("time")
     for row, model in timed:
         row["ms"] = milliseconds(model, test[:256], row["seed"])
     return rows
 
 
 def at_equal(rows: list[Row], one: str, other: str, shared: str, value: str, seeds: int) -> tuple[float, float] | None:
-    """`value` of one family minus that of the other where `shared` is equal: mean over the common range, by seed.
+    """`value` of one family minus that of the other at equal `shared`: mean over the common range, per seed.
 
-    Both are straight lines between the fits of neighbouring prices. None where the ranges hardly meet.
+    Both are interpolated linearly between fits of neighbouring weights. None where the ranges hardly overlap.
     """
     gaps = []
     for seed in range(seeds):
@@ -175,7 +175,7 @@ def at_equal(rows: list[Row], one: str, other: str, shared: str, value: str, see
 
 
 def findings(rows: list[Row], seeds: int) -> list[tuple[str, str, tuple[float, float] | None, bool | None]]:
-    """(published finding, what is measured, difference with interval, whether it holds) of one set of stimuli."""
+    """(published finding, measured difference in words, its value with interval, whether the finding holds)."""
     usual, many = (f"r2_at_{steps}" for steps in HORIZONS)
     poisson, rectified = "iterative Poisson", "iterative rectified Gaussian"
     best: dict[str, list[float]] = {
@@ -184,7 +184,7 @@ def findings(rows: list[Row], seeds: int) -> list[tuple[str, str, tuple[float, f
     }
     found = []
     for family in (poisson, MOVING, PUBLISHED):
-        own = [r for r in rows if r["price"] == AT and r["family"] == family]
+        own = [r for r in rows if r["weight"] == TABLE_WEIGHT and r["family"] == family]
         if not own:
             continue
         steps = (own[0]["trained"], *HORIZONS)
@@ -214,13 +214,13 @@ def findings(rows: list[Row], seeds: int) -> list[tuple[str, str, tuple[float, f
         if gap is None:
             return None
         low, high = gap[0] - gap[1], gap[0] + gap[1]
-        return False if high < NEGLIGIBLE else True if low > 0 else None
+        return False if high < MIN_DIFFERENCE else True if low > 0 else None
 
     return [(name, text, gap, verdict(gap)) for name, text, gap in found]
 
 
 def table(rows: list[Row]) -> str:
-    """Markdown: the families at price `AT`."""
+    """Markdown: the families at `TABLE_WEIGHT`."""
     columns: dict[str, tuple[str, float, int]] = {
         "R², sampled": ("r2_pooled", 1, 3),
         "R², mean code": ("r2_pooled_mean_code", 1, 3),
@@ -233,17 +233,17 @@ def table(rows: list[Row]) -> str:
     }
     lines = ["| inference | " + " | ".join(columns) + " |", "|---|" + "---|" * len(columns)]
     for family in (*FAMILIES, SPARSE):
-        own = [r for r in rows if r["family"] == family and r["price"] == AT]
+        own = [r for r in rows if r["family"] == family and r["weight"] == TABLE_WEIGHT]
         if not own:
             continue
-        cells = [shown(interval([scale * r[name] for r in own]), digits) for name, scale, digits in columns.values()]
-        lines.append(f"| {family} | " + " | ".join(cells) + " |")
+        entries = [shown(interval([scale * r[name] for r in own]), digits) for name, scale, digits in columns.values()]
+        lines.append(f"| {family} | " + " | ".join(entries) + " |")
     return "\n".join(lines)
 
 
 def in_equal_time(rows: list[Row], seeds: int) -> str:
-    """What iterative inference has reached when an amortised one is done, in a batch on this machine."""
-    at = {(r["family"], r["seed"]): r for r in rows if r["price"] == AT}
+    """R2 of iterative inference in the time that an amortised one takes, in a batch on this machine."""
+    at = {(r["family"], r["seed"]): r for r in rows if r["weight"] == TABLE_WEIGHT}
     parts = []
     for family in ("amortised Poisson, linear", "amortised Poisson, MLP"):
         reached, taken = [], []
@@ -257,7 +257,7 @@ def in_equal_time(rows: list[Row], seeds: int) -> str:
 
 
 def zeros_in_time(rows: list[Row]) -> str:
-    """How sparse the published configuration is step by step."""
+    """Fraction of zeros of the published configuration after some steps."""
     own = [r["zeros_by_step"] for r in rows if r["family"] == PUBLISHED]
     if not own:
         return ""
@@ -268,7 +268,7 @@ def zeros_in_time(rows: list[Row]) -> str:
 def page(rows: list[Row], seeds: int) -> str:
     """Markdown: table, energy until 95 % of the final R2, findings."""
     lines = [table(rows), ""]
-    at = [r for r in rows if r["price"] == AT and r["family"] == "iterative Poisson"]
+    at = [r for r in rows if r["weight"] == TABLE_WEIGHT and r["family"] == "iterative Poisson"]
     steps, spikes, joules = (interval([r[f"{name}_to_95"] for r in at]) for name in ("steps", "spikes", "joules"))
     near = {times: interval([r["r2_at_joules"][times] for r in at]) for times in at[0]["r2_at_joules"]}
     lines += [
@@ -285,15 +285,15 @@ def page(rows: list[Row], seeds: int) -> str:
         "|---|---|---|---|",
     ]
     for name, text, gap, holds in findings(rows, seeds):
-        verdict = {None: "not decided" if gap else "ranges do not meet", True: "yes", False: "**no**"}[holds]
+        verdict = {None: "not decided" if gap else "ranges do not overlap", True: "yes", False: "**no**"}[holds]
         lines.append(f"| {name} | {text} | {shown(gap)} | {verdict} |")
     return "\n".join(lines)
 
 
 def figure(found: dict[str, list[Row]], path: Path) -> None:
-    """R2 against zeros, a panel a source; points joined over prices, means over seeds, circles around the corner."""
+    """R2 against zeros, one panel per source; lines join the weights, means over seeds; circles around the corner."""
     columns = 3 if len(found) > 1 else 2
-    with canvas(1, len(found), 4.2, 3.8, key_rows=-(-len(LOOKS) // columns)) as (drawn, panels):
+    with canvas(1, len(found), 4.2, 3.8, key_rows=-(-len(STYLES) // columns)) as (drawn, panels):
         for axes, (source, rows) in zip(panels[0], found.items()):
             angle = np.linspace(np.pi, 1.5 * np.pi, 100)
             for radius in (0.2, 0.4, 0.6, 0.8, 1.0):
@@ -301,9 +301,9 @@ def figure(found: dict[str, list[Row]], path: Path) -> None:
                     1 + radius * np.cos(angle), 1 + radius * np.sin(angle), color="#d0d7de", linewidth=0.7, zorder=0
                 )
             for family in (*FAMILIES, SPARSE):
-                colour, marker, line = LOOKS[family]
-                prices = sorted({r["price"] for r in rows if r["family"] == family})
-                own = [[r for r in rows if r["family"] == family and r["price"] == p] for p in prices]
+                colour, marker, line = STYLES[family]
+                weights = sorted({r["weight"] for r in rows if r["family"] == family})
+                own = [[r for r in rows if r["family"] == family and r["weight"] == w] for w in weights]
                 zeros, r2 = (
                     [float(np.mean([r[n] for r in group])) for group in own] for n in ("fraction_zeros", "r2_pooled")
                 )
@@ -318,7 +318,7 @@ def figure(found: dict[str, list[Row]], path: Path) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("sources", nargs="*", default=["bundled"], help="bundled, folder:PATH, mnist:PATH, ...")
-    parser.add_argument("--seeds", type=int, default=SEEDS, help=f"fits of each family and price, 3 or more; {SEEDS}")
+    parser.add_argument("--seeds", type=int, default=SEEDS, help=f"fits of each family and weight, 3 or more; {SEEDS}")
     parser.add_argument("--out", type=Path, metavar="FOLDER", help="write inferences.json, .md and .png there")
     parser.add_argument("--read", type=Path, nargs="*", default=[], help="inferences.json of earlier runs, shown again")
     chosen = parser.parse_args()
@@ -327,7 +327,7 @@ def main() -> None:
     began = time.perf_counter()
     found: dict[str, list[Row]] = {}
     for path in chosen.read:
-        found |= json.loads(path.read_text())
+        found |= json.loads(path.read_text().replace('"price":', '"weight":'))  # the name in earlier runs
     for source in [] if chosen.read else chosen.sources:
         x, test = stimuli(source)
         kind = "digits" if source.startswith("mnist") else "photographs"

@@ -1,8 +1,8 @@
-"""A training step of iterative inference against its bare matrix products, and steps of evaluation.
+"""A training step of iterative inference against its matrix products alone.
 
 The products of a step, K units, D pixels, T steps, K <= 2 D: the feed-forward drive and the lateral weights, T lateral
-products forward, 2 T backward (to the code and to the weights), and the way back to dictionary of drive and weights.
-Median times of alternating repeats, one fit.
+products forward, 2 T backward (gradients of code and of weights), and the gradients of drive and lateral weights with
+respect to the dictionary. Median times of alternating repeats, one fit.
 """
 
 import statistics
@@ -18,13 +18,13 @@ from spikevae.training import Stack
 
 PIXELS, N_LATENTS, BATCH, STEPS, REPEATS = 256, 512, 1000, 16, 5
 VARIANTS: dict[str, dict[str, Any]] = {
-    "expected, guarded": {},
-    "expected, unguarded": {"guard": False},
-    "expected, guarded, last step only": {"loss_steps": "last"},
+    "expected, line search": {},
+    "expected, no line search": {"guard": False},
+    "expected, line search, last step only": {"loss_steps": "last"},
     "expected, Bernoulli": {"latent": "bernoulli"},
     "expected, Gaussian": {"latent": "gaussian", "prior": "fixed"},
-    "sampled, 1.6 spikes a unit": {"dynamics": "sampled"},
-    "sampled, 0.05 spikes a unit": {"dynamics": "sampled", "start": -3.0},
+    "sampled, 1.6 spikes per unit": {"dynamics": "sampled"},
+    "sampled, 0.05 spikes per unit": {"dynamics": "sampled", "start": -3.0},
     "natural gradient": {"learning": "natural_gradient", "optimizer": "sgd"},
 }
 
@@ -35,7 +35,7 @@ def products(n_latents: int, batch: int, steps: int) -> Callable[[], None]:
     dictionary, lateral = torch.randn(n_latents, PIXELS), torch.randn(n_latents, n_latents)
 
     def run() -> None:
-        for _ in range(2):  # drive and lateral weights, and back
+        for _ in range(2):  # drive and lateral weights, forward and backward
             _ = code.mT @ x
             _ = lateral @ dictionary
         for _ in range(steps):
@@ -70,7 +70,7 @@ def compare(
         for name in VARIANTS
     ]
     lines = [
-        f"milliseconds a training step, {torch.get_num_threads()} threads: K = {n_latents}, batch {batch}, "
+        f"milliseconds per training step, {torch.get_num_threads()} threads: K = {n_latents}, batch {batch}, "
         f"{steps} steps of inference, {PIXELS} pixels; its products alone: {medians['products']:.0f}",
         f"{'variant':<36} {'step':>7} {'ratio':>6}",
     ]

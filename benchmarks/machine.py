@@ -1,4 +1,4 @@
-"""What the timings were taken on."""
+"""The machine on which timings were taken, and how long a case is timed."""
 
 import os
 import platform
@@ -13,8 +13,8 @@ import torch
 import spikevae
 from spikevae.training import Stack, recorded
 
-ENOUGH_SECONDS, FEWEST = 4.0, 2
-"""After so long, and so many counted repeats, a case is measured."""
+MIN_SECONDS, MIN_REPEATS = 4.0, 2
+"""A case is timed for so long and with so many counted repeats."""
 
 
 def machine() -> dict[str, str | int | float]:
@@ -34,7 +34,7 @@ def machine() -> dict[str, str | int | float]:
 
 
 def processor() -> str:
-    """Name of the processor, where the system tells."""
+    """Name of the processor, if the system reports it."""
     info = Path("/proc/cpuinfo")
     if info.is_file():
         for line in info.read_text().splitlines():
@@ -56,4 +56,4 @@ def step_of_a_long_fit(stack: Stack) -> Callable[[], None]:
 
 def enough(began: float, counted: int) -> bool:
     """Whether a case has been timed for long enough (`perf_counter` seconds since `began`) after so many repeats."""
-    return counted >= FEWEST and time.perf_counter() - began > ENOUGH_SECONDS
+    return counted >= MIN_REPEATS and time.perf_counter() - began > MIN_SECONDS

@@ -1,4 +1,4 @@
-"""What a call adds to the memory of this process at its peak. Linux only."""
+"""Peak memory that a call adds to this process. Linux only."""
 
 import os
 from collections.abc import Callable
@@ -6,12 +6,12 @@ from pathlib import Path
 from typing import Any
 
 STATUS = Path("/proc/self/status")
-# An allocator that gives freed memory back at once, so that the resident memory is what is in use.
+# The allocator returns freed memory to the system at once, so that resident memory is memory in use.
 LEAN_ENVIRONMENT = {**os.environ, "MALLOC_MMAP_THRESHOLD_": "65536", "MALLOC_TRIM_THRESHOLD_": "65536"}
 
 
 def can_measure() -> bool:
-    """Whether the system tells the peak of the resident memory."""
+    """Whether the system reports the peak of the resident memory."""
     return STATUS.is_file() and Path("/proc/self/clear_refs").is_file()
 
 
@@ -22,9 +22,9 @@ def resident(key: str) -> float:
 
 
 def added_mib(call: Callable[[], Any]) -> float:
-    """MiB that a call adds at its peak; once before uncounted, for whatever is made on first use."""
+    """MiB that a call adds at its peak; an earlier call, not measured, allocates what is made on first use."""
     call()
-    Path("/proc/self/clear_refs").write_text("5")  # forget the highest resident memory so far
+    Path("/proc/self/clear_refs").write_text("5")  # resets the peak of resident memory
     before = resident("VmRSS")
     call()
     return resident("VmHWM") - before

@@ -1,13 +1,13 @@
-"""The published grid, projected from measured steps: what its whole budget would take on this machine.
+"""The published grid: time that its whole budget would take on this machine, estimated from measured steps.
 
 The grid of arXiv 2602.13421: 8 betas x 11 latent sizes x 2 laws, linear, 16 x 16 patches, batch 1000, Monte Carlo with
 sigmoid arrivals, 3000 epochs of 107 steps (107,520 training patches). For some latent sizes a stack of as many betas as
-fit in memory is measured for a few steps at the published start; the rest is scaled by arithmetic, and said so.
+fit in memory is measured for a few steps at the published start; times of all others are interpolated from these.
 
     python benchmarks/paper_grid.py --run FOLDER --data folder:PHOTOGRAPHS
 
-trains the grid and writes its report instead: whole at a tenth of the epochs on a GPU, scaled down on a CPU, and says
-what it scaled. It continues where it was stopped.
+trains the grid and writes its report instead: the whole grid at a tenth of the epochs on a GPU, a smaller one on a CPU.
+The output lists the changes. A run that was stopped continues.
 """
 
 import argparse
@@ -42,11 +42,11 @@ PIXELS, PATCHES, BATCH, EPOCHS, PUBLISHED_GPU_HOURS = (
     {"poisson": 293.7, "rectified_gaussian": 100.5},
 )
 STEPS = 3
-SCALED: dict[str, tuple[str, ...]] = {
+CHANGES: dict[str, tuple[str, ...]] = {
     "cuda": ("epochs=300",),
     "cpu": ("n_latents=[32, 64, 128]", "epochs=60", "data.n=10752", "data.n_test=2822"),
 }
-"""What is set in place of the published values when the grid is trained, by kind of device."""
+"""Settings that replace the published values when the grid is trained, by kind of device."""
 
 
 def seconds_per_fit_step(law: str, n_latents: int, device: str) -> float:
@@ -119,22 +119,22 @@ def compare(device: str = "cpu", measured: tuple[int, ...] = MEASURED) -> tuple[
     hours = sum(row["hours"] for row in rows)
     lines.append(
         f"matrix products of the whole grid: {flop:.1e} floating-point operations; here {flop / hours / 3.6e12:.0f} "
-        "GFLOP/s all in. The default recipe needs 1,000 steps of 250 in place of 321,000 of 1000."
+        "GFLOP/s of total time. The default recipe needs 1,000 steps of 250 in place of 321,000 of 1000."
     )
     return rows, "\n".join(lines)
 
 
-def run(folder: Path, source: str, device: str, scaled: tuple[str, ...] | None = None) -> str:
-    """Train the grid on this device into a run folder with a report; what was scaled, what it took, what it says."""
-    changes = SCALED[torch.device(device).type] if scaled is None else scaled
+def run(folder: Path, source: str, device: str, replaced: tuple[str, ...] | None = None) -> str:
+    """Train the grid on this device into a run folder with a report; returns the changes, the time and the headline."""
+    changes = CHANGES[torch.device(device).type] if replaced is None else replaced
     whole = SweepConfig.preset("paper")
     sweep = edited(whole, settings=[f"data.source={source}", *changes])
-    print(f"scaled from {len(whole.cells())} cells to {len(sweep.cells())}: {', '.join(changes)}", file=sys.stderr)
+    print(f"changed from {len(whole.cells())} fits to {len(sweep.cells())}: {', '.join(changes)}", file=sys.stderr)
     result = Sweep(sweep).run(folder, device=device, progress=True)
     page = build_report(folder)
     config = sweep.cells()[0][1]
     lines = [
-        f"the published grid, {len(sweep.cells())} of {len(whole.cells())} cells, on {device}; in place of the "
+        f"the published grid, {len(sweep.cells())} of {len(whole.cells())} fits, on {device}; in place of the "
         f"published values: {', '.join(changes)}; the rest as published",
         f"{result.n_trained} fits of {config.n_steps(sweep.data.n):,} steps in {result.seconds:.0f} s",
         *headline(folder),
@@ -145,7 +145,9 @@ def run(folder: Path, source: str, device: str, scaled: tuple[str, ...] | None =
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--run", type=Path, metavar="FOLDER", help="train the grid, scaled, into this run folder")
+    parser.add_argument(
+        "--run", type=Path, metavar="FOLDER", help="train the grid, with fewer epochs or fits, into this run folder"
+    )
     parser.add_argument("--data", default="bundled", metavar="SOURCE", help="photographs to train on; bundled")
     parser.add_argument("--device", default="auto", help="auto takes a GPU if there is one")
     chosen = parser.parse_args()

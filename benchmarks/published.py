@@ -1,8 +1,9 @@
-"""The published training step, written out once more: one P-VAE, dense arrivals, statistics read at every step.
+"""The published training step, implemented again: one P-VAE, dense arrivals, statistics read at every step.
 
-Linear encoder without bias, learned prior, log-rates clamped softly, sigmoid indicator, Adamax, gradient clipping; the
-number of exponential gaps follows the largest rate seen so far. As the published loop does, it reads about a dozen
-numbers from the device at every step. Facts from the code made public with arXiv 2405.14473; written here from scratch.
+Linear encoder without bias, learned prior, log-rates with a soft upper bound, sigmoid indicator, Adamax, gradient
+clipping; the number of exponential gaps depends on the largest rate so far. Like the published loop, it reads about a
+dozen numbers from the device at every step. It follows the code published with arXiv 2405.14473 and shares no code with
+it.
 """
 
 import sys
@@ -54,7 +55,7 @@ class PublishedStep:
         norm = nn.utils.clip_grad_norm_(self.parameters, 500.0)
         self.optimizer.step()
         with torch.no_grad():
-            watched = {
+            statistics = {
                 "loss": loss,
                 "error": error,
                 "kl": kl,
@@ -67,4 +68,4 @@ class PublishedStep:
                 "encoder": self.encoder.weight.norm(),
                 "decoder": self.decoder.weight.norm(),
             }
-            return {name: value.item() for name, value in watched.items()}
+            return {name: value.item() for name, value in statistics.items()}

@@ -1,9 +1,10 @@
-"""Amortised against iterative Poisson inference away from the training set, and inference for a thousand steps.
+"""Amortised against iterative Poisson inference on stimuli unlike the training set, and inference for 1000 steps.
 
-Both are trained on windows of photographs with the same law, size, data and free energy, several seeds each, and look
-at held-out windows, turned ones, noisy ones, and digits. The digits are averaged over 2 x 2 pixels and brought to mean
+Both are trained on windows of photographs with the same law, size, data and free energy, several seeds each, and tested
+on held-out windows, rotated ones, noisy ones, and digits. The digits are averaged over 2 x 2 pixels and scaled to mean
 zero and the photographs' standard deviation. R2 is of the mean code, pooled; the free energy is that of evaluations
-(beta = 1). Then each law infers the same held-out windows for a thousand steps, though it was trained with a few.
+(beta = 1). Then a model of each law, trained with 12 steps of inference, infers the same held-out windows for a
+thousand steps.
 
     python benchmarks/robustness.py --digits mnist:FOLDER --out FOLDER --json FILE
 """
@@ -30,16 +31,16 @@ from spikevae.reporting.figures import canvas
 from spikevae.training import Stack, train
 
 WIDE, SIDE = 20, 14
-"""Sides of the windows that are turned, and of those that models see, pixels: a square of 14 fits the circle of 20."""
+"""Sides in pixels of the windows that are rotated and of those that models see: a square of 14 fits a circle of 20."""
 N_TRAIN, N_TEST, N_CURVES = 20_000, 1000, 200
 SEEDS, BETA, CURVE_STEPS = 5, 1.0, 1000
 SHARED = {"n_latents": 128, "beta": BETA, "batch_size": 160}
 STEP_BY_STEP = {"inference": "iterative", "inference_steps": 12, "start": -3.0, "steps": 400}
 INFERENCES: dict[str, dict[str, Any]] = {"amortised": {}, "iterative": STEP_BY_STEP}
 LAWS = ("poisson", "gaussian", "rectified_gaussian", "bernoulli")
-MARKED = (1, 2, 5, 12, 20, 50, 100, 200, 500, 1000)
-"""Steps of the table of curves; training takes 12."""
-LOOKS = {
+TABLE_STEPS = (1, 2, 5, 12, 20, 50, 100, 200, 500, 1000)
+"""Steps in the table of curves; training has 12."""
+STYLES = {
     "poisson": ("#0072B2", "-"),
     "gaussian": ("#D55E00", "--"),
     "rectified_gaussian": ("#009E73", "-."),
@@ -54,12 +55,12 @@ def centre(x: np.ndarray) -> np.ndarray:
 
 
 def situations(wide: np.ndarray, digits: np.ndarray | None, deviation: float) -> dict[str, Tensor]:
-    """Stimuli (n, 196) by what was done to them."""
-    (_, *turned) = rotate(wide, (WIDE, WIDE), 4, patch=SIDE, degrees=30.0)
+    """Stimuli (n, 196) by their name."""
+    (_, *rotated) = rotate(wide, (WIDE, WIDE), 4, patch=SIDE, degrees=30.0)
     plain = torch.from_numpy(np.ascontiguousarray(centre(wide)))
     noise = torch.randn(plain.shape, generator=torch.Generator().manual_seed(0))
     found = {"photographs": plain}
-    found |= {f"turned by {30 * (i + 1)} degrees": frame for i, frame in enumerate(turned)}
+    found |= {f"rotated by {30 * (i + 1)} degrees": frame for i, frame in enumerate(rotated)}
     found |= {f"noise of {level:g} deviations": plain + level * deviation * noise for level in (0.5, 1.0, 2.0)}
     if digits is not None:
         small = digits.reshape(-1, SIDE, 2, SIDE, 2).mean((2, 4)).reshape(len(digits), -1)
@@ -69,7 +70,7 @@ def situations(wide: np.ndarray, digits: np.ndarray | None, deviation: float) ->
 
 
 def fitted(options: dict[str, Any], x: Tensor, seeds: int) -> list[Any]:
-    """One model a seed."""
+    """One model per seed."""
     stack = Stack([FitConfig.from_recipe("default", **SHARED, **options, seed=s) for s in range(seeds)], x, (SIDE**2,))
     train(stack)
     return [stack.result(index).model.requires_grad_(False) for index in range(seeds)]
@@ -89,7 +90,7 @@ def measured(model: Any, x: Tensor, steps: int | None = None) -> dict[str, float
 
 
 def compare(source: str = "bundled", digits: str | None = None, seeds: int = SEEDS) -> tuple[list[dict[str, Any]], str]:
-    """Rows of every situation, and a Markdown table."""
+    """Rows of all kinds of stimuli, and a Markdown table."""
     patches = load(source, patch=WIDE, n=N_TRAIN, n_test=N_TEST)
     x = torch.from_numpy(np.ascontiguousarray(centre(patches.train)))
     pictures = None if digits is None else load(digits).test[:N_TEST]
@@ -146,15 +147,15 @@ def convergence(source: str = "bundled") -> tuple[dict[str, dict[str, list[float
     x, held = (torch.from_numpy(np.ascontiguousarray(centre(part))) for part in (patches.train, patches.test))
     curves = {law: curve(fitted({"latent": law, **STEP_BY_STEP}, x, 1)[0], held[:N_CURVES]) for law in LAWS}
     lines = [
-        "| law | number | " + " | ".join(f"step {step}" for step in MARKED) + " |",
-        "|---|---|" + "---|" * len(MARKED),
+        "| law | number | " + " | ".join(f"step {step}" for step in TABLE_STEPS) + " |",
+        "|---|---|" + "---|" * len(TABLE_STEPS),
     ]
     forms: dict[str, Callable[[float], str]] = {
         "free_energy": "{:.1f}".format, "r2": "{:.3f}".format, "zeros": "{:.3f}".format, "change": "{:.2g}".format,
     }  # fmt: skip
     for law, found in curves.items():
         for name, form in forms.items():
-            values = " | ".join(form(found[name][step - 1]).replace("-", "−") for step in MARKED)
+            values = " | ".join(form(found[name][step - 1]).replace("-", "−") for step in TABLE_STEPS)
             lines.append(f"| {law.replace('_', ' ')} | {name.replace('_', ' ')} | {values} |")
     return curves, "\n".join(lines)
 
@@ -189,12 +190,12 @@ def figure(rows: list[dict[str, Any]], curves: dict[str, dict[str, list[float]]]
         ("free_energy", "Free energy (nats per stimulus)"),
         ("r2", "R² (mean code, pooled)"),
         ("zeros", "Fraction of zeros"),
-        ("change", "Change of the state a step (norm)"),
+        ("change", "Change of the state per step (norm)"),
     )
     with canvas(1, 4, 2.5, 2.5, key_rows=1) as (drawn, panels):
         for axes, (number, label) in zip(panels[0], wanted):
             for law, found in curves.items():
-                colour, line = LOOKS[law]
+                colour, line = STYLES[law]
                 steps = np.arange(1, len(found[number]) + 1)
                 axes.plot(
                     steps, found[number], color=colour, linestyle=line, linewidth=1.6, label=law.replace("_", " ")

@@ -1,8 +1,8 @@
 """`make bench`: every benchmark of this folder on this machine, about ten minutes on two cores.
 
 Prints tables. Writes files only when asked: `--json FILE` machine and rows, `--markdown FILE` machine and tables with
-figures beside it. `make bench BENCH="--markdown benchmarks/RESULTS.md"` regenerates the page kept here; waiting threads
-of PyTorch sleep then, as in the command line (OMP_WAIT_POLICY=PASSIVE).
+figures in the same folder. `make bench BENCH="--markdown benchmarks/RESULTS.md"` writes the page in this folder again;
+waiting threads of PyTorch sleep then, as in the command line (OMP_WAIT_POLICY=PASSIVE).
 `convergence` (25 minutes more) runs only when named.
 """
 
@@ -70,7 +70,7 @@ def main() -> None:
         began = time.perf_counter()
         results[name], tables[name] = known[name]()
         print(f"\n{name} ({time.perf_counter() - began:.0f} s)\n{tables[name]}", flush=True)
-        write(chosen, facts, results, tables)  # each time: nothing is lost when a later one is interrupted
+        write(chosen, facts, results, tables)  # after each, so that nothing is lost if a later one is interrupted
 
 
 def write(chosen: argparse.Namespace, facts: dict[str, Any], results: dict[str, Any], tables: dict[str, str]) -> None:

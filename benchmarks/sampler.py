@@ -1,8 +1,8 @@
-"""Relaxed Poisson counts with their gradient: by arrivals, against the published dense construction.
+"""Relaxed Poisson counts with their gradient: the arrivals sampler against the published dense construction.
 
-Both run in one process by turns on the same log-rates, forward and backward; times are medians. Log-rates are
-Normal(-3, 1), or those of held-out photographs under a trained model (default recipe, beta 1), where a few units fire
-up to a hundred times. Peak memory is what a call adds to the resident memory of a process that does nothing else.
+Both run in one process in alternation on the same log-rates, forward and backward; times are medians. Log-rates are
+Normal(-3, 1), or those of held-out photographs under a trained model (default recipe, beta 1), where a few units have
+counts of up to a hundred. Peak memory is what a call adds to the resident memory of a process that does nothing else.
 """
 
 import json
@@ -25,7 +25,7 @@ import spikevae as sv
 from spikevae.distributions import relaxed_counts
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
-from dense_reference import dense_counts  # the published construction, written out for the tests
+from dense_reference import dense_counts  # the published construction, as the tests use it
 
 SAMPLERS: dict[str, Callable[..., Tensor]] = {"arrivals": relaxed_counts, "dense": dense_counts}
 WIDTHS, BATCHES, TEMPERATURES, INDICATORS = (128, 512, 2048), (250, 1000), (1.0, 0.05), ("sigmoid", "cubic")
@@ -58,14 +58,14 @@ def log_rates(case: Case) -> Tensor:
 
 
 def draw(sampler: str, case: Case, log_rate: Tensor, generator: torch.Generator) -> None:
-    """One sample of every cell and its gradient."""
+    """One sample of every code entry and its gradient."""
     log_rate.grad = None
     options = {"temperature": case.temperature, "indicator": case.indicator, "generator": generator}
     SAMPLERS[sampler](log_rate, **options).sum().backward()
 
 
 def milliseconds(case: Case, repeats: int) -> dict[str, float]:
-    """Median time of a draw, the samplers by turns; the first round is not counted."""
+    """Median time of a draw, samplers in alternation; the first round is not counted."""
     log_rate, generator = log_rates(case), torch.Generator().manual_seed(1)
     times: dict[str, list[float]] = {name: [] for name in SAMPLERS}
     start = time.perf_counter()
@@ -91,7 +91,7 @@ def peak_here(sampler: str, case: Case) -> float:
 
 
 def peaks(cases: list[Case]) -> dict[str, list[float | None]]:
-    """Peak memory of each case, measured in a child process that gives freed memory back at once."""
+    """Peak memory of each case, measured in a child process that returns freed memory to the system at once."""
     if not can_measure():
         return {name: [None] * len(cases) for name in SAMPLERS}
     command = [sys.executable, __file__, json.dumps(cases)]

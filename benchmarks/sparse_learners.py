@@ -3,8 +3,8 @@
 Both minimise ``1/2 ||x - z Phi||^2 + sparsity weight x sum_k |z_k|`` over unit-norm dictionaries, at the same batch
 size. After each number of steps, the dictionary is evaluated on photographs that no fit saw: every stimulus is coded
 to a tolerance of 1e-3, and the mean objective (distortion + penalty, nats per stimulus) is reported beside the seconds
-of training. Evaluation is not counted. The learning rate of the gradients falls to its end at the last step, so each
-budget is a fit of its own; online dictionary learning has no schedule and is evaluated along one fit.
+of training. Evaluation is not counted. The learning rate of the gradients decreases until the last step, so each
+budget is a separate fit; online dictionary learning has no schedule and is evaluated along one fit.
 
     python benchmarks/sparse_learners.py
 
@@ -32,7 +32,7 @@ Point = tuple[int, float, float]
 
 
 def options(settings: argparse.Namespace, k: int, algorithm: str) -> dict[str, object]:
-    """What both learners share; the default tolerance (1e-3) and noise variance (1/2) serve both."""
+    """Options of both learners, which also have the default tolerance (1e-3) and noise variance (1/2) in common."""
     return {"n_latents": k, "beta": settings.weight, "algorithm": algorithm, "batch_size": settings.batch}
 
 
@@ -102,8 +102,8 @@ def rows(settings: argparse.Namespace) -> Iterator[str]:
                 fits = [learner(settings, k, algorithm, seed, train, test) for seed in range(settings.seeds)]
                 for points in zip(*fits):
                     steps, seconds, objectives = zip(*points)
-                    cells = (k, algorithm, name, steps[0], mean_range(seconds, 2), mean_range(objectives, 2))
-                    yield "| " + " | ".join(map(str, cells)) + " |"
+                    entries = (k, algorithm, name, steps[0], mean_range(seconds, 2), mean_range(objectives, 2))
+                    yield "| " + " | ".join(map(str, entries)) + " |"
 
 
 def main() -> None:

@@ -17,7 +17,7 @@ def interval(values: Sequence[float]) -> tuple[float, float]:
 
 
 def shown(value: tuple[float, float] | None, digits: int = 3) -> str:
-    """Mean ± half-width, or a dash for what is not defined; where a cell breaks, the sign goes with the half-width."""
+    """Mean ± half-width, or a dash where it is not defined; no line break comes after the sign."""
     if value is None or not math.isfinite(value[0]):
         return "–"
     return f"{value[0]:.{digits}f} ±\u00a0{value[1]:.{digits}f}".replace("-", "−")

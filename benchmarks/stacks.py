@@ -1,4 +1,4 @@
-"""A stack of fits against the same fits one after another, and against the bare matrix products."""
+"""A stack of fits against the same fits one after another, and against the matrix products alone."""
 
 from typing import Any
 

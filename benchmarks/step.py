@@ -1,10 +1,11 @@
 """One whole training step: ours against the published one and against its matrix products alone.
 
 Linear encoder and decoder, 256 pixels, log-rates near Normal(-3, 1). Ours by Monte Carlo (the same objective as the
-published step, Adam), and in closed form with the decoder solved. All run in one process by turns; times are medians.
-A step's factor x is over its own products: those of a solved decoder include codes with codes, K^2 a stimulus. Peak
-memory is what a step adds to a process that does nothing else. The temperature matters to our sampler alone (the
-published construction draws the same gaps whatever it is), so the other steps stand beside both.
+published step, Adam), and in closed form with the decoder solved. All run in one process in alternation; times are
+medians. The factor x of a step is its time over that of its own products; those of a solved decoder include codes with
+codes, K^2 per stimulus. Peak memory is what a step adds to a process that does nothing else. The temperature changes
+the time of our sampler alone (the published construction draws the same gaps at every temperature), so both rows have
+the same times of the other steps.
 """
 
 import json
@@ -45,7 +46,7 @@ def stimuli(batch: int) -> torch.Tensor:
 def products(case: Case, solved: bool) -> Callable[[], Any]:
     """The products of a linear step: encoder, decoder, gradients of code, dictionary (or its moment) and encoder.
 
-    A solved decoder needs the product of codes with codes besides.
+    A solved decoder also needs the product of codes with codes.
     """
     x, code = torch.randn(case.batch, PIXELS), torch.randn(case.batch, case.n_latents)
     encoder, dictionary = torch.randn(PIXELS, case.n_latents), torch.randn(case.n_latents, PIXELS)
@@ -76,7 +77,7 @@ def stepper(variant: str, case: Case) -> Callable[[], Any]:
 
 
 def milliseconds(case: Case, repeats: int) -> dict[str, float]:
-    """Median time of a step of each variant, by turns; the first round is not counted."""
+    """Median time of a step of each variant, in alternation; the first round is not counted."""
     steppers = {variant: stepper(variant, case) for variant in VARIANTS}
     times: dict[str, list[float]] = {variant: [] for variant in VARIANTS}
     start = time.perf_counter()
@@ -93,7 +94,7 @@ def milliseconds(case: Case, repeats: int) -> dict[str, float]:
 
 
 def peaks(cases: list[Case]) -> list[dict[str, float]] | None:
-    """MiB that a step adds at its peak, measured in a child process; None where the system does not tell."""
+    """MiB that a step adds at its peak, measured in a child process; None where the system does not report it."""
     if not can_measure():
         return None
     command = [sys.executable, __file__, json.dumps(cases)]
@@ -119,7 +120,7 @@ def compare(
     memory = peaks(cases)
     rows: list[dict[str, Any]] = []
     lines = [
-        f"a training step, {torch.get_num_threads()} threads: milliseconds; times the bare products; peak MiB",
+        f"a training step, {torch.get_num_threads()} threads: milliseconds; factor over the products; peak MiB",
         f"{'K':>5}{'batch':>7}{'tau':>6}{'products':>10}{'GFLOP/s':>9}{'exact':>8}{'x':>5}{'sampled':>9}{'x':>5}"
         f"{'published':>11}{'over sampled':>14}{'MiB exact':>11}{'sampled':>9}{'published':>11}",
     ]

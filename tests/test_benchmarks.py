@@ -90,7 +90,7 @@ def test_scaled_paper_grid(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
     monkeypatch.setattr(os, "cpu_count", lambda: 1)  # no worker processes
     small = ("n_latents=[4]", "beta=[0.5, 2.0]", "epochs=2", "data.n=200", "data.n_test=50", "batch_size=50")
     text = paper_grid.run(tmp_path, "bundled", "cpu", small)
-    assert "4 of 176 cells" in text and "4 fits of 8 steps" in text and "n_latents=[4]" in text
+    assert "4 of 176 fits" in text and "4 fits of 8 steps" in text and "n_latents=[4]" in text
     assert (tmp_path / "report.html").is_file() and len(list(tmp_path.glob("cells/*.json"))) == 4
 
 
@@ -129,7 +129,13 @@ def test_benchmarks_write_only_what_they_are_asked_for(
 
 
 def test_inferences_benchmark(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    small = {"N_LATENTS": 8, "BETAS": (0.3, 1.0), "PRICES": (0.5, 1.0), "HORIZONS": (18, 20), "SPARSE_STEPS": 4}
+    small = {
+        "N_LATENTS": 8,
+        "BETAS": (0.3, 1.0),
+        "SPARSITY_WEIGHTS": (0.5, 1.0),
+        "HORIZONS": (18, 20),
+        "SPARSE_STEPS": 4,
+    }
     small["FAMILIES"] = {
         name: {**options, "steps": 4} | ({"inference_steps": 3} if "inference_steps" in options else {})
         for name, options in inferences.FAMILIES.items()
@@ -152,7 +158,7 @@ def test_an_inference_that_explains_nothing_has_no_time_to_quality(monkeypatch: 
     with torch.no_grad():
         model.decoder.head.weight.zero_()
     x = torch.randn(40, 16, generator=seeded())
-    row = inferences.measured(model, x, "iterative Poisson", inferences.AT, 0)
+    row = inferences.measured(model, x, "iterative Poisson", inferences.TABLE_WEIGHT, 0)
     assert all(math.isnan(row[f"{name}_to_95"]) for name in ("steps", "spikes", "joules"))
 
 
