@@ -140,7 +140,7 @@ def test_too_many_patches_are_refused_with_the_number_there_is():
 
 def test_images_beyond_the_memory_limit_give_the_same_patches(monkeypatch):
     few = load("bundled", n=300)
-    monkeypatch.setattr(prepare_module, "KEEP_PIXELS", 300_000)
+    monkeypatch.setattr(prepare_module, "MAX_KEPT_PIXELS", 300_000)
     assert same(few, load("bundled", n=300))
 
 

@@ -109,7 +109,7 @@ def test_folder_errors(tmp_path):
 
 def test_large_folders_are_read_again_rather_than_kept(photos, monkeypatch):
     kept = load(f"folder:{photos}", n=50)
-    monkeypatch.setattr(folder, "KEEP_VALUES", 0)
+    monkeypatch.setattr(folder, "MAX_KEPT_VALUES", 0)
     assert same(kept, load(f"folder:{photos}", n=50))
 
 

@@ -16,7 +16,7 @@ app = App(
     "Start with `spikevae sweep`: it fits the demo grid to bundled photographs and writes a report.",
     help_format="markdown",
     result_action="return_none",
-    suppress_keyboard_interrupt=False,  # main says how to go on
+    suppress_keyboard_interrupt=False,  # main prints how to continue
 )
 
 Device = Annotated[

@@ -1,4 +1,4 @@
-"""`spikevae compare`: other inferences with the dictionaries of saved models."""
+"""`spikevae compare`: other inference algorithms with the dictionaries of saved models."""
 
 from pathlib import Path
 from typing import Annotated, Literal
@@ -28,10 +28,10 @@ def compare(
     device: Device = "auto",
     json: Json = False,
 ) -> None:
-    """Code stimuli with the dictionaries of saved models by other inferences: this dictionary, that inference.
+    """Code stimuli with the dictionaries of saved models by other inference algorithms.
 
-    Each sparse inference is scanned over its price; the table shows the price at which its fraction of zeros (or its
-    R2) equals the model's own.
+    Sparse inference is scanned over its sparsity weight, iterative inference over beta; the table shows the value at
+    which the fraction of zeros (or R2) equals the model's own.
 
     Example: `spikevae compare m.spikevae runs/demo/0123456789ab --inference own --inference lca-soft --out lca`
 
@@ -46,15 +46,16 @@ def compare(
     inference
         own, lca-soft, lca-hard, lca-rectified, ista, fista, nonnegative or iterative; may be repeated.
     match
-        What is made equal to the model's own: zeros or r2.
+        Number that is made equal to the model's own: zeros or r2.
     prices
-        Prices of a scan.
+        Number of sparsity weights, or values of beta, in a scan.
     stimuli
-        Held-out stimuli to code.
+        Number of held-out stimuli to code.
     tolerance
-        Violation of the conditions of optimality, by a stimulus' largest drive, at which its inference ends.
+        Inference of a stimulus ends once it violates the optimality conditions by less than this share of its largest
+        drive.
     max_steps
-        Steps of inference after which a stimulus is left as it is.
+        Largest number of inference steps per stimulus.
     out
         Folder for comparison.json, .txt, .png and .svg.
     seed

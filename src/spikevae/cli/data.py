@@ -1,4 +1,4 @@
-"""`spikevae data`: what is in a data set."""
+"""`spikevae data`: description of a data set."""
 
 from pathlib import Path
 from typing import Annotated, Any
@@ -24,7 +24,7 @@ def data(
     device: Device = "auto",
     json: Json = False,
 ) -> None:
-    """Load a data set and say what is in it.
+    """Load a data set and describe it.
 
     Example: `spikevae data bundled --figure spectra.png`
 
@@ -35,7 +35,7 @@ def data(
     n
         Number of patches.
     seed
-        Seed of the places that patches are cut from.
+        Seed of the patch positions.
     """
     with checking_input():
         from ..data import DataConfig, load_config, read_images

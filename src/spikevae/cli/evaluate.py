@@ -1,4 +1,4 @@
-"""`spikevae evaluate`: every number of a saved model on held-out stimuli."""
+"""`spikevae evaluate`: all metrics of a saved model on held-out stimuli."""
 
 from pathlib import Path
 from typing import Annotated
@@ -21,7 +21,7 @@ def evaluate(
     device: Device = "auto",
     json: Json = False,
 ) -> None:
-    """Print every number of a saved model on held-out stimuli.
+    """Print all metrics of a saved model on held-out stimuli.
 
     Example: `spikevae evaluate m.spikevae --data folder:photos`
 
@@ -32,7 +32,7 @@ def evaluate(
     patch
         Patch size in pixels; by default the model's.
     n
-        Number of training patches that the test patches go with; by default that of training, of other data theirs.
+        Number of training patches, four times that of test patches; by default as in training, or the source's own.
     seed
         Seed of the patches and of the sampled codes; by default that of the training data.
     """

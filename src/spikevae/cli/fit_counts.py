@@ -1,4 +1,4 @@
-"""`spikevae fit-counts`: laws of counts fitted to recorded spike counts."""
+"""`spikevae fit-counts`: count distributions fitted to recorded spike counts."""
 
 from pathlib import Path
 from typing import Annotated
@@ -19,7 +19,7 @@ def fit_counts_(
     out: Path = Path("counts"),
     json: Json = False,
 ) -> None:
-    """Fit laws of counts to recorded spike counts, unit by unit: which law should a latent code have?
+    """Fit count distributions to recorded spike counts, unit by unit: which one should a latent code have?
 
     Writes fits.csv, fits.json and fits.png.
 
@@ -28,7 +28,7 @@ def fit_counts_(
     Parameters
     ----------
     counts
-        Whole numbers (n_trials, n_units): .npz, .npy, or .csv with a line a trial. Trials of one condition.
+        Whole numbers (n_trials, n_units): .npz, .npy, or .csv with one line per trial. Trials of one condition.
     key
         Name of the array in an .npz; by default counts, or the only one.
     law

@@ -1,4 +1,4 @@
-"""`spikevae models`: the laws of the latent code."""
+"""`spikevae models`: the distributions of the latent code."""
 
 from .._terminal import emit
 from .app import Device, Json, app
@@ -6,14 +6,14 @@ from .app import Device, Json, app
 
 @app.command
 def models(*, seed: int = 0, device: Device = "auto", json: Json = False) -> None:
-    """List the laws of the latent code: formula, mean, variance, Fano factor, divergence and source.
+    """List the distributions of the latent code: formula, mean, variance, Fano factor, divergence and source.
 
     Example: `spikevae models --json`
 
     Parameters
     ----------
     seed
-        Taken by every verb; nothing here is random.
+        Every verb accepts it; nothing is random here.
     """
     from ..distributions import LAWS
 

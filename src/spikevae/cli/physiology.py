@@ -1,4 +1,4 @@
-"""`spikevae physiology`: a model examined as neurons are."""
+"""`spikevae physiology`: experiments of physiology on a model."""
 
 from pathlib import Path
 from typing import Annotated
@@ -22,7 +22,7 @@ def physiology(
     device: Device = "auto",
     json: Json = False,
 ) -> None:
-    """Examine a model that infers step by step as neurons are: receptive fields, tuning, suppression, moving bars.
+    """Examine a model of iterative inference like neurons: receptive fields, tuning, suppression, moving bars.
 
     Takes seconds. Works for models with firing rates that were trained with iterative inference on images.
 
@@ -36,13 +36,13 @@ def physiology(
         Amplitude of gratings and standard deviation of noise, in units of the pixels; whitened photographs have
         standard deviation one.
     background
-        Luminance that stimuli are added to: the mean of the pixels.
+        Mean luminance, to which stimuli are added: the mean of the pixels.
     frames
-        Frames of white noise in each of 256 streams.
+        Number of frames of white noise in each of 256 streams.
     out
         Folder for physiology.json, the figures (.png and .svg) and the film moving_bar.gif.
     seed
-        Of noise, spikes and sampled inference.
+        Seed of noise, spikes and sampled inference.
     """
     with checking_input():
         from .._device import resolve_device

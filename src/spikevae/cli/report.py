@@ -1,4 +1,4 @@
-"""`spikevae report`: the report of a run folder, written again."""
+"""`spikevae report`: write the report of a run folder again."""
 
 from pathlib import Path
 
@@ -7,7 +7,7 @@ from .app import Device, Json, app
 
 
 def make_report(folder: Path, seed: int = 0) -> tuple[Path, list[str]]:
-    """Write the report of a run; its path and headline sentences."""
+    """Write the report of a run; returns its path and the sentences of the headline."""
     from ..progress import show_progress
     from ..reporting import build_report, headline
 
@@ -18,14 +18,14 @@ def make_report(folder: Path, seed: int = 0) -> tuple[Path, list[str]]:
 
 @app.command(name="report")
 def report_(run: Path, /, *, seed: int = 0, device: Device = "auto", json: Json = False) -> None:
-    """Write the report of a run folder again, from what it holds.
+    """Write the report of a run folder again, from the files in it.
 
     Example: `spikevae report runs/demo`
 
     Parameters
     ----------
     run
-        A folder that `spikevae sweep` made; it may be unfinished.
+        A folder that `spikevae sweep` made; the sweep may be unfinished.
     seed
         Added to the seeds of the codes sampled for the pictures.
     """

@@ -1,4 +1,4 @@
-"""Run the program: verbs registered, warnings and errors shown, exit codes returned."""
+"""Run the program: register verbs, show warnings and errors, return exit codes."""
 
 import os
 import warnings
@@ -15,16 +15,16 @@ from .app import DONE, FAILED, INTERRUPTED, USAGE, app
 
 def main(arguments: list[str] | None = None) -> int:
     """Run the program; returns the exit code."""
-    # Threads that wait for each other by spinning slow a step down many times over as soon as a core is busy otherwise.
+    # Threads that wait actively (spin) make a step many times slower as soon as other programs use a core.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     keep_freed_memory()
     errors = Console(stderr=True, highlight=False, soft_wrap=True)
 
-    def say(text: str, **options: Any) -> None:
+    def show(text: str, **options: Any) -> None:
         errors.print(printable(f"spikevae: {text}", keep="\n"), markup=False, **options)
 
     def warn(message: Warning | str, *place: Any) -> None:
-        say(f"warning: {message}", style="yellow")
+        show(f"warning: {message}", style="yellow")
 
     try:
         with warnings.catch_warnings(), signals_as_interrupts():
@@ -33,17 +33,17 @@ def main(arguments: list[str] | None = None) -> int:
     except CycloptsError:
         return USAGE
     except UsageError as error:
-        say(str(error), style="red")
+        show(str(error), style="red")
         return USAGE
     except KeyboardInterrupt as stop:
-        say(f"interrupted; the same command continues. {stop}")
+        show(f"interrupted; the same command continues. {stop}")
         return INTERRUPTED
     except BrokenPipeError:
         return DONE
     except (ValueError, OSError, RuntimeError) as error:
-        say(str(error), style="red")
+        show(str(error), style="red")
         return FAILED
     except MemoryError as error:
-        say(f"not enough memory: {error}; take fewer or smaller stimuli or a smaller model", style="red")
+        show(f"not enough memory: {error}; take fewer or smaller stimuli or a smaller model", style="red")
         return FAILED
     return DONE

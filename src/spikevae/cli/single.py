@@ -1,4 +1,4 @@
-"""One model from the command line: train it into a file, evaluate a file."""
+"""One model from the command line: train and save it, evaluate a saved one."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,7 +21,7 @@ from ..training.stack import DIVERGED
 
 @dataclass(frozen=True)
 class Job:
-    """A fit that was checked and is ready to run."""
+    """A checked fit that is ready to run."""
 
     config: ModelConfig
     data: PatchSet
@@ -45,7 +45,7 @@ def prepare(
     Raises
     ------
     ValueError, FileNotFoundError
-        Saying what to mend.
+        With what to correct.
     """
     config = FitConfig.from_recipe(recipe, **settings)
     FitConfig.warn_unused([config], settings)
@@ -60,7 +60,7 @@ def prepare(
 
 
 def train_to_file(job: Job, out: Path) -> None:
-    """Train and save; interrupted, it leaves a checkpoint beside `out` from which the same call continues.
+    """Train and save; after an interrupt, the same call continues from a checkpoint beside `out`.
 
     Raises
     ------
@@ -101,11 +101,11 @@ def load_for(path: Path, source: str | None, *, patch: int | None, n: int | None
     model, extra = read_model(path)
     arguments = dict(_table(path, extra, "data"))
     trained_on = arguments.get("source")
-    if source not in (None, trained_on):  # prepared as was asked for in training; how many there are is its own affair
-        arguments = {key: value for key, value in arguments.items() if key not in SIZES} | {"source": source}
+    if source not in (None, trained_on):  # prepared as in training, but of its own size
+        arguments = {key: value for key, value in arguments.items() if key not in SIZE_OPTIONS} | {"source": source}
     arguments |= {key: value for key, value in {"patch": patch, "n": n, "seed": seed}.items() if value is not None}
     if "source" not in arguments:
-        raise ValueError(f"{path} does not say what it was trained on; name the data with --data")
+        raise ValueError(f"{path} has no record of its training data; name the data with --data")
     try:
         data = load(**arguments)
     except (ValueError, FileNotFoundError) as error:
@@ -114,20 +114,20 @@ def load_for(path: Path, source: str | None, *, patch: int | None, n: int | None
         raise
     if data.test.shape[1] != model.n_features:
         square = len(model.shape) == len(data.shape) == 3 and model.shape[1] == model.shape[2]
-        wish = f"; try --patch {model.shape[1]}" if square else ""
+        hint = f"; try --patch {model.shape[1]}" if square else ""
         raise ValueError(
             f"{path} takes stimuli of {model.n_features} pixels, shape {model.shape}, but {data.name} has "
-            f"{data.test.shape[1]}, shape {data.shape}{wish}"
+            f"{data.test.shape[1]}, shape {data.shape}{hint}"
         )
     return data
 
 
-SIZES = ("n", "n_test", "test_fraction", "synthetic")
-"""Settings of one data source that say nothing of another."""
+SIZE_OPTIONS = ("n", "n_test", "test_fraction", "synthetic")
+"""Options of the size of one data source, which do not apply to another."""
 
 
 def evaluate_file(path: Path, data: PatchSet, *, seed: int = 0, device: str = "cpu") -> Evaluation:
-    """Every number of a saved model on the test half of a data set."""
+    """Evaluate a saved model on the test set."""
     model, _ = read_model(path)
     where, config = resolve_device(device), model.config
     stimuli = torch.from_numpy(data.test).to(where)

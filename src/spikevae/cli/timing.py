@@ -1,4 +1,4 @@
-"""`spikevae bench`: how fast this machine trains, stacked and one by one."""
+"""`spikevae bench`: how fast this machine trains fits as a stack and one by one."""
 
 import statistics
 import time
@@ -17,7 +17,7 @@ WIDTHS = (32, 128, 512)
 
 def _seconds_per_fit_step(stacks: list[Stack]) -> float:
     for stack in stacks:
-        for _ in range(CALLS_BEFORE_TRACE + 2):  # recorded by then, as the rest of a fit's steps are
+        for _ in range(CALLS_BEFORE_TRACE + 2):  # traced by then, like most steps of a fit
             stack.step()
         if stack.device.type == "cuda":
             torch.cuda.synchronize(stack.device)
@@ -31,7 +31,7 @@ def _seconds_per_fit_step(stacks: list[Stack]) -> float:
 
 
 def _seconds_of_products(n_fits: int, batch: int, n_latents: int, device: str) -> float:
-    """The five matrix products of a linear step (two forward, three backward) and nothing else, a fit-step."""
+    """Seconds per step of one fit for the five matrix products of a linear step alone: two forward, three backward."""
     x = torch.zeros(n_fits, batch, PIXELS, device=device)
     weight = torch.zeros(n_fits, PIXELS, n_latents, device=device)
     code = torch.zeros(n_fits, batch, n_latents, device=device)
@@ -54,7 +54,7 @@ def _seconds_of_products(n_fits: int, batch: int, n_latents: int, device: str) -
 
 
 def compare_stacks(device: str, seed: int) -> tuple[list[dict[str, Any]], str]:
-    """Milliseconds a fit-step of eight fits over beta, stacked and alone, and of the bare matrix products.
+    """Milliseconds per step of one fit: eight fits over beta, stacked and alone, and their matrix products.
 
     Medians of alternating repeats, linear Poisson models, 256 pixels, batch 250, exact objective.
     """
@@ -77,8 +77,8 @@ def compare_stacks(device: str, seed: int) -> tuple[list[dict[str, Any]], str]:
             }
         )
     lines = [
-        f"milliseconds a fit-step on {device}, {torch.get_num_threads()} threads: {len(BETAS)} fits, batch 250, "
-        "256 pixels",
+        f"milliseconds per step of one fit on {device}, {torch.get_num_threads()} threads: {len(BETAS)} fits, "
+        "batch 250, 256 pixels",
         f"{'K':>5} {'stacked':>9} {'alone':>9} {'ratio':>6} {'products only':>14}",
     ]
     for row in rows:

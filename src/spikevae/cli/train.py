@@ -36,7 +36,7 @@ def train(
     out
         Where to write the model (one safetensors file); its checkpoint is kept beside it until training is done.
     latent
-        Law of the code; `spikevae models` lists them.
+        Distribution of the code; `spikevae models` lists them.
     n_latents
         Number of latent units.
     beta

@@ -62,7 +62,7 @@ class FitConfig:
         Raises
         ------
         pydantic.ValidationError, ValueError
-            For unknown options, with the nearest known one, and for values that do not go together.
+            For unknown options, with the nearest known one, and for values that contradict each other.
         """
         if not isinstance(options, Mapping):
             raise ValueError(f"a fit configuration is a table of options, given {type(options).__name__}")
@@ -77,7 +77,7 @@ class FitConfig:
 
     @staticmethod
     def from_recipe(recipe: str = "default", **overrides: Any) -> ModelConfig:
-        """Take a recipe's values for this law and replace the ones given.
+        """Take a recipe's values for this distribution and replace those that are given.
 
         Options that the model accepts without effect (the encoder's, of iterative inference) are left out;
         :meth:`warn_unused` names them.
@@ -85,7 +85,7 @@ class FitConfig:
         Raises
         ------
         ValueError
-            For an unknown recipe or option, or values that do not go together; the message names the fix.
+            For an unknown recipe or option, or values that contradict each other; the message names the remedy.
 
         Examples
         --------
@@ -121,7 +121,7 @@ class FitConfig:
 
 
 def inference_of(options: Mapping[str, Any]) -> str:
-    """The value of `inference` that flat options mean.
+    """The value of `inference` that flat options imply.
 
     Raises
     ------
@@ -169,7 +169,7 @@ def check_options(options: Mapping[str, Any], inference: str) -> None:
 
 
 def unknown_option_message(name: str) -> str:
-    """Which option is unknown, the nearest known one, and the models that have it."""
+    """Message that names the unknown option, the nearest known one, and the models that have it."""
     message = unknown_key_message(name, OPTIONS)
     near = message.partition("Did you mean '")[2].partition("'")[0]
     if near and len(OPTIONS[near]) < len(CONFIGS):
@@ -179,7 +179,7 @@ def unknown_option_message(name: str) -> str:
 
 
 def _differs(fit: ModelConfig, name: str) -> bool:
-    """Whether an option has another value than the recipe gives it; options that the model lacks were given."""
+    """Whether an option has another value than in the recipe; True for options that the model lacks."""
     if name not in type(fit).model_fields:
         return True
     recipe = RECIPES.get(fit.recipe, RECIPES["default"])

@@ -1,8 +1,8 @@
-"""Recipes: named sets of values that a fit starts from."""
+"""Recipes: named sets of values, the defaults of a fit."""
 
 from typing import Any
 
-# "*" holds for every law, a law's own name for that law. "paper" is the configuration of the published sweep
+# "*" is for every distribution, a name for that distribution alone. "paper" is the configuration of the published sweep
 # (arXiv 2602.13421; its logs: 3000 epochs, 5 of warm-up, batch 1000), field by field; "fond" that of the iterative
 # models (arXiv 2410.19315, photographs). docs/recipes.md has the tables.
 RECIPES: dict[str, dict[str, dict[str, Any]]] = {

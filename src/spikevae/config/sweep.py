@@ -1,4 +1,4 @@
-"""What a sweep is made of: blocks of fits on one data set."""
+"""The configuration of a sweep: blocks of fits on one data set."""
 
 import math
 import tomllib
@@ -27,7 +27,7 @@ class Block(FrozenConfig):
 
     @field_validator("fit", "grid", mode="before")
     @classmethod
-    def _plain(cls, given: Any) -> Any:
+    def _to_builtins(cls, given: Any) -> Any:
         return to_builtins(given)
 
     def cells(self) -> list[ModelConfig]:
@@ -37,7 +37,7 @@ class Block(FrozenConfig):
                 raise ValueError(f"block {self.label!r}: {unknown_option_message(key)}")
         for key in self.grid:
             if key in self.fit:
-                raise ValueError(f"block {self.label!r}: {key!r} stands in both fit and grid; keep one")
+                raise ValueError(f"block {self.label!r}: {key!r} is in both fit and grid; keep one")
             if not self.grid[key]:
                 raise ValueError(f"block {self.label!r}: grid key {key!r} has no values")
         lengths = {key: len(axis) for key, axis in self.grid.items()}
@@ -58,7 +58,7 @@ class SweepConfig(FrozenConfig):
     name: str = "sweep"
     """Title of the report."""
     data: DataConfig = DataConfig()
-    """The data set that all cells see."""
+    """The data set of all cells."""
     blocks: tuple[Block, ...] = ()
     """Grids of fits."""
 
@@ -105,7 +105,7 @@ class SweepConfig(FrozenConfig):
         Raises
         ------
         FileNotFoundError, ValueError
-            With the file's name and what to mend.
+            With the file's name and what to correct.
         """
         path = Path(path)
         if not path.is_file():
@@ -127,6 +127,6 @@ class SweepConfig(FrozenConfig):
 
 
 MAX_CELLS = 20_000
-"""Fits of a block: more are no sweep that one machine finishes."""
+"""Largest number of fits in a block; one machine does not finish more."""
 PRESETS = ("demo", "paper", "iterative", "laws")
 MAX_CONFIG_BYTES = 1_000_000

@@ -18,15 +18,15 @@ def load(source: str = "bundled", **options: Any) -> PatchSet:
     Parameters
     ----------
     source
-        A word of `SOURCES`, with a path after a colon where it takes one.
+        A name of `SOURCES`, with a path after a colon if it takes one.
     **options
         The fields of `DataConfig`: patch, n, n_test, test_fraction, seed, colour, downsample, whiten, ...
 
     Raises
     ------
     ValueError
-        For an unknown source, an unknown option or a value out of range (pydantic's `ValidationError` is
-        one), and for files that are missing, damaged or too few.
+        For an unknown source, an unknown option or a value out of range (as pydantic's `ValidationError`), and for
+        files that are missing, damaged or too few.
 
     Examples
     --------

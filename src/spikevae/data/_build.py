@@ -1,4 +1,4 @@
-"""From whole images to a `PatchSet`: split by image, prepare, cut, record."""
+"""From whole images to a `PatchSet`: split by image, prepare, cut patches, record the steps."""
 
 import hashlib
 import math
@@ -13,14 +13,14 @@ from ._images import Images, check_memory
 from ._patches import PatchSet
 from ._prepare import PreparedImages, Recipe, draw_patches, prepare
 
-N_PATCHES = 40_000  # training patches of photographs where none is asked for
+N_PATCHES = 40_000  # training patches of photographs by default
 TEST_FRACTION = 0.2  # of the images, where a source has no split of its own
-MAX_NAMES = 10_000  # image names kept in the record
-BLOCK_VALUES = 1 << 24  # numbers whose moments are taken at a time
+MAX_NAMES = 10_000  # largest number of image names in the record
+BLOCK_VALUES = 1 << 24  # numbers per block when moments are computed
 
 
 def build(config: DataConfig, images: Images) -> PatchSet:
-    """Prepare `images` as `config` says and give the two sets."""
+    """Prepare `images` as `config` describes and return training and test set."""
     recipe = Recipe.resolve(config, images.photographs)
     if images.truth is not None:  # synthetic stimuli are made at the size of a patch
         recipe = replace(recipe, patch=None)
@@ -45,8 +45,8 @@ def build(config: DataConfig, images: Images) -> PatchSet:
 def split(images: Images, test_fraction: float | None) -> np.ndarray:
     """Which whole images are held out: (number of images,) bool.
 
-    The source's own split where it has one and no other is asked for. Otherwise the images whose names have
-    the lowest SHA-256 digests: it depends on the names only, never on a seed or on the order of files.
+    The source's own split if it has one and `test_fraction` is None. Otherwise the images whose names have the lowest
+    SHA-256 digests: this depends on the names only, not on a seed or on the order of files.
     """
     if test_fraction is None and images.own_test is not None:
         return np.asarray(images.own_test, dtype=bool)
@@ -63,7 +63,7 @@ def split(images: Images, test_fraction: float | None) -> np.ndarray:
 def _cut(
     config: DataConfig, recipe: Recipe, images: Images, is_test: np.ndarray
 ) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Patches of prepared images, and what the record says about them."""
+    """Patches of prepared images, and facts about them for the record."""
     prepared = PreparedImages(images, recipe, config.downsample)
     mean, std = prepared.moments(np.flatnonzero(~is_test))
     if not std > 0:
@@ -94,7 +94,7 @@ def _cut(
 def _whole(
     config: DataConfig, recipe: Recipe, images: Images, is_test: np.ndarray
 ) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Every image as one stimulus, and what the record says about it."""
+    """Every image as one stimulus, and facts about them for the record."""
     raw = np.asarray(images.images)
     check_memory(f"source {config.source!r}", len(raw), raw[0].size, "keep fewer of them, or cut patches")
     factor = config.downsample or 1
@@ -115,8 +115,8 @@ def _whole(
     mean, std = _moments(x, ~is_test & kept)
     parts: dict[str, Any] = {"shape": shape}
     info: dict[str, Any] = {"pixel_mean": mean, "pixel_std": std, "contrast": []}
-    made = images.truth is not None  # synthetic: as many as asked for were made
-    sizes = {"train": None if made else config.n, "test": None if made else config.n_test}
+    synthetic = images.truth is not None  # exactly n and n_test were drawn
+    sizes = {"train": None if synthetic else config.n, "test": None if synthetic else config.n_test}
     for k, (part, size) in enumerate(sizes.items()):
         mine = is_test == (part == "test")
         index = np.flatnonzero(mine & kept)
@@ -135,12 +135,12 @@ def _whole(
 
 
 def _blocks(index: np.ndarray, values: int) -> list[np.ndarray]:
-    """`index` in pieces of few rows of `values` numbers."""
+    """`index` in blocks of at most about `BLOCK_VALUES` numbers, `values` per row."""
     return np.array_split(index, max(1, math.ceil(len(index) * values / BLOCK_VALUES)))
 
 
 def _moments(x: np.ndarray, rows: np.ndarray) -> tuple[float, float]:
-    """Mean and standard deviation of all numbers in some rows, of which doubles are made in blocks."""
+    """Mean and standard deviation of all numbers in the rows that `rows` marks, computed in float64 by blocks."""
     blocks = _blocks(np.flatnonzero(rows), x.shape[1])
     count = int(rows.sum()) * x.shape[1]
     mean = sum(x[block].sum(dtype=np.float64) for block in blocks) / count
@@ -149,7 +149,7 @@ def _moments(x: np.ndarray, rows: np.ndarray) -> tuple[float, float]:
 
 
 def _record(config: DataConfig, recipe: Recipe, images: Images) -> dict[str, Any]:
-    """What the record says about source and preparation: plain values only."""
+    """Facts about source and preparation for the record: values of built-in types only."""
     steps = []
     if recipe.whiten:
         steps.append(f"whitened, R(f) = f exp(-(f / {preprocess.CUTOFF})^{preprocess.ORDER:g}), mirrored borders")

@@ -1,10 +1,10 @@
-"""Files by URL into a cache folder, each checked against its known hash before it is used."""
+"""Download files into a cache folder and check them against their known hashes."""
 
 import os
 from collections.abc import Sequence
 from pathlib import Path
 
-TIMEOUT = 30  # seconds without an answer before the next mirror is tried
+TIMEOUT_SECONDS = 30  # without an answer, before the next mirror is tried
 
 
 def cache_folder() -> Path:
@@ -15,8 +15,7 @@ def cache_folder() -> Path:
 
 
 def fetch(name: str, known_hash: str, mirrors: Sequence[str], folder: str) -> Path:
-    """Path of the file `name`: from the cache where its hash is right, else from the first mirror that gives
-    it.
+    """Path of the file `name`: in the cache if its hash is right, else downloaded from the first mirror that has it.
 
     Parameters
     ----------
@@ -33,15 +32,14 @@ def fetch(name: str, known_hash: str, mirrors: Sequence[str], folder: str) -> Pa
     import pooch
     import requests
 
-    place = cache_folder() / folder
+    destination = cache_folder() / folder
     failures = []
     for mirror in mirrors:
         url = f"{mirror.rstrip('/')}/{name}"
         try:
-            get = pooch.HTTPDownloader(timeout=TIMEOUT)
-            return Path(pooch.retrieve(url, known_hash, fname=name, path=place, downloader=get))
+            get = pooch.HTTPDownloader(timeout=TIMEOUT_SECONDS)
+            return Path(pooch.retrieve(url, known_hash, fname=name, path=destination, downloader=get))
         except (requests.RequestException, OSError, ValueError) as error:  # ValueError: the hash is wrong
             failures.append(f"  {url}: {error}")
-    raise ConnectionError(
-        f"{name} could not be downloaded:\n" + "\n".join(failures) + f"\nPut the file into {place} or give its folder."
-    )
+    remedy = f"Put the file into {destination} or give its folder."
+    raise ConnectionError("\n".join([f"{name} could not be downloaded:", *failures, remedy]))

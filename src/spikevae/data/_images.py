@@ -1,4 +1,4 @@
-"""What a source hands over: whole images before any preprocessing, and how much of it there may be."""
+"""Whole images of a source before any preprocessing, and the limit of their size in memory."""
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -7,11 +7,11 @@ from typing import Any
 import numpy as np
 
 MAX_BYTES = 2_000_000_000  # of a file's arrays or of one set's stimuli: 4 GB with the copy that is selected from them
-STIMULUS_BYTES = 256  # beside its pixels: name, digest and numbers
+STIMULUS_BYTES = 256  # besides its pixels: name, digest and numbers
 
 
 class LazyImages(Sequence[np.ndarray]):
-    """Images read from disk when indexed, so that a large folder never lies in memory whole."""
+    """Images that are read from disk when indexed, so that a large folder is never in memory as a whole."""
 
     def __init__(self, read: Callable[[int], np.ndarray], length: int) -> None:
         self._read, self._length = read, length
@@ -32,9 +32,9 @@ class LazyImages(Sequence[np.ndarray]):
 class Images:
     """Whole images of one source, in a fixed order.
 
-    `images` holds (H, W), (H, W, C) or (D,) arrays of any real type; `own_test` marks the source's own test
-    images where it has a split; `lossy` marks images from lossy files, which are made smaller before
-    whitening; `photographs` says whether patches of filtered images are the default.
+    `images` holds (H, W), (H, W, C) or (D,) arrays of any real type; `own_test` marks the source's own test images, if
+    any; `lossy` marks images from lossy files, which are made smaller before whitening; where `photographs` is true,
+    patches of filtered images are the default.
     """
 
     images: Sequence[np.ndarray] | np.ndarray
@@ -51,7 +51,7 @@ class Images:
 
 
 def check_memory(what: str, n: int, values: int, fix: str, fixed: int = 0) -> None:
-    """Refuse `n` stimuli of `values` float32 numbers, and `fixed` bytes, beyond `MAX_BYTES`, before they are made."""
+    """Refuse `n` stimuli of `values` float32 numbers plus `fixed` bytes if they exceed `MAX_BYTES`."""
     size = n * (4 * values + STIMULUS_BYTES) + fixed
     if size > MAX_BYTES:
         raise ValueError(f"{what}: {n:,} stimuli take {size / 1e9:,.1f} GB, more than {MAX_BYTES / 1e9:.3g} GB: {fix}")

@@ -1,4 +1,4 @@
-"""`PatchSet`: training and test stimuli with the record of where they came from."""
+"""`PatchSet`: training and test stimuli with a record of their origin."""
 
 import hashlib
 from dataclasses import dataclass, field
@@ -17,19 +17,19 @@ class PatchSet:
     train, test
         float32 arrays of shape (n, D) and (m, D); D is the product of `shape`.
     shape
-        (C, H, W) of one stimulus, or (D,) where it is no image.
+        (C, H, W) of one stimulus, or (D,) if it is not an image.
     train_group, test_group
-        int64 arrays of shape (n,) and (m,): number of the image that each stimulus comes from, counted over
-        all images of the source (`info["images"]` has their names).
+        int64 arrays of shape (n,) and (m,): index of the image that each stimulus comes from, among all images of the
+        source (`info["images"]` has their names).
     train_labels, test_labels
         int64 arrays of shape (n,) and (m,), or None.
     name
-        The source as it was asked for.
+        The source as given.
     info
-        Licence, citation, every preprocessing step, image names, counts: plain values that JSON can hold.
+        Licence, citation, every preprocessing step, image names, counts: values that JSON can represent.
     truth
-        Of a synthetic set: `dictionary` (K, D), `firing_rates` (K,) and `codes`, whose row `train_group[i]`
-        made training stimulus i; None otherwise.
+        For a synthetic set: `dictionary` (K, D), `firing_rates` (K,) and `codes`, whose row `train_group[i]` is that of
+        training stimulus i; None otherwise.
     """
 
     train: np.ndarray
@@ -64,7 +64,7 @@ class PatchSet:
         return f"PatchSet({self.name!r}, train={self.train.shape}, test={self.test.shape}, shape={self.shape})"
 
     def describe(self) -> str:
-        """A readable account of the set: sizes, split, preprocessing, contrast, licence and citation."""
+        """A description of the set as text: sizes, split, preprocessing, contrast, licence and citation."""
         info, lines = self.info, []
         size = " x ".join(str(s) for s in self.shape)
         lines.append(f"{self.name}: {len(self.train):,} training and {len(self.test):,} test stimuli of {size}")
@@ -85,6 +85,6 @@ class PatchSet:
 
 
 def shorten(words: list[str], most: int = 8) -> str:
-    """The first few words, and how many more there are."""
+    """The first `most` words, and how many more there are."""
     more = f", and {len(words) - most} more" if len(words) > most else ""
     return ", ".join(words[:most]) + more

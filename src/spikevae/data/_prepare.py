@@ -1,4 +1,4 @@
-"""Whole images through every step, and the places their patches are cut from."""
+"""Preparation of whole images, and the random choice of patches."""
 
 from dataclasses import dataclass
 from typing import Self
@@ -9,19 +9,18 @@ from . import preprocess
 from ._config import DataConfig
 from ._images import Images, check_memory
 
-KEEP_PIXELS = 128_000_000  # prepared images stay in memory (512 MB) up to here and are prepared again beyond
+MAX_KEPT_PIXELS = 128_000_000  # of prepared images in memory (512 MB); further ones are prepared at each use
 MIN_CONTRAST = 0.2  # of patches, in standard deviations of the training images
 
-# Quantisation in 8 x 8 blocks empties the high frequencies of whole blocks, on a grid that whitening makes
-# visible. The share of blocks without high-frequency energy, over the same share on a grid shifted by four
-# pixels, is 1.63 on 64 photographs of the Berkeley set at full size and 0.98 at half size (1 where there is
-# no grid).
+# JPEG's quantisation in 8 x 8 blocks removes the high frequencies of whole blocks, on a grid that whitening makes
+# visible. The share of blocks without high-frequency energy, over the same share on a grid shifted by four pixels, is
+# 1.63 on 64 photographs of the Berkeley set at full size and 0.98 at half size (1 where there is no grid).
 JPEG_FACTOR = 2
 
 
 @dataclass(frozen=True)
 class Recipe:
-    """The preparation with every default of the source filled in."""
+    """The preparation, with the defaults of the source filled in."""
 
     patch: int | None
     colour: str | None  # None: the stored channels
@@ -33,7 +32,7 @@ class Recipe:
 
     @classmethod
     def resolve(cls, config: DataConfig, photographs: bool) -> Self:
-        """Defaults of photographs (patches of filtered images) or of stimuli taken whole and as they are."""
+        """Fill in the defaults of photographs (patches of filtered images) or of whole, unchanged stimuli."""
         patch = config.patch if config.patch is not None else (16 if photographs else None)
         whiten = photographs if config.whiten is None else config.whiten
         normalise = photographs if config.normalise_contrast is None else config.normalise_contrast
@@ -45,13 +44,13 @@ class Recipe:
         return cls(patch, colour, whiten, normalise, zscore, crop, contrast)
 
     def asks_for_images(self, factor: int) -> bool:
-        """Whether any step has to see an image as such."""
+        """Whether any step needs images instead of rows of features."""
         filtered = self.whiten or self.normalise_contrast or self.crop > 0 or factor > 1
         return filtered or self.zscore == "image" or self.colour is not None
 
 
 def prepare(image: np.ndarray, factor: int, recipe: Recipe) -> np.ndarray:
-    """Every step on an (H, W) or (H, W, C) image but the z-score over training images: (C, H', W')."""
+    """All steps for an (H, W) or (H, W, C) image, except the z-score over training images: (C, H', W')."""
     x = np.asarray(image, dtype=np.float32)
     if recipe.colour == "rgb" and x.shape[2:] != (3,):
         raise ValueError(f"has shape {x.shape}, and colour = 'rgb' needs three channels")
@@ -71,12 +70,12 @@ def prepare(image: np.ndarray, factor: int, recipe: Recipe) -> np.ndarray:
 
 
 def jpeg_factor(lossy: bool) -> int:
-    """Down-sampling factor of a photograph where none is asked for."""
+    """Default downsampling factor of a photograph."""
     return JPEG_FACTOR if lossy else 1
 
 
 class PreparedImages:
-    """`images[i]` after every step: kept up to `KEEP_PIXELS` in all, prepared at each access beyond."""
+    """Prepared images by index: up to `MAX_KEPT_PIXELS` are kept, further ones are prepared at each access."""
 
     def __init__(self, images: Images, recipe: Recipe, downsample: int | None) -> None:
         self.images, self.recipe = images, recipe
@@ -93,7 +92,7 @@ class PreparedImages:
             x = prepare(self.images.images[i], self.factors[i], self.recipe)
         except ValueError as error:
             raise ValueError(f"image {self.images.names[i]}: {error}") from error
-        if self._pixels + x.size <= KEEP_PIXELS:
+        if self._pixels + x.size <= MAX_KEPT_PIXELS:
             self._kept[i] = x
             self._pixels += x.size
         return x
@@ -116,17 +115,16 @@ class PreparedImages:
 def draw_patches(
     prepared: PreparedImages, index: np.ndarray, n: int, threshold: float, how: str, rng: np.random.Generator
 ) -> tuple[np.ndarray, np.ndarray, dict[str, int]]:
-    """Cut `n` different patches from the images `index`, every admissible place being equally likely.
+    """Cut `n` different patches from the images `index`; every admissible position is equally likely.
 
-    A place is admissible where the patch has a standard deviation of at least `threshold`. `how = "grid"`
-    allows only the places of the grid of non-overlapping tiles, and gives all of them where there are fewer
-    than `n`.
+    A position is admissible if the patch has a standard deviation of at least `threshold`. `how = "grid"` allows only
+    the tiles of a grid without overlap, and returns all of them if there are fewer than `n`.
 
     Returns
     -------
     patches : (n, C * patch * patch) float32, in random order.
     owner : (n,) int64 index of each patch's image.
-    counts : pixels, places and tiles, and how many of each are admissible.
+    counts : numbers of pixels, positions ("places") and tiles, and how many of these are admissible.
     """
     patch = prepared.recipe.patch
     assert patch is not None

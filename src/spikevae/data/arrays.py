@@ -13,8 +13,8 @@ import numpy as np
 from ._config import DataConfig
 from ._images import MAX_BYTES, Images, check_memory
 
-MAX_HEADER = 1 << 16  # bytes that are looked at for the header of one array
-SMALLER = "save fewer rows, or numbers of fewer bytes"
+MAX_HEADER_BYTES = 1 << 16  # that are read for the header of one array
+SIZE_REMEDY = "save fewer rows, or numbers of fewer bytes"
 TRAIN, TEST = ("train", "x_train", "X_train"), ("test", "x_test", "X_test")
 TRAIN_LABELS, TEST_LABELS = ("train_labels", "y_train"), ("test_labels", "y_test")
 
@@ -49,8 +49,8 @@ def load_arrays(path: Path) -> dict[str, np.ndarray]:
     Raises
     ------
     ValueError
-        Where an array's header is damaged, declares more or less than the file holds or over `MAX_BYTES`, or is
-        of Python objects: nothing of that size is read before.
+        Where an array's header is damaged, declares more or less than the file holds or over `MAX_BYTES`, or declares
+        Python objects. The header is checked before the array is read.
     """
     try:
         if path.suffix.lower() == ".npy":
@@ -82,19 +82,19 @@ def _read_members(archive: zipfile.ZipFile) -> dict[str, np.ndarray]:
 
 def _check_size(size: int) -> None:
     if size > MAX_BYTES:
-        raise ValueError(f"declares {size:,} bytes of arrays, more than {MAX_BYTES:,}: {SMALLER}")
+        raise ValueError(f"declares {size:,} bytes of arrays, more than {MAX_BYTES:,}: {SIZE_REMEDY}")
 
 
 def _check_header(file: IO[bytes], size: int) -> None:
-    """Refuse an array whose header does not fit the `size` bytes that it and its header take."""
-    head = io.BytesIO(file.read(MAX_HEADER))
+    """Refuse an array whose header does not agree with `size`, the bytes of header and array in the file."""
+    head = io.BytesIO(file.read(MAX_HEADER_BYTES))
     if not head.getvalue().startswith(np.lib.format.MAGIC_PREFIX):
         raise ValueError("is no array: save it with numpy.save")
     try:
-        second = np.lib.format.read_magic(head) == (2, 0)  # later ones differ in names of columns only
+        second = np.lib.format.read_magic(head) == (2, 0)  # version 3 differs in the names of columns only
         read = np.lib.format.read_array_header_2_0 if second else np.lib.format.read_array_header_1_0
         shape, _, dtype = read(head)
-    except Exception as error:  # it is parsed as Python, which raises nearly anything on damaged text
+    except Exception as error:  # the header is parsed as Python code, which can raise any error
         raise ValueError(f"has no readable header ({error}): make it again") from error
     if dtype.hasobject:
         raise ValueError("holds Python objects (a pickle), which are never loaded: save numbers")
@@ -117,7 +117,7 @@ def _assemble(arrays: dict[str, np.ndarray]) -> Images:
         n = len(train) + len(test)
         same = train.dtype == test.dtype
         if not same:
-            check_memory("with one type for both", n, math.prod(train.shape[1:]), SMALLER)
+            check_memory("with one type for both", n, math.prod(train.shape[1:]), SIZE_REMEDY)
         x = np.concatenate(parts, dtype=train.dtype if same else np.float32, casting="unsafe")
         own_test = np.arange(n) >= len(train)
         labels = [_pick(arrays, TRAIN_LABELS), _pick(arrays, TEST_LABELS)]
@@ -141,7 +141,7 @@ def _assemble(arrays: dict[str, np.ndarray]) -> Images:
 
 
 def _numbers(x: np.ndarray) -> np.ndarray:
-    """`x`, if it holds stimuli: real, finite, of a known shape."""
+    """Check that `x` holds stimuli: real, finite, of a known shape."""
     if x.dtype.kind not in "buif":
         raise ValueError(f"holds values of type {x.dtype}; real numbers are needed")
     if x.ndim not in (2, 3, 4) or not math.prod(x.shape):
@@ -150,16 +150,16 @@ def _numbers(x: np.ndarray) -> np.ndarray:
         )
     if x.dtype.kind == "f":
         with np.errstate(invalid="ignore"):
-            most = max(-float(x.min()), float(x.max()))  # NaN if any is; a mask of all would take memory
-        if not math.isfinite(most):
+            largest = max(-float(x.min()), float(x.max()))  # NaN if any value is; a mask would need more memory
+        if not math.isfinite(largest):
             raise ValueError("has values that are not finite: replace or remove them")
-        if most > float(np.finfo(np.float32).max):
-            raise ValueError(f"has a value of size {most:.3g}, too large for float32: scale the values")
+        if largest > float(np.finfo(np.float32).max):
+            raise ValueError(f"has a value of size {largest:.3g}, too large for float32: scale the values")
     return x
 
 
 def _classes(y: np.ndarray, n: int) -> np.ndarray:
-    """Labels as int64, one a stimulus."""
+    """Labels as int64, one per stimulus."""
     if y.shape != (n,):
         raise ValueError(f"has labels of shape {y.shape} for {n} stimuli")
     if y.dtype.kind in "buif":
@@ -171,5 +171,5 @@ def _classes(y: np.ndarray, n: int) -> np.ndarray:
 
 
 def _pick(arrays: dict[str, np.ndarray], names: tuple[str, ...]) -> np.ndarray | None:
-    """The first of the named arrays that is there."""
+    """The first of the named arrays that exists."""
     return next((arrays[name] for name in names if name in arrays), None)

@@ -1,4 +1,4 @@
-"""Natural photographs that lie inside the installed scikit-image and scikit-learn: nothing is downloaded."""
+"""Natural photographs from the installed packages scikit-image and scikit-learn: nothing is downloaded."""
 
 from importlib.util import find_spec
 from pathlib import Path
@@ -9,11 +9,11 @@ from ._config import DataConfig
 from ._images import Images
 from .folder import read_photograph
 
-# (file, package, folder inside it, bears a JPEG grid?, test scene?, licence as the package states it)
+# (file, package, folder inside it, has a JPEG grid?, test scene?, licence as the package states it)
 #
-# JPEG grid: share of 8 x 8 blocks on the JPEG grid without high-frequency energy, over the same share on a
-# grid shifted by four pixels: flower.jpg 2.8, china.jpg 1.6, chelsea.png 1.3 (a JPEG before it was a PNG),
-# all others 0.98 to 1.03. Made smaller by 2, the three are 0.93 to 1.02.
+# JPEG grid: share of 8 x 8 blocks on the JPEG grid without high-frequency energy, over the same share on a grid shifted
+# by four pixels: flower.jpg 2.8, china.jpg 1.6, chelsea.png 1.3 (converted from a JPEG), all others 0.98 to 1.03. After
+# downsampling by 2, the three have 0.93 to 1.02.
 SCENES = (
     ("camera.png", "skimage", "data", False, False, "CC0, Lav Varshney"),
     ("astronaut.png", "skimage", "data", False, False, "public domain, NASA"),
@@ -35,7 +35,7 @@ def read_bundled(config: DataConfig) -> Images:
     Raises
     ------
     FileNotFoundError
-        Where an installed package does not hold the file.
+        Where an installed package does not contain the file.
     """
     if config.path is not None:
         raise ValueError(f"source {config.source!r}: 'bundled' takes no path; for own images use 'folder:PATH'")

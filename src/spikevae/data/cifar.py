@@ -1,4 +1,4 @@
-"""CIFAR-10 in its binary version, which needs no unpickling."""
+"""CIFAR-10 in its binary version, which is not pickled."""
 
 import tarfile
 import zlib
@@ -14,14 +14,14 @@ MIRRORS = ("https://www.cs.toronto.edu/~kriz",)
 ARCHIVE, MD5 = "cifar-10-binary.tar.gz", "c32a1d4ab5d03f1284b67883e8d87530"
 BATCHES = (*(f"data_batch_{i}.bin" for i in range(1, 6)), "test_batch.bin")
 RECORD = 1 + 3 * 32 * 32  # label, then the red, green and blue planes
-MAX_RECORDS = 10_000  # in one batch
+MAX_RECORDS = 10_000  # in one batch file
 
 
 def read_cifar(config: DataConfig) -> Images:
     """CIFAR-10 from its archive, a folder of .bin files or the known mirror; 32 x 32 colour images in [0, 1].
 
-    They count as photographs: by default patches are cut from them, whitened and in grey, as in the published
-    CIFAR patches. `patch=32, crop=0, whiten=False, normalise_contrast=False, colour="rgb"` takes them whole.
+    They are treated as photographs: by default patches are cut from them, whitened and in grey, as in the published
+    CIFAR patches. `patch=32, crop=0, whiten=False, normalise_contrast=False, colour="rgb"` gives whole images.
 
     Raises
     ------
@@ -82,7 +82,7 @@ def _from_archive(path: Path) -> dict[str, np.ndarray]:
 
 
 def _check_size(what: object, size: int) -> None:
-    """A batch holds whole records, and no more than the official ones."""
+    """Refuse a batch file with a partial record or with more records than an official one."""
     if size % RECORD or not 0 < size <= MAX_RECORDS * RECORD:
         raise ValueError(f"{what}: {size:,} bytes; 1 to {MAX_RECORDS:,} records of {RECORD:,} bytes are allowed")
 

@@ -1,4 +1,4 @@
-"""The data report's figure: power spectra before and after preparation, and example patches."""
+"""The figure of `spikevae data`: power spectra before and after preparation, and example patches."""
 
 from dataclasses import replace
 from typing import TYPE_CHECKING
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 PALE = "#bbbbbb"
 BINS = 32
-MOST_IMAGES = 64  # whose spectra are averaged
+MAX_IMAGES = 64  # whose spectra are averaged
 
 
 def decibel(power: np.ndarray) -> np.ndarray:
@@ -56,7 +56,7 @@ def spectra_figure(config: DataConfig, images: Images, patches: PatchSet) -> "Fi
     if recipe.patch is None or images.truth is not None:
         raise ValueError(f"source {config.source!r} is not cut from images: it has no spectra to show")
     count = len(images.names)
-    index = np.unique(np.linspace(0, count - 1, min(MOST_IMAGES, count)).astype(int))
+    index = np.unique(np.linspace(0, count - 1, min(MAX_IMAGES, count)).astype(int))
     lossy = np.zeros(count, bool) if images.lossy is None else np.asarray(images.lossy, bool)
     factors = [config.downsample or jpeg_factor(bool(images.photographs and lossy[i])) for i in index]
     raw = [preprocess.to_grey(np.asarray(images.images[i], np.float32)) for i in index]
@@ -74,7 +74,7 @@ def spectra_figure(config: DataConfig, images: Images, patches: PatchSet) -> "Fi
 
 
 def _draw_raw(axes: "Axes", raw: list[np.ndarray]) -> None:
-    """Spectra of the images as they are, beside the 1 / f^2 law of natural scenes."""
+    """Spectra of the unprepared images, and the 1 / f^2 law of natural scenes."""
     for i, image in enumerate(raw):
         axes.plot(*_in_decibel(mean_spectrum([image])), color=PALE, lw=0.7, label=None if i else "each image")
     f, power = mean_spectrum(raw)
@@ -91,7 +91,7 @@ def _in_decibel(spectrum: tuple[np.ndarray, np.ndarray]) -> tuple[np.ndarray, np
 
 
 def _draw_compensated(axes: "Axes", raw: list[np.ndarray], factors: list[int]) -> None:
-    """Spectra times f^2, at full size and made smaller: compression noise shows as a rise."""
+    """Spectra times f^2, at full size and after downsampling: compression noise makes them rise."""
     whole = [x for x, k in zip(raw, factors) if k == 1]
     reduced = [(x, k) for x, k in zip(raw, factors) if k > 1]
     groups = [
@@ -107,7 +107,7 @@ def _draw_compensated(axes: "Axes", raw: list[np.ndarray], factors: list[int]) -
 
 
 def _draw_prepared(axes: "Axes", raw: list[np.ndarray], factors: list[int], recipe: Recipe) -> None:
-    """Spectra after whitening and after every step, beside what 1 / f^2 images would have."""
+    """Spectra after whitening and after all steps, and the expected spectrum of whitened 1 / f^2 images."""
     stages = [("every step", recipe, BLUE, "-")]
     if recipe.whiten and recipe.normalise_contrast:
         stages.insert(0, ("whitened only", replace(recipe, normalise_contrast=False), VERMILION, "--"))
@@ -122,20 +122,20 @@ def _draw_prepared(axes: "Axes", raw: list[np.ndarray], factors: list[int], reci
 
 
 def _draw_patches(axes: "Axes", patches: PatchSet, side: int = 8) -> None:
-    """The first training patches in a square, all on one grey scale."""
+    """The first training patches in a square grid, all on one grey scale."""
     count = min(side**2, len(patches.train))
     channels, height, width = patches.shape
     shown = patches.train[:count].reshape(count, channels, height, width)
     centre = float(shown.mean())
-    reach = float(np.quantile(np.abs(shown - centre), 0.995))
+    half_range = float(np.quantile(np.abs(shown - centre), 0.995))
     sheet = np.ones((side * (height + 1) - 1, side * (width + 1) - 1, channels))
     for k in range(count):
         top, left = (k // side) * (height + 1), (k % side) * (width + 1)
-        sheet[top : top + height, left : left + width] = np.moveaxis(shown[k] - centre, 0, -1) / (2 * reach) + 0.5
+        sheet[top : top + height, left : left + width] = np.moveaxis(shown[k] - centre, 0, -1) / (2 * half_range) + 0.5
     sheet = np.clip(sheet[..., 0] if channels == 1 else sheet, 0, 1)
     axes.imshow(sheet, cmap="gray", vmin=0, vmax=1, interpolation="nearest")
     axes.set_title(f"{count} training patches of {height} × {width} pixels", fontsize=10)
-    axes.set_xlabel(f"black to white: {centre - reach:.2g} to {centre + reach:.2g}")
+    axes.set_xlabel(f"black to white: {centre - half_range:.2g} to {centre + half_range:.2g}")
     axes.set_xticks([])
     axes.set_yticks([])
 

@@ -1,4 +1,4 @@
-"""Photographs on disk, of any size: broken, oversized and too small files are named and left out."""
+"""Photographs on disk, of any size: damaged, too large and too small files are left out, with a warning."""
 
 import os
 import warnings
@@ -13,13 +13,13 @@ from ._images import Images, LazyImages
 from ._prepare import Recipe, jpeg_factor
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp", ".webp", ".pgm", ".ppm")
-MAX_PIXELS = 40_000_000  # in a file that is decoded; its preparation takes up to 2.5 GB in grey, 3.8 in rgb
-FORMATS = ("PNG", "JPEG", "TIFF", "BMP", "WEBP", "PPM")  # others of Pillow's may start programs
-KEEP_VALUES = 32_000_000  # decoded files stay in memory (128 MB) up to here and are decoded again beyond
+MAX_PIXELS = 40_000_000  # of one file; its preparation takes up to 2.5 GB in grey, 3.8 GB in rgb
+FORMATS = ("PNG", "JPEG", "TIFF", "BMP", "WEBP", "PPM")  # Pillow's other decoders may start programs
+MAX_KEPT_VALUES = 32_000_000  # of decoded files in memory (128 MB); further ones are decoded at each use
 
 
 def read_photograph(path: Path) -> np.ndarray:
-    """Read one image file as float32 in [0, 1]: (H, W) where it is greyscale, (H, W, 3) in colour.
+    """Read one image file as float32 in [0, 1]: (H, W) if it is greyscale, (H, W, 3) in colour.
 
     Raises
     ------
@@ -30,7 +30,7 @@ def read_photograph(path: Path) -> np.ndarray:
 
     try:
         with warnings.catch_warnings():
-            # Pillow warns of large sizes (ours is checked here, before decoding) and of damaged metadata
+            # Pillow warns of large sizes (checked below, before decoding) and of damaged metadata
             warnings.simplefilter("ignore")
             with Image.open(path, formats=FORMATS) as image:
                 width, height = image.size
@@ -38,7 +38,7 @@ def read_photograph(path: Path) -> np.ndarray:
                     raise ValueError(f"declares {width} x {height} pixels, more than {MAX_PIXELS:,}")
                 ImageOps.exif_transpose(image, in_place=True)
                 return _to_float(image)
-    except Exception as error:  # Pillow's decoders raise nearly anything on damaged files
+    except Exception as error:  # on damaged files, Pillow's decoders can raise any error
         kind = "" if type(error) is ValueError else f"no readable image ({type(error).__name__}) "
         raise ValueError(f"{printable(path)}: {kind}{error}") from error
 
@@ -47,7 +47,7 @@ def _to_float(image: Any) -> np.ndarray:
     """Pixels in [0, 1] of a Pillow image of any mode; transparency is dropped."""
     if image.mode.startswith("I;16"):
         return np.divide(np.asarray(image), 65535, dtype=np.float32)
-    if image.mode in ("I", "F"):  # 32-bit files state no white level: their own maximum is taken for it
+    if image.mode in ("I", "F"):  # 32-bit files define no white level: it is taken to be their maximum
         x = np.asarray(image).astype(np.float32)
         if not np.isfinite(x).all():
             raise ValueError("has pixels that are not finite")
@@ -69,7 +69,7 @@ def read_folder(config: DataConfig) -> Images:
     Warns
     -----
     UserWarning
-        Names each file that is left out, and why.
+        Lists the files that are left out, and why.
 
     Raises
     ------
@@ -90,19 +90,19 @@ def read_folder(config: DataConfig) -> Images:
     for path in _candidates(root, skipped):
         name = _name(path, root)
         try:
-            if not path.is_file():  # a pipe would be waited for
+            if not path.is_file():  # reading a pipe may never end
                 raise ValueError("is no regular file")
-            bad = is_lossy(path)
+            compressed = is_lossy(path)
             image = read_photograph(path)
-            check_usable(image, recipe, config.downsample or jpeg_factor(bad))
+            check_usable(image, recipe, config.downsample or jpeg_factor(compressed))
         except (OSError, ValueError) as error:
             skipped[name] = printable(str(error).removeprefix(f"{printable(path)}: ").replace(str(path), name))
             continue
-        if values + image.size <= KEEP_VALUES:
+        if values + image.size <= MAX_KEPT_VALUES:
             kept[len(paths)] = image
             values += image.size
         paths.append(path)
-        lossy.append(bad)
+        lossy.append(compressed)
     if skipped:
         listed = "\n".join(f"  {name}: {why}" for name, why in skipped.items())
         warnings.warn(f"{len(skipped)} file(s) of {root} are left out:\n{listed}", stacklevel=2)
@@ -119,13 +119,13 @@ def read_folder(config: DataConfig) -> Images:
 
 
 def _candidates(root: Path, skipped: dict[str, str]) -> list[Path]:
-    """What is named like a photograph below a folder, in order; links to folders are not followed, folders that
+    """Sorted paths below a folder that have the suffix of a photograph. Links to folders are not followed; folders that
     cannot be listed are added to `skipped`."""
 
-    def note(error: OSError) -> None:
+    def skip(error: OSError) -> None:
         skipped[_name(Path(error.filename), root)] = error.strerror or str(error)
 
-    found = [Path(folder, file) for folder, folders, files in os.walk(root, onerror=note) for file in files + folders]
+    found = [Path(folder, file) for folder, folders, files in os.walk(root, onerror=skip) for file in files + folders]
     return sorted(p for p in found if p.suffix.lower() in SUFFIXES and not p.name.startswith("."))
 
 
@@ -134,9 +134,9 @@ def _name(path: Path, root: Path) -> str:
 
 
 def check_usable(image: np.ndarray, recipe: Recipe, factor: int) -> None:
-    """Refuse an image with no room for one patch, or a greyscale one where colour is asked for."""
+    """Refuse an image that is too small for one patch, or a greyscale one if colour is required."""
     if recipe.colour == "rgb" and image.ndim == 2:
         raise ValueError("is greyscale, and colour = 'rgb'")
-    least = (recipe.patch + 2 * recipe.crop) * factor if recipe.patch else 1
-    if min(image.shape[:2]) < least:
-        raise ValueError(f"is {image.shape[1]} x {image.shape[0]} pixels, but each side needs {least}")
+    min_side = (recipe.patch + 2 * recipe.crop) * factor if recipe.patch else 1
+    if min(image.shape[:2]) < min_side:
+        raise ValueError(f"is {image.shape[1]} x {image.shape[0]} pixels, but each side needs {min_side}")

@@ -1,4 +1,4 @@
-"""Digits and clothes: MNIST and Fashion-MNIST from idx files, local or downloaded."""
+"""MNIST and Fashion-MNIST from idx files, local or downloaded."""
 
 import gzip
 import math
@@ -12,13 +12,13 @@ from ._config import DataConfig
 from ._download import fetch
 from ._images import Images, check_memory
 
-MAX_BYTES = 2**30  # an idx header may declare any size, and a small .gz may hold it
+MAX_BYTES = 2**30  # an idx header may declare any size, and a small .gz file may decompress to it
 TYPES = {0x08: "u1", 0x09: "i1", 0x0B: ">i2", 0x0C: ">i4", 0x0D: ">f4", 0x0E: ">f8"}
 
 
 @dataclass(frozen=True)
 class IdxSet:
-    """Where the four files of a set are, with the MD5 of each, and how to cite it."""
+    """URLs of a data set, the MD5 of its four files, licence and citation."""
 
     mirrors: tuple[str, ...]
     md5: dict[str, str]
@@ -59,7 +59,7 @@ SETS = {
 
 
 def read_idx(path: Path) -> np.ndarray:
-    """The array of an idx file, plain or gzip-compressed (told by its first bytes).
+    """The array of an idx file, plain or gzip-compressed (detected from its first bytes).
 
     Layout: two zero bytes, a type byte, the number of dimensions, each dimension as a big-endian 32-bit
     integer, the values in row-major order.
@@ -67,8 +67,8 @@ def read_idx(path: Path) -> np.ndarray:
     Raises
     ------
     ValueError
-        Where the header is no idx header, or the values are fewer or more than it declares; it names the
-        file.
+        Where the header is not an idx header, or the file has fewer or more values than it declares; the message names
+        the file.
     """
     with path.open("rb") as file:
         packed = file.read(2) == b"\x1f\x8b"
@@ -85,7 +85,7 @@ def read_idx(path: Path) -> np.ndarray:
             size = math.prod(shape) * dtype.itemsize
             if size > MAX_BYTES:
                 raise ValueError(f"declares {size:,} bytes, more than {MAX_BYTES:,}")
-            body = stream.read(size + 1)  # one more than declared shows trailing bytes without reading them all
+            body = stream.read(size + 1)  # one byte more, to detect trailing bytes
     except (EOFError, zlib.error, gzip.BadGzipFile) as error:
         raise ValueError(f"{path}: damaged or cut off gzip file ({error})") from error
     except ValueError as error:
@@ -97,16 +97,15 @@ def read_idx(path: Path) -> np.ndarray:
 
 
 def read_digits(config: DataConfig) -> Images:
-    """MNIST or Fashion-MNIST, pixels in [0, 1] with labels, from a file, a folder, a URL or the known
-    mirrors.
+    """MNIST or Fashion-MNIST, pixels in [0, 1] with labels, from a file, a folder, a URL or the known mirrors.
 
-    A folder with both parts gives the official split; one part alone is split by `test_fraction`. A file is
-    an images file; its labels are looked for beside it.
+    A folder with both parts gives the official split; one part alone is split by `test_fraction`. A file contains
+    images; its labels are searched for beside it.
 
     Raises
     ------
     ValueError
-        Where files are missing, damaged or do not fit each other.
+        Where files are missing, damaged or inconsistent.
     """
     known = SETS[config.word]
     parts: list[tuple[Path, Path | None]]
@@ -133,22 +132,22 @@ def read_digits(config: DataConfig) -> Images:
 
 
 def _local(path: Path, word: str) -> tuple[list[tuple[Path, Path | None]], bool]:
-    """Files of images and labels at a path, and whether both parts of the official split are there."""
+    """Files of images and labels at a path, and whether both parts of the official split exist."""
     if path.is_file():
-        return [(path, _beside(path))], False
+        return [(path, _labels_file(path))], False
     parts: list[tuple[Path, Path | None]] = []
     if path.is_dir():
         for part in ("train", "t10k"):
             names = [f"{part}-images{dot}idx3-ubyte{end}" for dot in "-." for end in ("", ".gz")]
             found = next((path / name for name in names if (path / name).is_file()), None)
             if found is not None:
-                parts.append((found, _beside(found)))
+                parts.append((found, _labels_file(found)))
     if not parts:
         raise ValueError(f"source '{word}': {path} is no idx file and holds no train- or t10k-images-idx3-ubyte[.gz]")
     return parts, len(parts) == 2
 
 
-def _beside(images: Path) -> Path | None:
+def _labels_file(images: Path) -> Path | None:
     """The labels file that belongs to an images file, plain or compressed, or None."""
     stem = images.name.replace("images", "labels").replace("idx3", "idx1").removesuffix(".gz")
     candidates = [images.with_name(name) for name in (stem, f"{stem}.gz")]

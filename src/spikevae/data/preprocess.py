@@ -1,7 +1,6 @@
-"""The steps from a photograph to whitened, contrast-normalised patches: each a plain function of one image.
+"""The steps from a photograph to whitened, contrast-normalised patches: each is a function of one image.
 
-Images are (H, W) float arrays, one channel at a time; frequencies are in cycles per pixel (0.5 is the Nyquist
-limit).
+Images are (H, W) float arrays, one channel at a time; frequencies are in cycles per pixel (0.5 is the Nyquist limit).
 
 References
 ----------
@@ -26,9 +25,9 @@ def to_grey(image: np.ndarray) -> np.ndarray:
 
 
 def downsample(image: np.ndarray, factor: int) -> np.ndarray:
-    """Make an (H, W) image `factor` times smaller with a Lanczos filter, which removes what would alias.
+    """Make an (H, W) image `factor` times smaller with a Lanczos filter, which prevents aliasing.
 
-    Rows and columns beyond a multiple of `factor` are cut off first, so that pixels stay square.
+    Rows and columns beyond a multiple of `factor` are removed first, so that pixels stay square.
 
     Examples
     --------
@@ -49,9 +48,8 @@ def downsample(image: np.ndarray, factor: int) -> np.ndarray:
 def whitening_response(frequency: np.ndarray, cutoff: float = CUTOFF, order: float = ORDER) -> np.ndarray:
     """Amplitude response R(f) = f exp(-(f / cutoff)^order) of the whitening filter.
 
-    The ramp f undoes the 1/f amplitude spectrum of natural scenes; the exponential removes the corners of the
-    Fourier plane, where sampling noise dominates. R peaks at cutoff / order^(1/order), 0.354 cycles per
-    pixel.
+    The factor f compensates the 1/f amplitude spectrum of natural scenes; the exponential removes the corners of the
+    Fourier plane, where sampling noise dominates. R is largest at cutoff / order^(1/order), 0.354 cycles per pixel.
 
     Examples
     --------
@@ -62,16 +60,15 @@ def whitening_response(frequency: np.ndarray, cutoff: float = CUTOFF, order: flo
 
 
 def whiten(image: np.ndarray, cutoff: float = CUTOFF, order: float = ORDER) -> np.ndarray:
-    """Filter an (H, W) image with `whitening_response`, the image continued by mirroring at its borders.
+    """Filter an (H, W) image with `whitening_response`; borders are mirrored.
 
     The mirrored image is periodic and even, so the filter is a product of cosine-transform coefficients:
-    coefficient (i, j) has frequency sqrt((i / 2H)^2 + (j / 2W)^2). A plain Fourier transform would join the
-    left border to the right one and the top to the bottom, and the ramp f turns those jumps into bright
-    frames. The mean is removed, since R(0) = 0.
+    coefficient (i, j) has frequency sqrt((i / 2H)^2 + (j / 2W)^2). A Fourier transform would make the image periodic
+    without mirroring; the jumps between opposite borders would become bright frames. The mean is removed, since
+    R(0) = 0.
 
-    The authors' program (github.com/hadivafaii/PoissonVAE, `utils/imgproc.py`) lays R out with zero frequency
-    in the middle and multiplies it with a transform whose zero frequency is at the corner; this function
-    follows the formula.
+    The authors' program (github.com/hadivafaii/PoissonVAE, `utils/imgproc.py`) has the zero frequency of R in the
+    middle and multiplies it with a transform whose zero frequency is at the corner; this function follows the formula.
     """
     height, width = image.shape
     f = np.hypot(np.arange(height)[:, None] / (2 * height), np.arange(width) / (2 * width))
@@ -89,11 +86,10 @@ def gaussian_window(size: int = CONTRAST_SIZE, std: float = CONTRAST_STD) -> np.
 
 
 def normalise_contrast(image: np.ndarray, size: int = CONTRAST_SIZE, std: float = CONTRAST_STD) -> np.ndarray:
-    """Subtract the local mean and divide by the local deviation, but never by less than its mean over the
-    image.
+    """Subtract the local mean and divide by the local deviation, but at least by its mean over the image.
 
-    With a Gaussian window w: v = x - w * x, s = sqrt(w * v^2), y = v / max(s, mean(s)). Flat regions are
-    therefore not amplified to the contrast of the rest. Borders are mirrored. A constant image becomes zero.
+    With a Gaussian window w: v = x - w * x, s = sqrt(w * v^2), y = v / max(s, mean(s)). Flat regions therefore keep a
+    lower contrast than the rest. Borders are mirrored. A constant image becomes zero.
 
     The published "kernel size 13, sigma 0.5" counts the window's half-width as 1 and writes the weights as
     exp(-r^2 / sigma): with r in units of 6 pixels that is a Gaussian of standard deviation 6 sqrt(0.5 / 2) =
@@ -131,7 +127,7 @@ def zscore(image: np.ndarray, mean: float, std: float) -> np.ndarray:
 
 
 def crop_border(image: np.ndarray, width: int) -> np.ndarray:
-    """Leave out `width` pixels at each border."""
+    """Remove `width` pixels at each border."""
     if min(image.shape) <= 2 * width:
         height, length = image.shape
         raise ValueError(f"an image of {height} x {length} has nothing left without {width} pixels at each side")
@@ -145,7 +141,7 @@ def patch_contrast(image: np.ndarray, patch: int) -> np.ndarray:
     is (i, j). Computed from running sums, in time that does not grow with `patch`.
     """
     x = image.astype(np.float64)
-    x -= x.mean()  # keeps the difference of moments below accurate
+    x -= x.mean()  # for an accurate difference of the moments below
     mean = _window_sum(x, patch) / (len(x) * patch**2)
     square = _window_sum(x**2, patch) / (len(x) * patch**2)
     return np.sqrt(np.maximum(square - mean**2, 0.0))
@@ -172,7 +168,7 @@ def power_spectrum(image: np.ndarray, bins: int = 32) -> tuple[np.ndarray, np.nd
 
     Returns
     -------
-    frequency : (bins,) mean frequency of each ring in cycles per pixel, up to 0.5.
+    frequency : (bins,) mean frequency of each ring, cycles per pixel, up to 0.5.
     power : (bins,) mean power of each ring; NaN where a small image has no frequency in it.
     """
     height, width = image.shape
@@ -181,8 +177,7 @@ def power_spectrum(image: np.ndarray, bins: int = 32) -> tuple[np.ndarray, np.nd
     x = (x - (window * x).sum() / window.sum()) * window
     power = np.abs(fft.fft2(x)) ** 2 / (window**2).sum()
     f = np.hypot(fft.fftfreq(height)[:, None], fft.fftfreq(width))
-    # frequencies within the window's main lobe of zero (2 / size) are left out: the mean's removal has
-    # emptied them
+    # frequencies within the window's main lobe around zero (2 / size) are left out: removing the mean changed them
     keep = (f >= 2 / min(height, width)) & (f <= 0.5)
     ring = np.minimum((f[keep] * 2 * bins).astype(int), bins - 1)
     count = np.bincount(ring, minlength=bins)

@@ -1,9 +1,9 @@
-r"""Sequences of frames for models that infer step by step: still, jittered, rotated, drifting gratings, moving bars.
+r"""Sequences of frames for iterative inference: static, jittered, rotated stimuli, drifting gratings, moving bars.
 
-Every feeder gives one frame (n, D) after another and holds no others, so that a stream may be as long as it likes;
-``torch.stack(list(feeder))`` is the array (frames, n, D). Angles are those of :mod:`spikevae.metrics.dictionary`: the
-direction in which luminance changes, from the column axis towards rising rows, in radians. Feeders that draw take a
-`torch.Generator`.
+Every function returns an iterator that makes one frame (n, D) at a time, so that a sequence may have any length;
+``torch.stack(list(frames))`` is the array (frames, n, D). Angles are those of :mod:`spikevae.metrics.dictionary`: the
+direction in which luminance changes, from the column axis towards rising rows, in radians. Functions that draw take
+a `torch.Generator`.
 """
 
 import math
@@ -17,16 +17,16 @@ from torch import Tensor
 Frames = Iterator[Tensor]
 """Frames (n, D), float32, one after another."""
 Number = float | Tensor
-"""A number for all stimuli, or one each, (n,)."""
+"""One number for all stimuli, or one per stimulus, (n,)."""
 
 
 def image_size(shape: tuple[int, ...]) -> tuple[int, int, int]:
-    """(channels, height, width) of stimuli of this shape; flat ones of a square number of pixels are squares.
+    """(channels, height, width) of stimuli of this shape; D pixels are a square image if D is a square number.
 
     Raises
     ------
     ValueError
-        If stimuli of this shape are no images.
+        If stimuli of this shape are not images.
 
     Examples
     --------
@@ -63,10 +63,10 @@ def jitter(
     harmonic: float = 0.01,
     generator: torch.Generator,
 ) -> Frames:
-    """A window that walks at random over larger stimuli, as a gaze that drifts between saccades.
+    """A random walk of a window over larger stimuli, like the drift of gaze between saccades.
 
-    The window starts at the centre. Each frame its place falls back to the centre by a share `harmonic` and moves on by
-    a normal step; it stays inside the stimulus. Between pixels luminance is interpolated bilinearly.
+    The window starts at the centre. At each frame its position is reduced by the fraction `harmonic` and changed by a
+    Gaussian step; it stays inside the stimulus. Luminance is interpolated bilinearly.
 
     Parameters
     ----------
@@ -79,11 +79,11 @@ def jitter(
     diffusion
         Standard deviation of a step along each axis, pixels per frame.
     harmonic
-        Share of the way back to the centre, per frame.
+        Fraction of the distance to the centre by which the position is reduced, per frame.
 
     References
     ----------
-    Feeder and its two constants for 16-pixel windows: Vafaii, Galor and Yates (2025), arXiv 2410.19315.
+    Method and its two constants for 16-pixel windows: Vafaii, Galor and Yates (2025), arXiv 2410.19315.
 
     Examples
     --------
@@ -95,15 +95,15 @@ def jitter(
     _check(frames)
     if not (diffusion >= 0 and 0 <= harmonic <= 1):
         raise ValueError(f"diffusion={diffusion}, harmonic={harmonic}: give diffusion >= 0 and harmonic from 0 to 1")
-    room = torch.tensor([(side - patch) / 2 for side in images.shape[-2:]])
+    max_shift = torch.tensor([(side - patch) / 2 for side in images.shape[-2:]])
 
     def walk() -> Frames:
-        place = torch.zeros(len(images), 2)
-        rows, columns = _places((patch, patch))
+        shift = torch.zeros(len(images), 2)
+        rows, columns = _coordinates((patch, patch))
         for _ in range(frames):
-            yield _sample(images, rows + place[:, :1, None], columns + place[:, 1:, None])
-            move = diffusion * torch.randn(place.shape, generator=generator)
-            place = ((1 - harmonic) * place + move).clamp(-room, room)
+            yield _sample(images, rows + shift[:, :1, None], columns + shift[:, 1:, None])
+            step = diffusion * torch.randn(shift.shape, generator=generator)
+            shift = ((1 - harmonic) * shift + step).clamp(-max_shift, max_shift)
 
     return walk()
 
@@ -117,7 +117,7 @@ def rotate(
     degrees: float = 8.0,
     generator: torch.Generator | None = None,
 ) -> Frames:
-    """Stimuli that turn about their centre, bilinearly interpolated; what lies outside of them is zero.
+    """Stimuli that rotate about their centre, bilinearly interpolated; pixels outside them are zero.
 
     Parameters
     ----------
@@ -126,16 +126,16 @@ def rotate(
     frames
         Number of frames.
     patch
-        Side of the window that is cut out of the turned stimulus, pixels; whole stimuli, which are square, if not
-        given. No corner is missing where the window fits their inscribed circle.
+        Side of the window that is cut out of the rotated stimulus, pixels; if not given, whole stimuli, which must be
+        square. A window inside their inscribed circle has no empty corners.
     degrees
-        Turn from frame to frame, from the column axis towards rising rows.
+        Rotation per frame, from the column axis towards rising rows.
     generator
-        Of one first angle a stimulus, uniform over the circle; the first frame is not turned if not given.
+        Draws one initial angle per stimulus, uniform over the circle; if not given, the first frame is not rotated.
 
     References
     ----------
-    Feeder and its 8 degrees: Vafaii, Galor and Yates (2025), arXiv 2410.19315.
+    Method and its 8 degrees: Vafaii, Galor and Yates (2025), arXiv 2410.19315.
 
     Examples
     --------
@@ -145,19 +145,19 @@ def rotate(
     """
     _, height, width = image_size(shape)
     if patch is None and height != width:
-        raise ValueError(f"stimuli of {height} x {width} pixels do not turn into themselves; give patch")
+        raise ValueError(f"stimuli of {height} x {width} pixels are not square; give patch")
     if not math.isfinite(degrees):
-        raise ValueError(f"degrees={degrees}: give a finite turn")
+        raise ValueError(f"degrees={degrees}: give a finite rotation")
     images = _images(x, shape, height if patch is None else patch)
     _check(frames)
 
     def turn() -> Frames:
-        rows, columns = _places((height, width) if patch is None else (patch, patch))
-        first = torch.zeros(len(images), 1, 1)
+        rows, columns = _coordinates((height, width) if patch is None else (patch, patch))
+        initial = torch.zeros(len(images), 1, 1)
         if generator is not None:
-            first = 2 * math.pi * torch.rand(first.shape, generator=generator)
+            initial = 2 * math.pi * torch.rand(initial.shape, generator=generator)
         for frame in range(frames):
-            angle = first + math.radians(frame * degrees)
+            angle = initial + math.radians(frame * degrees)
             cos, sin = angle.cos(), angle.sin()
             yield _sample(images, cos * rows - sin * columns, sin * rows + cos * columns)
 
@@ -189,9 +189,9 @@ def grating(
     temporal_frequency
         w, cycles per frame.
     contrast
-        Amplitude in the units of the pixels: of stimuli with standard deviation one, in their standard deviations.
+        Amplitude in the units of the pixels (standard deviations, if stimuli have standard deviation one).
     phase
-        At the centre of the first frame, radians.
+        Phase at the centre of the first frame, radians.
 
     Examples
     --------
@@ -201,7 +201,7 @@ def grating(
     """
     _check(frames)
     channels, rows, columns = _pixels(shape)
-    angle, f, w, c, start = _each(
+    angle, f, w, c, start = _columns(
         orientation=orientation,
         spatial_frequency=spatial_frequency,
         temporal_frequency=temporal_frequency,
@@ -214,8 +214,8 @@ def grating(
 
     def drift() -> Frames:
         for frame in range(frames):
-            turned = 2 * math.pi * torch.remainder(w * frame, 1.0)
-            yield _in_colour(even * turned.cos().float() + odd * turned.sin().float(), channels)
+            advance = 2 * math.pi * torch.remainder(w * frame, 1.0)
+            yield _repeat_channels(even * advance.cos().float() + odd * advance.sin().float(), channels)
 
     return drift()
 
@@ -240,11 +240,11 @@ def bar(
     orientation
         Direction of motion, across the bar, radians: a grating with this `orientation` is parallel to the bar.
     width
-        Of the bar, pixels. Pixels that it covers in part are bright in part.
+        Width of the bar, pixels. Pixels that it covers in part have a part of its luminance.
     speed
         Pixels per frame.
     contrast
-        Of the bar, in the units of the pixels, on zero.
+        Luminance of the bar in the units of the pixels; the background is zero.
 
     Examples
     --------
@@ -254,16 +254,16 @@ def bar(
     """
     _check(frames)
     channels, rows, columns = _pixels(shape)
-    angle, wide, fast, bright = _each(orientation=orientation, width=width, speed=speed, contrast=contrast)
-    if not (wide > 0).all():
-        raise ValueError(f"width={width}: a bar has a positive one")
+    angle, widths, speeds, luminance = _columns(orientation=orientation, width=width, speed=speed, contrast=contrast)
+    if not (widths > 0).all():
+        raise ValueError(f"width={width}: give a positive width")
     along = angle.cos() * columns + angle.sin() * rows
 
     def sweep() -> Frames:
         for frame in range(frames):
-            place = fast * (frame - (frames - 1) / 2)
-            covered = (0.5 * (wide + 1) - (along - place).abs()).clamp_min(0).minimum(wide.clamp_max(1.0))
-            yield _in_colour((bright * covered).float(), channels)
+            position = speeds * (frame - (frames - 1) / 2)
+            covered = (0.5 * (widths + 1) - (along - position).abs()).clamp_min(0).minimum(widths.clamp_max(1.0))
+            yield _repeat_channels((luminance * covered).float(), channels)
 
     return sweep()
 
@@ -278,7 +278,7 @@ def _float(x: Any) -> Tensor:
 
 
 def _images(x: Any, shape: tuple[int, ...], patch: int) -> Tensor:
-    """Stimuli as (n, C, H, W), larger than the window."""
+    """Stimuli as (n, C, H, W), checked to be as large as the window."""
     channels, height, width = image_size(shape)
     flat = _float(x)
     if flat.ndim != 2 or flat.shape[1] != channels * height * width:
@@ -288,14 +288,14 @@ def _images(x: Any, shape: tuple[int, ...], patch: int) -> Tensor:
     return flat.reshape(-1, channels, height, width)
 
 
-def _places(sides: tuple[int, int]) -> tuple[Tensor, Tensor]:
-    """Rows (H, 1) and columns (1, W) of pixels, from the centre."""
+def _coordinates(sides: tuple[int, int]) -> tuple[Tensor, Tensor]:
+    """Row (H, 1) and column (1, W) coordinates of pixels, from the centre."""
     rows, columns = (torch.arange(side) - (side - 1) / 2 for side in sides)
     return rows[:, None], columns[None, :]
 
 
 def _sample(images: Tensor, rows: Tensor, columns: Tensor) -> Tensor:
-    """(n, D) luminance at places from the centre, (n, H, W) after broadcasting; zero outside."""
+    """(n, D) luminance at coordinates from the centre, (n, H, W) after broadcasting; zero outside."""
     rows, columns = torch.broadcast_tensors(rows, columns)
     # grid_sample counts from -1 to 1 between the centres of the outermost pixels, columns first.
     height, width = (max(side - 1, 1) / 2 for side in images.shape[-2:])
@@ -306,25 +306,25 @@ def _sample(images: Tensor, rows: Tensor, columns: Tensor) -> Tensor:
 def _pixels(shape: tuple[int, ...]) -> tuple[int, Tensor, Tensor]:
     """Channels; row and column of each pixel from the centre, (1, H W), double."""
     channels, height, width = image_size(shape)
-    rows, columns = torch.broadcast_tensors(*_places((height, width)))
+    rows, columns = torch.broadcast_tensors(*_coordinates((height, width)))
     return channels, rows.reshape(1, -1).double(), columns.reshape(1, -1).double()
 
 
-def _each(**numbers: Number) -> list[Tensor]:
+def _columns(**numbers: Number) -> list[Tensor]:
     """Numbers as (n, 1) columns of one length.
 
     Raises
     ------
     ValueError
-        Naming what is not finite or not (n,).
+        With the name of what is not finite or not (n,).
     """
     columns = {name: torch.as_tensor(value, dtype=torch.float64).reshape(-1, 1) for name, value in numbers.items()}
     n = max(len(column) for column in columns.values())
     for name, column in columns.items():
         if len(column) not in (1, n) or not column.isfinite().all():
-            raise ValueError(f"{name} has {len(column)} values, {n} are asked for; give one or {n} finite numbers")
+            raise ValueError(f"{name} has {len(column)} values for {n} stimuli; give one or {n} finite numbers")
     return [column.expand(n, 1) for column in columns.values()]
 
 
-def _in_colour(grey: Tensor, channels: int) -> Tensor:
+def _repeat_channels(grey: Tensor, channels: int) -> Tensor:
     return grey if channels == 1 else grey.repeat(1, channels)

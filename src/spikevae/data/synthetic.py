@@ -1,19 +1,19 @@
-"""Stimuli with a known answer: Poisson counts times a known dictionary of Gabor functions, plus noise."""
+"""Stimuli with known codes: Poisson counts times a known dictionary of Gabor functions, plus noise."""
 
 import numpy as np
 
 from ._config import DataConfig, SyntheticConfig
 from ._images import Images, check_memory
 
-SIDE, N_TRAIN = 16, 10_000  # where the configuration names none
-BLOCK_VALUES = 1 << 24  # numbers drawn at a time
+SIDE, N_TRAIN = 16, 10_000  # default values
+BLOCK_VALUES = 1 << 24  # numbers drawn per block
 
 
 def read_synthetic(config: DataConfig) -> Images:
     r"""Draw x = a sum_k z_k phi_k + s e with z_k ~ Poisson(r_k), e ~ N(0, 1) and log r_k uniform.
 
-    The truth is kept: `dictionary` (K, D) with unit norm, `firing_rates` (K,) in spikes per unit per
-    stimulus, `codes` (n + m, K) counts; row i of the set's training stimuli has code `codes[train_group[i]]`.
+    The true values are kept: `dictionary` (K, D) with unit norm, `firing_rates` (K,) in spikes per unit per stimulus,
+    `codes` (n + m, K) counts; row i of the training stimuli has code `codes[train_group[i]]`.
     """
     if config.path is not None:
         raise ValueError(f"source {config.source!r}: 'synthetic' takes no path; its options are the field 'synthetic'")
@@ -27,7 +27,7 @@ def read_synthetic(config: DataConfig) -> Images:
         total,
         side**2 + 2 * options.units,  # a count takes eight bytes
         "lower n, n_test, patch or synthetic.units",
-        fixed=12 * options.units * side**2,  # the dictionary, double and single
+        fixed=12 * options.units * side**2,  # the dictionary in double and single precision
     )
     rng = np.random.default_rng([config.seed, 2])
     dictionary = gabor_dictionary(options.units, side, rng)

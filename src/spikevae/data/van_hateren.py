@@ -10,19 +10,19 @@ from ._config import DataConfig
 from ._images import Images, LazyImages
 
 WIDTH, HEIGHT = 1536, 1024
-BYTES = WIDTH * HEIGHT * 2
+FILE_BYTES = WIDTH * HEIGHT * 2
 
 
 def read_raw(path: Path) -> np.ndarray:
     """One .iml or .imc file as (1024, 1536) float32, linear in intensity, the camera's units."""
     size = path.stat().st_size
-    if size != BYTES:
-        raise ValueError(f"{path}: {size:,} bytes, but {WIDTH} x {HEIGHT} 16-bit pixels are {BYTES:,}")
+    if size != FILE_BYTES:
+        raise ValueError(f"{path}: {size:,} bytes, but {WIDTH} x {HEIGHT} 16-bit pixels are {FILE_BYTES:,}")
     return np.fromfile(path, dtype=">u2").reshape(HEIGHT, WIDTH).astype(np.float32)
 
 
 def read_van_hateren(config: DataConfig) -> Images:
-    """Every .iml and .imc file of a folder, by name; files of a wrong size are named and left out.
+    """Every .iml and .imc file of a folder, by name; files of a wrong size are left out, with a warning.
 
     Raises
     ------
@@ -39,11 +39,11 @@ def read_van_hateren(config: DataConfig) -> Images:
     root = config.local
     found = sorted(p for p in root.iterdir() if p.suffix.lower() in (".iml", ".imc"))
     sizes = {p: p.stat().st_size if p.is_file() else None for p in found}
-    paths = [p for p, size in sizes.items() if size == BYTES]
+    paths = [p for p, size in sizes.items() if size == FILE_BYTES]
     skipped = {
-        printable(p.name): "is no regular file" if size is None else f"{size:,} bytes instead of {BYTES:,}"
+        printable(p.name): "is no regular file" if size is None else f"{size:,} bytes instead of {FILE_BYTES:,}"
         for p, size in sizes.items()
-        if size != BYTES
+        if size != FILE_BYTES
     }
     if skipped:
         listed = "\n".join(f"  {name}: {why}" for name, why in skipped.items())

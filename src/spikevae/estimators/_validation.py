@@ -1,4 +1,4 @@
-"""Input of the estimators: stimuli, codes and seeds in the forms that scikit-learn users have."""
+"""Input of the estimators: stimuli, codes and seeds in the forms that scikit-learn accepts."""
 
 import numbers
 from typing import Any
@@ -11,12 +11,12 @@ from sklearn.utils.validation import validate_data
 
 
 def codes_of(X: Any) -> torch.Tensor:
-    """Codes from whatever users have, copied."""
+    """A copy of codes as a tensor."""
     return X.detach().cpu().clone() if isinstance(X, torch.Tensor) else torch.from_numpy(np.array(X))
 
 
 def drawn_seed(random_state: Any) -> int:
-    """A seed from what scikit-learn calls `random_state`: a whole number as it is, else one drawn from it."""
+    """A seed from scikit-learn's `random_state`: an integer as it is, else one drawn from it."""
     if isinstance(random_state, numbers.Integral):
         seed = int(random_state)
         if not 0 <= seed < 2**32:
@@ -26,7 +26,7 @@ def drawn_seed(random_state: Any) -> int:
 
 
 def checked_stimuli(estimator: Any, X: Any, *, reset: bool) -> NDArray[Any]:
-    """(n, D) float32 or float64 stimuli from whatever users have; sets the estimator's `shape_` where `reset`.
+    """(n, D) float32 or float64 stimuli from any array type; sets the estimator's `shape_` where `reset`.
 
     Raises
     ------
@@ -46,4 +46,4 @@ def checked_stimuli(estimator: Any, X: Any, *, reset: bool) -> NDArray[Any]:
     X = validate_data(estimator, X, reset=reset, dtype=[np.float32, np.float64], ensure_all_finite=True)
     if reset:
         estimator.shape_ = tuple(int(n) for n in shape) if shape else (X.shape[1],)
-    return np.require(X, requirements=["C", "W"])  # torch does not take read-only memory
+    return np.require(X, requirements=["C", "W"])  # torch needs writable memory

@@ -33,7 +33,7 @@ class SpikeVAE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator)
     Parameters
     ----------
     latent : str
-        Law of the code: "poisson", "gaussian", "rectified_gaussian" (`spikevae models` lists them).
+        Distribution of the code: "poisson", "gaussian", "rectified_gaussian" (`spikevae models` lists them).
     n_latents : int
         Number of latent units K.
     beta : float
@@ -64,12 +64,12 @@ class SpikeVAE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator)
     components_ : ndarray (K, D)
         Dictionary; only where the decoder is linear.
     prior_rates_ : ndarray (K,)
-        Prior firing rates, spikes per unit per stimulus; only for laws with a firing rate, and not for layers, whose
-        priors depend on the codes above.
+        Prior firing rates, spikes per unit per stimulus; only for distributions with a firing rate and a single layer:
+        priors of further layers depend on the codes above.
     history_ : dict
         step, objective, distortion, kl, spikes over training.
     config_ : ModelConfig
-        Every resolved choice.
+        The complete configuration, defaults included.
     n_features_in_ : int
         D, pixels per stimulus.
     shape_ : tuple
@@ -165,7 +165,7 @@ class SpikeVAE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator)
         return config
 
     def _check(self, X: Any, *, reset: bool) -> torch.Tensor:
-        """(n, D) float tensor of stimuli; remembers the shape when fitting."""
+        """(n, D) float tensor of stimuli; sets `shape_` where `reset`."""
         checked = checked_stimuli(self, X, reset=reset)
         with np.errstate(over="ignore"):
             stimuli = torch.from_numpy(checked.astype(np.float32, copy=False))
@@ -186,12 +186,12 @@ class SpikeVAE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator)
         Raises
         ------
         ValueError
-            For NaN, infinity, empty input or settings that do not go together; and where training diverged.
+            For NaN, infinity, empty input or settings that contradict each other, and where training diverged.
 
         Warns
         -----
         UserWarning
-            Where stimuli are far larger or smaller than the noise of the pixels, or an option changes nothing.
+            Where stimuli are far larger or smaller than the noise of the pixels, or an option has no effect.
         """
         config = self._config(drawn_seed(self.random_state))
         stimuli = self._check(X, reset=True)
@@ -216,7 +216,7 @@ class SpikeVAE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator)
                 "Scale X to unit variance, lower learning_rate, or set options={'clamp': 4.0}"
             )
         self.config_, self.history_ = config, result.history
-        self._adopt(result.model)
+        self._set_model(result.model)
         return self
 
     def _image_shape(self, config: ModelConfig) -> tuple[int, ...]:
@@ -227,9 +227,9 @@ class SpikeVAE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator)
             return (1, side, side)
         return self.shape_
 
-    def _adopt(self, model: Model) -> None:
+    def _set_model(self, model: Model) -> None:
         self.model_ = model.eval().requires_grad_(False)
-        for name in ("components_", "prior_rates_"):  # of a fit before this one, which may have had them
+        for name in ("components_", "prior_rates_"):  # remove those of an earlier fit
             self.__dict__.pop(name, None)
         if model.dictionary is not None:
             self.components_ = model.dictionary.detach().numpy().copy()
@@ -241,8 +241,8 @@ class SpikeVAE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator)
     def transform(self, X: Any) -> NDArray[np.floating[Any]]:
         """Posterior mean codes (n, K): firing rates in spikes per stimulus for counts. Computed in the type of X.
 
-        Of layers, given the mean codes above. Where inference is by sampled spikes (recipe `fond`) they are drawn from
-        a fixed seed, so that a stimulus' code depends on its place in X.
+        Codes of several layers are given the mean codes above. Inference with sampled spikes (recipe `fond`) has a
+        fixed seed, so that the code of a stimulus depends on its position in X.
         """
         check_is_fitted(self)
         stimuli = torch.from_numpy(checked_stimuli(self, X, reset=False))
@@ -252,10 +252,10 @@ class SpikeVAE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator)
             return model.mean_code(stimuli, generator=noise).numpy()
 
     def sample_codes(self, X: Any, *, random_state: Any = 0) -> NDArray[Any]:
-        """One sampled code (n, K) a stimulus: int64 counts for laws of counts, float32 otherwise.
+        """One sampled code (n, K) per stimulus: int64 for count distributions, float32 otherwise.
 
-        `random_state` is a seed, a RandomState, or None for fresh noise. With one seed these are the codes that
-        :meth:`evaluate` counts.
+        `random_state` is a seed, a RandomState, or None for fresh noise. With the same seed, :meth:`evaluate` uses the
+        same codes.
         """
         check_is_fitted(self)
         noise = torch.Generator().manual_seed(drawn_seed(random_state))
@@ -274,7 +274,7 @@ class SpikeVAE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator)
             return self.model_.decode(codes).numpy()
 
     def evaluate(self, X: Any, *, random_state: Any = 0) -> Metrics:
-        """Every number that spikevae reports of a model on these stimuli; `random_state` as in :meth:`sample_codes`."""
+        """All metrics of the model on these stimuli; `random_state` as in :meth:`sample_codes`."""
         return self._evaluate(X, random_state).metrics
 
     def _evaluate(self, X: Any, random_state: Any) -> Evaluation:
@@ -298,7 +298,7 @@ class SpikeVAE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator)
 
     def __sklearn_tags__(self) -> Any:
         tags = super().__sklearn_tags__()
-        tags.transformer_tags.preserves_dtype = ["float32"]  # models are trained in float32 whatever the stimuli are
+        tags.transformer_tags.preserves_dtype = ["float32"]  # models are trained in float32 for stimuli of any type
         return tags
 
     def __sklearn_is_fitted__(self) -> bool:
@@ -319,7 +319,7 @@ def load_model(path: str | Path) -> SpikeVAE:
     estimator.shape_ = tuple(extra.get("shape", model.shape))
     estimator.history_ = extra.get("history", {})
     estimator.n_features_in_ = model.n_features
-    estimator._adopt(model)
+    estimator._set_model(model)
     return estimator
 
 
