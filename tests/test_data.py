@@ -132,7 +132,7 @@ def test_a_given_fraction_replaces_the_own_split():
 
 
 def test_too_many_patches_are_refused_with_the_number_there_is():
-    with pytest.raises(ValueError, match=r"9,000,000 patches asked for, but 7 image\(s\) hold 1,2\d\d,\d\d\d places"):
+    with pytest.raises(ValueError, match=r"9,000,000 patches requested, but 7 image\(s\) hold 1,2\d\d,\d\d\d places"):
         load("bundled", n=9_000_000)
     with pytest.raises(ValueError, match="hold 0 places"):
         load("bundled", patch=600, n=10)

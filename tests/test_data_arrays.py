@@ -52,7 +52,7 @@ def test_stimuli_without_contrast_are_left_out_and_counted(tmp_path):
     assert "2 stimuli without contrast" in patches.describe()
     scaled = load(f"array:{tmp_path / 'x.npz'}", zscore="train")
     assert scaled.train.std() == pytest.approx(1, rel=1e-5)  # what is left out has no weight
-    with pytest.raises(ValueError, match="29 train stimuli asked for"):
+    with pytest.raises(ValueError, match="29 train stimuli requested"):
         load(f"array:{tmp_path / 'x.npz'}", n=29)
 
 

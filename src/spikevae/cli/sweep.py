@@ -85,7 +85,7 @@ def _read_sweep(config: Path | None, preset: str | None) -> "SweepConfig":
 
 
 def _describe(result: "SweepResult", *, report: bool) -> tuple[dict[str, Any], str]:
-    """The result as JSON facts and as text; the report is written first where it is asked for."""
+    """The result as JSON facts and as text; with `report`, the report is written first."""
     facts: dict[str, Any] = {
         "run": str(result.path),
         "cells": result.n_cells,

@@ -121,7 +121,7 @@ def _whole(
         mine = is_test == (part == "test")
         index = np.flatnonzero(mine & kept)
         if not 0 < (size or 1) <= len(index):
-            raise ValueError(f"{size or 1:,} {part} stimuli asked for, but source {config.source!r} has {len(index):,}")
+            raise ValueError(f"{size or 1:,} {part} stimuli requested, but source {config.source!r} has {len(index):,}")
         if size is not None:
             index = np.random.default_rng([config.seed, k]).choice(index, size=size, replace=False)
         parts[part] = x[index]

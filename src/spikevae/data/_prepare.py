@@ -143,7 +143,7 @@ def draw_patches(
     n = min(n, ends[-1]) if how == "grid" else n
     if not 0 < n <= ends[-1]:
         raise ValueError(
-            f"{n:,} patches asked for, but {len(index)} image(s) hold {ends[-1]:,} places with a standard "
+            f"{n:,} patches requested, but {len(index)} image(s) hold {ends[-1]:,} places with a standard "
             f"deviation of at least {threshold:.3g}: ask for fewer, give more images, or lower min_contrast"
         )
     check_memory("patches", n, prepared.channels * patch**2, "ask for fewer or smaller ones")

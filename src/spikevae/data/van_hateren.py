@@ -27,7 +27,7 @@ def read_van_hateren(config: DataConfig) -> Images:
     Raises
     ------
     ValueError
-        Where the path is missing, is no folder, holds no such file, or colour is asked for.
+        Where the path is missing, is no folder, holds no such file, or colour is requested.
     """
     if config.path is None or not config.local.is_dir():
         raise ValueError(

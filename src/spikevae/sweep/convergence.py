@@ -70,7 +70,7 @@ def relative_change(a: float, b: float) -> float:
 
 
 def flag_groups(rows: Sequence[Mapping[str, Any]], settings: Collection[str] | None = None) -> list[Convergence]:
-    """Compare every cell with the cells that differ from it in nothing but start and budget.
+    """Compare every cell with the cells that differ from it only in start and budget.
 
     A group holds the cells whose settings agree except for `start`, `steps` and `epochs`. A cell is
 

@@ -79,13 +79,13 @@ class Sweep:
     ) -> Self:
         """All combinations of the values in `grid`, on top of the values in `fit`."""
         if not isinstance(data, Mapping | None):
-            raise TypeError(f"data is {type(data).__name__}; give fields of DataConfig, {{'source': 'bundled'}} say")
+            raise TypeError(f"data is {type(data).__name__}; give fields of DataConfig, e.g. {{'source': 'bundled'}}")
         values = {"name": name, "data": dict(data or {}), "fit": dict(fit or {}), "grid": dict(grid)}
         return cls(SweepConfig.from_mapping(values))
 
     @cached_property
     def data(self) -> PatchSet:
-        """The stimuli, loaded when first asked for."""
+        """The stimuli, loaded at first use."""
         return load_config(self.config.data)
 
     def check(self, out: str | Path) -> None:

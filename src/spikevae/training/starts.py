@@ -163,7 +163,7 @@ def _set_weights(model: AmortisedVAE, signal: Tensor, log_rate: float, stimuli: 
     """Set the limit's encoder at this firing rate, and the prior and the decoder that are optimal for it."""
     residual = model.prior_mode != "closed_form"
     gain = model.law.signal_gain(log_rate)
-    assert gain is not None, "the configuration allows this start only for laws that have the limit"
+    assert gain is not None, "the configuration allows this start only for distributions with this limit"
     weight = model.encoder.get_parameter("head.weight")
     weight.zero_()
     weight[: model.n_latents] = gain * signal
