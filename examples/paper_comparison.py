@@ -1,9 +1,9 @@
 # %% [markdown]
-# # Does beta act on the cost of the code?
+# # Does beta change the cost of the code?
 #
-# The comparison of "Metabolic cost of information processing in Poisson variational autoencoders" (arXiv 2602.13421) on
-# bundled photographs, in small: the Poisson code against a rectified Gaussian one, over beta, from a
-# nearly silent and from a busy start. Runs as a script, or cell by cell in an editor that knows `# %%`.
+# The comparison of "Metabolic cost of information processing in Poisson variational autoencoders" (arXiv 2602.13421)
+# on a few bundled photographs: the Poisson code against a rectified Gaussian code, over beta, from a start at low and
+# a start at higher firing rates. The file runs as a script, or part by part in an editor that knows `# %%`.
 
 # %%
 import matplotlib.pyplot as plt
@@ -12,7 +12,7 @@ import pyarrow.parquet as pq
 import spikevae as sv
 
 # %% [markdown]
-# One grid. Fits of equal shape train together; run again, nothing is trained twice.
+# One grid. Fits of equal shape train together. If the script is run again, it trains nothing twice.
 
 # %%
 sweep = sv.Sweep.from_grid(
@@ -29,7 +29,7 @@ folder = sweep.run("runs/paper_comparison").path
 cells = pq.read_table(folder / "cells.parquet").to_pylist()
 
 # %% [markdown]
-# Sparsity never without fidelity and firing rate beside it: a collapsed rectified Gaussian has half its code at zero.
+# R2 and firing rate stand beside sparsity, since half of the code of a collapsed rectified Gaussian is zero.
 
 # %%
 COLUMNS = ("fraction_zeros", "firing_rate", "r2_pooled", "bits")
