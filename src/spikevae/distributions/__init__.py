@@ -1,4 +1,4 @@
-"""Laws of the code: one file each, with its divergence registered beside it."""
+"""Distributions of the code: one file each, which also registers the KL divergence."""
 
 import difflib
 from collections.abc import Mapping
@@ -48,16 +48,16 @@ LAWS: dict[str, type[Law]] = {
         GaussianExp,
     )
 }
-"""Every law by its word in configurations."""
+"""Every distribution by its name in configurations."""
 
 
 def get_law(name: str) -> type[Law]:
-    """Return the law called `name` in configurations.
+    """Return the distribution called `name` in configurations.
 
     Raises
     ------
     ValueError
-        If there is none; the message lists the names and the nearest.
+        If there is none; the message lists all names and the most similar one.
 
     Examples
     --------
@@ -68,7 +68,7 @@ def get_law(name: str) -> type[Law]:
 
 
 def named(name: str, kinds: Mapping[str, T]) -> T:
-    """The one of these that is called `name`; `ValueError`, with all names and the nearest, where none is.
+    """Return the entry of `kinds` called `name`; else `ValueError` with all names and the most similar one.
 
     Examples
     --------

@@ -1,4 +1,4 @@
-"""What every law of the code has to say about itself."""
+"""What every distribution of the code must define."""
 
 from abc import ABC, abstractmethod
 from typing import Any, ClassVar, NamedTuple, Protocol, Self
@@ -15,7 +15,7 @@ NO_CLOSED_FORM = "the optimal prior has no closed form; use prior='learned' or p
 
 
 class Reparametrised(Protocol):
-    """Anything that draws codes with a pathwise gradient."""
+    """An object that draws codes with a pathwise gradient."""
 
     def rsample(self, sample_shape: Any = (), *, generator: Generator) -> Float[Tensor, "*shape"]:
         """Codes of shape `sample_shape + batch_shape` through which gradients flow to the parameters."""
@@ -23,39 +23,39 @@ class Reparametrised(Protocol):
 
 
 class Coded(NamedTuple):
-    """A batch of posteriors with what the free energy needs of them, averaged over the stimuli."""
+    """A batch of posteriors and the averages over stimuli that the free energy needs."""
 
     posterior: Any
-    """The posterior law, batch shape (B, K)."""
+    """The posterior, batch shape (B, K)."""
     kl: Float[Tensor, ""]
-    """() divergence from the prior, nats per stimulus, summed over units."""
+    """() KL divergence from the prior, nats per stimulus, summed over units."""
     mean: Float[Tensor, " K"]
     """(K,) mean over stimuli of the code's mean."""
     variance: Float[Tensor, " K"]
     """(K,) mean over stimuli of the code's variance."""
     moments: Float[Tensor, "n_moments K"] | None = None
-    """(n_moments, K) mean over stimuli of :meth:`Law.moments` where it is known already, without gradient."""
+    """(n_moments, K) mean over stimuli of :meth:`Law.moments` if it is known already, without gradient."""
 
 
 class Law(Distribution, ABC):
-    """Law of one unit's code given a stimulus (posterior) or without one (prior), independent over units.
+    """Distribution of the code of one unit given a stimulus (posterior) or without one (prior), independent over units.
 
-    A law says how many numbers an encoder must give for a unit, how it is built from them, its moments, how
-    it is sampled, and how its prior starts and is fitted; its Kullback-Leibler divergence is registered with
-    `torch.distributions.kl_divergence`. Parameters are tensors of one shape, the batch shape, whose last axis
-    is the unit. Subclasses are final.
+    A subclass defines how many numbers an encoder gives per unit, how the distribution is built from them, its moments,
+    how it is sampled, and how its prior is initialised and fitted. Its Kullback-Leibler divergence is registered with
+    `torch.distributions.kl_divergence`. Parameters are tensors of one shape, the batch shape, whose last dimension is
+    the unit. Subclasses are final.
 
     Parameters
     ----------
     validate_args
-        As in `torch.distributions`. The class methods build laws without validation, which inspects values
-        and so cannot run inside `torch.func.vmap`.
+        As in `torch.distributions`. The class methods build distributions without validation, which reads values and
+        so cannot run inside `torch.func.vmap`.
     """
 
     name: ClassVar[str]
-    """Word in configurations."""
+    """Name in configurations."""
     label: ClassVar[str]
-    """Word in figures."""
+    """Name in figures."""
     n_params: ClassVar[int]
     """Encoder outputs per unit."""
     is_count: ClassVar[bool]
@@ -63,15 +63,15 @@ class Law(Distribution, ABC):
     has_rate: ClassVar[bool]
     """Whether codes are non-negative, so that a firing rate is defined."""
     prior_params: ClassVar[tuple[str, ...]]
-    """Constructor arguments, in order: the tensors a learned prior consists of."""
+    """Constructor arguments, in order: the parameters of a learned prior."""
     independent: ClassVar[bool] = True
-    """Whether the units of a code are independent given the stimulus: what the exact expected distortion rests on."""
+    """Whether the units of a code are independent given the stimulus, which the exact expected distortion requires."""
     closed_form_prior: ClassVar[bool] = True
     """Whether the optimal prior follows from :meth:`moments`."""
     takes_gumbel: ClassVar[bool] = False
-    """Whether relaxed counts may be a choice among few: where a cut takes little from firing rates worth having."""
+    """Whether relaxed counts may be a relaxed choice among a few counts (indicator "gumbel")."""
     formula: ClassVar[str]
-    """The law in one line of mathematics."""
+    """The probability or density in one line."""
     mean_formula: ClassVar[str]
     """Mean of the code."""
     variance_formula: ClassVar[str]
@@ -79,9 +79,9 @@ class Law(Distribution, ABC):
     fano_formula: ClassVar[str]
     """Variance over mean of the code."""
     divergence: ClassVar[str]
-    """How the divergence from the prior is computed."""
+    """How the KL divergence from the prior is computed."""
     citation: ClassVar[str]
-    """Where the law was proposed or used as a code."""
+    """Where the distribution was proposed or used for codes."""
 
     def __init__(self, *parameters: Float[Tensor, "*#shape"], validate_args: bool | None) -> None:
         for key, value in zip(self.prior_params, torch.broadcast_tensors(*parameters)):
@@ -89,14 +89,14 @@ class Law(Distribution, ABC):
         super().__init__(getattr(self, self.prior_params[0]).shape, validate_args=validate_args)
 
     def expand(self, batch_shape: Any, _instance: Any = None) -> Self:
-        """Return the same law with its parameters expanded to `batch_shape`."""
+        """Return the same distribution with its parameters expanded to `batch_shape`."""
         parameters = {key: getattr(self, key).expand(batch_shape) for key in self.prior_params}
         expanded = type(self)(**parameters, validate_args=False)
         expanded._validate_args = self._validate_args
         return expanded
 
     def _checked(self, value: Num[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
-        """Codes as floats, refused where they are outside the support and arguments are validated."""
+        """Codes as floats; `ValueError` if arguments are validated and a code is outside the support."""
         if self._validate_args:
             self._validate_sample(value)
         return value if value.is_floating_point() else value.to(getattr(self, self.prior_params[0]).dtype)
@@ -119,7 +119,7 @@ class Law(Distribution, ABC):
     def initial_prior(
         cls, n_units: int, log_rate: float, spread: float, generator: torch.Generator
     ) -> dict[str, Float[Tensor, " {n_units}"]]:
-        """Draw the prior's parameters before training, each of shape (n_units,)."""
+        """Draw the initial parameters of the prior, each of shape (n_units,)."""
 
     @classmethod
     @abstractmethod
@@ -134,7 +134,7 @@ class Law(Distribution, ABC):
     ) -> Coded:
         """Build the posterior of a batch together with its averages.
 
-        A law may override this where one pass gives them all; values are those of :meth:`from_encoder`,
+        A subclass may override this if one pass gives all of them; values are those of :meth:`from_encoder`,
         `kl_divergence`, `mean` and `variance`.
 
         Parameters
@@ -160,19 +160,19 @@ class Law(Distribution, ABC):
     def signal_gain(cls, log_rate: float) -> float | None:
         """Encoder output that moves the mean by one standard deviation of the code, for small signals.
 
-        None (the default) where a signal of s standard deviations does not cost s^2 / 2 nats in that limit, or where
-        the limit is not the law's natural regime.
+        None (the default) where a signal of s standard deviations does not have a KL divergence of s^2 / 2 nats in that
+        limit, or where small signals are not the usual ones.
         """
         return None
 
     @classmethod
     def silent_share(cls) -> float:
-        """Share of zeros of a code that says nothing: that of the standard prior."""
+        """Fraction of zeros of a code without information: that of the standard prior."""
         prior = cls.from_prior(cls.initial_prior(1, 0.0, 0.0, torch.Generator()))
         return float(prior.zero_probability)
 
     def moments(self) -> Float[Tensor, " n_moments *shape"]:
-        """Statistics, shape (n_moments, *batch_shape), whose mean over stimuli fixes the optimal prior.
+        """Statistics, shape (n_moments, *batch_shape), whose mean over stimuli determines the optimal prior.
 
         Raises
         ------
@@ -183,7 +183,7 @@ class Law(Distribution, ABC):
 
     @classmethod
     def prior_from_moments(cls, moments: Float[Tensor, " n_moments *shape"]) -> dict[str, Float[Tensor, "*shape"]]:
-        """Prior parameters that minimise the mean divergence of posteriors with these mean moments.
+        """Prior parameters that minimise the mean KL divergence of posteriors with these mean moments.
 
         Raises
         ------
@@ -203,11 +203,11 @@ class Law(Distribution, ABC):
 
     @abstractmethod
     def relaxed(self, *, temperature: float, indicator: str) -> Reparametrised:
-        """Return the differentiable stand-in for this law that training draws from."""
+        """Return the differentiable approximation of this distribution from which training draws."""
 
 
 class Relaxation(Distribution, ABC):
-    """Differentiable stand-in for a count distribution; abstract."""
+    """Differentiable approximation of a count distribution; abstract."""
 
     has_rsample: ClassVar[bool] = True  # type: ignore[misc]
 
@@ -261,7 +261,7 @@ def split_blocks(raw: Float[Tensor, "*batch outputs"], n_params: int) -> tuple[F
     """
     if raw.shape[-1] % n_params:
         raise ValueError(
-            f"encoder gives {raw.shape[-1]} outputs, expected a multiple of {n_params}: this law takes "
-            f"{n_params} numbers a unit"
+            f"encoder gives {raw.shape[-1]} outputs, expected a multiple of {n_params}: this distribution takes "
+            f"{n_params} numbers per unit"
         )
     return raw.chunk(n_params, dim=-1)

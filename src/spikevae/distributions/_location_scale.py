@@ -1,4 +1,4 @@
-"""What the laws with a location and a scale share, and those built on a Gaussian: divergence and prior."""
+"""Base classes of distributions with a location and a scale, and of those based on a Gaussian."""
 
 from abc import abstractmethod
 from typing import Any, ClassVar, Self
@@ -18,10 +18,10 @@ def gaussian_kl(
     prior_loc: Float[Tensor, "*#shape"],
     prior_log_scale: Float[Tensor, "*#shape"],
 ) -> Float[Tensor, "*shape"]:
-    """Divergence KL(N(loc, scale^2) || N(prior_loc, prior_scale^2)) in nats, elementwise.
+    """KL divergence KL(N(loc, scale^2) || N(prior_loc, prior_scale^2)) in nats, elementwise.
 
     With d = log scale - log prior_scale it is ((loc - prior_loc)^2 / prior_scale^2 + expm1(2d)) / 2 - d,
-    which keeps its digits near d = 0.
+    which is accurate near d = 0.
 
     Examples
     --------
@@ -35,7 +35,7 @@ def gaussian_kl(
 
 
 class LocationScale(Law):
-    """A law made from a variable loc + exp(log_scale) * noise; abstract."""
+    """A distribution of a function of loc + exp(log_scale) * noise; abstract."""
 
     n_params: ClassVar[int] = 2
     is_count: ClassVar[bool] = False
@@ -53,7 +53,7 @@ class LocationScale(Law):
     def initial_prior(
         cls, n_units: int, log_rate: float, spread: float, generator: torch.Generator
     ) -> dict[str, Float[Tensor, " {n_units}"]]:
-        """Location 0 and scale 1 for every unit, whatever the firing rate asked for."""
+        """Location 0 and scale 1 for every unit, for any requested firing rate."""
         return {key: torch.zeros(n_units, device=generator.device) for key in cls.prior_params}
 
     @classmethod
@@ -81,12 +81,12 @@ class LocationScale(Law):
             return self.rsample(sample_shape, generator=generator)
 
     def relaxed(self, *, temperature: float, indicator: str) -> Self:
-        """The law itself: its samples are differentiable at every temperature."""
+        """The distribution itself: its samples are differentiable at every temperature."""
         return self
 
 
 class GaussianBased(LocationScale):
-    """A law made from N(loc, exp(log_scale)^2), with that Gaussian's divergence; abstract."""
+    """A distribution of a function of N(loc, exp(log_scale)^2), with the KL divergence of that Gaussian; abstract."""
 
     def moments(self) -> Float[Tensor, " n_moments *shape"]:
         """Mean and second moment of the Gaussian, shape (2, *batch_shape)."""

@@ -1,4 +1,4 @@
-"""What the count distributions with a log rate share: prior at the start, posterior from encoder outputs."""
+"""Base class of count distributions with a log rate: initial prior, posterior from encoder outputs."""
 
 from typing import Any, ClassVar, Self
 
@@ -11,7 +11,7 @@ from torch.distributions.utils import lazy_property
 from ._law import Law, softclamp_above, split_blocks
 
 RESIDUAL_LIMIT = 10.0
-"""Soft upper bound of the residual log rate where bounds are asked for, as published."""
+"""Soft upper bound of the residual log rate if bounds are requested, as published."""
 
 
 def bounded_log_rate(
@@ -30,7 +30,7 @@ def bounded_log_rate(
 class LogRateLaw(Law):
     """A count distribution whose first parameter is the log of a rate; abstract.
 
-    Its second parameter, where it has one, is zero at the start.
+    Its second parameter, if it has one, is zero at the start.
     """
 
     is_count: ClassVar[bool] = True
@@ -67,7 +67,7 @@ class LogRateLaw(Law):
 
     @classmethod
     def initial_raw(cls, n_units: int, log_rate: float, residual: bool) -> Float[Tensor, " {cls.n_params*n_units}"]:
-        """Zeros for residuals on a prior, which holds the firing rate itself; else the log rate, and zeros."""
+        """Zeros for residuals on a prior, whose firing rate they keep; else the log rate, and zeros."""
         raw = torch.zeros(cls.n_params * n_units)
         if not residual:
             raw[:n_units] = log_rate + cls.start_offset

@@ -1,4 +1,4 @@
-"""What the count distributions with a logit share: prior at the start, posterior from encoder outputs, moments."""
+"""Base class of count distributions with a logit: initial prior, posterior from encoder outputs, moments."""
 
 import math
 from typing import Any, ClassVar, Self
@@ -12,7 +12,7 @@ from torch.distributions.utils import lazy_property
 from ._law import Law
 
 MAX_START_PROBABILITY = 0.5
-"""Largest probability of a spike in a slot at the start, whatever firing rate is asked for."""
+"""Largest probability of a spike in a slot at the start, for any requested firing rate."""
 
 _MAX_EXPONENT = 700.0
 """exp of more than this exceeds a float64."""
@@ -60,7 +60,7 @@ class LogitLaw(Law):
 
     @classmethod
     def initial_raw(cls, n_units: int, log_rate: float, residual: bool) -> Float[Tensor, " {cls.n_params*n_units}"]:
-        """Zeros for residuals on a prior, which holds the firing rate itself; else the logit of the mean count."""
+        """Zeros for residuals on a prior, whose firing rate they keep; else the logit of the mean count."""
         return torch.full((n_units,), 0.0 if residual else start_logit(log_rate, cls.n_slots))
 
     def moments(self) -> Float[Tensor, " n_moments *shape"]:

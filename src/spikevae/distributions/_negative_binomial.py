@@ -1,4 +1,4 @@
-"""What the two negative binomial laws share: everything but where the posterior's dispersion comes from."""
+"""Base class of the two negative binomial distributions, which differ in the posterior's dispersion."""
 
 import math
 from typing import Any, ClassVar, Self, TypeVar, final
@@ -21,17 +21,17 @@ from .relaxations import soft_counts
 LawT = TypeVar("LawT")
 
 NODES = 36
-"""Nodes of the trapezoidal rule for the part of the divergence that unequal dispersions cost."""
+"""Nodes of the trapezoidal rule for the part of the KL divergence that is due to unequal dispersions."""
 
-LOWEST, HIGHEST = 8.5, 3.0
-"""The rule's range in log t, below the shortest and above the longest scale: the integrand, which falls like t^2
-below and like exp(-t) above, has less than 1e-7 of its integral outside."""
+RANGE_BELOW, RANGE_ABOVE = 8.5, 3.0
+"""The rule's range in log t, below the shortest and above the longest time scale. The integrand falls like t^2 below
+and like exp(-t) above; less than 1e-7 of its integral is outside."""
 
 
 def log_ratio_of_sums(
     delta: Float[Tensor, "*#shape"], log_m0: Float[Tensor, "*#shape"], log_r: Float[Tensor, "*#shape"]
 ) -> Float[Tensor, "*shape"]:
-    """log((m + r) / (m0 + r)) for log m = log_m0 + delta, without the loss of digits near delta = 0."""
+    """log((m + r) / (m0 + r)) for log m = log_m0 + delta, accurate near delta = 0."""
     near = torch.log1p(torch.sigmoid(log_m0 - log_r) * torch.expm1(delta.clamp(-1, 1)))
     far = torch.logaddexp(log_m0 + delta, log_r) - torch.logaddexp(log_m0, log_r)
     return torch.where(delta.abs() < 1, near, far)
@@ -40,11 +40,11 @@ def log_ratio_of_sums(
 def shared_dispersion_kl(
     log_m: Float[Tensor, "*#shape"], log_m0: Float[Tensor, "*#shape"], log_r: Float[Tensor, "*#shape"]
 ) -> Float[Tensor, "*shape"]:
-    """Divergence of negative binomials with means m and m0 and one dispersion r, nats.
+    """KL divergence of negative binomials with means m and m0 and the same dispersion r, nats.
 
     m log(m / m0) - (m + r) log((m + r) / (m0 + r)), written as m0 g(delta) - (m0 + r) g(l) with g(x) = 1 + e^x (x - 1),
     delta = log(m / m0) and l = log((m + r) / (m0 + r)): the first term is the Poisson divergence, and the second,
-    which the spread of the rate takes off it, vanishes as r grows.
+    which is due to the variability of the rate, vanishes as r grows.
     """
     delta = log_m - log_m0
     inner = log_ratio_of_sums(delta, log_m0, log_r)
@@ -55,25 +55,25 @@ def shared_dispersion_kl(
 def unequal_dispersion_kl(
     log_m: Float[Tensor, "*#shape"], log_r: Float[Tensor, "*#shape"], log_r0: Float[Tensor, "*#shape"]
 ) -> Float[Tensor, "*shape"]:
-    r"""Divergence of negative binomials of one mean m with dispersions r and r0, nats, by quadrature.
+    r"""KL divergence of negative binomials of the same mean m with dispersions r and r0, nats, by quadrature.
 
     .. math:: \int_0^\infty \frac{e^{-r_0 t} - e^{-r t}}{t}
         \Big[\frac{1 - G(e^{-t})}{1 - e^{-t}} - \frac{1 - e^{-m t}}{t}\Big] dt, \qquad
         G(e^{-t}) = \big(1 + \tfrac mr (1 - e^{-t})\big)^{-r}
 
-    G is the generating function of the counts. It follows from log Gamma's integral representation (Malmsten) and
-    from log x = int (e^-t - e^-xt) / t dt. In log t the integrand is analytic in a strip of half-width pi / 2, so the
-    trapezoidal rule of step h errs by exp(-pi^2 / h): below 1e-6 of the integral for dispersions within a factor of
-    1e4 of each other, of 1 and of the mean, and 2e-3 at 1e-3 against 1e8.
+    G is the generating function of the counts. The integral follows from that of log Gamma (Malmsten) and from
+    log x = int (e^-t - e^-xt) / t dt. In log t the integrand is analytic in a strip of half-width pi / 2, so the
+    trapezoidal rule of step h has an error of exp(-pi^2 / h): below 1e-6 of the integral for dispersions within a
+    factor of 1e4 of each other, of 1 and of the mean, and 2e-3 at 1e-3 against 1e8.
     """
     return elementwise(_unequal, NODES, log_m, log_r, log_r0, derivatives=_unequal_derivatives)[0]
 
 
-@torch.no_grad()  # nodes move with the parameters, the integral does not depend on them
+@torch.no_grad()  # the nodes depend on the parameters, the integral does not depend on the nodes
 def _nodes(log_m: Tensor, log_r: Tensor, log_r0: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """Step in log t, nodes t (..., NODES) and 1 - exp(-t)."""
-    low = -torch.maximum(torch.maximum(log_r, log_r0), log_m).clamp_min(0) - LOWEST
-    high = HIGHEST - torch.minimum(log_r, log_r0)
+    low = -torch.maximum(torch.maximum(log_r, log_r0), log_m).clamp_min(0) - RANGE_BELOW
+    high = RANGE_ABOVE - torch.minimum(log_r, log_r0)
     step = (high - low) / (NODES - 1)
     place = torch.arange(NODES, dtype=step.dtype, device=step.device)
     t = torch.exp(low[..., None] + step[..., None] * place)
@@ -83,7 +83,7 @@ def _nodes(log_m: Tensor, log_r: Tensor, log_r0: Tensor) -> tuple[Tensor, Tensor
 def _unequal_derivatives(
     log_m: Tensor, log_r: Tensor, log_r0: Tensor
 ) -> tuple[tuple[Tensor, ...], tuple[tuple[Tensor, ...], ...]]:
-    """The integral and its derivatives by log m, log r and log r0, from one pass over the nodes."""
+    """The integral and its derivatives by log m, log r and log r0, in one pass over the nodes."""
     step, t, moved = _nodes(log_m, log_r, log_r0)
     m, r, r0 = (x.exp()[..., None] for x in (log_m, log_r, log_r0))
     rt, r0t = r * t, r0 * t
@@ -92,7 +92,7 @@ def _unequal_derivatives(
     power = r * torch.log1p(share)
     left_power = torch.expm1(-power)
     fewer = left0 - left
-    gap = torch.addcdiv(left_m / t, left_power, moved, value=-1)  # spread - sharp
+    gap = torch.addcdiv(left_m / t, left_power, moved, value=-1)  # gamma_rate - fixed_rate in `_unequal`
     q = share.div_(1 + share).mul_(r)  # r d log1p(share) / d log m
     steep = left_power.add_(1).div_(moved)  # exp(-power) / (1 - exp(-t))
     by_m = torch.addcmul(steep * q, m, left_m.add_(1), value=-1)
@@ -108,9 +108,9 @@ def _unequal(log_m: Tensor, log_r: Tensor, log_r0: Tensor) -> tuple[Tensor, ...]
     step, t, moved = _nodes(log_m, log_r, log_r0)
     m, r, r0 = (x.exp()[..., None] for x in (log_m, log_r, log_r0))
     fewer = torch.expm1(-r0 * t) - torch.expm1(-r * t)
-    spread = -torch.expm1(-r * torch.log1p((log_m - log_r).exp()[..., None] * moved)) / moved
-    sharp = -torch.expm1(-m * t) / t
-    return (step * (fewer * (spread - sharp)).sum(-1),)
+    gamma_rate = -torch.expm1(-r * torch.log1p((log_m - log_r).exp()[..., None] * moved)) / moved
+    fixed_rate = -torch.expm1(-m * t) / t
+    return (step * (fewer * (gamma_rate - fixed_rate)).sum(-1),)
 
 
 def given_prior(prior: LawT | None, label: str) -> LawT:
@@ -121,7 +121,7 @@ def given_prior(prior: LawT | None, label: str) -> LawT:
 
 
 class NegativeBinomialBase(LogRateLaw):
-    """A negative binomial law, parametrised by log mean and log dispersion; abstract."""
+    """A negative binomial distribution, parametrised by log mean and log dispersion; abstract."""
 
     closed_form_prior: ClassVar[bool] = False
     prior_params: ClassVar[tuple[str, ...]] = ("log_rate", "log_dispersion")
@@ -139,7 +139,7 @@ class NegativeBinomialBase(LogRateLaw):
 
     @classmethod
     def from_r_p(cls, r: Float[Tensor, "..."], p: Float[Tensor, "..."], validate_args: bool | None = None) -> Self:
-        """Law of the number of failures before the r-th success of probability p: mean r (1 - p) / p."""
+        """Distribution of the number of failures before the r-th success of probability p: mean r (1 - p) / p."""
         return cls(r.log() + torch.log1p(-p) - p.log(), r.log(), validate_args=validate_args)
 
     @property
@@ -165,10 +165,10 @@ class NegativeBinomialBase(LogRateLaw):
     @property
     def zero_probability(self) -> Float[Tensor, "*shape"]:
         """Probability of no spike, (1 + m / r)^-r."""
-        return torch.exp(-self._silence)
+        return torch.exp(-self._minus_log_zero)
 
     @property
-    def _silence(self) -> Tensor:
+    def _minus_log_zero(self) -> Tensor:
         return self.log_dispersion.exp() * F.softplus(self.log_rate - self.log_dispersion)
 
     def log_prob(self, value: Num[Tensor, "..."]) -> Float[Tensor, "*shape"]:
@@ -189,7 +189,7 @@ class NegativeBinomialBase(LogRateLaw):
         saddle = r * _Excess.apply(u) + n * _Excess.apply(u + (self.log_rate - log_n))
         stirling = _stirling_residual(n + r) - _stirling_residual(r) - _stirling_residual(n)
         some = stirling - saddle + 0.5 * (F.logsigmoid(self.log_dispersion - log_n) - log_n - math.log(2 * math.pi))
-        return torch.where(value > 0, some, -self._silence)
+        return torch.where(value > 0, some, -self._minus_log_zero)
 
     def sample(self, sample_shape: Any = (), *, generator: Generator) -> Float[Tensor, "*shape"]:  # type: ignore[override]
         """Integer counts as floats: Poisson counts of a Gamma-distributed firing rate, without gradient."""
@@ -205,7 +205,7 @@ class NegativeBinomialBase(LogRateLaw):
 
 @final
 class RelaxedNegativeBinomial(Relaxation):
-    r"""Relaxed Poisson count of the rate :math:`\lambda = m\,g/r`, g of Gamma(r, 1), both with pathwise gradients.
+    r"""Relaxed Poisson count of the rate :math:`\lambda = m\,g/r`, g of Gamma(r, 1), with pathwise gradients of both.
 
     Parameters
     ----------
@@ -231,7 +231,7 @@ class RelaxedNegativeBinomial(Relaxation):
     def __init__(self, log_rate: Tensor, log_dispersion: Tensor, temperature: float, indicator: str = "cubic") -> None:
         self.log_rate, self.log_dispersion = torch.broadcast_tensors(log_rate, log_dispersion)
         self.temperature, self.indicator = temperature, indicator
-        soft_counts(log_rate, temperature, indicator)  # refuses what it cannot draw with
+        soft_counts(log_rate, temperature, indicator)  # raises an error for invalid settings
         super().__init__(self.log_rate.shape, validate_args=False)
 
     def rsample(self, sample_shape: Any = (), *, generator: Generator) -> Float[Tensor, "*shape"]:  # type: ignore[override]

@@ -1,4 +1,4 @@
-"""Bernoulli code: a spike or none, the law of a unit that fires at most once a stimulus."""
+"""Bernoulli code: each unit fires at most once per stimulus."""
 
 from functools import partial
 from typing import Any, ClassVar, Self, final
@@ -28,16 +28,16 @@ def _soft_spike(logit: Tensor, generator: torch.Generator, *, temperature: float
 
 @final
 class RelaxedBernoulli(Relaxation):
-    r"""Spike with a soft threshold: sigmoid((logit + logistic noise) / temperature).
+    r"""Relaxed spike, sigmoid((logit + logistic noise) / temperature).
 
-    As the temperature goes to 0 it becomes the Bernoulli spike; its mean is that of the spike only then.
+    As the temperature goes to 0 it becomes the Bernoulli variable; only then do the means agree.
 
     Parameters
     ----------
     logit
         Log odds of a spike, any shape.
     temperature
-        Softness of the threshold, > 0.
+        Width of the sigmoid, > 0.
 
     Raises
     ------
@@ -73,13 +73,13 @@ class RelaxedBernoulli(Relaxation):
 
 @final
 class Bernoulli(LogitLaw):
-    r"""Spike or none, parametrised by the log odds of a spike.
+    r"""At most one spike, parametrised by the log odds of a spike.
 
     .. math:: P(z = 1) = r = \frac{1}{1 + e^{-\text{logit}}}
 
-    :math:`r` is the firing rate in spikes per unit per stimulus, 1 at most. The divergence from a prior is
+    :math:`r` is the firing rate in spikes per unit per stimulus, 1 at most. The KL divergence from a prior is
     :math:`r\,\delta + \log(1-r) - \log(1-r_0)` nats, :math:`\delta` the difference of the logits; for small
-    firing rates it is that of the Poisson law.
+    firing rates it is that of Poisson counts.
 
     Parameters
     ----------
@@ -154,7 +154,7 @@ class Bernoulli(LogitLaw):
         return (draw(_uniform, rate, generator)[0] < rate).to(rate.dtype)
 
     def relaxed(self, *, temperature: float, indicator: str) -> RelaxedBernoulli:
-        """Spikes with a soft threshold; the indicator belongs to counts of arrivals and is not used."""
+        """Relaxed spikes; the indicator is for counts of arrivals and not used."""
         return RelaxedBernoulli(self.logit, temperature)
 
 

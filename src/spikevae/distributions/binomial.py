@@ -1,4 +1,4 @@
-"""Binomial code: spike counts that a refractory period bounds, more regular than Poisson."""
+"""Binomial code: spike counts bounded by a refractory period, less variable than Poisson counts."""
 
 import math
 from functools import partial
@@ -18,7 +18,7 @@ from .poisson import _Deviance
 from .relaxations import GUMBEL
 
 SLOTS = 8
-"""Most spikes of a unit in the time of one stimulus: moments at which it may fire once, each as likely."""
+"""Largest count. The time of one stimulus has so many slots with at most one spike each, all equally likely."""
 
 
 def _counts(logit: Tensor, generator: torch.Generator) -> tuple[Tensor, ...]:
@@ -30,30 +30,30 @@ def _counts(logit: Tensor, generator: torch.Generator) -> tuple[Tensor, ...]:
 def _soft_counts(
     logit: Tensor, generator: torch.Generator, *, temperature: float, indicator: str
 ) -> tuple[Tensor, ...]:
-    """z and dz/dlogit: of spikes where p <= 1/2, of the missing ones where p > 1/2.
+    """z and dz/dlogit, by relaxed counts of spikes where p <= 1/2, and of slots without a spike where p > 1/2.
 
-    A slot fires at time u / p, u uniform, hence within [0, 1) with probability p. Softening the end of that time like
-    that of Poisson arrivals leaves the mean as it is while the soft end, up to 1 + temperature, lies before the last
-    possible arrival 1 / p >= 2.
+    A slot fires at time u / p, u uniform, hence before time 1 with probability p. An indicator in place of the step at
+    time 1, as for Poisson arrivals, does not change the mean as long as its end, up to 1 + temperature, lies before the
+    last possible time 1 / p >= 2.
     """
-    softened = get_indicator(indicator)
+    chosen = get_indicator(indicator)
     uniform = torch.rand(SLOTS, *logit.shape, generator=generator, dtype=logit.dtype, device=logit.device)
     likely = logit > 0
     rare = torch.sigmoid(-logit.abs())  # min(p, 1 - p)
-    value, slope = contributions(uniform / rare, temperature, softened)
+    value, slope = contributions(uniform / rare, temperature, chosen)
     z, along = value.sum(0), slope.sum(0) * torch.sigmoid(logit.abs())
     return torch.where(likely, SLOTS - z, z), along
 
 
 @final
 class Binomial(LogitLaw):
-    r"""Number of spikes in 8 slots that each hold one at most, parametrised by the log odds of a slot.
+    r"""Number of spikes in 8 slots with at most one spike each, parametrised by the log odds of a spike in a slot.
 
     .. math:: P(z) = \binom{n}{z} p^z (1-p)^{n-z}, \qquad p = \frac{1}{1 + e^{-\text{logit}}},\ n = 8
 
-    The limit of a refractory period of an eighth of the stimulus: mean np, Fano factor :math:`1 - p < 1`. The
-    divergence is :math:`n\,[p\log\frac{p}{p_0} + (1-p)\log\frac{1-p}{1-p_0}]` nats; for small p it is that of the
-    Poisson law.
+    It models a refractory period of an eighth of the stimulus: mean np, Fano factor :math:`1 - p < 1`. The KL
+    divergence is :math:`n\,[p\log\frac{p}{p_0} + (1-p)\log\frac{1-p}{1-p_0}]` nats; for small p it is that of
+    Poisson counts.
 
     Parameters
     ----------
@@ -112,25 +112,26 @@ class Binomial(LogitLaw):
         return draw(_counts, self.logit.expand(self._extended_shape(sample_shape)), generator)[0]
 
     def relaxed(self, *, temperature: float, indicator: str) -> "RelaxedBinomial":
-        """Counts of softened arrivals, one a slot."""
+        """Relaxed counts of spikes, one per slot."""
         return RelaxedBinomial(self.logit, temperature, indicator)
 
 
 @final
 class RelaxedBinomial(Relaxation):
-    """Binomial count whose slots have soft ends; its mean is that of the count for temperatures up to 1.
+    """Relaxed binomial count. For temperatures up to 1 its mean is that of the count, except with the sigmoid
+    indicator.
 
-    Not with the sigmoid indicator, whose ends are too soft for a slot: at temperature 1 the mean is a third too large
-    for rare spikes, and the gradient half of what it should be at even odds.
+    With the sigmoid at temperature 1 the mean is a third too large for rare spikes, and the gradient at p = 1/2 is half
+    of the right value.
 
     Parameters
     ----------
     logit
         Log odds of a spike in a slot, any shape.
     temperature
-        Softness of the ends, > 0.
+        Width of the indicator, > 0.
     indicator
-        Softened step, a key of `INDICATORS`; "gumbel", a choice among counts, is taken as "cubic".
+        A key of `INDICATORS`; "gumbel" is replaced by "cubic".
 
     Raises
     ------
@@ -165,6 +166,6 @@ class RelaxedBinomial(Relaxation):
 @register_kl(Binomial, Binomial)
 def _kl_binomial(q: Binomial, p: Binomial) -> Tensor:
     """n [p_0 g(log p / p_0) + (1 - p_0) g(log (1 - p) / (1 - p_0))], g(x) = 1 + e^x (x - 1): no term is negative."""
-    fired = _Deviance.apply(F.logsigmoid(q.logit) - F.logsigmoid(p.logit))[0]
-    silent = _Deviance.apply(F.logsigmoid(-q.logit) - F.logsigmoid(-p.logit))[0]
-    return SLOTS * (p.p * fired + torch.sigmoid(-p.logit) * silent)
+    of_spike = _Deviance.apply(F.logsigmoid(q.logit) - F.logsigmoid(p.logit))[0]
+    of_none = _Deviance.apply(F.logsigmoid(-q.logit) - F.logsigmoid(-p.logit))[0]
+    return SLOTS * (p.p * of_spike + torch.sigmoid(-p.logit) * of_none)

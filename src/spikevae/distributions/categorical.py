@@ -1,4 +1,4 @@
-"""Categorical code: in each group of units exactly one spikes."""
+"""Categorical code: in each group of units exactly one unit spikes."""
 
 from functools import cached_property
 from typing import Any, ClassVar, Self, final
@@ -16,18 +16,18 @@ from .poisson import _Deviance
 from .relaxations import gumbel
 
 GROUP = 16
-"""Units of a group: consecutive along the last axis, the last group the smaller where they do not divide."""
+"""Units per group: consecutive along the last dimension; the last group has fewer if K is not a multiple."""
 
 
 def in_groups(x: Float[Tensor, "..."], fill: float) -> Float[Tensor, "*batch groups units"]:
-    """Units (..., K) as groups (..., ceil(K / 16), min(K, 16)), the places of units that are missing filled."""
+    """Units (..., K) as groups (..., ceil(K / 16), min(K, 16)), with `fill` for missing units."""
     x = x if x.dim() else x.unsqueeze(0)
     size = min(GROUP, x.shape[-1])
     return F.pad(x, (0, -x.shape[-1] % size), value=fill).unflatten(-1, (-1, size))
 
 
 def ungrouped(x: Float[Tensor, "*batch groups units"], shape: torch.Size) -> Float[Tensor, "..."]:
-    """Groups as units again, of the given shape."""
+    """Units, of the given shape, from groups: the inverse of :func:`in_groups`."""
     return x.flatten(-2)[..., : shape[-1] if shape else 1].reshape(shape)
 
 
@@ -37,15 +37,15 @@ class Categorical(Law):
 
     .. math:: P(z_k = 1) = p_k = \frac{e^{\text{logit}_k}}{\sum_{j \in \text{group}} e^{\text{logit}_j}}
 
-    The spikes of a stimulus are as many as there are groups, so the code has no freedom of rate. Units of a group are
-    not independent: the expected distortion is estimated from samples. The divergence of a group,
-    :math:`\sum_k p_k \log\frac{p_k}{p^0_k}`, is spread over its units as
+    The number of spikes per stimulus is the number of groups, so the firing rate is fixed. Units of a group are not
+    independent: the expected distortion is estimated from samples. The KL divergence of a group,
+    :math:`\sum_k p_k \log\frac{p_k}{p^0_k}`, is divided among its units as
     :math:`p_k \log\frac{p_k}{p^0_k} - p_k + p^0_k \ge 0` nats, which has the same sum.
 
     Parameters
     ----------
     logit
-        Log odds within the group, up to a constant; units along the last axis.
+        Log odds within the group, up to a constant; units along the last dimension.
     validate_args
         As in `torch.distributions`.
 
@@ -74,7 +74,7 @@ class Categorical(Law):
     mean_formula: ClassVar[str] = "p_k"
     variance_formula: ClassVar[str] = "p_k (1 - p_k); covariance in the group -p_j p_k"
     fano_formula: ClassVar[str] = "1 - p_k, below 1"
-    divergence: ClassVar[str] = "closed form, of a group"
+    divergence: ClassVar[str] = "closed form, per group"
     citation: ClassVar[str] = "Jang, Gu and Poole (2017), arXiv 1611.01144"
     arg_constraints: ClassVar[dict[str, Any]] = {"logit": constraints.real}
     support: ClassVar[Any] = constraints.boolean
@@ -88,7 +88,7 @@ class Categorical(Law):
     def initial_prior(
         cls, n_units: int, log_rate: float, spread: float, generator: torch.Generator
     ) -> dict[str, Float[Tensor, " {n_units}"]]:
-        """Logits uniform in (-spread, spread): every group spikes once, whatever the firing rate asked for."""
+        """Logits uniform in (-spread, spread): every group spikes once, for any requested firing rate."""
         uniform = torch.rand(n_units, generator=generator, device=generator.device)
         return {"logit": spread * (2 * uniform - 1)}
 
@@ -102,7 +102,7 @@ class Categorical(Law):
 
     @classmethod
     def initial_raw(cls, n_units: int, log_rate: float, residual: bool) -> Float[Tensor, " {cls.n_params*n_units}"]:
-        """Zeros: as likely as the prior has it, or all alike."""
+        """Zeros: the probabilities of the prior for residuals, else equal ones."""
         return torch.zeros(n_units)
 
     def moments(self) -> Float[Tensor, " n_moments *shape"]:
@@ -135,12 +135,12 @@ class Categorical(Law):
         return -torch.expm1(self.log_probability)
 
     def log_prob(self, value: Num[Tensor, "..."]) -> Float[Tensor, "*shape"]:
-        """Each unit's share of the log probability in nats: that of the unit that spikes, else zero."""
+        """Contribution of each unit to the log probability in nats: log p of the unit that spikes, else zero."""
         value = self._checked(value)
         return torch.where(value > 0, value * self.log_probability, 0.0)
 
     def sample(self, sample_shape: Any = (), *, generator: Generator) -> Float[Tensor, "*shape"]:  # type: ignore[override]
-        """Zeros and ones as floats, one 1 a group, shape `sample_shape + batch_shape`, without gradient."""
+        """Zeros and ones as floats, one 1 per group, shape `sample_shape + batch_shape`, without gradient."""
         with torch.no_grad():
             shape = self._extended_shape(sample_shape)
             logits = self.log_probability.expand(shape)
@@ -149,20 +149,20 @@ class Categorical(Law):
             return ungrouped(winner, shape)
 
     def relaxed(self, *, temperature: float, indicator: str) -> "RelaxedCategorical":
-        """A softened choice in each group; the indicator belongs to counts of arrivals and is not used."""
+        """A relaxed choice in each group; the indicator is for counts of arrivals and not used."""
         return RelaxedCategorical(self.logit, temperature)
 
 
 @final
 class RelaxedCategorical(Relaxation):
-    """Softened choices, softmax((logit + Gumbel noise) / temperature) over each group: they sum to 1 there.
+    """Relaxed choices, softmax((logit + Gumbel noise) / temperature) over each group; they sum to 1 per group.
 
     Parameters
     ----------
     logit
-        Log odds within the group, units along the last axis.
+        Log odds within the group, units along the last dimension.
     temperature
-        Softness of the choice, > 0.
+        Temperature of the softmax, > 0.
 
     References
     ----------

@@ -1,4 +1,4 @@
-"""Conway-Maxwell-Poisson code: spike counts more or less regular than Poisson, as each unit's shape has it."""
+"""Conway-Maxwell-Poisson code: spike counts more or less variable than Poisson counts, by a shape per unit."""
 
 import math
 from functools import lru_cache
@@ -20,26 +20,28 @@ from .poisson import Poisson
 from .relaxations import GUMBEL, soft_threshold
 
 LOG_SHAPE_LIMIT = math.log(4.0)
-"""Soft bound of the log shape on both sides: Fano factors from about 1/4 to 4, for which the sums below are right."""
+"""Soft bound of the log shape on both sides: Fano factors from about 1/4 to 4, for which the sums below are
+accurate."""
 
-TERMS = 128
-"""Counts that are summed, 0 to 127. Left out is, for rates up to TABLE_RATE, less than 3e-8 of the whole."""
+N_TERMS = 128
+"""Number of counts in a sum, 0 to 127. For rates up to MAX_TABLE_RATE less than 3e-8 of the sum is left out."""
 
-LEAST = {dtype: math.log(torch.finfo(dtype).tiny) + 7 for dtype in (torch.float32, torch.float64)}
-"""Logits further than this below the largest are dropped: exp is many times slower where it underflows."""
+MIN_RELATIVE_LOGIT = {dtype: math.log(torch.finfo(dtype).tiny) + 7 for dtype in (torch.float32, torch.float64)}
+"""Terms whose logits are further than this below the largest are dropped: exp is many times slower where it
+underflows."""
 
-TABLE_RATE = 40.0
-"""Rate from which on an expansion in 1 / (shape * rate) takes over. There its error is largest: 1e-5 in the log
-normaliser, 5e-6 of the mean and 3e-5 of the variance at shape 1/4, and a hundredth of that from shape 0.7 on."""
+MAX_TABLE_RATE = 40.0
+"""Above this rate an expansion in 1 / (shape * rate) replaces the sums. Its error is largest at this rate: 1e-5 in the
+log normaliser, 5e-6 of the mean and 3e-5 of the variance at shape 1/4, and a hundredth of that from shape 0.7 on."""
 
-BUSY = 1e4
-"""Rates above this draw rounded Gaussians of the same mean and variance, instead of ever rarer acceptances."""
+MAX_REJECTION_RATE = 1e4
+"""At rates above this, rounded Gaussians of the same mean and variance are drawn: rejection would accept ever fewer."""
 
 
 @lru_cache(maxsize=8)
 def _table(dtype: torch.dtype, device: torch.device) -> tuple[Tensor, Tensor]:
-    """Counts and their log factorials, (TERMS,) each."""
-    n = torch.arange(TERMS, dtype=torch.float64)
+    """Counts and their log factorials, (N_TERMS,) each."""
+    n = torch.arange(N_TERMS, dtype=torch.float64)
     return n.to(device, dtype), torch.lgamma(n + 1).to(device, dtype)
 
 
@@ -50,12 +52,13 @@ def _just_above(log_value: float) -> float:
 def table_probabilities(
     log_rate: Float[Tensor, "*shape"], shape: Float[Tensor, "*shape"]
 ) -> tuple[Float[Tensor, "*shape"], Float[Tensor, "*shape terms"]]:
-    """log sum_n [Poisson(n; rate)]^shape, and the probabilities (..., TERMS) of the counts; rates up to TABLE_RATE."""
+    """log sum_n [Poisson(n; rate)]^shape, and the probabilities (..., N_TERMS) of the counts; rates up to
+    MAX_TABLE_RATE."""
     n, log_factorial = _table(log_rate.dtype, log_rate.device)
     poisson = log_rate[..., None] * n - log_factorial - log_rate.exp()[..., None]
     logits = shape[..., None] * poisson
     log_sum = torch.logsumexp(logits, -1)
-    least = LEAST[logits.dtype]
+    least = MIN_RELATIVE_LOGIT[logits.dtype]
     p = (logits - log_sum[..., None]).clamp_min(least).exp()
     return log_sum, F.threshold(p, _just_above(least), 0.0)
 
@@ -88,7 +91,7 @@ def _expansion(log_rate: Tensor, shape: Tensor) -> tuple[Tensor, ...]:
 
 def sums(log_rate: Float[Tensor, " n"], shape: Float[Tensor, " n"]) -> tuple[Float[Tensor, " n"], ...]:
     """log sum_n [Poisson(n; rate)]^shape, mean, variance and E log z!; flat tensors."""
-    border = math.log(TABLE_RATE)
+    border = math.log(MAX_TABLE_RATE)
     n, log_factorial = _table(log_rate.dtype, log_rate.device)
     log_sum, p = table_probabilities(log_rate.clamp_max(border), shape)
     mean = p @ n
@@ -101,13 +104,13 @@ def sums(log_rate: Float[Tensor, " n"], shape: Float[Tensor, " n"]) -> tuple[Flo
 def derivatives(
     log_rate: Float[Tensor, " n"], shape: Float[Tensor, " n"]
 ) -> tuple[tuple[Float[Tensor, " n"], ...], tuple[tuple[Float[Tensor, " n"], ...], ...]]:
-    """The same as `sums`, with the derivatives of each by log-rate and shape, from one pass over the counts.
+    """The same as `sums`, with the derivatives of each by log-rate and shape, in one pass over the counts.
 
-    P(z) is of the exponential family in (z, log z!), so that derivatives of expectations are covariances with
-    shape * z (by log-rate) and log-rate * z - log z! (by shape). All moments are one product of the weights with a
-    table of eight columns.
+    P(z) is an exponential family with statistics (z, log z!), so derivatives of expectations are covariances with
+    shape * z (by log-rate) and log-rate * z - log z! (by shape). All moments are one product of the weights and a table
+    of eight columns.
     """
-    border = math.log(TABLE_RATE)
+    border = math.log(MAX_TABLE_RATE)
     u = log_rate.clamp_max(border)
     weights, top = _weights(u, shape)
     totals = weights.double() @ _statistics(log_rate.device)  # covariances are small differences of these
@@ -125,7 +128,7 @@ def derivatives(
         for (with_z, with_f), along in zip(covariances, along_shape)
     )
     large = log_rate > border
-    if log_rate.device.type == "cpu" and not bool(large.any()):  # elsewhere asking would make the device wait
+    if log_rate.device.type == "cpu" and not bool(large.any()):  # on other devices reading the value would wait
         return values, jacobian
     with torch.enable_grad():
         x = log_rate.detach().clamp_min(border).requires_grad_(), shape.detach().requires_grad_()
@@ -139,18 +142,18 @@ def derivatives(
 
 @lru_cache(maxsize=8)
 def _statistics(device: torch.device) -> Tensor:
-    """(TERMS, 8): 1, n, n^2, n^3, log n!, n log n!, n^2 log n! and (log n!)^2."""
+    """(N_TERMS, 8): 1, n, n^2, n^3, log n!, n log n!, n^2 log n! and (log n!)^2."""
     n, f = _table(torch.float64, torch.device("cpu"))
     return torch.stack([n**0, n, n**2, n**3, f, n * f, n**2 * f, f**2], -1).to(device)
 
 
 def _weights(log_rate: Tensor, shape: Tensor) -> tuple[Tensor, Tensor]:
-    """exp(logits - top) of the counts, (..., TERMS), and top, the largest logit: shape (n log_rate - log n!)."""
+    """exp(logits - top) of the counts, (..., N_TERMS), and top, the largest logit: shape (n log_rate - log n!)."""
     n, log_factorial = _table(log_rate.dtype, log_rate.device)
     weights = (shape * log_rate)[..., None] * n
     weights.addcmul_(shape[..., None], log_factorial, value=-1)
     top = weights.amax(-1)
-    least = LEAST[weights.dtype]
+    least = MIN_RELATIVE_LOGIT[weights.dtype]
     weights = weights.sub_(top[..., None]).clamp_min_(least).exp_()
     return F.threshold(weights, _just_above(least), 0.0, inplace=True), top
 
@@ -158,17 +161,17 @@ def _weights(log_rate: Tensor, shape: Tensor) -> tuple[Tensor, Tensor]:
 def _counts(parameters: Tensor, generator: torch.Generator) -> tuple[Tensor, ...]:
     """Exact counts by rejection, for (..., 2) log-rates and shapes: from Poisson counts if shape >= 1, else geometric.
 
-    Benson and Friel (2021), section 3: the envelope's constant is the largest ratio, which is at a known count.
+    Benson and Friel (2021), section 3: the constant of the envelope is the largest ratio, which is at a known count.
     """
     log_rate, nu = parameters.reshape(-1, 2).double().unbind(-1)
     rate = log_rate.exp()
-    usable = rate <= BUSY  # false for NaN
-    busy = ~usable
+    usable = rate <= MAX_REJECTION_RATE  # false for NaN
+    large = ~usable
     out = rate.clone()
-    if bool(busy.any()):
-        _, mean, variance, _ = sums(log_rate[busy], nu[busy])
+    if bool(large.any()):
+        _, mean, variance, _ = sums(log_rate[large], nu[large])
         noise = torch.randn(mean.shape, generator=generator, dtype=mean.dtype, device=mean.device)
-        out[busy] = torch.where(mean < _LARGEST, (mean + variance.sqrt() * noise).round(), mean)
+        out[large] = torch.where(mean < _LARGEST, (mean + variance.sqrt() * noise).round(), mean)
     todo = usable.nonzero().squeeze(-1)
     while len(todo):
         u, s, m = log_rate[todo], nu[todo], rate[todo]
@@ -197,12 +200,12 @@ class ConwayMaxwellPoisson(LogRateLaw):
     .. math:: P(z) = \frac1Z \Big(\frac{\lambda^z}{z!}\Big)^\nu, \qquad \lambda = e^{\text{log_rate}},\
         \nu = e^{\text{log_shape}}
 
-    Poisson at :math:`\nu = 1`; less variable than Poisson above, more below: at large rates the mean is
+    Poisson at :math:`\nu = 1`, less variable for larger :math:`\nu`, more for smaller: at large rates the mean is
     :math:`\lambda + \frac{1}{2\nu} - \frac12` and the Fano factor :math:`1/\nu`. The log shape is bounded softly to
     :math:`\pm\log 4`. Normaliser and moments are sums of 128 terms up to a rate of 40 (less than 3e-8 is left out) and
-    an expansion beyond (error 1e-5 at most). The divergence,
+    an expansion above (error 1e-5 at most). The KL divergence,
     :math:`(\theta-\theta_0)\,\mathbb E z - (\nu-\nu_0)\,\mathbb E\log z! - \log Z + \log Z_0` nats with
-    :math:`\theta=\nu\log\lambda`, is exact but for them.
+    :math:`\theta=\nu\log\lambda`, is exact except for their errors.
 
     Parameters
     ----------
@@ -250,7 +253,7 @@ class ConwayMaxwellPoisson(LogRateLaw):
 
     @lazy_property
     def _sums(self) -> tuple[Tensor, ...]:
-        return elementwise(sums, TERMS, self.log_rate, self.shape, derivatives=derivatives)
+        return elementwise(sums, N_TERMS, self.log_rate, self.shape, derivatives=derivatives)
 
     @property
     def mean(self) -> Float[Tensor, "*shape"]:
@@ -268,7 +271,7 @@ class ConwayMaxwellPoisson(LogRateLaw):
         return torch.exp(-self.shape * self.rate - self._sums[0])
 
     def log_prob(self, value: Num[Tensor, "..."]) -> Float[Tensor, "*shape"]:
-        """Log probability of counts in nats: shape times that of the Poisson law, normalised."""
+        """Log probability of counts in nats: shape times that of Poisson counts, normalised."""
         value = self._checked(value)
         return self.shape * Poisson(self.log_rate, validate_args=False).log_prob(value) - self._sums[0]
 
@@ -279,13 +282,13 @@ class ConwayMaxwellPoisson(LogRateLaw):
         return draw(_counts, parameters, generator)[0]
 
     def relaxed(self, *, temperature: float, indicator: str) -> "RelaxedConwayMaxwellPoisson":
-        """Counts of softened thresholds on their distribution function."""
+        """Counts by relaxed comparisons of a uniform number with the distribution function."""
         return RelaxedConwayMaxwellPoisson(self.log_rate, self.shape, temperature, indicator)
 
 
 @final
 class RelaxedConwayMaxwellPoisson(Relaxation):
-    r"""Count :math:`\sum_n [u < P(z > n)]` of one uniform u, every threshold with a soft edge that keeps its mean.
+    r"""Count :math:`\sum_n [u < P(z > n)]` of one uniform u, each comparison relaxed without a change of its mean.
 
     The mean is that of the count for temperatures up to 1. Above a rate of 40 the count is a Gaussian of the same
     mean and variance.
@@ -323,7 +326,7 @@ class RelaxedConwayMaxwellPoisson(Relaxation):
         extended = self._extended_shape(sample_shape)
         log_rate, shape = self.log_rate.expand(extended), self.shape.expand(extended)
         uniform = standard_uniform(log_rate, generator)
-        border = math.log(TABLE_RATE)
+        border = math.log(MAX_TABLE_RATE)
         _, p = table_probabilities(log_rate.clamp_max(border), shape)
         beyond = p.flip(-1).cumsum(-1).flip(-1)[..., 1:]
         small = soft_threshold(

@@ -1,4 +1,4 @@
-"""A divergence from samples, for any two laws."""
+"""KL divergence from samples, for any two distributions."""
 
 from typing import NamedTuple
 
@@ -10,7 +10,7 @@ from ._random import Generator
 
 
 class Estimate(NamedTuple):
-    """A mean over samples and how far it may be off."""
+    """A mean over samples and its standard error."""
 
     value: Float[Tensor, "*shape"]
     """The mean, shape batch_shape."""
@@ -19,21 +19,21 @@ class Estimate(NamedTuple):
 
 
 def monte_carlo_kl(q: Law, p: Law, n_samples: int, *, generator: Generator) -> Estimate:
-    """Divergence KL(q || p) of the codes in nats, estimated without bias from samples of q: mean of log q(z) / p(z).
+    """KL divergence KL(q || p) of the codes in nats, estimated without bias from samples of q: mean of log q(z) / p(z).
 
-    For laws whose units are not independent the shares of single units are not meaningful, their sum over a group is.
+    Where units are not independent, only the sum over a group is a KL divergence, not the value of a single unit.
 
     Parameters
     ----------
     q, p
-        Laws of one kind of code; p may be any law that gives the codes of q a probability.
+        Distributions of the same kind of code; p must give a probability to every code of q.
     n_samples
-        How many, two or more.
+        Number of samples, two or more.
 
     Raises
     ------
     ValueError
-        For fewer than two samples, which have no standard error.
+        For fewer than two samples, as the standard error needs two.
 
     References
     ----------

@@ -1,4 +1,4 @@
-"""Gaussian passed through an exponential: a positive control, never silent."""
+"""Exponential of a Gaussian: a control with positive codes, never zero."""
 
 import math
 from typing import Any, ClassVar, Self, final
@@ -13,19 +13,19 @@ from ._location_scale import GaussianBased, gaussian_kl
 from ._random import Generator, standard_normal
 from .gaussian import Gaussian
 
-WIDEST = 1.0
-"""Soft bound of the log-scale where bounds are asked for: at exp(1) the mean already rests on draws beyond 2.7
-standard deviations, and at the bound of other laws it would overflow."""
+MAX_LOG_SCALE = 1.0
+"""Soft bound of the log-scale if bounds are requested: at exp(1) the mean already depends on draws beyond 2.7 standard
+deviations, and at the bound of other distributions it would overflow."""
 
 
 @final
 class GaussianExp(GaussianBased):
-    r"""Log-normal code: a Gaussian passed through an exponential.
+    r"""Log-normal code: the exponential of a Gaussian.
 
     .. math:: z = e^y, \quad y \sim \mathcal N(\mu, \sigma^2), \qquad \sigma = e^{\text{log_scale}}
 
-    The mean is :math:`e^{\mu+\sigma^2/2}`, the variance its square times :math:`e^{\sigma^2}-1`. The map can be
-    undone, so the divergence of the Gaussians is that of the codes.
+    The mean is :math:`e^{\mu+\sigma^2/2}`, the variance its square times :math:`e^{\sigma^2}-1`. The map is
+    invertible, so the KL divergence of the Gaussians is that of the codes.
 
     Parameters
     ----------
@@ -59,10 +59,10 @@ class GaussianExp(GaussianBased):
     def from_encoder(
         cls, raw: Float[Tensor, "*batch outputs"], prior: Self | None, *, clamp: float | None = None
     ) -> Self:
-        """Posterior from outputs (..., 2K): K locations, softly below clamp, and K log-scales, within +-1."""
+        """Posterior from outputs (..., 2K): K locations, softly bounded above by clamp, and K log-scales, by +-1."""
         loc, log_scale = split_blocks(raw, cls.n_params)
         if clamp is not None:
-            loc, log_scale = softclamp_above(loc, clamp), softclamp_symmetric(log_scale, min(clamp, WIDEST))
+            loc, log_scale = softclamp_above(loc, clamp), softclamp_symmetric(log_scale, min(clamp, MAX_LOG_SCALE))
         return cls(loc, log_scale, validate_args=False)
 
     @classmethod

@@ -1,4 +1,4 @@
-"""Gaussian passed through a softplus: a positive control, smooth where the rectifier has its corner."""
+"""Softplus of a Gaussian: a control with positive codes, a smooth form of the rectified Gaussian."""
 
 import math
 from functools import lru_cache
@@ -17,11 +17,12 @@ from ._random import Generator, standard_normal
 from .gaussian import Gaussian
 from .rectified_gaussian import rectified_moments
 
-WIDE = 2.0
-"""Standard deviation from which on the softplus is integrated as a rectifier and what is left, instead of whole."""
+MAX_HERMITE_SCALE = 2.0
+"""Above this standard deviation the softplus is integrated as the sum of a rectifier and a rest."""
 
 HERMITE, LAGUERRE = 32, 20
-"""Nodes of the two rules. Mean and variance are right to 1e-6, and to 1e-10 for standard deviations up to 1."""
+"""Nodes of the two rules. The errors of mean and variance are below 1e-6, for standard deviations up to 1 below
+1e-10."""
 
 
 def _softplus(y: Tensor) -> Tensor:
@@ -30,7 +31,7 @@ def _softplus(y: Tensor) -> Tensor:
 
 @lru_cache(maxsize=8)
 def _nodes(dtype: torch.dtype, device: torch.device) -> tuple[Tensor, ...]:
-    """Gauss-Hermite nodes and weights for the standard Gaussian; Gauss-Laguerre ones for the half-line."""
+    """Gauss-Hermite nodes and weights for the standard Gaussian; Gauss-Laguerre ones for positive numbers."""
     x, w = np.polynomial.hermite_e.hermegauss(HERMITE)
     v, u = np.polynomial.laguerre.laggauss(LAGUERRE)
     arrays = (x, w / w.sum(), v, u * np.exp(v))
@@ -43,14 +44,15 @@ def softplus_moments(
     """Mean and variance of log(1 + exp(y)), y ~ N(loc, exp(log_scale)^2), flat tensors.
 
     Narrow Gaussians by Gauss-Hermite quadrature. For wide ones softplus(y) = max(y, 0) + g(|y|), g(v) = log1p(e^-v):
-    the rectified part has closed forms, and g, which is near zero where the Gaussian is smooth, is integrated over v.
+    the rectified part has closed forms, and g, which falls fast while the Gaussian changes slowly, is integrated over
+    v.
     """
     x, w, v, u = _nodes(loc.dtype, loc.device)
-    narrow = _softplus(loc[:, None] + log_scale.clamp_max(math.log(WIDE)).exp()[:, None] * x)
+    narrow = _softplus(loc[:, None] + log_scale.clamp_max(math.log(MAX_HERMITE_SCALE)).exp()[:, None] * x)
     mean = narrow @ w
     variance = (narrow - mean[:, None]).square() @ w
 
-    log_wide = log_scale.clamp_min(math.log(WIDE))
+    log_wide = log_scale.clamp_min(math.log(MAX_HERMITE_SCALE))
     scale = log_wide.exp()[:, None]
     g = torch.log1p(torch.exp(-v))
     norm = math.sqrt(2 * math.pi) * scale
@@ -60,7 +62,7 @@ def softplus_moments(
     rectified, spread = rectified_moments(loc, log_wide)
     wide_variance = spread + 2 * (above @ (u * v * g) - rectified * rest) + rest_square - rest.square()
 
-    is_wide = log_scale > math.log(WIDE)
+    is_wide = log_scale > math.log(MAX_HERMITE_SCALE)
     return torch.where(is_wide, rectified + rest, mean), torch.where(is_wide, wide_variance, variance)
 
 
@@ -79,12 +81,12 @@ def loc_of_rate(rate: float) -> float:
 
 @final
 class GaussianSoftplus(GaussianBased):
-    r"""Gaussian passed through a softplus: positive codes that are nearly linear once active.
+    r"""Softplus of a Gaussian: positive codes, nearly linear in the Gaussian where it is large.
 
     .. math:: z = \log(1 + e^y), \quad y \sim \mathcal N(\mu, \sigma^2), \qquad \sigma = e^{\text{log_scale}}
 
-    Mean and variance are integrated numerically. The map can be undone, so the divergence of the Gaussians is that of
-    the codes.
+    Mean and variance are integrated numerically. The map is invertible, so the KL divergence of the Gaussians is that
+    of the codes.
 
     Parameters
     ----------

@@ -1,4 +1,4 @@
-"""Laplace code: signed and heavy-tailed, the usual sparse prior without a firing rate."""
+"""Laplace code: signed and heavy-tailed, the usual prior of sparse coding, without a firing rate."""
 
 import math
 from typing import Any, ClassVar, final
@@ -25,9 +25,9 @@ class Laplace(LocationScale):
 
     .. math:: p(z) = \frac{1}{2b}\,e^{-|z-\mu|/b}, \qquad b = e^{\text{log_scale}}
 
-    The variance is :math:`2b^2`. The divergence between two of them is
+    The variance is :math:`2b^2`. The KL divergence between two of them is
     :math:`\log\frac{b_0}{b} + \frac{|\mu-\mu_0|}{b_0} + \frac{b}{b_0}e^{-|\mu-\mu_0|/b} - 1` nats.
-    Codes are signed, so no firing rate is defined. The prior that suits a mixture of posteriors best is at its median,
+    Codes are signed, so no firing rate is defined. The optimal prior is at the median of the mixture of posteriors,
     which has no closed form.
 
     Parameters
@@ -95,7 +95,7 @@ class Laplace(LocationScale):
 
 @register_kl(Laplace, Laplace)
 def _kl_laplace(q: Laplace, p: Laplace) -> Tensor:
-    """(b / b_0) h(-|shift| / b) + h(log b / b_0), h(x) = e^x - 1 - x: two terms that keep their digits near zero."""
+    """(b / b_0) h(-|shift| / b) + h(log b / b_0), h(x) = e^x - 1 - x: both terms are accurate near zero."""
     ratio = q.log_scale - p.log_scale
     shift = (q.loc - p.loc).abs() * torch.exp(-q.log_scale)
     return ratio.exp() * _Excess.apply(-shift) + _Excess.apply(ratio)

@@ -1,4 +1,4 @@
-"""Negative binomial code: spike counts of a fluctuating rate, one dispersion for prior and posterior of a unit."""
+"""Negative binomial code: spike counts of a fluctuating rate, with one dispersion per unit for prior and posterior."""
 
 from typing import Any, ClassVar, Self, final
 
@@ -18,8 +18,8 @@ class NegativeBinomial(NegativeBinomialBase):
         \quad m = e^{\text{log_rate}},\ r = e^{\text{log_dispersion}}
 
     A Poisson count whose rate is Gamma distributed: variance :math:`m + m^2/r`, Fano factor :math:`1/p > 1`, and the
-    Poisson law as :math:`r \to \infty`. The posterior takes its dispersion from the prior, where it is learned for
-    each unit. The divergence is then :math:`m\log\frac{m}{m_0} - (m + r)\log\frac{m + r}{m_0 + r}`
+    Poisson distribution as :math:`r \to \infty`. The posterior has the dispersion of the prior, which is learned per
+    unit. The KL divergence is then :math:`m\log\frac{m}{m_0} - (m + r)\log\frac{m + r}{m_0 + r}`
     nats; with q and p the success probabilities of posterior and prior that is
     :math:`r\,[\log\frac qp + \frac{1-q}{q}\log\frac{1-q}{1-p}]`.
 
@@ -48,15 +48,14 @@ class NegativeBinomial(NegativeBinomialBase):
     name: ClassVar[str] = "negative_binomial"
     label: ClassVar[str] = "Negative binomial"
     n_params: ClassVar[int] = 1
-    divergence: ClassVar[str] = "closed form at the shared dispersion; else quadrature, 1e-6 within 1e4 of each other"
+    divergence: ClassVar[str] = "closed form at the shared dispersion; else quadrature, to 1e-6 within a factor of 1e4"
 
     shares_dispersion: bool = False
-    """Whether the dispersion is the prior's by construction, as :meth:`from_encoder` makes it. The divergence from a
-    prior is then the closed form; to compare such a law with one of another dispersion, build it anew from its
-    parameters."""
+    """Whether the dispersion is that of the prior by construction, as in :meth:`from_encoder`. Then `kl_divergence`
+    uses the closed form; to compare with a distribution of another dispersion, build a new one from the parameters."""
 
     def expand(self, batch_shape: Any, _instance: Any = None) -> Self:
-        """Return the same law with its parameters expanded to `batch_shape`."""
+        """Return the same distribution with its parameters expanded to `batch_shape`."""
         expanded = super().expand(batch_shape, _instance)
         expanded.shares_dispersion = self.shares_dispersion
         return expanded

@@ -1,4 +1,4 @@
-"""Negative binomial code whose posterior has a dispersion of its own for every stimulus."""
+"""Negative binomial code whose posterior has its own dispersion for every stimulus."""
 
 from typing import ClassVar, Self, final
 
@@ -18,8 +18,8 @@ class NegativeBinomialFree(NegativeBinomialBase):
     .. math:: P(z) = \frac{\Gamma(z + r)}{\Gamma(r)\,z!}\, p^r (1-p)^z, \qquad p = \frac{r}{r + m},
         \quad m = e^{\text{log_rate}},\ r = e^{\text{log_dispersion}}
 
-    Prior and posterior have separate dispersions. What the difference costs has no closed form; it is integrated
-    numerically and added to the divergence at the prior's dispersion.
+    Prior and posterior have separate dispersions. The KL divergence is that at the prior's dispersion plus a term for
+    the difference, which has no closed form and is integrated numerically.
 
     Parameters
     ----------
@@ -44,7 +44,7 @@ class NegativeBinomialFree(NegativeBinomialBase):
     name: ClassVar[str] = "negative_binomial_free"
     label: ClassVar[str] = "Negative binomial, free dispersion"
     n_params: ClassVar[int] = 2
-    divergence: ClassVar[str] = "quadrature, to 1e-6 for dispersions within 1e4 of each other"
+    divergence: ClassVar[str] = "quadrature, to 1e-6 for dispersions within a factor of 1e4"
 
     @classmethod
     def from_encoder(

@@ -1,4 +1,4 @@
-"""Poisson code: spike counts whose divergence is proportional to the prior firing rate."""
+"""Poisson code: spike counts whose KL divergence is proportional to the prior firing rate."""
 
 import math
 from typing import Any, ClassVar, Self, final
@@ -15,15 +15,16 @@ from ._log_rate import RESIDUAL_LIMIT, LogRateLaw
 from ._random import Generator, poisson
 from .relaxations import GumbelPoisson, RelaxedPoisson, soft_counts
 
-_FAR_ABOVE = 80.0
-"""So far above a soft bound it has long become flat, and e^x is still finite in float32."""
+_MAX_EXCESS = 80.0
+"""So far above a soft bound its slope is zero, and e^x is still finite in float32."""
 
-_FAR_APART = 20.0
-"""Above this difference of log-rates a divergence is no multiple of the prior's rate, which may underflow."""
+_MAX_DIFFERENCE = 20.0
+"""Above this difference of log-rates the divergence is not computed as a multiple of the prior's rate, which may
+underflow."""
 
-_NEAR_ZERO = 0.02
-"""Below this |x| the differences 1 + e^x (x - 1) and e^x - 1 - x are summed as series. Outside it they lose
-2 / |x| roundings at most, which is less than the rounding of x = difference of two log-rates costs."""
+_MAX_SERIES = 0.02
+"""Up to this |x| the differences 1 + e^x (x - 1) and e^x - 1 - x are summed as series. Above it their relative error is
+at most 2 / |x| roundings, less than that from the rounding of x, a difference of two log-rates."""
 
 
 def _square_times_series(x: Tensor, coefficients: list[float]) -> Tensor:
@@ -40,13 +41,13 @@ _EXCESS_SERIES = [1 / math.factorial(n + 2) for n in range(7)]
 
 
 class _Deviance(BatchedFunction):
-    """g(x) = 1 + e^x (x - 1), whose derivative is x e^x; one transcendental function for both."""
+    """g(x) = 1 + e^x (x - 1), whose derivative is x e^x; both need only one exponential."""
 
     @staticmethod
     def forward(x: Tensor) -> tuple[Tensor, Tensor]:
         grown = torch.expm1(x)
         direct = torch.addcmul(x, grown, x - 1)
-        return torch.where(x.abs() < _NEAR_ZERO, _square_times_series(x, _DEVIANCE_SERIES), direct), grown
+        return torch.where(x.abs() < _MAX_SERIES, _square_times_series(x, _DEVIANCE_SERIES), direct), grown
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Tensor], output: tuple[Tensor, Tensor]) -> None:
@@ -59,7 +60,7 @@ class _Deviance(BatchedFunction):
         if grad is None:
             return None
         x, grown = ctx.saved_tensors
-        if torch.is_grad_enabled():  # the stored e^x - 1 is a constant to a second derivative
+        if torch.is_grad_enabled():  # for a second derivative; the stored e^x - 1 would be a constant
             grown = torch.expm1(x)
         return grad * torch.addcmul(x, x, grown)
 
@@ -70,7 +71,7 @@ class _Excess(BatchedFunction):
     @staticmethod
     def forward(x: Tensor) -> Tensor:
         series = _square_times_series(x, _EXCESS_SERIES)
-        return torch.where(x.abs() < _NEAR_ZERO, series, torch.expm1(x).sub_(x))
+        return torch.where(x.abs() < _MAX_SERIES, series, torch.expm1(x).sub_(x))
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Tensor], output: Tensor) -> None:
@@ -83,12 +84,12 @@ class _Excess(BatchedFunction):
 
 
 class _Units(BatchedFunction):
-    """Clamped log-rate u, rate e^u, and averages over the batch: divergence (all units), rate (each unit).
+    """Clamped log-rate u, rate e^u, and means over the batch: KL divergence (sum over units), rate (per unit).
 
-    With d = u - log rate_0 the divergence is sum e^u (d - 1) + rate_0, and its derivative to u is d e^u: no
-    difference of large numbers stands in the gradient. The value, a monitor, loses what single precision loses in
-    the sum. A soft clamp x - log(1 + e^(x - L)) has slope 1 / (1 + e^(x - L)), which for the rates' is 1 - e^(u - L);
-    residuals on the prior have one of their own.
+    With d = u - log rate_0 the divergence is sum e^u (d - 1) + rate_0, and its derivative by u is d e^u: the gradient
+    has no difference of large numbers. The value has the rounding error of the sum. A soft clamp x - log(1 + e^(x - L))
+    has slope 1 / (1 + e^(x - L)), which is 1 - e^(u - L) for that of the rates; residuals on the prior have a second
+    clamp.
     """
 
     @staticmethod
@@ -98,11 +99,11 @@ class _Units(BatchedFunction):
             log_rate = raw + row if residual else raw.view_as(raw)
             rate = log_rate.exp()
         elif not residual:
-            log_rate = raw.clamp_max(limit + _FAR_ABOVE)
+            log_rate = raw.clamp_max(limit + _MAX_EXCESS)
             log_rate = log_rate.sub_(torch.exp(log_rate - limit).log1p_())
             rate = log_rate.exp()
         else:
-            bounded = raw.clamp_max(_FAR_ABOVE)
+            bounded = raw.clamp_max(_MAX_EXCESS)
             rate = bounded.exp()
             excess = rate * math.exp(-RESIDUAL_LIMIT) + 1
             slope = excess.reciprocal()
@@ -157,7 +158,7 @@ class _Units(BatchedFunction):
 def _stirling_residual(n: Tensor) -> Tensor:
     """log Gamma(n + 1) minus Stirling's (n + 1/2) log n - n + log(2 pi) / 2, for n > 0.
 
-    The asymptotic series is exact to 1e-16 from n = 16 on; below, `lgamma` is small enough to subtract.
+    The asymptotic series is exact to 1e-16 from n = 16 on; below, `lgamma` is small enough for a subtraction.
     """
     large = n.clamp_min(16)
     inverse = 1 / (large * large)
@@ -176,7 +177,7 @@ class Poisson(LogRateLaw):
 
     .. math:: P(z) = \frac{\lambda^z e^{-\lambda}}{z!}, \qquad \lambda = e^{\text{log_rate}}
 
-    :math:`\lambda` is the firing rate in spikes per unit per stimulus. The divergence from a prior with
+    :math:`\lambda` is the firing rate in spikes per unit per stimulus. The KL divergence from a prior with
     firing rate :math:`\lambda_0` is :math:`\lambda_0\,(1 + e^\delta(\delta - 1))` nats,
     :math:`\delta=\log\lambda-\log\lambda_0`: proportional to the prior firing rate.
 
@@ -229,7 +230,7 @@ class Poisson(LogRateLaw):
 
     @classmethod
     def signal_gain(cls, log_rate: float) -> float | None:
-        """1 / sqrt(rate): a log-rate moved by d moves the mean by d rate, d sqrt(rate) standard deviations."""
+        """1 / sqrt(rate): a change d of the log-rate changes the mean by d rate, d sqrt(rate) standard deviations."""
         return math.exp(-0.5 * log_rate)
 
     def moments(self) -> Float[Tensor, " n_moments *shape"]:
@@ -277,12 +278,12 @@ class Poisson(LogRateLaw):
         return poisson(self.rate.expand(self._extended_shape(sample_shape)), generator)
 
     def relaxed(self, *, temperature: float, indicator: str) -> RelaxedPoisson | GumbelPoisson:
-        """Counts of softened arrivals, or for the indicator "gumbel" by a softened choice."""
+        """Relaxed counts of arrivals, or for the indicator "gumbel" a relaxed choice among counts."""
         return soft_counts(self.log_rate, temperature, indicator)
 
 
 @register_kl(Poisson, Poisson)
 def _kl_poisson(q: Poisson, p: Poisson) -> Tensor:
     delta = q.log_rate - p.log_rate
-    near = p.rate * _Deviance.apply(delta.clamp_max(_FAR_APART))[0]
-    return torch.where(delta > _FAR_APART, q.rate * (delta - 1) + p.rate, near)
+    near = p.rate * _Deviance.apply(delta.clamp_max(_MAX_DIFFERENCE))[0]
+    return torch.where(delta > _MAX_DIFFERENCE, q.rate * (delta - 1) + p.rate, near)

@@ -1,4 +1,4 @@
-"""Rectified Gaussian code: non-negative and silent half the time, but blind to its own firing rate."""
+"""Rectified Gaussian code: non-negative, with many zeros, but its KL divergence does not depend on the firing rate."""
 
 import math
 from typing import Any, ClassVar, Self, final
@@ -20,23 +20,24 @@ from .gaussian import Gaussian
 _SQRT_2PI = math.sqrt(2 * math.pi)
 
 
-_FAR = {torch.float32: (3.5, 9), torch.float64: (6.0, 40)}
-"""Where the continued fraction of Mills' ratio takes over, and its levels: it is exact to rounding from there on."""
+_TAIL = {torch.float32: (3.5, 9), torch.float64: (6.0, 40)}
+"""Value of u above which Mills' ratio is a continued fraction, and the number of its levels: it is exact to
+rounding."""
 
 
 def _tails(u: Tensor, density: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """For u >= 0: Phi(-u), t = E[max(N(-u, 1), 0)] and Phi(-u) - t (u + t), the variance of that rectified tail.
 
-    Near zero t = phi(u) - u Phi(-u) directly, which loses u^2 roundings. Further out, with the continued fraction
-    Phi(-u) = phi(u) / (u + c_1), c_n = n / (u + c_(n+1)), both differences become products: t = Phi(-u) c_1, and
-    Phi(-u) - t u = Phi(-u) c_2 / (u + c_2).
+    Near zero t = phi(u) - u Phi(-u) directly, with a relative error of u^2 roundings. For larger u, with the continued
+    fraction Phi(-u) = phi(u) / (u + c_1), c_n = n / (u + c_(n+1)), both differences become products: t = Phi(-u) c_1,
+    and Phi(-u) - t u = Phi(-u) c_2 / (u + c_2).
     """
-    border, _ = _FAR[u.dtype]
+    border, _ = _TAIL[u.dtype]
     beyond = torch.special.erfc(u * math.sqrt(0.5)).mul_(0.5)
     tail = torch.addcmul(density, u, beyond, value=-1)
     spread = torch.addcmul(beyond, u, tail, value=-1).addcmul_(tail, tail, value=-1)
     is_far = u > border
-    if u.device.type != "cpu":  # which cells are far cannot be asked without waiting for the device
+    if u.device.type != "cpu":  # reading `is_far` would wait for the device
         near = beyond, tail, spread
         beyond, tail, spread = (torch.where(is_far, far, value) for far, value in zip(_far_tails(u, density), near))
     elif bool(is_far.any()):
@@ -46,9 +47,9 @@ def _tails(u: Tensor, density: Tensor) -> tuple[Tensor, Tensor, Tensor]:
 
 
 def _far_tails(u: Tensor, density: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """The same by the continued fraction alone."""
-    _, levels = _FAR[u.dtype]
-    c2 = 0.5 * (torch.sqrt(u * u + 4.0 * (levels + 1)) - u)  # what c_n = n / (u + c_n) would give
+    """The same by the continued fraction only."""
+    _, levels = _TAIL[u.dtype]
+    c2 = 0.5 * (torch.sqrt(u * u + 4.0 * (levels + 1)) - u)  # the solution of c_n = n / (u + c_n)
     for level in range(levels, 1, -1):
         c2.add_(u).reciprocal_().mul_(level)
     c1 = 1 / (u + c2)
@@ -58,7 +59,7 @@ def _far_tails(u: Tensor, density: Tensor) -> tuple[Tensor, Tensor, Tensor]:
 
 
 class _RectifiedMoments(BatchedFunction):
-    """Mean and variance of max(N(loc, scale^2), 0), on the training path: one exponential and one erfc.
+    """Mean and variance of max(N(loc, scale^2), 0), fast for training: one exponential and one erfc.
 
     With a = loc / scale and the tail t(|a|), the mean is scale (max(a, 0) + t) and the variance
     scale^2 (Phi(a) - t (|a| + t)). The derivatives need no further special function.
@@ -71,8 +72,8 @@ class _RectifiedMoments(BatchedFunction):
         u = a.abs()
         density = torch.exp(-0.5 * u * u) / _SQRT_2PI
         beyond, tail, spread = _tails(u, density)
-        sign = a.sign()  # `torch.where` would cost twenty times as much (2.13, CPU)
-        below = (sign + 1).mul_(0.5).addcmul_(sign, beyond, value=-1)  # Phi(a), to its own digits in the tail
+        sign = a.sign()  # `torch.where` takes twenty times as long (2.13, CPU)
+        below = (sign + 1).mul_(0.5).addcmul_(sign, beyond, value=-1)  # Phi(a), accurate in the tail
         mean = a.clamp_min(0).add_(tail).mul_(scale)
         variance = torch.addcmul(spread, sign.clamp_min_(0), 1 - 2 * beyond).mul_(scale).mul_(scale)
         return mean, variance, below, density.mul_(scale)
@@ -109,11 +110,11 @@ def rectified_moments(
 
 
 class _Units(BatchedFunction):
-    """A batch of encoder outputs in few passes: location, log scale, means, and averages over the batch.
+    """Parameters of a batch from encoder outputs, in few passes: location, log scale, mean, and means over the batch.
 
-    Values are those of the law's own methods, save that far below zero (u = -loc / scale > 3.5) means lose u^2
-    roundings and variances u^4, of numbers that vanish there. The divergence is put together from averages; its
-    gradient is exact. The soft clamp L tanh(x / L) has slope 1 - (log scale / L)^2.
+    Values are those of the methods of the distribution, except far below zero (u = -loc / scale > 3.5): there the
+    relative error is u^2 roundings for means and u^4 for variances, which both vanish. The KL divergence is computed
+    from means over the batch; its gradient is exact. The soft clamp L tanh(x / L) has slope 1 - (log scale / L)^2.
     """
 
     @staticmethod
@@ -127,8 +128,8 @@ class _Units(BatchedFunction):
         density = (u * u).mul_(-0.5).exp_().mul_(1 / _SQRT_2PI)
         beyond = torch.special.erfc(u * math.sqrt(0.5)).mul_(0.5)  # Phi(-u)
         tail = torch.addcmul(density, u, beyond, value=-1)
-        sign = a.sign()  # `torch.where` would cost twenty times as much (2.13, CPU)
-        below = (sign + 1).mul_(0.5).addcmul_(sign, beyond, value=-1)  # Phi(a), to its own digits in the tail
+        sign = a.sign()  # `torch.where` takes twenty times as long (2.13, CPU)
+        below = (sign + 1).mul_(0.5).addcmul_(sign, beyond, value=-1)  # Phi(a), accurate in the tail
         mean = a.clamp_min_(0).add_(tail).mul_(scale)
         square = scale * scale
         variance = torch.addcmul(below, tail, u.add_(tail), value=-1).mul_(square)
@@ -166,7 +167,7 @@ class _Units(BatchedFunction):
         n, nothing = loc.shape[-2], torch.zeros_like(loc[..., :1, :])
         to_prior = torch.exp(-2 * prior_log)
         share = torch.zeros_like(distance[..., :1]) if of_kl is None else of_kl.unsqueeze(-1)
-        pull = share * to_prior / n  # of the divergence, (..., K)
+        pull = share * to_prior / n  # from the divergence, (..., K)
         push = nothing if of_average is None else of_average.unsqueeze(-2) / n
         if of_mean is not None:
             push = of_mean + push
@@ -193,7 +194,7 @@ class _Units(BatchedFunction):
 
 
 def _ndtr(x: Tensor) -> Tensor:
-    """Phi(x), exact in the tail too, where `torch.special.ndtr` (2.13, CPU) is 1 + erf and vanishes at -9."""
+    """Phi(x), accurate in the tail, where `torch.special.ndtr` (2.13, CPU) is 1 + erf and vanishes at -9."""
     return 0.5 * torch.special.erfc(x / -math.sqrt(2))
 
 
@@ -209,7 +210,7 @@ def standard_density_and_mass(x: Float[Tensor, "*shape"]) -> tuple[Float[Tensor,
 
 
 def _log_ndtr(x: Tensor) -> Tensor:
-    """log Phi(x) from its negative part (erfcx) and its positive part (log1p), each 0-clipped by |x|.
+    """log Phi(x) from its negative part (erfcx) and its positive part (log1p), each clipped at 0 by |x|.
 
     (`torch.special.log_ndtr` has no batching rule for `torch.func.vmap`.)
     """
@@ -236,13 +237,13 @@ def _loc_of_rate(rate: float) -> float:
 
 @final
 class RectifiedGaussian(GaussianBased):
-    r"""Gaussian passed through a rectifier: a mass at zero and a density above it.
+    r"""Rectified Gaussian: a mass at zero and a density above it.
 
     .. math:: z = \max(y, 0), \quad y \sim \mathcal N(\mu, \sigma^2), \qquad \sigma = e^{\text{log_scale}}
 
     With :math:`a=\mu/\sigma` the mean is :math:`\sigma[\varphi(a)+a\Phi(a)]`, the mass at zero
-    :math:`\Phi(-a)`. The divergence is that of the Gaussians *before* the rectifier, as published, so it
-    bounds from above the divergence of the codes and holds no price on the firing rate.
+    :math:`\Phi(-a)`. The KL divergence is that of the Gaussians *before* the rectifier, as published, so it is
+    an upper bound of that of the codes and does not penalise the firing rate.
 
     Parameters
     ----------
@@ -271,7 +272,7 @@ class RectifiedGaussian(GaussianBased):
     mean_formula: ClassVar[str] = "scale (phi(a) + a Phi(a)), a = loc / scale, scale = exp(log_scale)"
     variance_formula: ClassVar[str] = "scale^2 ((a^2 + 1) Phi(a) + a phi(a)) - mean^2"
     fano_formula: ClassVar[str] = "variance / mean, in units of the code"
-    divergence: ClassVar[str] = "closed form, before the rectifier: bounds that of the codes from above"
+    divergence: ClassVar[str] = "closed form, before the rectifier: an upper bound of that of the codes"
     citation: ClassVar[str] = "Vafaii and Yates (2026), arXiv 2602.13421"
     support: ClassVar[Any] = constraints.nonnegative
     _known_mean: Tensor | None = None
@@ -286,7 +287,7 @@ class RectifiedGaussian(GaussianBased):
     def encode(
         cls, raw: Float[Tensor, "B outputs"], prior: Self, *, residual: bool, clamp: float | None = None
     ) -> Coded:
-        """Build the posterior and its averages in a few passes, with a hand-written backward."""
+        """Build the posterior and its averages in few passes, with a hand-written backward."""
         found = _Units.apply(raw, prior.loc, prior.log_scale, clamp)
         loc, log_scale, mean, kl, average, variance, moments = found[:7]
         q = cls(loc, log_scale, validate_args=False)

@@ -1,4 +1,4 @@
-"""Differentiable stand-ins for laws whose codes are integers."""
+"""Differentiable approximations of distributions of integers."""
 
 from typing import Any, ClassVar, final
 
@@ -19,15 +19,15 @@ from .arrivals import (
 )
 
 GUMBEL = "gumbel"
-"""Instead of an indicator: counts by a relaxed choice among their values."""
+"""Word used in place of an indicator for counts by a relaxed choice among their values."""
 
-GUMBEL_COUNTS = 32
-"""Values that a count drawn by a relaxed choice may take: 0 to 31 (published: 5 to 30)."""
+N_GUMBEL_COUNTS = 32
+"""Number of values of a count drawn by a relaxed choice: 0 to 31 (published: 5 to 30)."""
 
 
 @final
 class RelaxedPoisson(Relaxation):
-    r"""Poisson count whose time window has a soft end: the sum of s((1 - t) / temperature) over arrivals t.
+    r"""Relaxed Poisson count: the sum of the indicator s((1 - t) / temperature) over arrivals t.
 
     .. math:: z = \sum_m s\big((1 - t_m)/\tau\big), \qquad
         \mathbb E z = \lambda \int_0^\infty s\,dt, \quad \operatorname{Var} z = \lambda \int_0^\infty s^2\,dt
@@ -42,9 +42,9 @@ class RelaxedPoisson(Relaxation):
     log_rate
         Log of the firing rate lambda, any shape.
     temperature
-        Softness tau of the window's end, > 0.
+        Width tau of the indicator, > 0.
     indicator
-        Softened step s, a key of `spikevae.distributions.INDICATORS`.
+        Smooth step s, a key of `spikevae.distributions.INDICATORS`.
 
     Raises
     ------
@@ -99,16 +99,17 @@ class GumbelPoisson(Relaxation):
 
     .. math:: z = \sum_k k\, w_k, \qquad w = \operatorname{softmax}\big((k \log\lambda - \log k! + g_k)/\tau\big)
 
-    with independent Gumbel noise :math:`g_k`. As the temperature goes to 0 it becomes the Poisson count, cut at 31;
-    its mean is that of the count only then, and it costs 32 draws whatever the firing rate. The cut takes less than
-    3e-6 of the mean at rates up to 12, 0.5 % at 20, 15 % at 32, and grows from there: it is for sparse codes.
+    with independent Gumbel noise :math:`g_k`. As the temperature goes to 0 it becomes the Poisson count, truncated
+    at 31; only then is its mean that of the truncated count. It needs 32 random numbers for any firing rate. Truncation
+    reduces the mean by less than 3e-6 at rates up to 12, 0.5 % at 20, 15 % at 32, and more above: it is for sparse
+    codes.
 
     Parameters
     ----------
     log_rate
         Log of the firing rate lambda, any shape.
     temperature
-        Softness of the choice, > 0.
+        Temperature of the softmax, > 0.
 
     References
     ----------
@@ -132,7 +133,7 @@ class GumbelPoisson(Relaxation):
     def rsample(self, sample_shape: Any = (), *, generator: Generator) -> Float[Tensor, "*shape"]:  # type: ignore[override]
         """Relaxed counts of shape `sample_shape + batch_shape`, differentiable in `log_rate`."""
         log_rate = self.log_rate.expand(self._extended_shape(sample_shape)).unsqueeze(-1)
-        k = torch.arange(GUMBEL_COUNTS, dtype=log_rate.dtype, device=log_rate.device)
+        k = torch.arange(N_GUMBEL_COUNTS, dtype=log_rate.dtype, device=log_rate.device)
         logits = k * log_rate - torch.lgamma(k + 1)
         weights = torch.softmax((logits + gumbel(logits, generator)) / self.temperature, -1)
         return (weights * k).sum(-1)
@@ -153,7 +154,7 @@ def gumbel(like: Float[Tensor, "*shape"], generator: Generator) -> Float[Tensor,
 def soft_counts(
     log_rate: Float[Tensor, "*shape"], temperature: float, indicator: str
 ) -> RelaxedPoisson | GumbelPoisson:
-    """Relaxed Poisson counts by the arrivals that this indicator softens, or by a choice for "gumbel".
+    """Relaxed Poisson counts: arrivals weighed by this indicator, or for "gumbel" a relaxed choice.
 
     Examples
     --------
@@ -166,14 +167,13 @@ def soft_counts(
 
 
 class _SoftThreshold(BatchedFunction):
-    """Value, and the slope that gradients to the probability are multiplied with."""
+    """The relaxed comparison and its derivative by the probability."""
 
     @staticmethod
     def forward(probability: Tensor, uniform: Tensor, edge: float, indicator: str) -> tuple[Tensor, Tensor]:
         width = (torch.minimum(probability, 1 - probability) * edge).clamp_min(torch.finfo(probability.dtype).tiny)
         x = (probability - uniform) / width
-        softened = get_indicator(indicator)
-        value, slope = softened.with_slope(x)
+        value, slope = get_indicator(indicator).with_slope(x)
         return value, slope / width
 
     @staticmethod
@@ -191,12 +191,12 @@ class _SoftThreshold(BatchedFunction):
 def soft_threshold(
     probability: Float[Tensor, "*#shape"], uniform: Float[Tensor, "*#shape"], *, temperature: float, indicator: str
 ) -> Float[Tensor, "*shape"]:
-    r"""Whether `uniform` is below `probability`, with a soft edge that keeps the mean: an event of that probability.
+    r"""Relaxed comparison `uniform < probability`, an event of that probability, with the same mean.
 
     .. math:: b = s\big((p - u)/w\big), \qquad w = \min(p, 1 - p)\,\min(\tau, 1/\text{reach})
 
-    The edge lies inside (0, 1) and s(x) + s(-x) = 1, so the mean over u is p exactly at every temperature, and the
-    pathwise derivative s'/w, w held, has mean 1.
+    The smooth step lies inside (0, 1) and s(x) + s(-x) = 1, so the mean over u is p exactly at every temperature, and
+    the pathwise derivative s'/w, at constant w, has mean 1.
 
     Parameters
     ----------
@@ -205,7 +205,7 @@ def soft_threshold(
     uniform
         u, uniform in (0, 1), of a shape that broadcasts with it.
     temperature, indicator
-        Softness and softened step, a key of `INDICATORS`; "gumbel", which is for counts, is taken as "cubic".
+        Width and smooth step, a key of `INDICATORS`; "gumbel", which is for counts, is replaced by "cubic".
 
     Returns
     -------

@@ -1,4 +1,4 @@
-"""Zero-inflated Poisson code: a unit is off altogether, or fires Poisson counts."""
+"""Zero-inflated Poisson code: a unit is off, or fires Poisson counts."""
 
 import math
 from typing import Any, ClassVar, final
@@ -17,14 +17,15 @@ from .poisson import Poisson, _Excess
 from .relaxations import soft_counts, soft_threshold
 
 NEWTON_STEPS = 12
-"""From above, where it converges monotonically; 5 reach rounding for rates up to 1e4, 12 are one too many for all."""
+"""Newton's method starts above the root and converges monotonically: to rounding in 5 steps for rates up to 1e4, in 11
+for all rates."""
 
 
 def truncated_rate(excess: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
     """Rate lambda of the Poisson counts whose mean, given that they are not zero, is 1 + excess.
 
-    Newton on h(-lambda) = excess (1 - e^-lambda), h(x) = e^x - 1 - x, which is lambda / (1 - e^-lambda) = 1 + excess
-    without its loss of digits at small rates; convex, started above the root.
+    Newton's method on h(-lambda) = excess (1 - e^-lambda), h(x) = e^x - 1 - x, which is lambda / (1 - e^-lambda) = 1 +
+    excess in a form that is accurate at small rates. It is convex; the start is above the root.
 
     Examples
     --------
@@ -46,8 +47,8 @@ class ZeroInflatedPoisson(LogRateLaw):
     .. math:: P(0) = \pi + (1-\pi)\,e^{-\lambda}, \qquad P(z) = (1-\pi)\frac{\lambda^z e^{-\lambda}}{z!}\ (z > 0),
         \qquad \lambda = e^{\text{log_rate}},\ \pi = \frac{1}{1 + e^{-\text{logit_off}}}
 
-    Mean :math:`(1-\pi)\lambda`, Fano factor :math:`1 + \pi\lambda`. Which of the two causes silenced a unit does not
-    show in its count, and the divergence is that of the counts:
+    Mean :math:`(1-\pi)\lambda`, Fano factor :math:`1 + \pi\lambda`. A count of zero
+    has two possible causes; the KL divergence is that of the counts:
     :math:`P_0\log\frac{P_0}{P_0'} + (1-P_0)\big[\log\frac{1-\pi}{1-\pi'} - \lambda + \lambda'\big]
     + (1-\pi)\lambda\log\frac{\lambda}{\lambda'}` nats.
 
@@ -97,7 +98,7 @@ class ZeroInflatedPoisson(LogRateLaw):
 
     @classmethod
     def prior_from_moments(cls, moments: Float[Tensor, " n_moments *shape"]) -> dict[str, Float[Tensor, "*shape"]]:
-        """Law of the same probability of firing and the same mean count, moments (2, K)."""
+        """Distribution of the same probability of firing and the same mean count, moments (2, K)."""
         info = torch.finfo(moments.dtype)
         active, beyond = moments.clamp_min(info.tiny)
         rate = truncated_rate(beyond / active).clamp_min(info.tiny)
@@ -111,15 +112,15 @@ class ZeroInflatedPoisson(LogRateLaw):
 
     @lazy_property
     def _active(self) -> Tensor:
-        """Probability of a spike at least."""
+        """Probability of at least one spike."""
         return -torch.expm1(-self.rate) * self.on
 
     @lazy_property
     def _log_zero(self) -> Tensor:
-        """log P(0): by log1p where it is mostly silent, else as the sum that it is."""
-        silent = torch.log1p(-self._active.clamp_max(0.5))
-        busy = torch.logaddexp(F.logsigmoid(self.logit_off), F.logsigmoid(-self.logit_off) - self.rate)
-        return torch.where(self._active < 0.5, silent, busy)
+        """log P(0): by log1p where P(0) > 1/2, else as the log of a sum."""
+        likely = torch.log1p(-self._active.clamp_max(0.5))
+        unlikely = torch.logaddexp(F.logsigmoid(self.logit_off), F.logsigmoid(-self.logit_off) - self.rate)
+        return torch.where(self._active < 0.5, likely, unlikely)
 
     @property
     def mean(self) -> Float[Tensor, "*shape"]:
@@ -149,15 +150,15 @@ class ZeroInflatedPoisson(LogRateLaw):
             return poisson(torch.where(standard_uniform(on, generator) < on, self.rate, 0.0), generator)
 
     def relaxed(self, *, temperature: float, indicator: str) -> "RelaxedZeroInflatedPoisson":
-        """Counts of softened arrivals behind a softened switch."""
+        """Relaxed Poisson counts times a relaxed switch."""
         return RelaxedZeroInflatedPoisson(self.log_rate, self.logit_off, temperature, indicator)
 
 
 @final
 class RelaxedZeroInflatedPoisson(Relaxation):
-    """Relaxed Poisson count times a switch whose edge is soft; its mean is that of the count for temperatures up to 1.
+    """Relaxed Poisson count times a relaxed switch; its mean is that of the count for temperatures up to 1.
 
-    With the sigmoid indicator it is too large, as that of the Poisson count: by 6 % at temperature .5, by 31 % at 1.
+    With the sigmoid indicator the mean is too large, as for Poisson counts: by 6 % at temperature .5, by 31 % at 1.
 
     Parameters
     ----------
@@ -179,7 +180,7 @@ class RelaxedZeroInflatedPoisson(Relaxation):
     def __init__(self, log_rate: Tensor, logit_off: Tensor, temperature: float, indicator: str = "cubic") -> None:
         self.log_rate, self.logit_off = torch.broadcast_tensors(log_rate, logit_off)
         self.temperature, self.indicator = temperature, indicator
-        soft_counts(log_rate, temperature, indicator)  # refuses what it cannot draw with
+        soft_counts(log_rate, temperature, indicator)  # raises an error for invalid settings
         super().__init__(self.log_rate.shape, validate_args=False)
 
     def rsample(self, sample_shape: Any = (), *, generator: Generator) -> Float[Tensor, "*shape"]:  # type: ignore[override]
@@ -194,6 +195,6 @@ class RelaxedZeroInflatedPoisson(Relaxation):
 
 @register_kl(ZeroInflatedPoisson, ZeroInflatedPoisson)
 def _kl_zero_inflated_poisson(q: ZeroInflatedPoisson, p: ZeroInflatedPoisson) -> Tensor:
-    silent = q.zero_probability * (q._log_zero - p._log_zero)
+    zero = q.zero_probability * (q._log_zero - p._log_zero)
     on = F.logsigmoid(-q.logit_off) - F.logsigmoid(-p.logit_off)
-    return silent + q._active * (on - (q.rate - p.rate)) + q.mean * (q.log_rate - p.log_rate)
+    return zero + q._active * (on - (q.rate - p.rate)) + q.mean * (q.log_rate - p.log_rate)
