@@ -1,11 +1,11 @@
-"""Numbers and small words for reading."""
+"""Numbers as text."""
 
 import math
 from collections.abc import Callable, Iterable
 
 
 def shown(value: float, digits: int = 3) -> str:
-    """A number for reading: `digits` significant digits, a true minus sign, "-" where undefined.
+    """A number as text: `digits` significant digits, a true minus sign, "-" where undefined.
 
     Examples
     --------
@@ -29,7 +29,7 @@ def shown(value: float, digits: int = 3) -> str:
 
 
 def exact(value: float) -> str:
-    """A setting for reading, without padding: `0.01`, `8`, `−5`."""
+    """A setting as text, without trailing zeros: `0.01`, `8`, `−5`."""
     return f"{value:.6g}".replace("-", "−")
 
 
@@ -46,24 +46,24 @@ def power(exponent: float) -> float:
 
 
 def p_text(p: float) -> str:
-    """A p value to one significant digit, never below .001."""
+    """A p-value to two significant digits, or "p < 0.001"."""
     if not math.isfinite(p):
         return "no test"
     return "p < 0.001" if p < 0.001 else f"p = {shown(p, 2)}"
 
 
 def percent(share: float) -> str:
-    """A share as a whole percentage; what rounds to nothing is under 1 %."""
+    """A share in whole percent; "under 1 %" between 0 and 1 %."""
     return "under 1 %" if 0 < share < 0.01 else f"{100 * share:.0f} %"
 
 
 def plural(count: int, word: str) -> str:
-    """The word with an s unless there is one."""
+    """The word, with an s if the count is not one."""
     return word if count == 1 else f"{word}s"
 
 
 def span(values: Iterable[float], *, times: bool = False, plus: bool = True) -> str:
-    """Lowest and highest of some numbers in words."""
+    """Lowest and highest of some numbers as text."""
     finite = [v for v in values if math.isfinite(v)]
     if not finite:
         return "-"

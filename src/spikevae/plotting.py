@@ -1,7 +1,7 @@
 """Figure settings and small helpers for every figure of the package: colours, fonts, sizes, files, axes.
 
 Matplotlib is imported by the functions that draw, never at import. Colours are those of Okabe and Ito (2008), which
-colour-blind readers can tell apart; every line has a marker or a dash of its own too.
+colour-blind readers can distinguish; lines also differ in marker or dash.
 """
 
 import math
@@ -40,7 +40,7 @@ SETTINGS: Any = {
 
 @dataclass(frozen=True)
 class Static:
-    """A figure that was written."""
+    """A figure in a file."""
 
     name: str
     png: Path
@@ -51,10 +51,10 @@ class Static:
 def canvas(
     rows: int, columns: int, width: float = 3.6, height: float = 3.0, *, key_rows: int = 0
 ) -> Iterator[tuple[Any, np.ndarray]]:
-    """A figure and its (rows, columns) axes with these settings; no global state is left behind.
+    """A figure and its (rows, columns) axes with these settings, which do not change global state.
 
-    Margins are fixed in inches (labels and titles have known sizes), which draws faster than a layout engine that
-    measures every label. `key_rows` lines are kept free for a legend below the axes.
+    Margins are fixed in inches (labels and titles have known sizes), which is faster than a layout engine that
+    measures every label. Space for `key_rows` lines is left for a legend below the axes.
     """
     from matplotlib import rc_context
     from matplotlib.figure import Figure
@@ -71,7 +71,7 @@ def canvas(
 
 
 def write(figure: Any, folder: Path, name: str, alt: str) -> Static:
-    """Write PNG and SVG without a date, so that equal figures are equal files."""
+    """Write PNG and SVG without a date, so that equal figures give equal files."""
     folder.mkdir(parents=True, exist_ok=True)
     figure.savefig(folder / f"{name}.png", dpi=PNG_DPI)
     figure.savefig(folder / f"{name}.svg", metadata={"Date": None})
@@ -79,19 +79,19 @@ def write(figure: Any, folder: Path, name: str, alt: str) -> Static:
 
 
 NARROW_DECADES = 1.3
-"""Decades below which a log axis has ticks between powers of ten."""
+"""A logarithmic axis over fewer decades has ticks between powers of ten."""
 LINEAR_RATIO = 2.5
-"""Largest ratio of values that a linear axis shows well."""
+"""Positive values with a larger ratio get a logarithmic axis."""
 
 
 def spans_decades(values: np.ndarray) -> bool:
-    """Whether positive values span enough for a logarithmic axis."""
+    """Whether all values are positive and their range needs a logarithmic axis."""
     finite = values[np.isfinite(values)]
     return bool(len(finite)) and finite.min() > 0 and finite.max() > LINEAR_RATIO * finite.min()
 
 
 def log_ticks(values: np.ndarray) -> list[float] | None:
-    """Ticks at 1, 2 and 5 times powers of ten for a log axis too short for powers alone; None for a longer one."""
+    """Ticks between powers of ten for a logarithmic axis over few decades; None for a longer one."""
     finite = values[np.isfinite(values) & (values > 0)]
     if not len(finite) or math.log10(finite.max() / finite.min()) > NARROW_DECADES:
         return None

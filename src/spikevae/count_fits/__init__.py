@@ -1,4 +1,4 @@
-"""Laws fitted to recorded spike counts, to choose the law of a latent code."""
+"""Fits of laws to recorded spike counts, to choose the law of a latent code."""
 
 from .fits import fit_counts as fit_counts
 from .output import figure as figure

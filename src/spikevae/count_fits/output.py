@@ -11,16 +11,16 @@ import numpy as np
 from ..plotting import PNG_DPI, SETTINGS
 from .result import CountFits
 
-LOOKS = {  # colour (Okabe-Ito), line
+STYLES = {  # colour (Okabe-Ito), line
     "poisson": ("#000000", "--"),
     "negative_binomial": ("#0072B2", "-"),
     "zero_inflated_poisson": ("#D55E00", "-."),
     "conway_maxwell_poisson": ("#009E73", ":"),
     "binomial": ("#CC79A7", "-"),
 }
-BARS = 40
-"""Most bars of a histogram; where there are more counts, a bar has several."""
-DISPERSION = {"over": ("#0072B2", "^"), "under": ("#CC79A7", "v"), "neither": ("#59636e", "o")}
+MAX_BARS = 40
+"""Most bars of a histogram; with more counts, one bar contains several."""
+DISPERSION_STYLES = {"over": ("#0072B2", "^"), "under": ("#CC79A7", "v"), "neither": ("#59636e", "o")}
 COLUMNS = (
     "unit", "law", "log_likelihood", "n_parameters", "aic", "bic", "weight", "mean", "variance", "fano", "at_limit",
     "fit_p_value",
@@ -28,7 +28,7 @@ COLUMNS = (
 
 
 def words(law: str) -> str:
-    """A law's name as people write it."""
+    """A law's name in tables and figures."""
     return {"conway_maxwell_poisson": "Conway-Maxwell-Poisson", "poisson": "Poisson"}.get(
         law, law.replace("_", " ").replace("poisson", "Poisson")
     )
@@ -39,7 +39,7 @@ def _number(value: float) -> str:
 
 
 def text(found: CountFits) -> str:
-    """A line for each law and the sentences of the summary."""
+    """One line per law, and the summary."""
     shares, by_aic = found.share(), found.share("aic")
     lines = [
         f"{'law':<24}{'best by BIC':>12}{'by AIC':>9}{'median BIC − Poisson':>22}{'fits (p > .05)':>16}{'at limit':>10}"
@@ -77,10 +77,10 @@ def figure(found: CountFits, path: Path) -> None:
 
 
 def _variances(axis: Any, found: CountFits, firing: list[dict[str, Any]]) -> None:
-    for word, (colour, mark) in DISPERSION.items():
+    for word, (colour, mark) in DISPERSION_STYLES.items():
         every = [row for row in firing if row["dispersion"] == word]
         own = [row for row in every if row["variance"] > 0]
-        label = {"over": "over-dispersed", "under": "under-dispersed", "neither": "not told from Poisson"}[word]
+        label = {"over": "over-dispersed", "under": "under-dispersed", "neither": "consistent with Poisson"}[word]
         flat = len(every) - len(own)
         shown = f"{len(every)}, {flat} of variance 0 not drawn" if flat else f"{len(every)}"
         axis.plot(
@@ -102,7 +102,7 @@ def _variances(axis: Any, found: CountFits, firing: list[dict[str, Any]]) -> Non
 
 
 def _histogram(axis: Any, found: CountFits) -> None:
-    """A unit whose dispersion is told from Poisson's, if there are any: the one of median rate among them."""
+    """Counts of one unit: that of median firing rate among the units that are not Poisson, or among all."""
     from matplotlib.ticker import MaxNLocator
 
     firing = [row for row in found.units if not row["silent"]]
@@ -111,14 +111,14 @@ def _histogram(axis: Any, found: CountFits) -> None:
     z = found.counts[:, unit]
     top = int(np.quantile(z, 0.999)) + 2
     low = max(0, min(int(z.min()) - 1, top - 3))
-    wide = math.ceil((top - low) / BARS)
+    wide = math.ceil((top - low) / MAX_BARS)
     grid = np.arange(low, low + wide * math.ceil((top - low) / wide))
     middles = grid.reshape(-1, wide).mean(1)
     shares = np.bincount(z, minlength=grid[-1] + 1)[low : grid[-1] + 1] / len(z)
     bars = shares.reshape(-1, wide).sum(1)
     axis.bar(middles, bars, width=0.85 * wide, color="#d0d7de", label=f"unit {unit}")
-    for law in sorted(found.laws, key=lambda law: law == "poisson"):  # last, over the laws that are Poisson here
-        colour, line = LOOKS[law]
+    for law in sorted(found.laws, key=lambda law: law == "poisson"):  # drawn last, over laws that are Poisson here
+        colour, line = STYLES[law]
         mass = _mass(found.of(unit, law), grid).reshape(-1, wide).sum(1)
         axis.plot(middles, mass, line, color=colour, linewidth=1.6, label=words(law))
     axis.xaxis.set_major_locator(MaxNLocator(integer=True))
@@ -154,16 +154,16 @@ def _mass(row: dict[str, Any], grid: np.ndarray) -> np.ndarray:
 
 
 def _criteria(axis: Any, found: CountFits) -> None:
-    """How much worse each law's BIC is than the best, unit by unit."""
+    """Difference in BIC between each law and the best law of the unit."""
     least: dict[int, float] = {}
     for row in found.fits:
         least[row["unit"]] = min(least.get(row["unit"], math.inf), row["bic"])
-    rng = np.random.default_rng(0)  # of the horizontal scatter alone
+    rng = np.random.default_rng(0)  # for the horizontal scatter only
     for place, law in enumerate(found.laws):
         gaps = np.array([row["bic"] - least[row["unit"]] for row in found.fits if row["law"] == law])
         scatter = place + rng.uniform(-0.25, 0.25, len(gaps))
-        axis.plot(scatter, gaps, ".", color=LOOKS[law][0], alpha=0.5, markersize=4)
-        axis.plot([place - 0.35, place + 0.35], [np.median(gaps)] * 2, color=LOOKS[law][0], linewidth=2)
+        axis.plot(scatter, gaps, ".", color=STYLES[law][0], alpha=0.5, markersize=4)
+        axis.plot([place - 0.35, place + 0.35], [np.median(gaps)] * 2, color=STYLES[law][0], linewidth=2)
     axis.axhline(10, color="#59636e", linewidth=0.8, linestyle=":")
     axis.set_xlim(-0.5, len(found.laws) - 0.5)
     axis.set_yscale("symlog", linthresh=10)
@@ -171,7 +171,7 @@ def _criteria(axis: Any, found: CountFits) -> None:
     axis.set_xticks(
         range(len(found.laws)), [words(law).replace(" ", "\n").replace("-", "-\n") for law in found.laws], fontsize=7.5
     )
-    axis.set(title="c  cost of a law, unit by unit", ylabel="BIC above the best law's")
+    axis.set(title="c  each law and unit", ylabel="BIC above the best law's")
     axis.set_xlabel("bars: medians; dotted line: 10, very strong evidence")
 
 
@@ -196,7 +196,7 @@ def write(found: CountFits, folder: Path) -> list[Path]:
 
 
 def facts(found: CountFits) -> dict[str, Any]:
-    """Everything but the counts, ready for JSON: what is not finite becomes null or the word "inf"."""
+    """Everything but the counts, for JSON: numbers that are not finite become null or "inf"."""
     return {
         "n_trials": found.n_trials,
         "laws": list(found.laws),

@@ -1,4 +1,4 @@
-"""The report of a run: one offline HTML page that leads with the answer, and its figures as files.
+"""The report of a run: one offline HTML page that begins with the answer, and its figures as files.
 
 The page's plotting libraries are loaded only when a report is built.
 """
@@ -8,7 +8,7 @@ from pathlib import Path
 
 from .._files import atomic_write
 
-N_STEPS = 15  # what `progress` is told of: reading, nine figures, pictures, physiology, charts, page, done
+N_STEPS = 15  # of `progress`: reading, nine figures, pictures, physiology, charts, page, done
 
 
 def build_report(
@@ -19,7 +19,7 @@ def build_report(
     Parameters
     ----------
     run_dir
-        Folder of a sweep with at least one finished cell.
+        Folder of a sweep with at least one finished fit.
     seed
         Added to the seeds of the codes sampled for the pictures of reconstructions.
     progress
@@ -33,7 +33,7 @@ def build_report(
     Raises
     ------
     FileNotFoundError, ValueError
-        Where the folder is no run, holds no finished cell, or a file in it is damaged; the message names the file.
+        If the folder is no run, has no finished fit, or a file in it is damaged; the message names the file.
     """
     from .figures import write_figures
     from .page import render
@@ -50,7 +50,7 @@ def build_report(
             progress(min(done, N_STEPS), N_STEPS, text)
         done += 1
 
-    advance("reading cells")
+    advance("reading fits")
     run = read_run(run_dir)
     folder = run.path / "figures"
     advance("dictionaries and reconstructions")
@@ -68,12 +68,12 @@ def build_report(
 
 
 def headline(run_dir: str | Path) -> list[str]:
-    """The sentences that answer the run's question, as they lead the report.
+    """The sentences at the top of the report, which answer the run's question.
 
     Parameters
     ----------
     run_dir
-        Folder of a sweep with at least one finished cell.
+        Folder of a sweep with at least one finished fit.
 
     Raises
     ------

@@ -77,7 +77,7 @@ def starts_of(finding: Finding) -> list[float]:
 
 
 def departures(cells: Iterable[Cell]) -> str:
-    """Settings in which fits named after the published recipe differ from it."""
+    """Settings in which fits of the published recipe differ from it."""
     found: dict[str, list[str]] = {}
     for cell in cells:
         recipe = FitConfig.from_recipe(PUBLISHED, latent=cell.family.law).model_dump(mode="json")
@@ -265,4 +265,4 @@ def demo_warning(run: Run) -> str | None:
     source = str(run.config["sweep"].get("data", {}).get("source", ""))
     if source.partition(":")[0] != "bundled":
         return None
-    return "Demo results: a handful of small bundled photographs, not a sample of natural images at large."
+    return "Demo results: the few small bundled photographs are not a sample of natural images in general."

@@ -1,6 +1,6 @@
 """Interactive figures as Plotly specifications: plain data, drawn by the page's script.
 
-Every trace carries ``meta = {"family", "size"}``, by which the page's selector shows and hides it.
+Every trace has ``meta = {"family", "size"}``, by which the page's selector shows and hides it.
 """
 
 import math
@@ -144,7 +144,7 @@ def against_beta(run: Run, metric: str) -> Chart:
 
 
 def _band(run: Run, curve: Curve) -> dict[str, Any]:
-    """The area between the low and the high price of a spike."""
+    """The area between the low and the high energy cost of a spike."""
     low, high = curve.mean("joules_low"), curve.mean("joules_high")
     keep = np.isfinite(low) & np.isfinite(high) & (low > 0)
     red, green, blue = (int(colour(run, curve.family, curve.n_latents)[i : i + 2], 16) for i in (1, 3, 5))
@@ -223,7 +223,7 @@ def _heat_text(heat: HeatMap) -> list[list[str]]:
 
 
 def tight(value: float, metric: str) -> str:
-    """A number in little space: `.93`; two decimals, or two significant digits on logarithmic scales."""
+    """A short form of a number: `.93`; two decimals, or two significant digits on logarithmic scales."""
     text = (
         shown(value, 2)
         if AXES[metric].log or not math.isfinite(value)
@@ -292,7 +292,7 @@ def starts(run: Run, metric: str) -> Chart | None:
 
 
 def three_way(run: Run) -> Chart | None:
-    """Distortion, bits and spikes at once, where the run holds several spike prices."""
+    """Distortion, bits and spikes at once, for runs with several spike prices."""
     if not several_prices(run):
         return None
     cells = [c for c in run.best if math.isfinite(c["spikes"]) and c["spikes"] > 0]

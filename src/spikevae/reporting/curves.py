@@ -1,4 +1,4 @@
-"""Numbers behind the figures: means over seeds, heat maps, pairs of starts. Used by static and interactive figures."""
+"""Numbers for static and interactive figures: means over seeds, heat maps, pairs of starts."""
 
 import math
 from collections.abc import Iterable, Sequence
@@ -18,7 +18,7 @@ class Curve:
     n_latents: int
     beta: np.ndarray
     cells: tuple[tuple[Cell, ...], ...]
-    """The fits behind each point, one a seed."""
+    """The fits of each point, one per seed."""
 
     def mean(self, metric: str) -> np.ndarray:
         """(n_betas,) mean over seeds, NaN where undefined."""
@@ -34,7 +34,7 @@ class Curve:
 
     @property
     def flags(self) -> list[str]:
-        """One a point: the seeds' convergence flags."""
+        """The convergence flags of all seeds, per point."""
         return [" / ".join(dict.fromkeys(c.check.flag for c in point)) for point in self.cells]
 
     @property
@@ -49,7 +49,7 @@ def _over(values: Sequence[float], summary: object) -> float:
 
 
 def curves(cells: Iterable[Cell]) -> list[Curve]:
-    """One curve for each family and latent size, beta increasing; beta = 0 has no place on a log axis."""
+    """One curve for each family and latent size, beta increasing, without beta = 0 (the axis is logarithmic)."""
     groups: dict[tuple[int, int], dict[float, list[Cell]]] = {}
     for cell in cells:
         if cell.beta > 0:
@@ -67,7 +67,7 @@ def curves(cells: Iterable[Cell]) -> list[Curve]:
 
 
 def banded(run: Run, curve: Curve) -> bool:
-    """Whether a curve carries the band of spike prices: one a family, as the factors are the same at every size."""
+    """Whether a curve has the band from low to high energy cost: one per family, since its factors are the same."""
     return curve.n_latents == max(c.n_latents for c in run.cells if c.family == curve.family)
 
 
@@ -85,7 +85,7 @@ class HeatMap:
 
 
 def heat_map(run: Run, family: Family, metric: str) -> HeatMap:
-    """Gather the best starts of a family."""
+    """The heat map of a family, from the best starts."""
     own = [cell for cell in run.best if cell.family == family]
     betas, sizes = sorted({c.beta for c in own}), sorted({c.n_latents for c in own})
     values = np.full((len(sizes), len(betas)), np.nan)
@@ -113,5 +113,5 @@ def histogram(cell: Cell) -> tuple[np.ndarray, np.ndarray, float]:
 
 
 def several_prices(run: Run) -> bool:
-    """Whether the run holds more than one spike price."""
+    """Whether the run has more than one spike price."""
     return len({cell.spike_price for cell in run.best}) > 1

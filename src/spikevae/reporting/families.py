@@ -1,4 +1,4 @@
-"""Which fits of a run belong together: one law under one recipe."""
+"""Groups of fits of a run: one law with one recipe."""
 
 import json
 from collections.abc import Iterable, Mapping
@@ -8,26 +8,26 @@ from typing import Any
 from ..models.codes import CODES
 
 AXES = ("n_latents", "beta", "seed", "start", "steps", "epochs")
-"""Settings that the figures and the trends run over; any other setting that varies makes another family."""
+"""Settings that vary within a family; fits that differ in any other setting are of different families."""
 PUBLISHED = "paper"
 """The recipe that reproduces the published configuration."""
 
 
 @dataclass(frozen=True)
 class Family:
-    """Cells that differ only in latent size, beta, seed, start and budget: one law under one recipe."""
+    """Fits that differ only in latent size, beta, seed, start and budget: one law with one recipe."""
 
     index: int
     law: str
     block: str
     label: str
-    """The law and whatever sets this family apart from the others of the run."""
+    """The law and the settings in which this family differs from others of the run."""
     published: bool
-    """Whether its cells were trained with the published recipe."""
+    """Whether its fits were trained with the published recipe."""
 
     @property
     def law_label(self) -> str:
-        """The law's word in figures."""
+        """The law's name in figures."""
         return CODES[self.law].label
 
     @property
@@ -37,12 +37,12 @@ class Family:
 
     @property
     def is_control(self) -> bool:
-        """Whether it controls for non-negativity alone: codes with a firing rate that are no counts."""
+        """Whether it is the control for non-negativity: codes with a firing rate that are not counts."""
         return self.has_rate and not self.is_count
 
     @property
     def silent_share(self) -> float:
-        """Share of zeros of a collapsed code."""
+        """Fraction of zeros of a collapsed code."""
         return float(CODES[self.law].silent_share())
 
     @property
@@ -70,7 +70,7 @@ def families_of(cells: Iterable[Mapping[str, Any]]) -> list[Family]:
 
 
 def _varying(configs: list[Mapping[str, Any]], parts: list[tuple[str, str]]) -> list[str]:
-    """Settings other than :data:`AXES` that take several values at one place of the grid of one law and block."""
+    """Settings other than :data:`AXES` with several values for one law, block, latent size and beta."""
     names = [name for name in dict.fromkeys(k for config in configs for k in config) if name not in AXES]
     found = []
     for name in names:
@@ -84,7 +84,7 @@ def _varying(configs: list[Mapping[str, Any]], parts: list[tuple[str, str]]) -> 
 
 
 def _labels(keys: list[tuple[str, str, tuple[tuple[str, str], ...]]]) -> list[str]:
-    """Shortest labels that keep families apart: the law, then the block, then one varying setting after another."""
+    """Shortest labels that distinguish families: the law, then the block, then one varying setting after another."""
     parts: list[list[str]] = [[] for _ in keys]
 
     def distinct() -> bool:
@@ -98,6 +98,6 @@ def _labels(keys: list[tuple[str, str, tuple[tuple[str, str], ...]]]) -> list[st
             for part, (law, block, extra) in zip(parts, keys):
                 name, value = extra[position]
                 varies = len({other[2][position] for other in keys if other[:2] == (law, block)}) > 1
-                if varies and (name, json.loads(value)) != ("spike_price", 0.0):  # what is free goes without saying
+                if varies and (name, json.loads(value)) != ("spike_price", 0.0):  # a spike price of 0 is the default
                     part.append(f"{name.replace('_', ' ')} {json.loads(value)}")
     return [CODES[key[0]].label + (f" ({', '.join(part)})" if part else "") for key, part in zip(keys, parts)]

@@ -1,4 +1,4 @@
-"""Static figures of a run, PNG and SVG, for papers and slides, and for the page where scripts do not run."""
+"""Static figures of a run, PNG and SVG, for papers and slides, and for the page in browsers without scripts."""
 
 import math
 from collections.abc import Callable
@@ -19,7 +19,7 @@ from .style import colour as line_colour
 
 
 def write_figures(run: Run, folder: Path, advance: Callable[[str], None]) -> dict[str, Static]:
-    """Write every figure that the run has the numbers for."""
+    """Write every figure for which the run has numbers."""
     written = {}
     for draw in (beta_figure, cost_figure, frontier_figure, heat_figure, prior_figure, start_figure, price_figure,
                  code_figure, training_figure):  # fmt: skip
@@ -48,7 +48,7 @@ def _label(axes: Any, x: str, y: str, *, log_x: bool = False, log_y: bool = Fals
 
 
 def literal(text: str) -> str:
-    """Text from a file, without Matplotlib reading mathematics into its dollar signs."""
+    """Text from a file, with dollar signs escaped, so that Matplotlib does not read them as mathematics."""
     return text.replace("$", r"\$")
 
 
@@ -60,7 +60,7 @@ KEY_COLUMNS = 6
 
 
 def _key_rows(run: Run) -> int:
-    """Lines that :func:`_keys` takes."""
+    """Number of lines of the legends of :func:`_keys`."""
     return -(-len(run.families) // 3) + -(-len(run.sizes) // KEY_COLUMNS)
 
 
@@ -180,7 +180,7 @@ def heat_figure(run: Run, folder: Path) -> Static:
 
 
 def _write_values(ax: Any, values: np.ndarray, norm: Any, metric: str) -> None:
-    """Print each value in its cell, dark on pale and pale on dark."""
+    """Write each value into its field, dark on light and light on dark."""
     for i, j in np.argwhere(np.isfinite(values)):
         scaled = norm(values[i, j])
         pale = not np.ma.is_masked(scaled) and float(scaled) < 0.6
@@ -192,7 +192,7 @@ def _write_values(ax: Any, values: np.ndarray, norm: Any, metric: str) -> None:
 def _family_panels(
     run: Run, folder: Path, name: str, alt: str, draw: Callable[[Run, Family, Any], bool]
 ) -> Static | None:
-    """One panel for each family that `draw` finds something for."""
+    """One panel for each family for which `draw` draws something."""
     families = [f for f in run.families if shown_of(run, f)]
     with canvas(1, max(1, len(families)), 3.4, 2.9) as (figure, axes):
         drawn = 0
@@ -262,7 +262,7 @@ def start_figure(run: Run, folder: Path) -> Static | None:
 
 
 def price_figure(run: Run, folder: Path) -> Static | None:
-    """Distortion, bits and spikes at once where there are several spike prices."""
+    """Distortion, bits and spikes in one figure, for runs with several spike prices."""
     cells = [c for c in run.best if math.isfinite(c["spikes"]) and c["spikes"] > 0]
     if not several_prices(run) or not cells:
         return None
@@ -280,7 +280,7 @@ def price_figure(run: Run, folder: Path) -> Static | None:
             )  # fmt: skip
         _label(ax, "bits", "distortion")
         figure.colorbar(dots, ax=ax, label="Spikes per stimulus")
-        ax.legend(fontsize=7, title="Price of a spike")
+        ax.legend(fontsize=7, title="Spike price")
         return write(figure, folder, "spike_price", "Distortion, bits and spikes at several spike prices")
 
 
@@ -300,7 +300,7 @@ def _draw_code(run: Run, family: Family, ax: Any) -> bool:
 
 
 def code_figure(run: Run, folder: Path) -> Static | None:
-    """Law of the sampled codes of all units."""
+    """Histogram of the sampled codes of all units."""
     return _family_panels(
         run, folder, "code_histograms", "Histograms of sampled codes; stars: share at zero", _draw_code
     )

@@ -72,7 +72,7 @@ def prior_posterior(run: Run, family: Family) -> Chart | None:
 
 
 def code_histogram(run: Run, family: Family) -> Chart | None:
-    """Law of the sampled codes of all units: probability per unit of code, the share at zero as a star."""
+    """Histogram of the sampled codes of all units: probability per unit of code, the share at zero as a star."""
     traces: list[dict[str, Any]] = []
     for cell, colour, name in beta_names(shown_of(run, family)):
         centres, density, zero = histogram(cell)

@@ -81,7 +81,7 @@ def render(
 
 
 def script_json(value: Any) -> str:
-    """JSON that cannot end the script element that it stands in."""
+    """JSON for a script element, without characters that could end the element."""
     text = json.dumps(value, allow_nan=False, separators=(",", ":"))
     for character in "<>&\u2028\u2029":
         text = text.replace(character, f"\\u{ord(character):04x}")
@@ -101,7 +101,7 @@ def facts(run: Run) -> str:
 
 
 def price_rows() -> list[dict[str, str]]:
-    """Every constant behind the joules, with its source."""
+    """Every constant of the joules, with its source."""
     rows = []
     for level in ("low", "central", "high"):
         price = getattr(PRICES, level)
@@ -125,7 +125,7 @@ def versions(run: Run) -> str:
 
 
 def shared_settings(run: Run) -> list[dict[str, str]]:
-    """Of each family, the settings that all its fits have in common."""
+    """The settings that all fits of a family have in common, per family."""
     entries = []
     for family in run.families:
         own = [c.config for c in run.cells if c.family == family]

@@ -1,4 +1,4 @@
-"""The report's part on physiology: one fit of each family whose inference goes step by step, examined."""
+"""The report's part on physiology: one fit of each family with iterative inference."""
 
 import math
 from dataclasses import dataclass
@@ -12,7 +12,7 @@ from ..sweep.store import RunFolder
 from .reading import Run
 
 TITLES = ("receptive fields", "tuning", "preferences", "cross-orientation suppression", "moving bar")
-"""What the figures of :func:`~spikevae.physiology.output.draw` show."""
+"""Titles of the figures of :func:`~spikevae.physiology.output.draw`."""
 REPORT_FRAMES = 100
 """Frames of white noise for the report."""
 
@@ -26,8 +26,8 @@ class Shown:
 
 
 def report_figures(run: Run, folder: Path, seed: int) -> tuple[list[Shown], str]:
-    """Figures of one fit a family for the report, of those fits shown one by one that can be examined, with the
-    sentences that go with them; nothing where no fit can.
+    """Figures and sentences for one fit per family, among the fits that are shown one by one and can be examined;
+    empty if there is none.
 
     Stimuli have contrast and mean of the run's test stimuli.
     """

@@ -15,11 +15,11 @@ from ..sweep.store import RunFolder
 from .reading import Cell, Run
 
 MAX_ATOMS = 256
-"""Units shown of a dictionary."""
+"""Most units of a dictionary that are shown."""
 MAX_PATCHES = 8
-"""Example stimuli whose reconstructions are shown."""
+"""Most stimuli whose reconstructions are shown."""
 SCALE = 3
-"""Screen pixels a stimulus pixel in the written files."""
+"""Screen pixels per stimulus pixel in the written files."""
 
 
 @dataclass(frozen=True)
@@ -31,7 +31,7 @@ class Picture:
     title: str
     alt: str
     width: int
-    """In stimulus pixels, for the page to scale by whole factors."""
+    """Width in stimulus pixels, which the page scales by whole factors."""
 
     @property
     def uri(self) -> str:
@@ -42,7 +42,7 @@ class Picture:
 def pictures(run: Run, folder: Path, seed: int) -> tuple[list[Picture], list[Picture]]:
     """Dictionaries and reconstructions of the fits shown one by one, also written as PNG and SVG files.
 
-    `seed` is added to those of the sampled codes. Fits without a stored model, and stimuli that are no images, are
+    `seed` is added to the seeds of the sampled codes. Fits without a stored model, and stimuli that are not images, are
     left out.
     """
     examples = run.examples()
@@ -118,7 +118,7 @@ def full_rows(n: int) -> int:
 
 
 USES = {"firing_rate": "firing rate", "kl": "KL", "nonzero": "share of stimuli coded"}
-"""By which of a unit's numbers a dictionary is ordered: the first that the fit has."""
+"""Numbers by which units of a dictionary are ordered: the first that the fit has."""
 
 
 def _dictionary(model: LatentModel, cell: Cell, shape: tuple[int, int, int], name: str) -> Picture:
@@ -155,7 +155,7 @@ def _reconstruction(
 
 
 def _write(stem: Path, picture: Picture) -> None:
-    """The picture as PNG, and as an SVG that holds it under its title."""
+    """The picture as PNG, and as an SVG that contains it with a title."""
     from html import escape
 
     stem.parent.mkdir(parents=True, exist_ok=True)

@@ -1,4 +1,4 @@
-"""A run folder as the report sees it: cells sorted into families, each with its convergence flag."""
+"""The contents of a run folder for the report: fits in families, each with its convergence flag."""
 
 import html
 import math
@@ -22,7 +22,7 @@ MAX_HISTORY = 100_000
 
 @dataclass(frozen=True)
 class Cell:
-    """One fit: its place in the grid and its held-out numbers (NaN where undefined)."""
+    """One fit: its settings and its numbers on held-out stimuli (NaN where undefined)."""
 
     id: str
     family: Family
@@ -32,13 +32,13 @@ class Cell:
     seed: int
     start: float
     budget: int
-    """Steps, or epochs where the configuration counts those."""
+    """Steps, or epochs if the configuration gives those."""
     config: Mapping[str, Any]
     metrics: Mapping[str, float]
     objective: float
     """On held-out stimuli, at the fit's own beta and spike price."""
     fit_objective: float
-    """The same on training stimuli: by it starts are compared and convergence is judged."""
+    """The same on training stimuli, used to compare starts and to judge convergence."""
     units: Mapping[str, np.ndarray]
     histogram: Mapping[str, Any]
     history: Mapping[str, np.ndarray]
@@ -53,7 +53,7 @@ class Cell:
 
 @dataclass(frozen=True)
 class Run:
-    """Everything that a report is made of."""
+    """Everything that a report needs."""
 
     path: Path
     config: Mapping[str, Any]
@@ -61,7 +61,7 @@ class Run:
     cells: tuple[Cell, ...]
     families: tuple[Family, ...]
     n_planned: int
-    """Cells that the sweep asks for; some may not be done yet."""
+    """Number of fits in the sweep; some may not be done yet."""
 
     @property
     def title(self) -> str:
@@ -75,7 +75,7 @@ class Run:
 
     @cached_property
     def seeds(self) -> list[int]:
-        """Seeds of all cells."""
+        """Seeds of all fits."""
         return sorted({cell.seed for cell in self.cells})
 
     @cached_property
@@ -103,7 +103,7 @@ class Run:
 
     @cached_property
     def has_starts(self) -> bool:
-        """Whether some cells differ in nothing but the start."""
+        """Whether some fits differ only in the start."""
         return any(a.start != b.start for a, b in zip(self.low, self.high))
 
     @cached_property
@@ -124,7 +124,7 @@ class Run:
         return chosen
 
     def examples(self) -> np.ndarray | None:
-        """(n, D) test stimuli kept with the run, or None."""
+        """(n, D) test stimuli stored with the run, or None."""
         path = self.path / "examples.npy"
         if not path.is_file():
             return None
@@ -146,13 +146,13 @@ def read_run(path: str | Path) -> Run:
     Raises
     ------
     FileNotFoundError, ValueError
-        Where the folder is no run, holds no finished cell, or a file in it is damaged; the message names the file.
+        If the folder is no run, has no finished fit, or a file in it is damaged; the message names the file.
     """
     folder = RunFolder(path)
     config = folder.read_config()
     raw = folder.read_cells()
     if not raw:
-        raise ValueError(f"{folder.path} has no finished cell yet; run the sweep first")
+        raise ValueError(f"{folder.path} has no finished fit yet; run the sweep first")
     rows = [
         {
             **cell["config"],
@@ -177,7 +177,7 @@ def read_run(path: str | Path) -> Run:
 
 
 def number(value: Any) -> float:
-    """A JSON number as a float; null and what is no number is NaN."""
+    """A JSON number as a float; null and anything else is NaN."""
     usual = isinstance(value, float) or (isinstance(value, int) and not isinstance(value, bool) and abs(value) < 2**63)
     return float(value) if usual else math.nan
 
@@ -216,5 +216,5 @@ def _cell(cell: Mapping[str, Any], family: Family, check: Convergence) -> Cell:
 
 
 def escaped(text: str) -> str:
-    """Text from a file as it may stand in a figure: Plotly reads a subset of HTML."""
+    """Text from a file, escaped for figures, in which Plotly reads a subset of HTML."""
     return html.escape(text, quote=False)

@@ -86,7 +86,7 @@ class _Plan:
     title: str
     caption: str
     static: str
-    """Name of the static figure that stands in where scripts do not run."""
+    """Name of the static figure that is shown in browsers without scripts."""
 
 
 def figure_sections(run: Run, statics: dict[str, Static]) -> list[Section]:
@@ -127,16 +127,16 @@ PLANS = (
     _Plan(
         "cost",
         "Cost",
-        "Information and its price against β",
+        "Information and its energy cost against β",
         "Coding rate, bits per spike and modelled energy at the central price against β; the band, drawn for the "
-        "largest K of each family, runs from the low to the high price of a spike. {points}",
+        "largest K of each family, extends from the low to the high energy cost of a spike. {points}",
         "cost",
     ),
     _Plan(
         "frontiers",
         "Frontiers",
         "What fidelity costs in bits and in energy",
-        "Distortion against coding rate, and against energy at the central price, one line a family and K along β: "
+        "Distortion against coding rate, and against energy at the central price, one line per family and K along β: "
         "lower left is better. Signed codes have no spikes and so no energy. {points}",
         "frontiers",
     ),
@@ -168,17 +168,17 @@ PLANS = (
     _Plan(
         "price",
         "Spike price",
-        "Distortion, bits and spikes with a price on spikes",
-        "A point is a fit (best of starts): colour and size show expected spikes per stimulus, the symbol the price of "
-        "a spike in the objective.",
+        "Distortion, bits and spikes at several spike prices",
+        "A point is a fit (best of starts): colour and size show expected spikes per stimulus, the symbol the spike "
+        "price.",
         "spike_price",
     ),
     _Plan(
         "codes",
         "Codes",
         "Histograms of the code",
-        "Sampled codes of all units and held-out stimuli; the star at zero is the share of silent entries, the last "
-        "bin holds what lies beyond it too. {fits}",
+        "Sampled codes of all units and held-out stimuli; the star at zero is the share of entries at zero; the "
+        "last bin also contains all codes beyond it. {fits}",
         "code_histograms",
     ),
     _Plan(
@@ -224,7 +224,7 @@ def _price(run: Run) -> list[ChartView]:
 
 
 def _families(run: Run, name: str, draw: Callable[[Run, Family], charts.Chart | None], alt: str) -> list[ChartView]:
-    """One panel a family."""
+    """One panel per family."""
     return [
         chart
         for family in run.families
@@ -299,12 +299,12 @@ def picture_sections(run: Run, dictionaries: Sequence[Picture], strips: Sequence
 
 
 def physiology_section(figures: Sequence[Shown], sentences: str) -> list[Section]:
-    """What experiments on single units found, where there are models that they can be done on."""
+    """Results of experiments on single units, if they can be done on any model of the run."""
     if not figures:
         return []
     caption = (
         "Drifting gratings, white noise and bars with contrast and mean of the test stimuli, shown frame by frame to "
-        "one fit of each family that infers step by step (largest K, first seed, β nearest to 1); beliefs are carried "
+        "one fit of each family that infers step by step (largest K, first seed, β nearest to 1); the state is kept "
         "from frame to frame. Responses are expected spikes per unit per step; bars: standard errors over starting "
         f"phases. Modelled units, not recorded ones. {sentences}"
     )

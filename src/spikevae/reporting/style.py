@@ -1,5 +1,5 @@
-"""One look for static and interactive figures: a colour and a width for each latent size, a line and a marker for
-each family, and a colour too where there is one size."""
+"""Styles of lines in static and interactive figures: colour and width for latent size, line style and marker for
+family, and also colour for family in runs with one size."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -11,7 +11,7 @@ from .reading import Run
 
 @dataclass(frozen=True)
 class Axis:
-    """What an axis shows."""
+    """Quantity and label of an axis."""
 
     metric: str
     label: str
@@ -45,18 +45,18 @@ def size_colours(run: Run) -> dict[int, str]:
 
 
 def family_colours(run: Run) -> tuple[str, ...]:
-    """Where there is one latent size, families have colours (Okabe-Ito) too; elsewhere none."""
+    """Colours (Okabe-Ito) of families in runs with one latent size; empty in others."""
     return FAMILY_COLOURS if len(run.sizes) == 1 and len(run.families) > 1 else ()
 
 
 def colour(run: Run, family: Family, size: int) -> str:
-    """Of a line: its latent size's or, where there is one size, its family's."""
+    """Colour of a line: that of its latent size or, in runs with one size, of its family."""
     own = family_colours(run)
     return own[family.index % len(own)] if own else size_colours(run)[size]
 
 
 def size_widths(run: Run) -> dict[int, float]:
-    """A line width for each latent size, thin to thick, so that colour is not the only sign."""
+    """A line width for each latent size, thin to thick, so that sizes differ not only in colour."""
     n = len(run.sizes)
     return {k: 1.3 + 1.7 * i / max(1, n - 1) for i, k in enumerate(run.sizes)}
 

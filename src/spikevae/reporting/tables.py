@@ -14,7 +14,7 @@ from .reading import Cell, Run
 
 
 def ends(trend: Trend) -> str:
-    """From the lowest to the highest beta."""
+    """Values at the lowest and at the highest beta."""
     return f"{shown(trend.first)} → {shown(trend.last)}" if trend.defined else shown(math.nan)
 
 
@@ -30,7 +30,7 @@ def short_verdict(trend: Trend) -> str:
 
 
 def side_rows(both: Sequence[Side]) -> list[dict[str, Any]]:
-    """Rows of the comparison: one a law and latent size, an entry a side; further families of a law get own rows."""
+    """Rows of the comparison, one per law and latent size, one entry per side; further families have own rows."""
     rows: dict[tuple[str, int, int], dict[str, Any]] = {}
     for column, side in enumerate(both):
         families = list(dict.fromkeys(f.family for f in side.findings))
@@ -88,7 +88,7 @@ class Column:
     """Significant digits; None for settings, which are shown as they are."""
 
     def entry(self, cell: Cell) -> dict[str, Any]:
-        """Text to show and, for a number, the number to sort by."""
+        """Text of an entry and, for a number, the number to sort by."""
         value = self.value(cell)
         if isinstance(value, str):
             return {"text": value, "number": None}
@@ -100,7 +100,7 @@ OBJECTIVE = "own β and price, nats per stimulus"
 
 
 def columns(run: Run) -> list[Column]:
-    """What the table of every fit shows."""
+    """Columns of the table of every fit."""
     units = {f.name: f.metadata["unit"] for f in fields(Metrics)}
     names = {
         "r2_pooled": "R²",

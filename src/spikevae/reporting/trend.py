@@ -1,7 +1,7 @@
-"""Does a quantity rise or fall with beta, how steeply, and does it ever turn back?
+"""Does a quantity rise or fall with beta, at which slope, and is it monotone?
 
-Every function takes three arrays of equal length, one entry a fit: `beta`, the quantity and the seed. Seeds
-are replicates: a line is fitted and pairs are compared within a seed, never across.
+Every function takes three arrays of equal length, one entry per fit: `beta`, the quantity and the seed. Seeds
+are replicates: lines are fitted and pairs are compared within a seed only.
 """
 
 import math
@@ -17,11 +17,11 @@ from scipy import stats
 LEVEL = 0.95
 """Coverage of the intervals."""
 SEEDS_FOR_T = 3
-"""Fewest seeds for a t interval: with two it is 12.7 standard errors wide and says nothing that their range
-does not."""
+"""Smallest number of seeds for a t interval: with two it would extend 12.7 standard errors to either side, and their
+range is reported instead."""
 
 DIGITS = 6
-"""Digits of the largest value that are compared: beyond them, sums in float32 differ by rounding alone."""
+"""Values are compared to this many digits of the largest: further digits of sums in float32 are rounding."""
 
 Interval = Literal["t over seeds", "range of seeds", "regression over betas", "none"]
 
@@ -36,11 +36,10 @@ class Slope:
     high: float
     """Ends of the interval; NaN where there is none."""
     interval: Interval
-    """What the interval is: Student's t over the seeds' slopes (three or more seeds), the
-    lowest and highest seed (two), Student's t of the regression over betas (one seed with three or more
-    betas), or none."""
+    """Kind of interval: Student's t over the seeds' slopes (three or more seeds), the lowest and highest seed (two),
+    Student's t of the regression over betas (one seed with three or more betas), or none."""
     n_seeds: int
-    """Seeds with at least two betas."""
+    """Number of seeds with at least two betas."""
 
     @property
     def describe(self) -> str:
@@ -55,33 +54,32 @@ class Slope:
 
 @dataclass(frozen=True)
 class Monotonicity:
-    """Whether means over seeds ever move against the stated direction, and the evidence for a trend."""
+    """Whether means over seeds are monotone in the stated direction, and the evidence for a trend."""
 
     direction: Literal["up", "down"]
-    """The direction that was asked about."""
+    """The stated direction."""
     holds: bool
-    """Whether the means over seeds move in the direction at every step of beta (a tie is no step)."""
+    """Whether the means over seeds change in the direction at every step of beta; equal means are no change."""
     tau: float
     """Kendall's tau within seeds: (pairs of betas in increasing order - pairs in decreasing order)
     / pairs."""
     p_value: float
-    """Exact two-sided p of tau when beta does not matter (all orders within a seed equally likely)."""
+    """Exact two-sided p of tau under the null hypothesis that all orders within a seed are equally likely."""
     violation: float
-    """Largest backward move of the means between any two betas, in the quantity's unit; 0
-    where there is none."""
+    """Largest change of the means against the direction between any two betas, in the quantity's unit; 0 if none."""
     violation_share: float
     """The same as a share of the range of the means; NaN where they do not vary."""
     violation_at: tuple[float, float] | None
-    """The two betas between which it happens."""
+    """The two betas of this change."""
     violating_seeds: int
-    """Seeds that also move backward between these two betas."""
+    """Number of seeds that also change against the direction between these two betas."""
     n_seeds: int
     change: float
     """Mean at the largest beta minus mean at the smallest."""
 
 
 def _columns(beta: ArrayLike, value: ArrayLike, seed: ArrayLike) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """The finite entries as arrays, checked."""
+    """The entries with finite values as arrays; raises for arrays that do not fit together."""
     b, v = np.asarray(beta, dtype=np.float64), np.asarray(value, dtype=np.float64)
     s = np.asarray(seed)
     if not (b.ndim == 1 and b.shape == v.shape == s.shape):
@@ -149,21 +147,21 @@ def monotonicity(beta: ArrayLike, value: ArrayLike, seed: ArrayLike, direction: 
     """Test for a trend with beta, and measure how far the means over seeds are from monotone.
 
     The test counts, within each seed, pairs of betas in increasing and in decreasing order of the quantity
-    and adds up over seeds (the blocked form of Kendall's and Jonckheere's tests). Its null distribution is
+    and sums over seeds (the blocked form of Kendall's and Jonckheere's tests). Its null distribution is
     exact, ties included: the count of inversions of a random order of a multiset has the Gaussian multinomial
-    coefficients as weights, and seeds are independent. Page's test asks the same with ranks, but needs two
-    complete seeds and has no exact law with ties; this one takes any number of betas a seed, and its
+    coefficients as weights, and seeds are independent. Page's test is similar, on ranks, but needs two
+    complete seeds and has no exact distribution with ties; this one takes any number of betas per seed, and its
     statistic is the effect size.
 
-    A small p says that the quantity follows beta, not that it never turns back: read `holds` and `violation`
-    for that. The means are over the seeds present at each beta. Values are compared to six digits of the largest.
+    A small p shows that the quantity depends on beta, not that it is monotone, for which `holds` and `violation`
+    are given. The means are over the seeds present at each beta. Values are compared to six digits of the largest.
 
     Parameters
     ----------
     beta, value, seed
         (n,) each; entries whose value is not finite are left out.
     direction
-        The direction claimed, for `holds` and `violation`.
+        The stated direction, for `holds` and `violation`.
 
     Raises
     ------
@@ -243,10 +241,10 @@ def _n_violating_seeds(beta: np.ndarray, value: np.ndarray, seed: np.ndarray, at
 
 
 def inversion_law(ties: list[int]) -> np.ndarray:
-    """Law of the number of inversions in a random order of a multiset.
+    """Distribution of the number of inversions in a random order of a multiset.
 
     The weights are the coefficients of the Gaussian multinomial prod_i (1 - q^i) / prod_t prod_j (1 - q^j),
-    worked out in exact integers.
+    computed in exact integers.
 
     Parameters
     ----------
