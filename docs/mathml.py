@@ -10,13 +10,15 @@ from sphinx.util import logging
 from sphinx.writers.html5 import HTML5Translator
 
 logger = logging.getLogger(__name__)
-SHORT_FRACTION = re.compile(r"\\frac(\w)(\w)")  # \frac12, which docutils does not read at the end of a formula
+SHORT_FRACTION = re.compile(r"\\([td]?frac)(\w)(\w)")  # \frac12, which docutils reads in some places only
+NORM = re.compile(r"<mo([^>]*)>(?=[\u2016\u2225]<)")  # bars of a norm, which browsers stretch to other heights
 SIZES = re.compile(r"\\[bB]igg?[lr]?(?![A-Za-z])")  # MathML sizes brackets by itself
 
 
 def mathml(node: nodes.Element, *, as_block: bool) -> str:
     try:
-        return tex2mathml(SHORT_FRACTION.sub(r"\\frac{\1}{\2}", SIZES.sub("", node.astext())), as_block=as_block)
+        formula = SHORT_FRACTION.sub(r"\\\1{\2}{\3}", SIZES.sub("", node.astext()))
+        return NORM.sub(r'<mo stretchy="false"\1>', tex2mathml(formula, as_block=as_block))
     except MathError as error:
         logger.warning("formula %r: %s", node.astext(), error, location=node)
         return f"<code>{node.astext()}</code>"

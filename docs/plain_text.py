@@ -8,6 +8,8 @@ from sphinx.application import Sphinx
 
 SPAN = re.compile(r"(`[^`]*`)")
 LONE_STAR = re.compile(r"(?<![\\*\w])\*(?=\w)(?![^*]*\*)")
+BOUNDS = re.compile(r"Annotated\[((?:[^,\[\]]|\[[^\]]*\])+), (?:[^\[\]])+\]")
+ARRAY_LIKE = re.compile(r"[~\w.]*_?Buffer \|.*?NestedSequence\[[^\]]*complex[^\]]*\]")
 VERBATIM = re.compile(r"\s*(>>>|\.\.\. )")
 
 
@@ -39,7 +41,17 @@ def undo_type(app: Sphinx, what: str, name: str, obj: Any, options: Any, lines: 
         lines[first] = f"{before}: {lines[first]}"
 
 
+def short_types(
+    app: Sphinx, what: str, name: str, obj: Any, options: Any, signature: str | None, returns: str | None
+) -> tuple[str | None, str | None]:
+    """Signatures without the bounds of pydantic fields, and with NumPy's `ArrayLike` by its name."""
+    if signature:
+        signature = ARRAY_LIKE.sub("ArrayLike", BOUNDS.sub(r"\1", signature))
+    return signature, returns
+
+
 def setup(app: Sphinx) -> dict[str, bool]:
     app.connect("autodoc-process-docstring", undo_type, priority=800)  # after napoleon
     app.connect("autodoc-process-docstring", shield, priority=900)
+    app.connect("autodoc-process-signature", short_types)
     return {"parallel_read_safe": True, "parallel_write_safe": True}

@@ -20,6 +20,7 @@ from .recipes import RECIPES
 AnyModelConfig = Annotated[
     AmortisedConfig | IterativeConfig | HierarchicalConfig | SparseCodingConfig, Field(discriminator="inference")
 ]
+"""The configuration of any model, as the type of a pydantic field."""
 CONFIGS: dict[str, type[ModelConfig]] = {
     config.model_fields["inference"].default: config
     for config in (AmortisedConfig, IterativeConfig, HierarchicalConfig, SparseCodingConfig)

@@ -2,9 +2,6 @@
 
 from typing import Any
 
-# "*" is for every distribution, a name for that distribution alone. "paper" is the configuration of the published sweep
-# (arXiv 2602.13421; its logs: 3000 epochs, 5 of warm-up, batch 1000), field by field; "fond" that of the iterative
-# models (arXiv 2410.19315, photographs). docs/recipes.md has the tables.
 RECIPES: dict[str, dict[str, dict[str, Any]]] = {
     "default": {
         "*": {"prior": "closed_form", "grad_clip": 500.0},
@@ -88,3 +85,8 @@ RECIPES: dict[str, dict[str, dict[str, Any]]] = {
         "bernoulli": {"self_inhibition": "learned"},
     },
 }
+"""Values by recipe, then by distribution; "*" is for every distribution.
+
+"paper" is the configuration of the published sweep (arXiv 2602.13421; its logs: 3000 epochs, 5 of warm-up, batch 1000),
+field by field; "fond" that of the iterative models (arXiv 2410.19315, photographs). docs/recipes.md has the tables.
+"""

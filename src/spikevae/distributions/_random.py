@@ -54,6 +54,7 @@ class GeneratorStack:
 
 
 Generator = torch.Generator | GeneratorStack
+"""What a draw takes its random numbers from."""
 
 
 def reseed(generator: Generator, seeds: Int[Tensor, " generators"]) -> None:
