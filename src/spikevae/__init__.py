@@ -1,13 +1,13 @@
 """Variational autoencoders whose code is made of spike counts and priced in energy.
 
-The public names are loaded on first use, so that `import spikevae` costs nothing.
+The public names are imported on first use, so `import spikevae` is fast.
 """
 
 from typing import TYPE_CHECKING
 
 from ._lazy import lazy_names as _lazy_names
 from ._moved import MODULES as _MOVED
-from ._moved import name_new_homes as _name_new_homes
+from ._moved import add_former_names as _add_former_names
 
 if TYPE_CHECKING:
     from . import config as config
@@ -73,4 +73,4 @@ _HOMES = {
 __all__ = [*_HOMES, "__version__"]
 
 __getattr__, __dir__ = _lazy_names(__name__, _HOMES, {old: f"spikevae.{new}" for old, new in _MOVED.items()})
-_name_new_homes()
+_add_former_names()

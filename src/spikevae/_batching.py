@@ -1,7 +1,7 @@
 """The batch dimension of `torch.func.vmap` in autograd functions with a hand-written derivative.
 
-`torch.func.vmap` cannot look inside such a function, which therefore states its own rule. Those of this package work
-with any number of leading dimensions, so one rule fits all: the batch dimension becomes the first of every tensor, and
+`torch.func.vmap` needs a rule for each such function. Those of this package work with any number of leading
+dimensions, so all have the same rule: the batch dimension becomes the first of every tensor, and
 the function is called once.
 """
 
@@ -13,14 +13,14 @@ from torch import Tensor
 
 
 def batch_first(batch_size: int, in_dims: tuple[int | None, ...], inputs: tuple[Any, ...]) -> list[Any]:
-    """Inputs with the batch dimension first; a tensor without one is expanded, what is no tensor stays.
+    """Inputs with the batch dimension first; tensors without one are expanded, other arguments do not change.
 
     Parameters
     ----------
     batch_size
         Length of the batch dimension.
     in_dims
-        For each input the place of its batch dimension, None where it has none.
+        For each input the index of its batch dimension, None if it has none.
     inputs
         Tensors, and other arguments.
 
@@ -38,7 +38,7 @@ def batch_first(batch_size: int, in_dims: tuple[int | None, ...], inputs: tuple[
 def batched_like(x: Float[Tensor, "*#shape"], like: Float[Tensor, "*#shape"]) -> Float[Tensor, "*shape"]:
     """x broadcast with `like`; under `torch.func.vmap` with a batch dimension wherever `like` has one.
 
-    Random draws need it: a parameter without a batch dimension would be drawn once for the whole batch.
+    Random draws need it: for a parameter without a batch dimension, one draw would be used for the whole batch.
     """
     return x + torch.zeros_like(like)
 
@@ -46,8 +46,8 @@ def batched_like(x: Float[Tensor, "*#shape"], like: Float[Tensor, "*#shape"]) ->
 class BatchedFunction(torch.autograd.Function):
     """An autograd function whose `forward` and `backward` work with any number of leading dimensions; abstract.
 
-    Tensors that it takes are of equal rank, or are indexed from the last dimension; every tensor that it returns keeps
-    the leading dimensions.
+    Its input tensors are of equal rank, or are indexed from the last dimension; its output tensors keep the
+    leading dimensions.
     """
 
     @classmethod

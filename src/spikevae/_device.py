@@ -1,10 +1,10 @@
-"""The torch device that a user names."""
+"""The torch device that a user chooses."""
 
 import torch
 
 
 def resolve_device(device: str) -> str:
-    """ "auto" as "cuda" where there is a GPU, else "cpu"; anything torch knows as it is."""
+    """Return "cuda" or "cpu" for "auto", as available; other names of torch devices do not change."""
     if device == "auto":
         return "cuda" if torch.cuda.is_available() else "cpu"
     try:

@@ -17,7 +17,7 @@ def lazy_names(
     homes
         For each public name, "module" or "module:attribute", relative to the package.
     hints
-        For names that are gone, what to write instead.
+        For names that no longer exist, what to write instead.
     """
 
     def load(name: str) -> Any:

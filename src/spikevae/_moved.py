@@ -1,4 +1,4 @@
-"""Where modules of earlier checkouts are now: importing one is an error that says its new name."""
+"""Former names of modules: importing one raises an error with the present name."""
 
 import sys
 from collections.abc import Sequence
@@ -21,11 +21,11 @@ MODULES = {
     "models.sparse_model": "models.sparse",
     "sparse_coder": "estimators",
 }
-"""Former and present names, relative to the package."""
+"""Present name by former name, relative to the package."""
 
 
-class _NewHomes(MetaPathFinder):
-    """Asked last, for modules that no other finder knows."""
+class _FormerNames(MetaPathFinder):
+    """The last finder, for modules that no other finder knows."""
 
     def find_spec(self, name: str, path: Sequence[str] | None, target: Any = None) -> None:
         package, _, module = name.partition(".")
@@ -33,6 +33,6 @@ class _NewHomes(MetaPathFinder):
             raise ModuleNotFoundError(f"{name} is now spikevae.{MODULES[module]}", name=name)
 
 
-def name_new_homes() -> None:
-    """Have imports of former names fail with the present one."""
-    sys.meta_path.append(_NewHomes())
+def add_former_names() -> None:
+    """Make imports of former names raise an error with the present name."""
+    sys.meta_path.append(_FormerNames())

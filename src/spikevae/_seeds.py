@@ -28,5 +28,5 @@ def derived_seed(seed: int, purpose: str, index: int = 0) -> int:
 
 
 def generator(seed: int, purpose: str, index: int = 0, device: torch.device | str = "cpu") -> torch.Generator:
-    """A fresh generator for one purpose and index of a fit's seed."""
+    """A new generator for one purpose and index of a fit's seed."""
     return torch.Generator(device=device).manual_seed(derived_seed(seed, purpose, index))

@@ -1,8 +1,8 @@
-r"""Estimators of the gradient of an expectation over Poisson counts, behind one interface.
+r"""Estimators of the gradient of an expectation over Poisson counts, with one interface.
 
-An estimator is called with a function f of codes and log firing rates, draws, and returns values whose mean is (near)
-:math:`\mathbb E f(z)` and whose backward pass gives an estimate of its gradient: by the log-rates, in the estimator's
-own way, and by whatever parameters f has, at the codes drawn. So one line changes how a model learns:
+An estimator is called with a function f of codes, and log firing rates. It draws codes and returns values whose mean is
+(approximately) :math:`\mathbb E f(z)`. The backward pass gives an estimate of its gradient by the log-rates, which
+depends on the estimator, and the gradient by parameters of f at these codes. Replacing an estimator takes one line:
 
 >>> import torch
 >>> weights = torch.ones(3)
@@ -33,11 +33,11 @@ Function = Callable[[Float[Tensor, "*batch K"]], Float[Tensor, "*batch"]]
 """A function of codes, shape (..., K), with a value for each, shape (...)."""
 
 MAX_CODES = 4_000_000
-"""Codes that an enumeration may visit."""
+"""Most codes in an enumeration."""
 
 
 class GradientEstimator(ABC):
-    """A way to differentiate an expectation over counts; abstract."""
+    """An estimator of the gradient of an expectation over counts; abstract."""
 
     name: ClassVar[str]
     label: ClassVar[str]
@@ -51,13 +51,13 @@ class GradientEstimator(ABC):
     def __call__(
         self, f: Function, log_rate: Float[Tensor, "*batch K"], *, generator: torch.Generator
     ) -> Float[Tensor, "*batch"]:
-        """Values of f at codes drawn for each row of `log_rate`, with the estimator's gradient behind them.
+        """Values of f at codes drawn for each row of `log_rate`; backward gives the estimated gradient.
 
         Parameters
         ----------
         f
-            Function of codes (..., K) with values (...); codes come with the leading axes of `log_rate`, and maybe with
-            another before them.
+            Function of codes (..., K) with values (...); codes have the leading dimensions of `log_rate`, and possibly
+            another one before them.
         log_rate
             Log firing rates, shape (..., K).
         generator
@@ -104,10 +104,10 @@ def _counts(log_rate: Tensor, generator: torch.Generator) -> Tensor:
 @final
 @dataclass(frozen=True)
 class Arrivals(GradientEstimator):
-    """Pathwise, through counts of arrivals before a soft end of the time window.
+    """Pathwise, through relaxed counts of arrivals.
 
-    Biased for f of the counts by what the softening changes: nothing in their mean (temperature up to 1, all indicators
-    but the sigmoid), a share of their variance (see :class:`spikevae.distributions.RelaxedPoisson`).
+    The bias is due to the difference between relaxed counts and counts. Their means are equal (temperature up to 1, all
+    indicators except the sigmoid), their variances differ (see :class:`spikevae.distributions.RelaxedPoisson`).
 
     Examples
     --------
@@ -130,7 +130,7 @@ class Arrivals(GradientEstimator):
     def __call__(
         self, f: Function, log_rate: Float[Tensor, "*batch K"], *, generator: torch.Generator
     ) -> Float[Tensor, "*batch"]:
-        """Values at soft counts."""
+        """Values at relaxed counts."""
         z = relaxed_counts(log_rate, temperature=self.temperature, indicator=self.indicator, generator=generator)
         return f(z)
 
@@ -138,9 +138,9 @@ class Arrivals(GradientEstimator):
 @final
 @dataclass(frozen=True)
 class StraightThrough(GradientEstimator):
-    """Values at integer counts, gradients through soft counts of the same arrivals.
+    """Values at integer counts, gradients through relaxed counts of the same arrivals.
 
-    Draws as many arrivals for each cell as the largest rate may need.
+    Draws as many arrivals for each element as the largest rate may need.
 
     Examples
     --------
@@ -180,8 +180,8 @@ class GumbelSoftmax(GradientEstimator):
 
     .. math:: z = \sum_k k\, w_k, \qquad w = \operatorname{softmax}\big((k \log\lambda - \log k! + g_k)/\tau\big)
 
-    The counts are cut where the largest rate leaves a probability of at most `tail` above: the law of the choice is off
-    by no more than that in total variation, its mean by no more than :meth:`truncation` says.
+    Counts are truncated where, at the largest rate, larger ones have a probability of at most `tail`. The distribution
+    of the choice has at most that error in total variation, and its mean at most that of :meth:`truncation`.
 
     Examples
     --------
@@ -202,11 +202,11 @@ class GumbelSoftmax(GradientEstimator):
             raise ValueError(f"tail is {self.tail}: give a probability between 0 and 1")
 
     def bound(self, log_rate: Float[Tensor, "..."]) -> int:
-        """The largest count among which the choice is."""
+        """The largest count that can be chosen."""
         return quantile(float(log_rate.detach().max().exp()), self.tail)
 
     def truncation(self, log_rate: Float[Tensor, "..."]) -> float:
-        """By how much the mean of a count at the largest rate changes when counts above the bound are left out."""
+        """Error of the mean count at the largest rate if counts above the bound are left out."""
         rate, bound = float(log_rate.detach().max().exp()), self.bound(log_rate)
         kept = scipy.stats.poisson(rate).cdf
         return float(rate - rate * kept(bound - 1) / kept(bound))
@@ -244,10 +244,12 @@ class ScoreFunction(GradientEstimator):
 
     def __post_init__(self) -> None:
         if self.samples < 2:
-            raise ValueError(f"samples is {self.samples}: the baseline of each needs another, give 2 or more")
+            raise ValueError(
+                f"samples is {self.samples}: the baseline of each sample needs another one, give 2 or more"
+            )
 
     def evaluations(self, n_latents: int) -> int:
-        """One a sample."""
+        """One per sample."""
         return self.samples
 
     def __call__(
@@ -264,7 +266,7 @@ class ScoreFunction(GradientEstimator):
 @final
 @dataclass(frozen=True)
 class FiniteDifference(GradientEstimator):
-    r"""What one spike more would change, unit by unit: the measure-valued derivative of the Poisson law.
+    r"""Change by one more spike, per unit: the measure-valued derivative of the Poisson distribution.
 
     .. math:: \frac{\partial}{\partial \log\lambda_k} \mathbb E f(z) = \lambda_k\, \mathbb E\,[f(z + e_k) - f(z)]
 
@@ -281,7 +283,7 @@ class FiniteDifference(GradientEstimator):
     needs_gradient: ClassVar[bool] = False
 
     def evaluations(self, n_latents: int) -> int:
-        """One, and one a unit."""
+        """One, and one per unit."""
         return n_latents + 1
 
     def __call__(
@@ -301,7 +303,7 @@ class FiniteDifference(GradientEstimator):
 class ImplicitGamma(GradientEstimator):
     """Pathwise, through Gamma numbers of the count's mean and variance, by implicit differentiation.
 
-    Exact for f of degree two, as with linear decoders; else biased by skewness and by what f is between the integers.
+    Exact for f of degree two, as with linear decoders; else biased by skewness and by the values of f between integers.
 
     Examples
     --------
@@ -325,7 +327,7 @@ class ImplicitGamma(GradientEstimator):
 @final
 @dataclass(frozen=True)
 class Exact(GradientEstimator):
-    """No estimate: the expectation itself, where f knows it (`f.expected(log_rate)`) or few codes matter.
+    """The exact expectation, from `f.expected(log_rate)` if f has that method, else by enumeration of few codes.
 
     Enumerates the counts of each unit between two quantiles of probability `tail`; needs log-rates of shape (K,) or
     equal rows.
@@ -370,7 +372,7 @@ class Exact(GradientEstimator):
 
 
 def quantile(rate: float, tail: float) -> int:
-    """The smallest count, one at least, with a probability of at most `tail` above it.
+    """The smallest count, at least one, with a probability of at most `tail` above it.
 
     Examples
     --------
@@ -383,7 +385,7 @@ def quantile(rate: float, tail: float) -> int:
 
 
 def estimators(temperature: float) -> dict[str, GradientEstimator]:
-    """Every estimator, those that have a temperature at this one, by a name to show.
+    """Every estimator, at this temperature where it has one, by a name for display.
 
     Examples
     --------

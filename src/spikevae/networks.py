@@ -1,8 +1,8 @@
 """Encoders and decoders: plain modules with the shapes of one model.
 
-Every network maps flat vectors to flat vectors, whatever happens in between, so a model never asks what kind
-it holds. None keeps running statistics, so many of one shape can be stacked
-(``torch.func.stack_module_state``) and run as one program (``torch.func.functional_call`` under ``vmap``).
+Every network maps flat vectors to flat vectors, so models do not depend on its kind. None has running statistics, so
+networks of equal shape can be stacked (``torch.func.stack_module_state``) and run as one program
+(``torch.func.functional_call`` inside ``vmap``).
 """
 
 import math
@@ -20,13 +20,13 @@ Kind = Literal["linear", "mlp", "conv"]
 KINDS: tuple[str, ...] = get_args(Kind)
 
 DEFAULT_HIDDEN: dict[str, tuple[int, ...]] = {"mlp": (512, 512), "conv": (32, 64, 128)}
-"""Widths used where none are given: of the hidden layers (mlp), of the channels at each resolution (conv)."""
+"""Default widths: of the hidden layers (mlp), or numbers of channels at each resolution (conv)."""
 
-# 1 / sqrt(E[silu(n)^2]) for standard normal n: a layer behind a SiLU keeps unit variance with this gain.
+# 1 / sqrt(E[silu(n)^2]) for standard normal n: a layer after a SiLU keeps unit variance with this gain.
 SILU_GAIN = 1.6765
 
-# A squeeze-excite gate sees the channels through a bottleneck this many times narrower.
-SQUEEZE = 8
+# Number of channels over the width of the bottleneck of a squeeze-excite gate.
+SQUEEZE_RATIO = 8
 
 
 def _init(layer: nn.Linear | nn.Conv2d, std: float, generator: torch.Generator) -> None:
@@ -51,12 +51,12 @@ def _conv3(n_in: int, n_out: int, generator: torch.Generator, *, gain: float, st
 class LinearNetwork(nn.Module):
     """A single weight matrix, with or without bias: (..., n_in) -> (..., n_out).
 
-    As a decoder its columns are the dictionary, one element a latent unit.
+    In a decoder the columns of the matrix are the dictionary, one atom per latent unit.
     """
 
     def __init__(self, n_in: int, n_out: int, bias: bool, init_scale: float, generator: torch.Generator) -> None:
         super().__init__()
-        self.fan_out = n_out  # synapses that one input unit drives directly
+        self.fan_out = n_out  # synapses from one input unit
         self.head = skip_init(nn.Linear, n_in, n_out, bias=bias)
         _init(self.head, init_scale, generator)
 
@@ -69,9 +69,10 @@ class LinearNetwork(nn.Module):
         return self.head(x)
 
 
-QUIET = 0.05
-"""Share of the usual gain at which the head of an MLP or conv decoder starts. At the whole of it the noise of counts
-that say nothing yet costs about one per pixel, and training silences the units before the decoder can hear them."""
+DECODER_HEAD_SCALE = 0.05
+"""Initial scale of the last layer of an MLP or conv decoder, relative to the usual gain. At 1, counts without
+information add noise of variance about one per pixel, and training sets the firing rates to zero before the decoder has
+learned to use them."""
 
 
 class MLP(nn.Module):
@@ -87,7 +88,7 @@ class MLP(nn.Module):
         head_gain: float = SILU_GAIN,
     ) -> None:
         super().__init__()
-        self.fan_out = hidden[0]  # synapses that one input unit drives directly
+        self.fan_out = hidden[0]  # synapses from one input unit
         widths = [n_in, *hidden]
         gains = [1.0, *[SILU_GAIN] * (len(hidden) - 1)]
         self.body = nn.ModuleList(_linear(a, b, generator, gain=g) for a, b, g in zip(widths, hidden, gains))
@@ -103,12 +104,12 @@ class ResidualCell(nn.Module):
     r"""x + gate(x) * branch(x) on (B, C, H, W): two normalised 3x3 convolutions and a squeeze-excite gate.
 
     The normalisation is over all channels and pixels of a stimulus, so it needs no batch and works at any
-    spatial size; the skip path carries the stimulus' contrast past it.
+    spatial size; the skip connection keeps the contrast of the stimulus.
     """
 
     def __init__(self, channels: int, generator: torch.Generator) -> None:
         super().__init__()
-        squeezed = max(1, channels // SQUEEZE)
+        squeezed = max(1, channels // SQUEEZE_RATIO)
         self.norm1, self.norm2 = nn.GroupNorm(1, channels), nn.GroupNorm(1, channels)
         self.conv1 = _conv3(channels, channels, generator, gain=SILU_GAIN)
         self.conv2 = _conv3(channels, channels, generator, gain=SILU_GAIN)
@@ -123,7 +124,7 @@ class ResidualCell(nn.Module):
 
 
 def _sizes(height: int, width: int, n: int) -> list[tuple[int, int]]:
-    """Spatial sizes at n resolutions, each half of the last, rounded up."""
+    """Spatial sizes at n resolutions, each half of the previous one, rounded up."""
     sizes = [(height, width)]
     for _ in range(n - 1):
         height, width = (height + 1) // 2, (width + 1) // 2
@@ -134,7 +135,7 @@ def _sizes(height: int, width: int, n: int) -> list[tuple[int, int]]:
 class ConvEncoder(nn.Module):
     """Residual convolutional encoder: (..., C*H*W) -> (..., n_out).
 
-    A 3x3 stem, then a residual cell at each resolution; convolutions of stride two lead from one to the next.
+    A 3x3 convolution, then a residual cell at each resolution; convolutions of stride two reduce the resolution.
     """
 
     def __init__(
@@ -164,8 +165,8 @@ class ConvEncoder(nn.Module):
 class ConvDecoder(nn.Module):
     """Residual convolutional decoder, the encoder's stages in reverse: (..., K) -> (..., C*H*W).
 
-    A dense layer fills the smallest resolution; each further one is reached by nearest-neighbour upsampling
-    to its exact size and a 3x3 convolution (a transposed convolution would leave a checkerboard).
+    A dense layer gives the lowest resolution; nearest-neighbour upsampling to the exact size and a 3x3 convolution
+    lead to each higher one (a transposed convolution would cause checkerboard artefacts).
     """
 
     def __init__(
@@ -180,12 +181,12 @@ class ConvDecoder(nn.Module):
         widths = list(reversed(hidden))
         self.sizes = list(reversed(_sizes(*out_shape[1:], len(hidden))))
         height, width = self.sizes[0]
-        self.fan_out = widths[0] * height * width  # synapses that one latent unit drives directly
+        self.fan_out = widths[0] * height * width  # synapses from one latent unit
         self.seed = _linear(n_latents, self.fan_out, generator, gain=1.0)
         self.cells = nn.ModuleList(ResidualCell(c, generator) for c in widths)
         self.up = nn.ModuleList(_conv3(a, b, generator, gain=SILU_GAIN) for a, b in pairwise(widths))
         self.head = skip_init(nn.Conv2d, widths[-1], out_shape[0], kernel_size=3, padding=1, bias=bias)
-        _init(self.head, QUIET * SILU_GAIN / math.sqrt(9 * widths[-1]), generator)
+        _init(self.head, DECODER_HEAD_SCALE * SILU_GAIN / math.sqrt(9 * widths[-1]), generator)
 
     def forward(self, z: Float[Tensor, "*batch K"]) -> Float[Tensor, "*batch D"]:
         lead = z.shape[:-1]
@@ -197,7 +198,7 @@ class ConvDecoder(nn.Module):
 
 
 def _check(kind: str, shape: tuple[int, ...], hidden: Sequence[int] | None) -> tuple[int, ...]:
-    """Validate what both builders take and return the hidden widths to use."""
+    """Validate the arguments of both builders and return the hidden widths."""
     if kind not in KINDS:
         raise ValueError(f"network kind {kind!r} is unknown; use one of {', '.join(KINDS)}")
     if len(shape) not in (1, 3) or min(shape) < 1:
@@ -224,9 +225,9 @@ def build_encoder(
     hidden: Sequence[int] | None = None,
     init_scale: float = 0.05,
 ) -> nn.Module:
-    """Build the map from stimuli (..., D) to the law's parameters (..., n_out).
+    """Build the map from stimuli (..., D) to the parameters of the posterior (..., n_out).
 
-    Its last layer is ``encoder.head``, an ``nn.Linear``; a linear encoder is nothing else.
+    Its last layer is ``encoder.head``, an ``nn.Linear``, the only layer of a linear encoder.
 
     Parameters
     ----------
@@ -235,16 +236,16 @@ def build_encoder(
     in_shape
         (D,) or (C, H, W) with D = C*H*W; a conv encoder needs the latter.
     n_out
-        Parameters per stimulus: units times parameters of a unit.
+        Parameters per stimulus: units times parameters per unit.
     generator
         The only source of randomness.
     bias
-        Whether the last layer has a bias (zero at first); hidden layers always have one.
+        Whether the last layer has a bias (initially zero); hidden layers always have one.
     hidden
         Widths of hidden layers (mlp) or channels at each resolution (conv); ``DEFAULT_HIDDEN`` if not given.
         Not used by a linear network.
     init_scale
-        Standard deviation of a linear encoder's weights; the others scale by fan-in.
+        Standard deviation of a linear encoder's weights; those of other encoders depend on the fan-in.
 
     Raises
     ------
@@ -283,7 +284,7 @@ def build_decoder(
 
     Arguments are those of :func:`build_encoder`; hidden widths are given in the encoder's order (largest
     resolution first) and used in reverse. A linear decoder has ``decoder.dictionary`` (K, D); every decoder
-    has ``decoder.fan_out``, the synapses a latent unit drives directly.
+    has ``decoder.fan_out``, the number of synapses from one latent unit.
 
     Examples
     --------
@@ -295,7 +296,9 @@ def build_decoder(
     if kind == "conv":
         return ConvDecoder(n_latents, (out_shape[0], out_shape[1], out_shape[2]), widths, bias, generator)
     if kind == "mlp":
-        return MLP(n_latents, math.prod(out_shape), tuple(reversed(widths)), bias, generator, QUIET * SILU_GAIN)
+        return MLP(
+            n_latents, math.prod(out_shape), tuple(reversed(widths)), bias, generator, DECODER_HEAD_SCALE * SILU_GAIN
+        )
     return LinearNetwork(n_latents, math.prod(out_shape), bias, init_scale, generator)
 
 

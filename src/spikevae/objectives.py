@@ -2,8 +2,8 @@
 
 Distortion is minus the log-likelihood of the pixels. For Gaussian pixels with noise variance v it is
 ``SSE / (2 v) + D/2 log(2 v)``: constants are dropped so that v = 1/2 gives the plain sum of squared errors of the
-published models. The expected distortion of a linear decoder has a closed form for every law of the code whose mean
-and variance are known, because then E||x - b - z Phi||^2 = ||x - b - E[z] Phi||^2 + sum_k Var(z_k) ||phi_k||^2.
+published models. The expected distortion of a linear decoder has a closed form for every distribution of the code whose
+mean and variance are known, because E||x - b - z Phi||^2 = ||x - b - E[z] Phi||^2 + sum_k Var(z_k) ||phi_k||^2.
 """
 
 from typing import Any, NamedTuple
@@ -27,17 +27,18 @@ class FreeEnergy(NamedTuple):
     kl: Float[Tensor, ""]
     """Coding rate, nats per stimulus."""
     spikes: Float[Tensor, ""]
-    """Expected spikes per stimulus, all units together; 0 where the law has no firing rate."""
+    """Expected spikes per stimulus, all units together; 0 if the distribution has no firing rate."""
     moments: Float[Tensor, "n_moments K"]
-    """(n_moments, K): batch means of the statistics that fix the optimal prior; zero unless it follows them."""
+    """(n_moments, K): batch means of the statistics that determine the optimal prior; zero unless the prior is set by
+    them."""
     code: Float[Tensor, "B K"]
-    """(B, K) mean code, without gradient; zero from models whose decoder is never solved."""
+    """(B, K) mean code, without gradient; zero unless the decoder is updated by least squares."""
     variance: Float[Tensor, " K"]
-    """(K,) batch mean of the code's variance, without gradient; zero likewise."""
+    """(K,) batch mean of the variance of the code, without gradient; zero in the same models."""
 
 
 class _SquaredError(BatchedFunction):
-    """||x - y||^2 over the last axis; a pass over the pixels forward after the difference, and one backward."""
+    """||x - y||^2 over the last dimension, with one pass over the residuals in forward and one in backward."""
 
     @staticmethod
     def forward(x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
@@ -47,7 +48,7 @@ class _SquaredError(BatchedFunction):
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Tensor, Tensor], output: tuple[Tensor, Tensor]) -> None:
         ctx.mark_non_differentiable(output[1])
-        ctx.set_materialize_grads(False)  # or backward is handed zeros as large as the batch for the residual
+        ctx.set_materialize_grads(False)  # else backward would get zeros of the size of the residual
         ctx.save_for_backward(output[1])
 
     @staticmethod
@@ -61,7 +62,7 @@ class _SquaredError(BatchedFunction):
 
 
 def squared_error(x: Float[Tensor, "*#batch D"], y: Float[Tensor, "*#batch D"]) -> Float[Tensor, "*batch"]:
-    """||x - y||^2 over the last axis.
+    """||x - y||^2 over the last dimension.
 
     Examples
     --------
@@ -74,7 +75,7 @@ def squared_error(x: Float[Tensor, "*#batch D"], y: Float[Tensor, "*#batch D"]) 
 def gaussian_distortion(
     squared_error: Float[Tensor, "*#shape"], n_pixels: int, log_variance: Float[Tensor, "*#shape"] | float
 ) -> Float[Tensor, "*shape"]:
-    """Nats of a summed squared error under pixel noise of the given log variance.
+    """Distortion in nats from summed squared errors, for pixel noise of the given log variance.
 
     Parameters
     ----------
@@ -83,7 +84,7 @@ def gaussian_distortion(
     n_pixels
         D.
     log_variance
-        Natural logarithm of the noise variance; log(1/2) gives `squared_error` back.
+        Natural logarithm of the noise variance; at log(1/2) the result is `squared_error`.
 
     Examples
     --------
@@ -96,7 +97,7 @@ def gaussian_distortion(
 
 
 def bernoulli_distortion(x: Float[Tensor, "*batch D"], logits: Float[Tensor, "*batch D"]) -> Float[Tensor, "*batch"]:
-    """Cross-entropy of pixels in [0, 1] with Bernoulli pixels of these logits, summed over the last axis."""
+    """Cross-entropy of pixels in [0, 1] with Bernoulli pixels of these logits, summed over the last dimension."""
     return binary_cross_entropy_with_logits(logits, x, reduction="none").sum(-1)
 
 
@@ -123,16 +124,17 @@ def expected_squared_error(
 
     References
     ----------
-    Vafaii, Galor, Yates 2024 (arXiv 2405.14473), the closed form for Poisson codes; the same line of algebra holds
-    for any code with independent units.
+    Vafaii, Galor, Yates 2024 (arXiv 2405.14473), the closed form for Poisson codes; it holds in the same way for any
+    code with independent units.
     """
     return squared_error(x, mean_output) + variance @ dictionary.square().sum(-1)
 
 
 class _MeanSquaredError(BatchedFunction):
-    """Mean over the batch of ||code Phi + b - x||^2: one product forward, two backward, one pass over the pixels.
+    """Mean over the batch of ||code Phi + b - x||^2: one matrix product forward, two backward.
 
-    The residual comes out of the product itself, and upstream factors scale the small dictionary, not the batch.
+    The first product gives the residual. Factors of the incoming gradient are applied to the small dictionary, not to
+    the batch.
     """
 
     @staticmethod

@@ -73,8 +73,10 @@ def _save(state: Any, a: Any, b: Any, c: Any, d: Any) -> None:
 
 @cache
 def alias_tables() -> tuple[Array, Array, Array, Array]:
-    """Alias tables (Walker 1977) of the Poisson distributions of means 1, 2, 4, ...: a column is chosen uniformly
-    among a power of two; it gives its own count with a given probability, else its alias.
+    """Alias tables (Walker 1977) of the Poisson distributions of means 1, 2, 4, ....
+
+    A column is chosen uniformly; it gives its own count with a given probability, else its alias. The number of columns
+    is a power of two.
 
     Returns
     -------
@@ -143,10 +145,10 @@ def _early(log_rate: Any, z: Any, block: int, states: Any, limit: float, start: 
 def _arrivals(
     log_rate: Any, first: int, block: int, states: Any, lowest: Any, limit: float, window: Any, owner: Any, time: Any
 ) -> tuple[int, int]:
-    """Write the elements and times of arrivals from element `first` on; return the first element left out and the
-    number.
+    """Write elements and times of arrivals from element `first` on.
 
-    `first` begins a group of 8 elements, which share a word of random bytes.
+    Returns the first element left out and the number of arrivals. `first` begins a group of 8 elements, which share a
+    word of random bytes.
     """
     start, stop = window
     at, n_drawn, element, full = first // block, 0, first, len(owner) - 8 * MAX_ARRIVALS_PER_ELEMENT

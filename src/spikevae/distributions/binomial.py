@@ -118,11 +118,10 @@ class Binomial(LogitLaw):
 
 @final
 class RelaxedBinomial(Relaxation):
-    """Relaxed binomial count. For temperatures up to 1 its mean is that of the count, except with the sigmoid
-    indicator.
+    """Relaxed binomial count; its mean is that of the count for temperatures up to 1.
 
-    With the sigmoid at temperature 1 the mean is a third too large for rare spikes, and the gradient at p = 1/2 is half
-    of the right value.
+    The sigmoid indicator is an exception: at temperature 1 the mean is a third too large for rare spikes, and the
+    gradient at p = 1/2 is half of the right value.
 
     Parameters
     ----------

@@ -52,8 +52,7 @@ def _just_above(log_value: float) -> float:
 def table_probabilities(
     log_rate: Float[Tensor, "*shape"], shape: Float[Tensor, "*shape"]
 ) -> tuple[Float[Tensor, "*shape"], Float[Tensor, "*shape terms"]]:
-    """log sum_n [Poisson(n; rate)]^shape, and the probabilities (..., N_TERMS) of the counts; rates up to
-    MAX_TABLE_RATE."""
+    """log sum_n [Poisson(n; rate)]^shape, and the probabilities of the counts, for rates up to MAX_TABLE_RATE."""
     n, log_factorial = _table(log_rate.dtype, log_rate.device)
     poisson = log_rate[..., None] * n - log_factorial - log_rate.exp()[..., None]
     logits = shape[..., None] * poisson

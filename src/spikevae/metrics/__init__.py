@@ -1,6 +1,6 @@
 """Metrics as pure functions of stimuli, codes, rates and dictionaries; numpy or torch in, float64 out.
 
-`spikevae.evaluation.evaluate` computes those that every model reports; the probes and Gabor fits are called by hand.
+`spikevae.evaluation.evaluate` computes those that every model reports; the probes and Gabor fits are not part of them.
 """
 
 from .._lazy import lazy_names as _lazy_names

@@ -1,4 +1,4 @@
-"""What every metric does to its input first."""
+"""Conversion and checks of the inputs of metrics."""
 
 from typing import TypeAlias
 
@@ -17,7 +17,7 @@ def as_float64(x: Array) -> np.ndarray:
 
 
 def matrix(x: Array, name: str) -> np.ndarray:
-    """`x` as a float64 matrix with at least one row and column, or an error that names it."""
+    """`x` as a float64 matrix with at least one row and column, or an error with its name."""
     out = as_float64(x)
     if out.ndim != 2 or 0 in out.shape:
         raise ValueError(f"{name} has shape {out.shape}; give a non-empty (stimuli, columns) matrix")

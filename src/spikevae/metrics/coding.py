@@ -1,4 +1,4 @@
-"""Information in a code, what a spike carries of it, and which units take part."""
+"""Information in a code, information per spike, and numbers of active units."""
 
 import math
 
@@ -14,7 +14,7 @@ the Poisson VAE use for Poisson codes of MNIST (arXiv:2405.14473)."""
 def bits(kl: float) -> float:
     """Coding rate in bits per stimulus from nats per stimulus: ``kl / ln 2``.
 
-    Neither direction is better by itself: bits are paid for and bought with.
+    Neither direction is better by itself: a lower rate costs less, a higher one can give a lower distortion.
 
     Examples
     --------
@@ -27,7 +27,7 @@ def bits(kl: float) -> float:
 def bits_per_spike(kl: float, spikes: float) -> float:
     """``kl / (ln 2 * spikes)``: bits per spike from nats and expected spikes per stimulus. Higher is better.
 
-    NaN for a silent code; of real-valued codes, bits per unit of the code. With the optimal prior (the mean
+    NaN for a silent code; for real-valued codes, bits per unit of the code. With the optimal prior (the mean
     posterior rate) a Poisson unit's value is the Skaggs information of its rates.
 
     Examples
@@ -80,13 +80,13 @@ def fano_factor(z: Array) -> np.ndarray:
     """Variance over mean of each unit's counts across the rows of z, (K,); neither direction is better.
 
     1 for Poisson counts of one rate. Over different stimuli it is the marginal Fano factor: for Poisson codes
-    ``1 + Var(rate) / E[rate]``, the excess over 1 being what the stimuli modulate. Unit: spikes
+    ``1 + Var(rate) / E[rate]``, above 1 because the rate depends on the stimulus. Unit: spikes
     (dimensionless for counts). NaN for silent units and for all units of a code whose entries are not all counts.
 
     Parameters
     ----------
     z
-        (m, K) codes, one row a stimulus or a repeat.
+        (m, K) codes, one row per stimulus or repeat.
 
     References
     ----------
@@ -104,7 +104,7 @@ def fano_factor(z: Array) -> np.ndarray:
 
 
 def active_units(kl: Array, threshold: float = ACTIVE_KL_NATS) -> int:
-    """Units whose coding rate (K,) exceeds `threshold` nats per stimulus. Higher: more of the code is in use.
+    """Units whose coding rate (K,) exceeds `threshold` nats per stimulus. Higher: more of the code is used.
 
     References
     ----------
@@ -132,8 +132,8 @@ def dead_units(z: Array) -> int:
 def prior_posterior_gap(prior: Array, posterior: Array) -> float:
     """``sum_k |prior_k - posterior_k| / sum_k posterior_k``: distance of the prior rates from their optimum.
 
-    The optimal prior rate of a Poisson unit is its mean posterior rate, so a converged fit is near 0. The
-    sums make it a mean over units weighted by their rate: a silent unit cannot dominate. Dimensionless,
+    The optimal prior rate of a Poisson unit is its mean posterior rate, so a converged fit is near 0. It
+    is a mean over units weighted by their rate, so silent units do not dominate. Dimensionless,
     lower is better, NaN for a silent code.
 
     Parameters

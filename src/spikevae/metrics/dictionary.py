@@ -1,4 +1,4 @@
-"""Gabor fits of dictionary elements: where each one points, how fine it is, and how much of it is a Gabor."""
+"""Gabor fits of atoms: orientation, spatial frequency, and fraction of the atom that is a Gabor function."""
 
 import math
 from typing import NamedTuple
@@ -10,12 +10,11 @@ from ._arrays import Array, matrix
 # Half-amplitude half-width of a Gaussian in standard deviations.
 HALF_WIDTH = math.sqrt(2 * math.log(2))
 
-# The Fourier transform is padded by this factor before its peaks are read: starts then lie within a fraction
-# of the width of a peak, where least squares converges.
+# Images are padded by this factor before the Fourier transform: initial values then lie within a fraction of the width
+# of a peak, where least squares converges.
 PADDING = 4
 
-# Envelope widths stay within these logarithms of pixels: a grating's is unbounded, a single pixel's has no
-# floor.
+# Bounds of the log of envelope widths in pixels: the width of a grating is infinite, that of a single pixel zero.
 LOG_SIGMA_MIN, LOG_SIGMA_MAX = math.log(0.1), math.log(100.0)
 
 # A Gabor function has this many free parameters.
@@ -23,11 +22,11 @@ N_PARAMETERS = 8
 
 
 class GaborFits(NamedTuple):
-    """Least-squares Gabor functions of K dictionary elements, each field (K,)."""
+    """Least-squares Gabor functions of K atoms, each field (K,)."""
 
     r2: np.ndarray
-    """Share of the element's squared values that the fit explains; 1 is a perfect Gabor, NaN for an empty
-    element."""
+    """Fraction of the sum of squares of the atom that the fit explains; 1 is a perfect Gabor, NaN for an atom of
+    zeros."""
     orientation: np.ndarray
     """Direction of the wave vector from the column axis towards rising rows, radians in [0, pi)."""
     frequency: np.ndarray
@@ -48,16 +47,16 @@ class GaborFits(NamedTuple):
 
 
 def fit_gabors(dictionary: Array, shape: tuple[int, ...], *, n_starts: int = 3) -> GaborFits:
-    r"""Fit a Gabor function to each dictionary element.
+    r"""Fit a Gabor function to each atom.
 
     ``g(r, c) = exp(-u^2 / 2 s_u^2 - v^2 / 2 s_v^2) (A cos 2 pi f u + B sin 2 pi f u)``, with u along the
     wave vector and v across it, centred. Levenberg-Marquardt with exact derivatives from `n_starts` peaks of
-    the element's Fourier amplitude; the best fit is kept.
+    the Fourier amplitude of the atom; the best fit is kept.
 
     Parameters
     ----------
     dictionary
-        (K, D) elements of one channel.
+        (K, D) atoms of one channel.
     shape
         (H, W) or (1, H, W) with H*W = D.
     n_starts
@@ -76,25 +75,25 @@ def fit_gabors(dictionary: Array, shape: tuple[int, ...], *, n_starts: int = 3) 
     Examples
     --------
     >>> r, c = np.mgrid[:12, :12] - 5.5
-    >>> element = np.exp(-(r**2 + c**2) / 18) * np.cos(2 * np.pi * 0.2 * c)
-    >>> fit = fit_gabors(element.reshape(1, -1), (12, 12))
+    >>> atom = np.exp(-(r**2 + c**2) / 18) * np.cos(2 * np.pi * 0.2 * c)
+    >>> fit = fit_gabors(atom.reshape(1, -1), (12, 12))
     >>> round(fit.frequency.item(), 4), round(fit.sigma_across.item(), 4)
     (0.2, 3.0)
     """
-    elements = matrix(dictionary, "dictionary")
+    atoms = matrix(dictionary, "dictionary")
     if len(shape) == 3 and shape[0] != 1:
         raise ValueError(f"shape {tuple(shape)} has {shape[0]} channels; fit one channel at a time")
     height, width = shape[-2:] if len(shape) in (2, 3) else (0, 0)
-    if height * width != elements.shape[1]:
-        raise ValueError(f"shape {tuple(shape)} does not fit {elements.shape[1]} pixels; give (H, W) or (1, H, W)")
-    if elements.shape[1] < N_PARAMETERS:
-        raise ValueError(f"elements of {elements.shape[1]} pixels cannot fix the {N_PARAMETERS} Gabor parameters")
-    rows = [_fit_one(e.reshape(height, width), n_starts) for e in elements]
+    if height * width != atoms.shape[1]:
+        raise ValueError(f"shape {tuple(shape)} does not fit {atoms.shape[1]} pixels; give (H, W) or (1, H, W)")
+    if atoms.shape[1] < N_PARAMETERS:
+        raise ValueError(f"atoms of {atoms.shape[1]} pixels cannot determine the {N_PARAMETERS} Gabor parameters")
+    rows = [_fit_one(atom.reshape(height, width), n_starts) for atom in atoms]
     return GaborFits(*np.array(rows, dtype=np.float64).T)
 
 
 def _fit_one(image: np.ndarray, n_starts: int) -> tuple[float, ...]:
-    """The fields of GaborFits for one element (H, W)."""
+    """The fields of GaborFits for one atom (H, W)."""
     from scipy.optimize import least_squares
 
     norm = float(np.sqrt((image**2).sum()))
@@ -115,7 +114,7 @@ def _describe(p: np.ndarray, r2: float) -> tuple[float, ...]:
     frequency = math.hypot(k_row, k_column)
     along, across = (math.exp(_bounded(v)) for v in (log_along, log_across))
     orientation, phase = math.atan2(k_row, k_column), math.atan2(-b, a)  # a cos + b sin = cos(. + phase)
-    if not 0 <= orientation < math.pi:  # the same wave described from its other end
+    if not 0 <= orientation < math.pi:  # the same wave with the opposite wave vector
         orientation, phase = orientation % math.pi, -phase
     half = HALF_WIDTH / (2 * math.pi * along)
     bandwidth = math.log2((frequency + half) / (frequency - half)) if frequency > half else math.inf
@@ -123,7 +122,7 @@ def _describe(p: np.ndarray, r2: float) -> tuple[float, ...]:
 
 
 def _starts(image: np.ndarray, r: np.ndarray, c: np.ndarray, n_starts: int) -> list[np.ndarray]:
-    """Parameter vectors at the strongest Fourier peaks, the envelope from the moments of the energy."""
+    """Initial parameters at the strongest Fourier peaks, with the envelope from the moments of the energy."""
     energy = image**2
     row, column = (energy * r).sum(), (energy * c).sum()
     size = math.sqrt((energy * ((r - row) ** 2 + (c - column) ** 2)).sum())
@@ -133,7 +132,7 @@ def _starts(image: np.ndarray, r: np.ndarray, c: np.ndarray, n_starts: int) -> l
     amplitude = np.abs(np.fft.rfft2(image, shape))
     k_row = np.fft.fftfreq(shape[0])[:, None] + np.zeros_like(amplitude)
     k_column = np.fft.rfftfreq(shape[1])[None, :] + np.zeros_like(amplitude)
-    amplitude[np.hypot(k_row, k_column) < 0.5 / max(image.shape)] = 0  # no wave: less than half a cycle
+    amplitude[np.hypot(k_row, k_column) < 0.5 / max(image.shape)] = 0  # less than half a cycle in the image
     starts = []
     for _ in range(n_starts):
         i = np.unravel_index(amplitude.argmax(), amplitude.shape)
@@ -142,7 +141,7 @@ def _starts(image: np.ndarray, r: np.ndarray, c: np.ndarray, n_starts: int) -> l
         basis = np.stack([window * np.cos(wave), window * np.sin(wave)]).reshape(2, -1)
         a, b = np.linalg.lstsq(basis.T, image.ravel(), rcond=None)[0]
         starts.append(np.array([row, column, log_sigma, log_sigma, k_row[i], k_column[i], a, b]))
-        # The next start is another peak, not the slope of this one.
+        # The next initial value is at another peak, not next to this one.
         near = np.hypot(k_row - k_row[i], k_column - k_column[i])
         mirror = np.hypot(k_row + k_row[i], k_column + k_column[i])
         amplitude[np.minimum(near, mirror) < 1.0 / max(image.shape)] = 0

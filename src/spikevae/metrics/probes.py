@@ -1,4 +1,4 @@
-"""What simple readouts can tell from a code: nearest neighbours and linear dichotomies."""
+"""Classification from codes by simple readouts: nearest neighbours and linear dichotomies."""
 
 from collections.abc import Sequence
 from itertools import combinations
@@ -25,9 +25,9 @@ def knn_accuracy(
     k: int = 5,
     rng: np.random.Generator,
 ) -> dict[int, float]:
-    """Accuracy of k-nearest-neighbour classification from few labels: how sample-efficient a code is.
+    """Accuracy of k-nearest-neighbour classification from few labels, a measure of the sample efficiency of a code.
 
-    Fraction of test stimuli classified right, in [0, 1], higher is better, one value per number of labels.
+    Fraction of test stimuli with the right class, in [0, 1], higher is better, one value per number of labels.
 
     Parameters
     ----------
@@ -74,9 +74,8 @@ def shattering_dimensionality(
 ) -> float:
     """Mean test accuracy of logistic regression over all balanced dichotomies of the classes.
 
-    For ten digits there are C(10, 5) = 252; a dichotomy and its mirror image have one accuracy, so half of
-    them are fitted. In [0, 1], chance is .5, higher means that more questions can be answered linearly from
-    the code.
+    For ten digits there are C(10, 5) = 252; exchanging the two halves does not change the accuracy, so half of
+    them are fitted. In [0, 1], chance is .5; higher means that more dichotomies are linearly separable.
 
     Parameters
     ----------
@@ -90,7 +89,7 @@ def shattering_dimensionality(
     Raises
     ------
     ValueError
-        For an odd number of classes, or test classes that were never trained.
+        For an odd number of classes, or test classes that are not in the training set.
 
     References
     ----------
@@ -116,7 +115,7 @@ def shattering_dimensionality(
     deviation[deviation == 0] = 1.0
     x, x_test = (x - mean) / deviation, (x_test - mean) / deviation
     accuracies = []
-    # Each unordered split once: the half that holds the first class names it.
+    # Each unordered split once, given by the half with the first class.
     for others in combinations(classes[1:], len(classes) // 2 - 1):
         half = [classes[0], *others]
         probe = LogisticRegression(C=regularisation, max_iter=1000).fit(x, np.isin(labels, half))

@@ -1,4 +1,4 @@
-"""How well stimuli are rebuilt from codes."""
+"""Quality of reconstructions of stimuli from codes."""
 
 import numpy as np
 
@@ -47,11 +47,11 @@ def r2_pooled_of_sums(residual: np.ndarray, total: np.ndarray) -> float:
 
 
 def r2(x: Array, y: Array) -> float:
-    """Share of a stimulus' variance over its pixels that is explained, mean over stimuli.
+    """Fraction of the variance over the pixels of a stimulus that is explained, mean over stimuli.
 
-    ``mean_i [1 - sum_d (x_id - y_id)^2 / sum_d (x_id - mean_d x_id)^2]``. Dimensionless, 1 is perfect, 0 is
-    what the stimulus' own mean reaches, no lower bound. Higher is better. Stimuli without contrast are left
-    out.
+    ``mean_i [1 - sum_d (x_id - y_id)^2 / sum_d (x_id - mean_d x_id)^2]``. Dimensionless; 1 is perfect, 0 is
+    that of a constant at the mean of the stimulus, without lower bound. Higher is better. Stimuli without contrast are
+    left out.
 
     References
     ----------
@@ -66,7 +66,7 @@ def r2(x: Array, y: Array) -> float:
 
 
 def r2_pooled(x: Array, y: Array) -> float:
-    """Share of the pixel variance of all stimuli together that is explained.
+    """Fraction of the pixel variance of all stimuli together that is explained.
 
     ``1 - sum_id (x_id - y_id)^2 / sum_id (x_id - mean_d x_id)^2``: a mean over stimuli weighted by contrast.
     Dimensionless, higher is better.

@@ -1,7 +1,7 @@
-"""How much of a code is zero, and how unevenly the rest is spread.
+"""Fraction of zeros of a code, and sparseness of its values.
 
-Read these beside R2 and the firing rate: a rectified Gaussian code that carries nothing is at zero exactly
-half the time and has a lifetime sparseness of 1 - 1/pi = .68169.
+Compare them together with R2 and the firing rate: a rectified Gaussian code without information is zero exactly half
+the time and has a lifetime sparseness of 1 - 1/pi = .68169.
 """
 
 import math
@@ -12,14 +12,14 @@ from ._arrays import Array, matrix
 
 
 def fraction_zeros(z: Array) -> float:
-    """Share of code entries that are exactly zero, over stimuli and units.
+    """Fraction of code entries that are exactly zero, over stimuli and units.
 
     Dimensionless, in [0, 1]; neither high nor low is better by itself.
 
     Parameters
     ----------
     z
-        (m, K) hard codes (no relaxation: temperature 0).
+        (m, K) codes at temperature 0, not relaxed ones.
 
     References
     ----------
@@ -45,9 +45,10 @@ def l0(z: Array) -> float:
 
 
 def corner_distance(r2: float, fraction_zeros: float) -> float:
-    """``sqrt((1 - R2)^2 + (1 - fraction of zeros)^2)``: how far a code is from perfect at no activity at all.
+    """``sqrt((1 - R2)^2 + (1 - fraction of zeros)^2)``: distance of a code from a perfect reconstruction without
+    activity.
 
-    Dimensionless, lower is better; sqrt(2) for a code that does nothing right, 1 for a perfect dense or a silent one.
+    Dimensionless, lower is better; sqrt(2) for R2 = 0 without zeros, 1 for a perfect dense or a silent code.
 
     References
     ----------
@@ -62,9 +63,9 @@ def corner_distance(r2: float, fraction_zeros: float) -> float:
 
 
 def sparseness_of_sums(total: np.ndarray, total_square: np.ndarray, n: int) -> np.ndarray:
-    """``[1 - (sum z)^2 / (n sum z^2)] / (1 - 1/n)`` from its two sums; 1 where all n values are zero.
+    """``[1 - (sum z)^2 / (n sum z^2)] / (1 - 1/n)`` from the two sums; 1 where all n values are zero.
 
-    With a single value (n = 1) sparseness is not defined and NaN.
+    For a single value (n = 1) sparseness is not defined: NaN.
     """
     if n < 2:
         return np.full(np.shape(total), np.nan)
@@ -74,11 +75,11 @@ def sparseness_of_sums(total: np.ndarray, total_square: np.ndarray, n: int) -> n
 
 
 def lifetime_sparseness(z: Array) -> np.ndarray:
-    """How unevenly each unit spreads its activity over stimuli, (K,).
+    """Treves-Rolls sparseness of each unit over stimuli, (K,).
 
     ``S_k = [1 - (sum_i z_ik)^2 / (m sum_i z_ik^2)] / (1 - 1/m)``: 0 for a constant unit, 1 for one that
-    answers a single stimulus or none. Dimensionless; neither direction is better by itself. NaN for every
-    unit of a code with negative entries, where cancelling signs bring it to 1 whatever the code does.
+    responds to a single stimulus or none. Dimensionless; neither direction is better by itself. NaN for every
+    unit of a code with negative entries, whose sum cancels so that the value would be 1 for any code.
 
     Parameters
     ----------
@@ -88,7 +89,7 @@ def lifetime_sparseness(z: Array) -> np.ndarray:
     References
     ----------
     Treves & Rolls, Network 2 (1991), the activity ratio; Vinje & Gallant, Science 287 (2000), this
-    normalisation; Vafaii, Galor & Yates, arXiv:2405.14473, silent units count as 1.
+    normalisation; Vafaii, Galor & Yates, arXiv:2405.14473, where silent units count as 1.
 
     Examples
     --------
@@ -102,7 +103,7 @@ def lifetime_sparseness(z: Array) -> np.ndarray:
 
 
 def population_sparseness(z: Array) -> np.ndarray:
-    """How unevenly each stimulus spreads activity over units, (m,): lifetime sparseness, axes exchanged.
+    """Treves-Rolls sparseness of each stimulus over units, (m,): lifetime sparseness of the transposed code.
 
     Examples
     --------
