@@ -18,7 +18,7 @@ import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import ClassVar, final
+from typing import ClassVar, TypeAlias, final
 
 import numpy as np
 import scipy.stats
@@ -29,7 +29,9 @@ from torch import Tensor
 from .distributions import INDICATORS, relaxed_counts
 from .distributions.arrivals import check_temperature, counts_at, get_indicator, window
 
-Function = Callable[[Float[Tensor, "*batch K"]], Float[Tensor, "*batch"]]
+Codes: TypeAlias = Float[Tensor, "*batch K"]
+Values: TypeAlias = Float[Tensor, "*batch"]
+Function = Callable[[Codes], Values]
 """A function of codes, shape (..., K), with a value for each, shape (...)."""
 
 MAX_CODES = 4_000_000
@@ -48,9 +50,7 @@ class GradientEstimator(ABC):
     """Whether f must be differentiable, and defined between the integers."""
 
     @abstractmethod
-    def __call__(
-        self, f: Function, log_rate: Float[Tensor, "*batch K"], *, generator: torch.Generator
-    ) -> Float[Tensor, "*batch"]:
+    def __call__(self, f: Function, log_rate: Codes, *, generator: torch.Generator) -> Values:
         """Values of f at codes drawn for each row of `log_rate`; backward gives the estimated gradient.
 
         Parameters
@@ -127,9 +127,7 @@ class Arrivals(GradientEstimator):
         check_temperature(self.temperature)
         get_indicator(self.indicator)
 
-    def __call__(
-        self, f: Function, log_rate: Float[Tensor, "*batch K"], *, generator: torch.Generator
-    ) -> Float[Tensor, "*batch"]:
+    def __call__(self, f: Function, log_rate: Codes, *, generator: torch.Generator) -> Values:
         """Values at relaxed counts."""
         z = relaxed_counts(log_rate, temperature=self.temperature, indicator=self.indicator, generator=generator)
         return f(z)
@@ -160,9 +158,7 @@ class StraightThrough(GradientEstimator):
         check_temperature(self.temperature)
         get_indicator(self.indicator)
 
-    def __call__(
-        self, f: Function, log_rate: Float[Tensor, "*batch K"], *, generator: torch.Generator
-    ) -> Float[Tensor, "*batch"]:
+    def __call__(self, f: Function, log_rate: Codes, *, generator: torch.Generator) -> Values:
         """Values at integer counts."""
         _, stop = window(self.temperature, get_indicator(self.indicator))
         n_arrivals = quantile(float(log_rate.detach().max().exp()) * stop, 1e-7)
@@ -211,9 +207,7 @@ class GumbelSoftmax(GradientEstimator):
         kept = scipy.stats.poisson(rate).cdf
         return float(rate - rate * kept(bound - 1) / kept(bound))
 
-    def __call__(
-        self, f: Function, log_rate: Float[Tensor, "*batch K"], *, generator: torch.Generator
-    ) -> Float[Tensor, "*batch"]:
+    def __call__(self, f: Function, log_rate: Codes, *, generator: torch.Generator) -> Values:
         """Values at relaxed choices."""
         k = torch.arange(self.bound(log_rate) + 1, dtype=log_rate.dtype, device=log_rate.device)
         logits = k * log_rate.unsqueeze(-1) - torch.lgamma(k + 1)
@@ -252,9 +246,7 @@ class ScoreFunction(GradientEstimator):
         """One per sample."""
         return self.samples
 
-    def __call__(
-        self, f: Function, log_rate: Float[Tensor, "*batch K"], *, generator: torch.Generator
-    ) -> Float[Tensor, "*batch"]:
+    def __call__(self, f: Function, log_rate: Codes, *, generator: torch.Generator) -> Values:
         """Mean values at the samples."""
         z = _counts(log_rate.expand(self.samples, *log_rate.shape), generator)
         values = f(z)
@@ -286,9 +278,7 @@ class FiniteDifference(GradientEstimator):
         """One, and one per unit."""
         return n_latents + 1
 
-    def __call__(
-        self, f: Function, log_rate: Float[Tensor, "*batch K"], *, generator: torch.Generator
-    ) -> Float[Tensor, "*batch"]:
+    def __call__(self, f: Function, log_rate: Codes, *, generator: torch.Generator) -> Values:
         """Values at the counts."""
         z = _counts(log_rate, generator)
         values = f(z)
@@ -317,9 +307,7 @@ class ImplicitGamma(GradientEstimator):
     citation: ClassVar[str] = "Figurnov, Mohamed and Mnih (2018), arXiv 1805.08498"
     unbiased: ClassVar[bool] = False
 
-    def __call__(
-        self, f: Function, log_rate: Float[Tensor, "*batch K"], *, generator: torch.Generator
-    ) -> Float[Tensor, "*batch"]:
+    def __call__(self, f: Function, log_rate: Codes, *, generator: torch.Generator) -> Values:
         """Values at Gamma numbers."""
         return f(torch._standard_gamma(log_rate.exp(), generator=generator))
 
@@ -346,9 +334,7 @@ class Exact(GradientEstimator):
     unbiased: ClassVar[bool] = True
     needs_gradient: ClassVar[bool] = False
 
-    def __call__(
-        self, f: Function, log_rate: Float[Tensor, "*batch K"], *, generator: torch.Generator
-    ) -> Float[Tensor, "*batch"]:
+    def __call__(self, f: Function, log_rate: Codes, *, generator: torch.Generator) -> Values:
         """Expected values; nothing is drawn."""
         expected = getattr(f, "expected", None)
         if expected is not None:

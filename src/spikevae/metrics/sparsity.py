@@ -45,8 +45,7 @@ def l0(z: Array) -> float:
 
 
 def corner_distance(r2: float, fraction_zeros: float) -> float:
-    """``sqrt((1 - R2)^2 + (1 - fraction of zeros)^2)``: distance of a code from a perfect reconstruction without
-    activity.
+    """``sqrt((1 - R2)^2 + (1 - fraction of zeros)^2)``: distance from a perfect silent code.
 
     Dimensionless, lower is better; sqrt(2) for R2 = 0 without zeros, 1 for a perfect dense or a silent code.
 
