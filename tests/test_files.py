@@ -244,7 +244,7 @@ def test_the_estimate_counts_every_parameter_and_fills_none(given, monkeypatch):
     monkeypatch.setattr(checks, "LIVE_OUTPUTS", 0)
     config = fit(**given)
     n_parameters = sum(p.numel() for p in build_model(config, SHAPE).parameters())
-    solved = 8 * (8 + 64) if config.solves_decoder else 0
+    solved = 8 * (8 + 64) if config.keeps_moments else 0
     assert stack_bytes(config, SHAPE, 3) == 12 * (4 * n_parameters + solved)
 
 

@@ -114,7 +114,7 @@ def test_no_host_read_within_a_step(stimuli, variant, monkeypatch):
     """As a GPU would run it: work on diverged fits is done without asking whether there are any."""
     settings = {**VARIANTS[variant], "optimizer": "adam"}
     stack = Stack([fit(**settings, seed=seed) for seed in (0, 1)], stimuli, SHAPE, window=1000)
-    monkeypatch.setattr(Stack, "_worth", lambda self, which: True)
+    monkeypatch.setattr(Stack, "_any_or_gpu", lambda self, which: True)
     with NoHostReads():
         for _ in range(12):  # over a solution of the decoder
             stack.step()

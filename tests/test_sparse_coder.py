@@ -13,17 +13,17 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from sklearn.utils.estimator_checks import parametrize_with_checks
 from sparse_cases import D, K, model_of, sparse_stimuli
-from torch.func import functional_call, stack_module_state, vmap
 
 from spikevae import metrics as sm
 from spikevae.estimators.sparse_coder import SparseCoder
 from spikevae.estimators.spike_vae import SpikeVAE, load_model
 from spikevae.evaluation.evaluate import Metrics, evaluate
 from spikevae.evaluation.prices import PRICES
+from spikevae.models import SparseCodingConfig
 from spikevae.models.files import load_model as load_model_file
 from spikevae.models.sparse.inference import INFERENCES, fista
 from spikevae.models.sparse.model import SparseCoding
-from spikevae.training.dictionary import DictionaryLearning
+from spikevae.training import DictionaryStack
 
 SIGNED = ("lca-soft", "lca-hard", "ista", "fista")
 
@@ -139,43 +139,6 @@ def test_a_code_that_is_not_found_is_said_to_be_so(X):
     assert evaluate(model, X).metrics.nan_count > 0
 
 
-@pytest.mark.parametrize("inference", ["fista", "lca-soft", "nonnegative"])
-def test_gradient_of_the_objective(X, inference):
-    """By finite differences of the minimum over codes: the codes' own change does not matter to first order."""
-    x = torch.from_numpy(X[:20])
-    model = model_of(inference, n_latents=6)  # few atoms: the fixed number of steps reaches the minimum
-
-    def value(weight):
-        free = functional_call(model, {"decoder.head.weight": weight}, (x, 0.2, 0.0))
-        return free.total
-
-    weight = model.decoder.head.weight.detach().clone().requires_grad_()
-    free = functional_call(model, {"decoder.head.weight": weight}, (x, 0.2, 0.0))
-    free.total.backward()
-    torch.testing.assert_close(free.total, free.distortion + free.kl)
-    direction = torch.randn(weight.shape, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
-    with torch.no_grad():
-        numeric = (value(weight + 1e-5 * direction) - value(weight - 1e-5 * direction)) / 2e-5
-    assert float((weight.grad * direction).sum()) == pytest.approx(float(numeric), rel=0.01)
-    # It turns the atoms only: no part along them.
-    assert ((weight.grad * weight).sum(0).abs() < 1e-10).all()
-
-
-def test_many_fits_run_as_one(X):
-    """The forward pass holds under vmap with a price for each fit, and gives each what it has alone."""
-    x = torch.from_numpy(X[:20])
-    models = [model_of("fista", seed=s) for s in range(3)]
-    params, buffers = stack_module_state(models)
-    prices = torch.tensor([0.1, 0.2, 0.4], dtype=torch.float64)
-
-    def one(p, b, price):
-        return tuple(functional_call(models[0], (p, b), (x, price, 0.0)))
-
-    total = vmap(one, randomness="error")(params, buffers, prices)[0]
-    alone = [float(m(x, price, 0.0).total.detach()) for m, price in zip(models, prices)]
-    np.testing.assert_allclose(total.detach(), alone, rtol=1e-10)
-
-
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
@@ -208,12 +171,12 @@ def test_learning_finds_the_dictionary_that_made_the_stimuli():
 def test_an_update_of_atoms_lowers_the_error_of_the_codes_seen(X):
     """Block-coordinate descent: with codes fixed, the squared error of the very batch falls; atoms keep norm one."""
     x = torch.from_numpy(X)
-    model = model_of(tolerance=1e-6)
-    learning = DictionaryLearning(model, x, batch_size=len(x), seed=0)
-    before = learning.atoms.clone()
+    config = SparseCodingConfig(n_latents=K, beta=0.2, tolerance=1e-6, batch_size=len(x), steps=2)
+    stack = DictionaryStack([config], x, (D,))
+    before = stack.rows[0].clone()
     z = fista(x, before, 0.2, tolerance=1e-6).codes
-    learning.step()
-    after = learning.atoms
+    stack.step()
+    after = stack.rows[0]
     error = [float((x - z @ atoms).square().sum()) for atoms in (before, after)]
     assert error[1] < error[0]
     torch.testing.assert_close(after.norm(dim=1), torch.ones(K, dtype=torch.float64))

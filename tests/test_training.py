@@ -4,7 +4,7 @@ import math
 
 import pytest
 import torch
-from training_cases import SHAPE, VARIANTS, fit
+from training_cases import SHAPE, SPARSE, VARIANTS, fit
 
 from spikevae._seeds import PURPOSES, derived_seed
 from spikevae.config import FitConfig
@@ -13,20 +13,22 @@ from spikevae.evaluation.evaluate import evaluate
 from spikevae.models import build_model, load_model, save_model
 from spikevae.training import Stack, train
 from spikevae.training import schedules as s
-from spikevae.training.stack import DIVERGED, SETTLED, stack_key
+from spikevae.training.build import STACKS
+from spikevae.training.fits import DIVERGED, SETTLED, stack_key
 
 
-@pytest.mark.parametrize("variant", VARIANTS.values(), ids=VARIANTS)
+@pytest.mark.parametrize("variant", [*VARIANTS.values(), *SPARSE.values()], ids=[*VARIANTS, *SPARSE])
 def test_each_fit_of_a_stack_is_the_fit_alone(stimuli, variant):
     """In float64, where rounding is 1e-16 a step, 40 steps leave 1e-9 of relative difference."""
     configs = [
         fit(**variant, beta=b, seed=i, **({} if variant.get("latent") == "sparse" else {"start": c}))
         for i, (b, c) in enumerate([(0.1, -2.0), (1.0, 0.5), (4.0, 0.5)])
     ]
-    together = Stack(configs, stimuli.double(), SHAPE, window=5)
+    kind = STACKS[configs[0].trainer]
+    together = kind(configs, stimuli.double(), SHAPE, window=5)
     train(together)
     for index, config in enumerate(configs):
-        alone = Stack([config], stimuli.double(), SHAPE, window=5)
+        alone = kind([config], stimuli.double(), SHAPE, window=5)
         train(alone)
         ours, theirs = together.result(index), alone.result(0)
         torch.testing.assert_close(ours.history["objective"], theirs.history["objective"], rtol=1e-9, atol=1e-9)

@@ -20,7 +20,7 @@ VARIANTS = {
     "conv": {"encoder": "conv", "decoder": "conv", "hidden": (4, 8), "steps": 10},
     "learned noise": {"noise_variance": "learned"},
     "beta annealed": {"beta_anneal": 0.5},
-    "sparse codes": {"latent": "sparse"},
-    "sparse codes, hard": {"latent": "sparse", "algorithm": "lca-hard"},
     **{f"law {name}": {"latent": name, "steps": 12} for name in LAWS},
 }
+
+SPARSE = {"sparse codes": {"latent": "sparse"}, "sparse codes, hard": {"latent": "sparse", "algorithm": "lca-hard"}}

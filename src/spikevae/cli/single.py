@@ -14,9 +14,9 @@ from ..models.config import ModelConfig
 from ..models.files import load_model as read_model
 from ..models.files import save_model
 from ..progress import show_progress
-from ..training import Stack, train, warn_of_scale
+from ..training import build_stack, train, warn_of_scale
 from ..training.checks import check_memory
-from ..training.stack import DIVERGED
+from ..training.fits import DIVERGED
 
 
 @dataclass(frozen=True)
@@ -67,7 +67,7 @@ def train_to_file(job: Job, out: Path) -> None:
     RuntimeError
         Where training diverged.
     """
-    stack = Stack([job.config], torch.from_numpy(job.data.train), job.data.shape, device=job.device)
+    stack = build_stack([job.config], torch.from_numpy(job.data.train), job.data.shape, device=job.device)
     checkpoint = out.with_name(out.name + ".checkpoint")
     with show_progress(f"{job.config.latent} K={job.config.n_latents} beta={job.config.beta:g}") as report:
         done = 0

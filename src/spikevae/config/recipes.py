@@ -10,7 +10,7 @@ RECIPES: dict[str, dict[str, dict[str, Any]]] = {
         "gaussian_softplus": {"prior": "fixed"},
         "gaussian_exp": {"prior": "fixed"},
         "laplace": {"prior": "fixed"},
-        "sparse": {"prior": "fixed", "learning_rate": 0.02},
+        "sparse": {"prior": "fixed"},
         "negative_binomial": {"prior": "learned"},
         "negative_binomial_free": {"prior": "learned"},
         "conway_maxwell_poisson": {"prior": "learned"},

@@ -2,7 +2,7 @@
 
 import numbers
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, Self, cast
 
 import torch
 from numpy.typing import NDArray
@@ -17,7 +17,8 @@ from ..models.files import load_model, save_model
 from ..models.sparse.config import SparseCodingConfig
 from ..models.sparse.model import SparseCoding
 from ..progress import show_progress
-from ..training.dictionary import DictionaryLearning
+from ..training import DictionaryStack, train
+from ..training.fits import DIVERGED
 from ._validation import checked_stimuli, codes_of, drawn_seed
 
 CONFIG_OPTIONS = {
@@ -69,8 +70,8 @@ class SparseCoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimat
     components_ : ndarray (K, D)
         Dictionary, atoms of norm one.
     history_ : dict
-        step, objective, distortion, penalty (nats per stimulus) over learning; active units and converged stimuli too,
-        unless it was trained by `spikevae train` or a sweep.
+        step, objective, distortion, penalty (nats per stimulus), active (units per stimulus) and converged (share of
+        stimuli) over learning.
     seed_ : int
         Seed of the fit, drawn where `random_state` is None.
     n_features_in_ : int
@@ -139,11 +140,17 @@ class SparseCoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimat
             if not isinstance(value, numbers.Integral) or value < 1:
                 raise ValueError(f"{name} is {value!r}; give a whole number of one or more")
         stimuli = torch.from_numpy(checked_stimuli(self, X, reset=True)).to(resolve_device(self.device))
-        model = SparseCoding(self.shape_, self._config(), torch.Generator())
-        learning = DictionaryLearning(model.to(stimuli), stimuli, batch_size=int(self.batch_size), seed=self.seed_)
+        stack = DictionaryStack([self._config()], stimuli, self.shape_, device=stimuli.device)
         with show_progress(f"SparseCoder {self.inference}", enabled=self.verbose) as report:
-            self.history_ = learning.run(int(self.steps), lambda done: report(done, self.steps, "batches"))
-        self._adopt(model.cpu())
+            train(stack, on_steps=lambda _: report(stack.step_number, stack.n_steps, "batches"))
+        result = stack.result(0)
+        if result.status == DIVERGED:
+            raise ValueError(
+                f"learning diverged at batch {result.frozen_at} of {stack.n_steps}: a loss was not finite. Scale X to "
+                "unit variance or raise sparsity_price"
+            )
+        self.history_ = result.history
+        self._adopt(cast(SparseCoding, result.model))
         return self
 
     def _config(self) -> SparseCodingConfig:
@@ -213,8 +220,7 @@ class SparseCoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimat
         params = {name: getattr(model.config, option) for name, option in CONFIG_OPTIONS.items()}
         coder = cls(**params | {"steps": params["steps"] or cls().steps, "random_state": model.config.seed})
         coder.shape_ = tuple(extra.get("shape", model.shape))
-        history = dict(extra.get("history", {}))  # trained in a stack, the penalty is where others have the coding rate
-        coder.history_ = {("penalty" if name == "kl" else name): v for name, v in history.items() if name != "spikes"}
+        coder.history_ = dict(extra.get("history", {}))
         coder.n_features_in_ = model.n_features
         coder.seed_ = drawn_seed(coder.random_state)
         coder._adopt(model)

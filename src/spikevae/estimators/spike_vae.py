@@ -20,8 +20,8 @@ from ..models.config import ModelConfig
 from ..models.files import load_model as load_model_file
 from ..models.files import save_model
 from ..progress import show_progress
-from ..training import Stack, train, warn_of_scale
-from ..training.stack import DIVERGED
+from ..training import build_stack, train, warn_of_scale
+from ..training.fits import DIVERGED
 from ._validation import checked_stimuli, codes_of, drawn_seed
 
 
@@ -199,7 +199,7 @@ class SpikeVAE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator)
             low, high = float(stimuli.min()), float(stimuli.max())
             raise ValueError(f"likelihood='bernoulli' needs pixels in [0, 1]; X spans [{low:.3g}, {high:.3g}]")
         warn_of_scale(config, stimuli)
-        stack = Stack([config], stimuli, self._image_shape(config), device=resolve_device(self.device))
+        stack = build_stack([config], stimuli, self._image_shape(config), device=resolve_device(self.device))
         with show_progress(f"SpikeVAE {config.latent}", enabled=self.verbose) as report:
             done = 0
 

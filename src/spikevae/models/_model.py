@@ -116,34 +116,6 @@ class Model(nn.Module, ABC):
         assert isinstance(fan_out, int)
         return [fan_out] * self.n_latents
 
-    def normalise(self) -> None:
-        """Bring trained weights into their standard scale: nothing, where a unit of the code is one spike."""
-
-    @abstractmethod
-    def forward(
-        self,
-        x: Tensor,
-        beta: Tensor | float,
-        spike_price: Tensor | float,
-        *,
-        exact: bool,
-        temperature: float = 0.05,
-        indicator: str = "cubic",
-        generator: Generator | None = None,
-    ) -> FreeEnergy:
-        """Free energy of a batch, differentiable in all parameters.
-
-        Parameters
-        ----------
-        x
-            (B, D) stimuli.
-        beta, spike_price
-            Weights of the coding rate and of an expected spike.
-        exact
-            Expected distortion in closed form; otherwise from one relaxed sample at `temperature` with `indicator`,
-            drawn from `generator`.
-        """
-
 
 class LatentModel(Model):
     """The generative half, ``z_k ~ prior_k``, ``x ~ likelihood(decoder(z))``; how a posterior is found is left open.
@@ -206,6 +178,31 @@ class LatentModel(Model):
     @abstractmethod
     def posterior(self, x: Tensor, *, generator: Generator | None = None) -> Law:
         """q(z | x): batch shape (B, K) for stimuli (B, D). Noise, where inference has any, is from `generator`."""
+
+    @abstractmethod
+    def forward(
+        self,
+        x: Tensor,
+        beta: Tensor | float,
+        spike_price: Tensor | float,
+        *,
+        exact: bool,
+        temperature: float = 0.05,
+        indicator: str = "cubic",
+        generator: Generator | None = None,
+    ) -> FreeEnergy:
+        """Free energy of a batch, differentiable in all parameters.
+
+        Parameters
+        ----------
+        x
+            (B, D) stimuli.
+        beta, spike_price
+            Weights of the coding rate and of an expected spike.
+        exact
+            Expected distortion in closed form; otherwise from one relaxed sample at `temperature` with `indicator`,
+            drawn from `generator`.
+        """
 
     def mean_code(self, x: Tensor, *, generator: Generator) -> Tensor:
         """Posterior mean codes (B, K); `generator` is for inference that draws."""

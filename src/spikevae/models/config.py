@@ -105,6 +105,8 @@ class ModelConfig(TrainingConfig, ObjectiveConfig):
     """Values that replace the recipe's for this model, where none are given."""
     without_effect: ClassVar[Mapping[str, str]] = {}
     """Options of other models that are accepted here, changing nothing, and why they change nothing."""
+    trainer: ClassVar[Literal["gradients", "dictionary"]] = "gradients"
+    """How a fit is trained: by gradients of the free energy, or by online dictionary learning."""
 
     inference: str
     """How a code is found: by an encoder (amortised), step by step along the natural gradient of the free energy
@@ -262,6 +264,11 @@ class ModelConfig(TrainingConfig, ObjectiveConfig):
     def solves_decoder(self) -> bool:
         """Whether the decoder is solved by least squares instead of following its gradient."""
         return False
+
+    @property
+    def keeps_moments(self) -> bool:
+        """Whether training keeps running second moments of the codes, (K, K), and of codes and stimuli, (K, D)."""
+        return self.solves_decoder or self.trainer == "dictionary"
 
     def learning_rate_factor(self, parameter: str) -> float:
         """Learning rate of a named parameter of the model, as a multiple of `learning_rate`."""

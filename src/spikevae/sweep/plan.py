@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from ..config import Block, SweepConfig
 from ..models.config import ModelConfig
 from ..training.checks import stack_bytes
-from ..training.stack import stack_key
+from ..training.fits import stack_key
 
 MAX_FITS = 16  # a larger stack saves no time on a CPU: matrix products dominate, and caches overflow
 MAX_STACK_BYTES = 2 << 30

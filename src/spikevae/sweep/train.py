@@ -15,8 +15,8 @@ from ..data import PatchSet
 from ..evaluation.evaluate import Evaluation, evaluate
 from ..models.config import ModelConfig
 from ..models.files import save_model
-from ..training import Stack, train
-from ..training.stack import DIVERGED, FitResult
+from ..training import FitStack, build_stack, train
+from ..training.fits import DIVERGED, FitResult
 from .plan import StackPlan
 from .store import RunFolder
 
@@ -58,13 +58,13 @@ def train_stack(
     """Train one stack from its checkpoint if there is one, then store each of its cells; facts for the log."""
     began = time.monotonic()
     config = plan.cells[0].config
-    stack = Stack([cell.config for cell in plan.cells], torch.from_numpy(data.train), data.shape, device=device)
+    stack = build_stack([cell.config for cell in plan.cells], torch.from_numpy(data.train), data.shape, device=device)
     test, seen = torch.from_numpy(data.test), evenly_spaced(data.train, N_SEEN)
     text = f"{config.latent} K={config.n_latents}, {len(stack)} fits"
     advance(0.0, text)
     half_path, checkpoint = folder.half_path(plan.id), folder.checkpoint_path(plan.id)
 
-    def fit_objectives(stack: Stack) -> list[float]:
+    def fit_objectives(stack: FitStack) -> list[float]:
         return [fit_objective(stack.result(i), c, seen) for i, c in enumerate(stack.configs)]
 
     train(
@@ -103,13 +103,13 @@ def fit_objective(result: FitResult, config: ModelConfig, seen: torch.Tensor) ->
 
     Convergence is judged by it: the objective on held-out stimuli also moves when a fit merely overfits.
     """
-    if config.has_exact_objective:
+    if result.model.has_posterior and config.has_exact_objective:
         noise = generator(config.seed, "evaluation")
         return float(result.model(seen, config.beta, config.spike_price, exact=True, generator=noise).total)
     return evaluate(result.model, seen, beta=config.beta, spike_price=config.spike_price, seed=config.seed).objective
 
 
-def cell_result(stack: Stack, result: FitResult, evaluation: Evaluation) -> dict[str, Any]:
+def cell_result(stack: FitStack, result: FitResult, evaluation: Evaluation) -> dict[str, Any]:
     """What a cell file says of the fit."""
     return {
         "metrics": evaluation.metrics.to_dict(),

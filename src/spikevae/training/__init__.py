@@ -1,7 +1,10 @@
 """Training: one loop over a stack of fits that share a shape."""
 
+from .build import build_stack as build_stack
+from .dictionary import DictionaryStack as DictionaryStack
+from .fits import FitResult as FitResult
+from .fits import FitStack as FitStack
 from .loop import Interrupted as Interrupted
 from .loop import train as train
 from .scale import warn_of_scale as warn_of_scale
-from .stack import FitResult as FitResult
 from .stack import Stack as Stack

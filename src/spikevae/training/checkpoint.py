@@ -8,12 +8,12 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
 from .._files import atomic_write, check_regular
-from .stack import Stack
+from .fits import FitStack
 
 FORMAT = "spikevae checkpoint 1"
 
 
-def _fingerprint(stack: Stack) -> dict[str, Any]:
+def _fingerprint(stack: FitStack) -> dict[str, Any]:
     return {
         "fits": [config.model_dump(mode="json") for config in stack.configs],
         "train": [*stack.train.shape],
@@ -24,7 +24,7 @@ def _fingerprint(stack: Stack) -> dict[str, Any]:
     }
 
 
-def _belongs(stored: str, stack: Stack) -> bool:
+def _belongs(stored: str, stack: FitStack) -> bool:
     """Whether the stored fits and data are those of this stack; earlier versions stored fewer entries."""
     found, expected = json.loads(stored), _fingerprint(stack)
     if not isinstance(found, dict) or not {"fits", "train"} <= set(found):
@@ -32,13 +32,13 @@ def _belongs(stored: str, stack: Stack) -> bool:
     return all(expected.get(name) == value for name, value in found.items())
 
 
-def save(stack: Stack, path: Path) -> None:
+def save(stack: FitStack, path: Path) -> None:
     """Write the state of a stack; after a crash or an OSError the file is either the old one or the new one."""
     with atomic_write(path) as scratch:
         save_file(stack.state(), scratch, metadata={"format": FORMAT, "fits": json.dumps(_fingerprint(stack))})
 
 
-def load(stack: Stack, path: Path) -> None:
+def load(stack: FitStack, path: Path) -> None:
     """Restore the state of a stack that :func:`save` wrote.
 
     Raises

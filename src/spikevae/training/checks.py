@@ -25,7 +25,7 @@ def stack_bytes(config: ModelConfig, shape: tuple[int, ...], n_fits: int, *, ste
     if "conv" in config.networks:
         channels = config.hidden or DEFAULT_HIDDEN["conv"]
         widest = max(config.n_units, channels[0] * math.prod(shape[-2:]))
-    solved = config.n_latents * (config.n_latents + math.prod(shape)) if config.solves_decoder else 0
+    solved = config.n_latents * (config.n_latents + math.prod(shape)) if config.keeps_moments else 0
     live = (
         config.batch_size * (steps or config.steps_in_graph) * (LIVE_TENSORS * widest + LIVE_OUTPUTS * math.prod(shape))
     )

@@ -1,136 +1,158 @@
-"""Dictionary learning: sparse codes of mini-batches, and the dictionary that suits all codes seen so far."""
+"""Online dictionary learning of sparse models: code a batch, then refit the dictionary to all codes seen so far."""
 
-from collections.abc import Callable
+from collections.abc import Sequence
+from typing import ClassVar
 
 import torch
 from torch import Tensor
 
 from .._seeds import generator
-from ..models.sparse.inference import SparseInference
+from ..models._model import Model
+from ..models.build import build_model
+from ..models.config import ModelConfig
 from ..models.sparse.model import SparseCoding
+from .fits import DIVERGED, RUNNING, FitStack
 
-FORGETTING = 4.0
-"""Batch s of t counts (s / t)^FORGETTING: early codes were of a poor dictionary (Mairal et al. 2010, section 3.4.2)."""
+FORGETTING = 20.0
+"""The codes of batch s of t count (s / t)^FORGETTING: those of a poor, early dictionary count little (Mairal et al.
+2010, section 3.4.2). 4, the paper's choice for one large set, ends 4 to 6 % higher (benchmarks/SPARSE_LEARNERS.md)."""
 INITIAL_NOISE = 0.1
-"""Atoms start at random stimuli, turned by noise of this share so that no two are equal."""
-UNUSED = 1e-3
-"""An atom whose mean squared code is below this share of the average atom's starts again at a stimulus."""
+"""Atoms start at random stimuli plus noise of this relative norm, so that no two atoms are equal."""
+MIN_RELATIVE_USE = 1e-3
+"""An atom whose mean squared code is below this share of the mean over atoms starts again at a stimulus."""
 
 
-class DictionaryLearning:
-    """Online dictionary learning of a :class:`~spikevae.models.sparse.model.SparseCoding` model, in place.
+class DictionaryStack(FitStack):
+    """Fits of sparse codes of equal shape that learn their dictionaries from the same batches, one after the other.
 
-    Minimises ``1/2 ||x - z Phi||^2 + cost(z)`` over codes and unit-norm atoms. After each batch, every atom in turn is
-    set to the minimiser of the squared error over all codes seen, the others held fixed: block-coordinate descent on
-    ``A = sum z^T z`` and ``B = sum z^T x``, which need no learning rate.
+    Minimises ``1/2 ||x - b - z Phi||^2 + cost(z)`` over codes, unit-norm atoms and, where the decoder has one, the bias
+    b. Codes of a batch are found to the tolerance of the configuration. Then every atom in turn is set to the minimiser
+    of the squared error over all codes seen, the others held fixed: block-coordinate descent on ``A = sum z^T z`` and
+    ``B = sum z^T x``, which needs no learning rate. The bias is one more row, with a code of one and any
+    norm; it starts at the mean stimulus.
 
     Parameters
     ----------
-    model
-        Float32 or float64, on the device of the data.
+    configs
+        Configurations of sparse coding whose `stack_key` agree.
     train
-        (n, D) stimuli.
-    batch_size
-        Stimuli a step (the whole set where that is smaller).
-    seed
-        Of the starting atoms, the order of the stimuli and new starts: equal seeds give equal dictionaries.
+        (n, D) stimuli, float32 or float64; they stay on `device`.
+    shape
+        Stimulus shape.
+    window
+        Steps over which the history is averaged; None: a fortieth of all steps, at most 50.
 
     References
     ----------
     Mairal, Bach, Ponce & Sapiro, "Online learning for matrix factorization and sparse coding", JMLR 11 (2010).
     """
 
-    def __init__(self, model: SparseCoding, train: Tensor, *, batch_size: int, seed: int) -> None:
-        if len(train) == 0:
-            raise ValueError("no training stimuli: the training set is empty")
-        self.model, self.train, self.seed = model, train, seed
-        self.batch_size = min(batch_size, len(train))
-        self.batches_per_epoch = len(train) // self.batch_size
-        self.step_number = 0
-        noise = generator(seed, "weights")
-        atoms = self._starts(model.n_latents, noise)
-        self.atoms = atoms  # (K, D)
-        self.codes_codes = atoms.new_zeros(model.n_latents, model.n_latents)
-        self.codes_stimuli = torch.zeros_like(atoms)
+    columns: ClassVar[tuple[str, ...]] = ("objective", "distortion", "penalty", "active", "converged")
 
-    def _starts(self, n: int, noise: torch.Generator) -> Tensor:
-        """Unit-norm atoms (n, D) at random stimuli."""
-        picked = torch.randint(len(self.train), (n,), generator=noise).to(self.train.device)
-        turn = torch.randn(n, self.model.n_features, generator=noise, dtype=self.train.dtype).to(self.train.device)
-        return unit(unit(self.train[picked]) + INITIAL_NOISE * unit(turn))
+    def __init__(
+        self,
+        configs: Sequence[ModelConfig],
+        train: Tensor,
+        shape: tuple[int, ...],
+        *,
+        device: torch.device | str = "cpu",
+        window: int | None = None,
+    ):
+        super().__init__(configs, train, shape, device=device, window=window)
+        self.models: list[SparseCoding] = []
+        for config in configs:
+            model = build_model(config, shape).to(self.device, train.dtype).requires_grad_(False)
+            assert isinstance(model, SparseCoding)
+            self.models.append(model)
+        n, k = len(configs), self.config.n_latents
+        self.rows = torch.zeros(n, k + self.config.decoder_bias, self.train.shape[1]).to(self.train)
+        """(F, K, D) atoms, or (F, K + 1, D) with the bias last."""
+        self.n_atoms = k
+        if self.config.decoder_bias:
+            self.rows[:, k] = self.train.mean(0)
+        for index, config in enumerate(configs):
+            self.rows[index, :k] = self._starts(index, k, generator(config.seed, "weights"))
+        self.second = self.train.new_zeros(n, self.rows.shape[1], self.rows.shape[1])
+        self.cross = torch.zeros_like(self.rows)
 
-    def _batch(self) -> Tensor:
-        epoch, place = divmod(self.step_number, self.batches_per_epoch)
-        if place == 0:
-            order = generator(self.seed, "order", epoch)
-            self.order = torch.randperm(len(self.train), generator=order).to(self.train.device)
-        return self.train[self.order[place * self.batch_size : (place + 1) * self.batch_size]]
+    def _starts(self, index: int, n: int, noise: torch.Generator) -> Tensor:
+        """Unit-norm atoms (n, D) at random stimuli, less the bias of fit number `index` where it has one."""
+        picked = self.train[torch.randint(len(self.train), (n,), generator=noise).to(self.device)]
+        if self.config.decoder_bias:
+            picked = picked - self.rows[index, self.n_atoms]
+        change = torch.randn(n, self.train.shape[1], generator=noise, dtype=self.train.dtype).to(self.device)
+        return unit(unit(picked) + INITIAL_NOISE * unit(change))
 
     @torch.no_grad()
-    def step(self) -> dict[str, float]:
-        """One batch; its mean objective, distortion and cost (nats per stimulus), active units and share converged."""
-        model, x = self.model, self._batch()
-        method = model.build_inference(self.atoms, model.sparsity_price)
-        found = method.solve(x, tolerance=model.tolerance, max_steps=model.max_steps)
-        z, self.step_number = found.codes, self.step_number + 1
-        error, cost = self._objective(method, x, z)
-        kept = (1.0 - 1.0 / self.step_number) ** FORGETTING
-        self.codes_codes = kept * self.codes_codes + z.mT @ z / len(x)
-        self.codes_stimuli = kept * self.codes_stimuli + z.mT @ x / len(x)
-        self._update_atoms()
-        self._restart_unused()
-        per_variance = float(torch.exp(-model.log_noise_variance))
-        return {
-            "objective": (error + cost) * per_variance,
-            "distortion": error * per_variance,
-            "penalty": cost * per_variance,
-            "active": float(z.count_nonzero()) / len(x),
-            "converged": float(found.converged.float().mean()),
-        }
+    def step(self) -> None:
+        """Code one batch and update the dictionary, in every running fit."""
+        x = self._batch()
+        running = self.status == RUNNING
+        row = self.sums.new_full(self.sums.shape, torch.nan)
+        for index in running.nonzero()[:, 0].tolist():
+            row[index] = self._learn(index, x if x.dim() == 2 else x[index])
+        finite = torch.isfinite(row[:, 0])
+        self._freeze(running & ~finite, DIVERGED)
+        self._end_step(row, running & finite)
 
-    def _objective(self, method: SparseInference, x: Tensor, z: Tensor) -> tuple[float, float]:
-        error = 0.5 * (x - z @ self.atoms).square().sum(-1).mean()
-        return float(error), float(method.threshold.cost(z, self.model.sparsity_price).sum(-1).mean())
+    def _learn(self, index: int, x: Tensor) -> Tensor:
+        """Learn from a batch (B, D) and give its values of `columns`: NaN, and no change, where they are not finite."""
+        model, rows = self.models[index], self.rows[index]
+        atoms, bias = rows[: self.n_atoms], rows[self.n_atoms :]
+        method = model.build_inference(atoms, model.sparsity_price)
+        centred = x - bias[0] if len(bias) else x
+        found = method.solve(centred, tolerance=model.tolerance, max_steps=model.max_steps)
+        z = found.codes
+        distortion = 0.5 * (centred - z @ atoms).square().sum(-1).mean()
+        penalty = method.threshold.cost(z, model.sparsity_price).sum(-1).mean()
+        if not bool(torch.isfinite(distortion + penalty)):
+            return self.sums.new_full((len(self.columns),), torch.nan)
+        number = self.step_number + 1
+        kept = (1.0 - 1.0 / number) ** FORGETTING
+        active, converged = z.count_nonzero() / len(x), found.converged.double().mean()
+        if len(bias):
+            z = torch.cat([z, torch.ones_like(z[:, :1])], dim=1)
+        self.second[index] = kept * self.second[index] + z.mT @ z / len(x)
+        self.cross[index] = kept * self.cross[index] + z.mT @ x / len(x)
+        self._update(index)
+        if number % self.batches_per_epoch == 0:  # an epoch has shown which atoms no stimulus uses
+            self._restart_unused(index)
+        per_variance = torch.exp(-model.log_noise_variance)
+        distortion, penalty = distortion * per_variance, penalty * per_variance
+        return torch.stack([v.double() for v in (distortion + penalty, distortion, penalty, active, converged)])
 
-    def _update_atoms(self) -> None:
-        atoms, use = self.atoms, self.codes_codes.diagonal().tolist()
-        for k, weight in enumerate(use):
-            if weight > 0:
-                pull = self.codes_stimuli[k] - self.codes_codes[k] @ atoms
-                moved = atoms[k] + pull / weight
-                norm = torch.linalg.vector_norm(moved)
-                atoms[k] = torch.where(norm > 0, moved / norm, atoms[k])
+    def _update(self, index: int) -> None:
+        """Block-coordinate descent on the rows: the atoms stay at norm one, the bias is free."""
+        rows, cross, second = self.rows[index], self.cross[index], self.second[index]
+        for k, use in enumerate(second.diagonal().tolist()):
+            if use > 0:
+                moved = rows[k] + (cross[k] - second[k] @ rows) / use
+                if k < self.n_atoms:
+                    norm = torch.linalg.vector_norm(moved)
+                    moved = torch.where(norm > 0, moved / norm, rows[k])
+                rows[k] = moved
 
-    def _restart_unused(self) -> None:
-        """Atoms that no stimulus uses start again, once an epoch has shown that none does."""
-        if self.step_number % self.batches_per_epoch:
-            return
-        use = self.codes_codes.diagonal()
-        unused = (use <= UNUSED * use.mean()).nonzero()[:, 0]
+    def _restart_unused(self, index: int) -> None:
+        """Start atoms that hardly any stimulus uses again at random stimuli."""
+        use = self.second[index].diagonal()[: self.n_atoms]
+        unused = (use <= MIN_RELATIVE_USE * use.mean()).nonzero()[:, 0]
         if len(unused):
-            noise = generator(self.seed, "noise", self.step_number)
-            self.atoms[unused] = self._starts(len(unused), noise)
-            self.codes_codes[unused], self.codes_codes[:, unused] = 0.0, 0.0
-            self.codes_stimuli[unused] = 0.0
+            noise = generator(self.configs[index].seed, "noise", self.step_number + 1)
+            self.rows[index, unused] = self._starts(index, len(unused), noise)
+            self.second[index, unused], self.second[index][:, unused] = 0.0, 0.0
+            self.cross[index, unused] = 0.0
 
-    @torch.no_grad()
-    def run(self, steps: int, on_step: Callable[[int], None] | None = None) -> dict[str, list[float]]:
-        """Learn for `steps` batches; the means of :meth:`step` over windows, and the step at which each ends."""
-        window = max(1, min(50, steps // 40))
-        history: dict[str, list[float]] = {"step": []}
-        sums: dict[str, float] = {}
-        for number in range(1, steps + 1):
-            for name, value in self.step().items():
-                sums[name] = sums.get(name, 0.0) + value / window
-            if number % window == 0:
-                history["step"].append(float(number))
-                for name, value in sums.items():
-                    history.setdefault(name, []).append(value)
-                sums = {}
-            if on_step is not None:
-                on_step(number)
-        self.model.decoder.head.weight.copy_(self.atoms.mT)
-        return history
+    def _fill(self, model: Model, index: int) -> None:
+        assert isinstance(model, SparseCoding)
+        rows = self.rows[index].cpu()
+        model.set_dictionary(rows[: self.n_atoms], rows[self.n_atoms] if len(rows) > self.n_atoms else None)
+
+    def _trained(self) -> dict[str, Tensor]:
+        return {"dictionary/rows": self.rows, "dictionary/second": self.second, "dictionary/cross": self.cross}
+
+    def _load_trained(self, tensors: dict[str, Tensor]) -> None:
+        for name in ("rows", "second", "cross"):
+            getattr(self, name).copy_(tensors[f"dictionary/{name}"])
 
 
 def unit(rows: Tensor) -> Tensor:

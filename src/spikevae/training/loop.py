@@ -12,7 +12,7 @@ from typing import Any
 import torch
 
 from . import checkpoint
-from .stack import Stack
+from .fits import FitStack
 
 SAVE_EVERY_SECONDS = 20.0
 REPORT_EVERY_SECONDS = 0.2
@@ -62,11 +62,11 @@ class _StepReports:
 
 
 def train(
-    stack: Stack,
+    stack: FitStack,
     *,
     checkpoint_path: Path | None = None,
     on_steps: Callable[[int], None] | None = None,
-    at_half: Callable[[Stack], None] | None = None,
+    at_half: Callable[[FitStack], None] | None = None,
     until: int | None = None,
 ) -> None:
     """Train a stack to its last step, or until no fit is left to train.
@@ -122,7 +122,7 @@ def train(
         torch.cuda.synchronize(stack.device)
 
 
-def _save_if_due(stack: Stack, path: Path | None, saved: float) -> float:
+def _save_if_due(stack: FitStack, path: Path | None, saved: float) -> float:
     """Save a checkpoint where the last one is `SAVE_EVERY_SECONDS` old; the time of the last one."""
     now = time.monotonic()
     if path is None or now - saved <= SAVE_EVERY_SECONDS:

@@ -7,12 +7,9 @@ frozen with its last finite parameters, and the others go on as if alone.
 """
 
 import copy
-import hashlib
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
-from functools import cached_property
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -25,39 +22,18 @@ from ..models.build import build_model
 from ..models.config import ModelConfig
 from ..objectives import FreeEnergy
 from . import schedules
+from .fits import DIVERGED, RUNNING, FitStack
 from .recorded import Recorded
 from .starts import Spectrum, solve_decoder, start_at_linear_limit
 
-# What may differ between the fits of a stack; everything else decides the shape of a step.
-PER_FIT = ("beta", "spike_price", "seed", "init", "start", "start_spread", "init_scale", "recipe")
 PRIOR_MEMORY = 0.95  # a closed-form prior follows the mean posterior statistics of the last ~20 batches
 SOLVE_EVERY = 10  # steps between two solutions of the decoder
 DECODER_MEMORY = 50  # steps over which its second moments are averaged
-RUNNING, DIVERGED, SETTLED = 0, 1, 2
 Tensors = dict[str, Tensor]
 
 
-def stack_key(config: ModelConfig) -> str:
-    """Equal for fits that can train as one stack."""
-    return config.model_dump_json(exclude=set(PER_FIT))
-
-
-@dataclass(frozen=True)
-class FitResult:
-    """One fit taken out of a stack."""
-
-    model: Model
-    """With its current parameters, on the CPU."""
-    status: int
-    """RUNNING, DIVERGED or SETTLED."""
-    frozen_at: int | None
-    """Step at which it diverged or settled."""
-    history: dict[str, list[float]]
-    """step, objective, distortion, kl, spikes: means over windows of steps."""
-
-
-class Stack:
-    """Fits with equal shapes that train together.
+class Stack(FitStack):
+    """Fits with equal shapes that train together by the gradients of their free energies.
 
     Parameters
     ----------
@@ -69,6 +45,8 @@ class Stack:
         Stimulus shape, for convolutions.
     """
 
+    columns: ClassVar[tuple[str, ...]] = ("objective", "distortion", "kl", "spikes")
+
     def __init__(
         self,
         configs: Sequence[ModelConfig],
@@ -78,17 +56,7 @@ class Stack:
         device: torch.device | str = "cpu",
         window: int | None = None,
     ):
-        if len({stack_key(config) for config in configs}) != 1:
-            raise ValueError("fits of a stack may differ only in " + ", ".join(PER_FIT))
-        if len(train) == 0:
-            raise ValueError("no training stimuli: the training set is empty")
-        self.configs, self.config, self.shape = list(configs), configs[0], shape
-        self.device, self.train = torch.device(device), train.to(device)
-        self.n_steps = self.config.n_steps(len(train))
-        self.batch_size = min(self.config.batch_size, len(train))
-        self.batches_per_epoch = len(train) // self.batch_size
-        self.window = window or max(1, min(50, self.n_steps // 40))
-
+        super().__init__(configs, train, shape, device=device, window=window)
         models = [build_model(config, shape).to(self.device, train.dtype) for config in configs]
         self._start_at_limit(models)
         params, buffers = stack_module_state(models)
@@ -110,21 +78,7 @@ class Stack:
             sources = [torch.Generator(self.device) for _ in configs]
             self.noise = GeneratorStack(sources) if len(sources) > 1 else sources[0]
 
-        # Fits of one seed see one batch: it is gathered once, and their encoders become one wide product.
-        seeds = [config.seed for config in configs]
-        self.seeds = seeds[:1] if len(set(seeds)) == 1 else seeds
-
         n = len(configs)
-        self.step_number = 0
-        self.status = torch.zeros(n, dtype=torch.int64, device=self.device)
-        self.frozen_at = torch.full((n,), -1, dtype=torch.int64, device=self.device)
-        self.sums = torch.zeros(n, 4, dtype=torch.float64, device=self.device)
-        self.best = torch.full((n,), math.inf, dtype=torch.float64, device=self.device)
-        self.stale = torch.zeros(n, dtype=torch.int64, device=self.device)
-        self.windows: list[Tensor] = []  # (n, 4) each: objective, distortion, kl, spikes
-        self._orders: tuple[int, Tensor] | None = None
-        self.finished = self.n_steps == 0
-        """Whether all steps are done or no fit is left to train; looked at when a window closes."""
         k = self.config.n_latents if self.config.solves_decoder else 0
         self.second = self.train.new_zeros(n, k, k)
         self.cross = self.train.new_zeros(n, k, self.train.shape[1])
@@ -152,28 +106,10 @@ class Stack:
     def _vector(self, values: list[float]) -> Tensor:
         return torch.tensor(values, dtype=self.train.dtype, device=self.device)
 
-    def __len__(self) -> int:
-        return len(self.configs)
-
-    @cached_property
-    def data_digest(self) -> str:
-        """Of the training stimuli: a checkpoint continues on these alone."""
-        return hashlib.sha256(self.train.cpu().contiguous().numpy().data).hexdigest()
-
     @property
     def is_recorded(self) -> bool:
         """Whether gradients come from a recording."""
         return self._gradients.is_recorded
-
-    def _batch(self) -> Tensor:
-        """Each fit's batch of this step, from its own shuffle of this epoch: (F, B, D), or (B, D) for one seed."""
-        epoch, place = divmod(self.step_number, self.batches_per_epoch)
-        if self._orders is None or self._orders[0] != epoch:
-            orders = [torch.randperm(len(self.train), generator=generator(seed, "order", epoch)) for seed in self.seeds]
-            self._orders = (epoch, torch.stack(orders).to(self.device))
-        chosen = self._orders[1][:, place * self.batch_size : (place + 1) * self.batch_size]
-        x = self.train.index_select(0, chosen.flatten())  # several times faster than self.train[chosen]
-        return x if len(self.seeds) == 1 else x.view(len(self.seeds), self.batch_size, -1)
 
     def _objective(self, params: Tensors, buffers: Tensors, x: Tensor, beta: Tensor, price: Tensor) -> FreeEnergy:
         """The free energy of each fit on its batch; every part has a leading fit axis."""
@@ -236,7 +172,7 @@ class Stack:
             limit = config.grad_clip * (WARMUP_CLIP if warm else 1.0)
             scale = torch.clamp(limit / norm.clamp_min(1e-30), max=1.0)
         scale = torch.where(running, scale, 0.0)
-        clipped = self._worth(scale < 1)
+        clipped = self._any_or_gpu(scale < 1)
         for name, g in gradients.items():
             along = (-1,) + (1,) * (g.dim() - 1)
             self.params[name].grad = torch.where(running.view(along), g * scale.view(along), 0.0) if clipped else g
@@ -256,20 +192,7 @@ class Stack:
             self._follow_prior(parts.moments, running)
         if config.solves_decoder:
             self._follow_decoder(x, parts.code, parts.variance, running)
-        row = torch.stack([parts.total, parts.distortion, parts.kl, parts.spikes], dim=1).double()
-        self.sums += torch.where(running[:, None], row, torch.nan)
-        self.step_number += 1
-        if self.step_number % self.window == 0:
-            self._close_window()
-        if self.step_number >= self.n_steps:
-            self.finished = True
-
-    def _worth(self, which: Tensor) -> bool:
-        """Whether work on the fits so marked must be done: on a CPU if there are any, elsewhere without asking.
-
-        Asking a GPU would make it wait for the host at every step.
-        """
-        return self.device.type != "cpu" or bool(which.any())
+        self._end_step(torch.stack([parts.total, parts.distortion, parts.kl, parts.spikes], dim=1), running)
 
     def _follow_decoder(self, x: Tensor, code: Tensor, variance: Tensor, running: Tensor) -> None:
         """Running second moments of the codes and, every few steps, the dictionary that is optimal for them."""
@@ -297,70 +220,28 @@ class Stack:
 
     def _freeze(self, which: Tensor, status: int) -> None:
         """Stop these fits where they are: no gradient and no momentum from now on."""
-        if not self._worth(which):
+        if not self._any_or_gpu(which):
             return
-        self.status = torch.where(which, status, self.status)
-        self.frozen_at = torch.where(which, self.step_number, self.frozen_at)
+        super()._freeze(which, status)
         for p in self.params.values():
             state = self.optimizer.state.get(p)
             if state and "exp_avg" in state:
                 along = (-1,) + (1,) * (p.dim() - 1)
                 state["exp_avg"].masked_fill_(which.view(along), 0.0)
 
-    def _close_window(self) -> None:
-        means = self.sums / self.window
-        self.windows.append(means.cpu())
-        self.sums.zero_()
-        if self.config.patience is not None:
-            objective = means[:, 0]
-            better = objective < self.best - self.config.stop_tolerance * self.best.abs().nan_to_num(posinf=0.0)
-            self.best = torch.where(better, objective, self.best)
-            self.stale = torch.where(better, 0, self.stale + 1)
-            self._freeze((self.status == RUNNING) & (self.stale >= self.config.patience), SETTLED)
-        self.finished = self.finished or bool((self.status != RUNNING).all())
-
-    def result(self, index: int) -> FitResult:
-        """Fit number `index` as a model of its own."""
-        model = build_model(self.configs[index], self.shape).to(self.train.dtype)
+    def _fill(self, model: Model, index: int) -> None:
         state = {**self.params, **self.buffers}
         model.load_state_dict({name: value[index].detach().cpu() for name, value in state.items()})
-        model.normalise()
-        frozen = int(self.frozen_at[index])
-        history: dict[str, list[float]] = {"step": [float(self.window * (i + 1)) for i in range(len(self.windows))]}
-        for column, name in enumerate(("objective", "distortion", "kl", "spikes")):
-            history[name] = [float(window[index, column]) for window in self.windows]
-        return FitResult(model.eval(), int(self.status[index]), frozen if frozen >= 0 else None, history)
 
-    def state(self) -> dict[str, Tensor]:
-        """Everything that is not a function of the configurations, as flat tensors."""
+    def _trained(self) -> dict[str, Tensor]:
         tensors = {f"param/{k}": v.detach() for k, v in self.params.items()}
         tensors |= {f"buffer/{k}": v for k, v in self.buffers.items()}
         for name, p in self.params.items():
             for key, value in self.optimizer.state.get(p, {}).items():
                 tensors[f"optimizer/{name}/{key}"] = value
-        for name in LEDGER:
-            tensors[f"ledger/{name}"] = getattr(self, name)
-        tensors["ledger/windows"] = (
-            torch.stack(self.windows) if self.windows else torch.zeros(0, len(self), 4, dtype=torch.float64)
-        )
-        tensors["ledger/step"] = torch.tensor(self.step_number)
-        return {k: v.contiguous().cpu() for k, v in tensors.items()}
+        return tensors | {f"ledger/{name}": getattr(self, name) for name in MOMENTS}
 
-    @torch.no_grad()
-    def load_state(self, tensors: dict[str, Tensor]) -> None:
-        """Go back to a :meth:`state` of a stack of the same configurations.
-
-        Raises
-        ------
-        ValueError
-            Where a tensor is missing or has another shape; nothing is changed then.
-        """
-        own = self.state()
-        for name, value in own.items():
-            first = 1 if name == "ledger/windows" else 0  # as many as were closed
-            if name not in tensors or tensors[name].shape[first:] != value.shape[first:]:
-                found = tuple(tensors[name].shape) if name in tensors else "nothing"
-                raise ValueError(f"checkpoint does not fit: {name} should be {tuple(value.shape)}, found {found}")
+    def _load_trained(self, tensors: dict[str, Tensor]) -> None:
         for name, p in self.params.items():
             p.copy_(tensors[f"param/{name}"])
             prefix = f"optimizer/{name}/"
@@ -371,15 +252,13 @@ class Stack:
                 }
         for name, buffer in self.buffers.items():
             buffer.copy_(tensors[f"buffer/{name}"])
-        for name in LEDGER:
+        for name in MOMENTS:
             setattr(self, name, tensors[f"ledger/{name}"].to(self.device).clone())
-        self.windows = list(tensors["ledger/windows"])
-        self.step_number = int(tensors["ledger/step"])
         self._gradients.n_calls = self.n_steps - max(self.step_number, self._steady_from)
         self._optimal_prior.n_calls = self.n_steps - self.step_number
-        self.finished = self.step_number >= self.n_steps or bool((self.status != RUNNING).all())
 
 
 WARMUP_CLIP = 3.0  # published: the clip is three times wider during warm-up
-LEDGER = ("status", "frozen_at", "sums", "best", "stale", "second", "cross")
+MOMENTS = ("second", "cross")
+"""Running second moments of codes, (F, K, K), and of codes and stimuli, (F, K, D), while decoders are solved."""
 DICTIONARY = "decoder.head.weight"

@@ -1,27 +1,41 @@
 """Options of sparse coding."""
 
 from collections.abc import Mapping
-from typing import Any, Literal, Self
+from typing import Any, ClassVar, Literal, Self
 
 from pydantic import Field, model_validator
 
 from ..config import ModelConfig
 
-STEPS = 1000
-"""Optimiser steps where neither `steps` nor `epochs` is given."""
-FORWARD_STEPS = 50
-"""Inference steps of a training step, where no stimulus can stop by itself."""
+STEPS = 400
+"""Batches to learn from where neither `steps` nor `epochs` is given."""
+TYPICAL_INFERENCE_STEPS = 50
+"""Steps after which most stimuli of a batch are coded; for estimates of time."""
+GRADIENT_OPTIONS = (
+    "decoder_update",
+    "optimizer",
+    "learning_rate",
+    "learning_rate_end",
+    "warmup",
+    "grad_clip",
+    "beta_anneal",
+    "init",
+    "init_scale",
+    "clamp",
+)
 
 
 class SparseCodingConfig(ModelConfig):
     """Configuration of :class:`~spikevae.models.sparse.SparseCoding`; `beta` is its sparsity weight."""
+
+    trainer: ClassVar[Literal["gradients", "dictionary"]] = "dictionary"
 
     inference: Literal["sparse_coding"] = "sparse_coding"
     latent: str = "sparse"
     """The code has no distribution; always "sparse"."""
     prior: Literal["fixed"] = "fixed"
     """There is no prior to learn; always "fixed"."""
-    algorithm: Literal["lca-soft", "lca-hard", "lca-rectified", "ista", "fista", "nonnegative"] = "lca-soft"
+    algorithm: Literal["lca-soft", "lca-hard", "lca-rectified", "ista", "fista", "nonnegative"] = "fista"
     """How sparse codes are found."""
     tolerance: float = Field(1e-3, gt=0, lt=1e30)
     """Inference of a stimulus stops when no condition of optimality is violated by more than this share of its largest
@@ -53,4 +67,9 @@ class SparseCodingConfig(ModelConfig):
 
     @property
     def passes(self) -> int:
-        return FORWARD_STEPS // 5
+        return TYPICAL_INFERENCE_STEPS // 5
+
+    @property
+    def idle(self) -> dict[str, str]:
+        reason = "sparse codes are learned by online dictionary learning, from random stimuli and without gradients"
+        return {**super().idle, **dict.fromkeys(GRADIENT_OPTIONS, reason)}

@@ -6,13 +6,12 @@ from typing import Any, ClassVar, Self
 import torch
 from torch import Tensor
 
-from ...distributions._random import Generator
 from ...networks import LinearNetwork
-from ...objectives import FreeEnergy, gaussian_distortion, squared_error
+from ...objectives import gaussian_distortion, squared_error
 from .._model import CodedBatch, Model
 from ..codes import CodeKind, SparseCode
 from ..config import ModelConfig
-from .config import FORWARD_STEPS, SparseCodingConfig
+from .config import SparseCodingConfig
 from .inference import INFERENCES, SparseInference
 
 
@@ -64,10 +63,7 @@ class SparseCoding(Model):
         """
         config = SparseCodingConfig(n_latents=len(dictionary), decoder_bias=bias is not None, **options)
         model = cls(shape, config, torch.Generator()).to(dictionary)
-        with torch.no_grad():
-            model.decoder.head.weight.copy_(dictionary.mT)
-            if bias is not None:
-                model.decoder.head.bias.copy_(bias)
+        model.set_dictionary(dictionary, bias)
         return model.eval().requires_grad_(False)
 
     @property
@@ -90,9 +86,11 @@ class SparseCoding(Model):
         return self.dictionary / norms, norms
 
     @torch.no_grad()
-    def normalise(self) -> None:
-        """Scale the atoms to norm one: the same model, whose codes are in the unit of the price."""
-        self.decoder.head.weight.copy_(self.unit_atoms()[0].mT)
+    def set_dictionary(self, dictionary: Tensor, bias: Tensor | None) -> None:
+        """Take a dictionary (K, D) and, where the decoder has one, a bias (D,), in their own scale."""
+        self.decoder.head.weight.copy_(dictionary.mT)
+        if bias is not None:
+            self.decoder.head.bias.copy_(bias)
 
     def centred(self, x: Tensor) -> Tensor:
         """Stimuli without the decoder's bias."""
@@ -134,47 +132,3 @@ class SparseCoding(Model):
                 "events": found.messages * (method.macs_per_step // self.n_latents),
             },
         )
-
-    def forward(
-        self,
-        x: Tensor,
-        beta: Tensor | float,
-        spike_price: Tensor | float,
-        *,
-        exact: bool = True,
-        temperature: float = 0.05,
-        indicator: str = "cubic",
-        generator: Generator | None = None,
-    ) -> FreeEnergy:
-        """The objective of a batch, differentiable in the dictionary; the signature is that of the other models.
-
-        Codes are held fixed (they minimise the objective, so their change does not matter to first order) and come
-        from `FORWARD_STEPS` steps of inference. The gradient turns atoms and leaves their norms alone.
-
-        Parameters
-        ----------
-        x
-            (B, D) stimuli.
-        beta
-            Sparsity price, in place of the model's own.
-        spike_price, exact, temperature, indicator, generator
-            Of counts and of sampled codes; a graded, deterministic code has no use for them.
-
-        Returns
-        -------
-        FreeEnergy
-            With the price of the code (the whole of it, not by unit price) in the place of kl.
-        """
-        atoms, _ = self.unit_atoms()
-        with torch.no_grad():
-            method = self.build_inference(atoms, beta)
-            drive = method.drive(self.centred(x))
-            state = method.init_state(len(x))
-            for _ in range(FORWARD_STEPS):
-                state = method.advance(state, drive)
-            per_variance = torch.exp(-self.log_noise_variance)
-            cost = method.threshold.cost(state.code, beta).sum(-1).mean() * per_variance
-        error = squared_error(self.centred(x), state.code @ atoms)
-        distortion = gaussian_distortion(error, self.n_features, self.log_noise_variance).mean()
-        none = torch.zeros_like(cost)
-        return FreeEnergy(distortion + cost, distortion, cost, none, none, none, none)

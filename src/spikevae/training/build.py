@@ -1,0 +1,31 @@
+"""The kind of stack that trains each kind of model."""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from ..models.config import ModelConfig
+from .dictionary import DictionaryStack
+from .fits import FitStack
+from .stack import Stack
+
+STACKS: dict[str, type[FitStack]] = {"gradients": Stack, "dictionary": DictionaryStack}
+"""Classes of stacks by the `trainer` of a configuration."""
+
+
+def build_stack(
+    configs: Sequence[ModelConfig], train: Tensor, shape: tuple[int, ...], *, device: torch.device | str = "cpu"
+) -> FitStack:
+    """Fits that start, with the kind of training that their configurations name.
+
+    Parameters
+    ----------
+    configs
+        Fits whose `stack_key` agree.
+    train
+        (n, D) stimuli, float32 or float64.
+    shape
+        Stimulus shape: (D,), or (C, H, W) for convolutions.
+    """
+    return STACKS[configs[0].trainer](configs, train, shape, device=device)

@@ -1,0 +1,214 @@
+"""Several fits of equal shape that train together: their batches, progress, history, early stops and checkpoints.
+
+How a step changes the models is left to the subclasses: :class:`~spikevae.training.stack.Stack` follows gradients,
+:class:`~spikevae.training.dictionary.DictionaryStack` learns the dictionaries of sparse codes.
+"""
+
+import hashlib
+import math
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+
+from .._seeds import generator
+from ..models._model import Model
+from ..models.build import build_model
+from ..models.config import ModelConfig
+
+# What may differ between the fits of a stack; everything else decides the shape of a step.
+PER_FIT = ("beta", "spike_price", "seed", "init", "start", "start_spread", "init_scale", "recipe")
+RUNNING, DIVERGED, SETTLED = 0, 1, 2
+PROGRESS = ("status", "frozen_at", "sums", "best", "stale")
+"""Tensors of the state that every kind of stack has, one row per fit."""
+
+
+def stack_key(config: ModelConfig) -> str:
+    """Equal for fits that can train as one stack."""
+    return config.model_dump_json(exclude=set(PER_FIT))
+
+
+@dataclass(frozen=True)
+class FitResult:
+    """One fit taken out of a stack."""
+
+    model: Model
+    """With its current parameters, on the CPU."""
+    status: int
+    """RUNNING, DIVERGED or SETTLED."""
+    frozen_at: int | None
+    """Step at which it diverged or settled."""
+    history: dict[str, list[float]]
+    """Means over windows of steps: step, objective, distortion, and what the kind of training reports beside them."""
+
+
+class FitStack(ABC):
+    """Fits with equal shapes that train together. Subclasses are final.
+
+    Parameters
+    ----------
+    configs
+        Fits whose `stack_key` agree.
+    train
+        (n, D) stimuli; they stay on `device`.
+    shape
+        Stimulus shape, for convolutions.
+    window
+        Steps over which the history is averaged; None: a fortieth of all steps, at most 50.
+    """
+
+    columns: ClassVar[tuple[str, ...]]
+    """Columns of the history after `step`; the first is the objective."""
+
+    def __init__(
+        self,
+        configs: Sequence[ModelConfig],
+        train: Tensor,
+        shape: tuple[int, ...],
+        *,
+        device: torch.device | str = "cpu",
+        window: int | None = None,
+    ):
+        if len({stack_key(config) for config in configs}) != 1:
+            raise ValueError("fits of a stack may differ only in " + ", ".join(PER_FIT))
+        if len(train) == 0:
+            raise ValueError("no training stimuli: the training set is empty")
+        self.configs, self.config, self.shape = list(configs), configs[0], shape
+        self.device, self.train = torch.device(device), train.to(device)
+        self.n_steps = self.config.n_steps(len(train))
+        self.batch_size = min(self.config.batch_size, len(train))
+        self.batches_per_epoch = len(train) // self.batch_size
+        self.window = window or max(1, min(50, self.n_steps // 40))
+
+        # Fits of one seed see one batch: it is gathered once, and their encoders become one wide product.
+        seeds = [config.seed for config in configs]
+        self.seeds = seeds[:1] if len(set(seeds)) == 1 else seeds
+
+        n = len(configs)
+        self.step_number = 0
+        self.status = torch.zeros(n, dtype=torch.int64, device=self.device)
+        self.frozen_at = torch.full((n,), -1, dtype=torch.int64, device=self.device)
+        self.sums = torch.zeros(n, len(self.columns), dtype=torch.float64, device=self.device)
+        self.best = torch.full((n,), math.inf, dtype=torch.float64, device=self.device)
+        self.stale = torch.zeros(n, dtype=torch.int64, device=self.device)
+        self.windows: list[Tensor] = []  # (n, columns) each
+        self._orders: tuple[int, Tensor] | None = None
+        self.finished = self.n_steps == 0
+        """Whether all steps are done or no fit is left to train; updated when a window ends."""
+
+    def __len__(self) -> int:
+        return len(self.configs)
+
+    @cached_property
+    def data_digest(self) -> str:
+        """Of the training stimuli: a checkpoint continues on these alone."""
+        return hashlib.sha256(self.train.cpu().contiguous().numpy().data).hexdigest()
+
+    @abstractmethod
+    def step(self) -> None:
+        """One training step of every running fit."""
+
+    @abstractmethod
+    def _fill(self, model: Model, index: int) -> None:
+        """Give a model on the CPU the current parameters of fit number `index`."""
+
+    @abstractmethod
+    def _trained(self) -> dict[str, Tensor]:
+        """The tensors that training changes, by name, beside :data:`PROGRESS`; copied where they are saved."""
+
+    @abstractmethod
+    def _load_trained(self, tensors: dict[str, Tensor]) -> None:
+        """Take back what :meth:`_trained` gave; names and shapes have been checked."""
+
+    def _batch(self) -> Tensor:
+        """Each fit's batch of this step, from its own shuffle of this epoch: (F, B, D), or (B, D) for one seed."""
+        epoch, place = divmod(self.step_number, self.batches_per_epoch)
+        if self._orders is None or self._orders[0] != epoch:
+            orders = [torch.randperm(len(self.train), generator=generator(seed, "order", epoch)) for seed in self.seeds]
+            self._orders = (epoch, torch.stack(orders).to(self.device))
+        chosen = self._orders[1][:, place * self.batch_size : (place + 1) * self.batch_size]
+        x = self.train.index_select(0, chosen.flatten())  # several times faster than self.train[chosen]
+        return x if len(self.seeds) == 1 else x.view(len(self.seeds), self.batch_size, -1)
+
+    def _any_or_gpu(self, which: Tensor) -> bool:
+        """Whether work on the fits so marked must be done: on a CPU if there are any, elsewhere always.
+
+        Reading a tensor of a GPU would make the host wait for it at every step.
+        """
+        return self.device.type != "cpu" or bool(which.any())
+
+    def _freeze(self, which: Tensor, status: int) -> None:
+        """Stop these fits where they are."""
+        if not self._any_or_gpu(which):
+            return
+        self.status = torch.where(which, status, self.status)
+        self.frozen_at = torch.where(which, self.step_number, self.frozen_at)
+
+    def _end_step(self, row: Tensor, running: Tensor) -> None:
+        """Count a step whose values are `row` (F, columns), NaN in the history of fits that are not `running`."""
+        self.sums += torch.where(running[:, None], row.double(), torch.nan)
+        self.step_number += 1
+        if self.step_number % self.window == 0:
+            self._close_window()
+        if self.step_number >= self.n_steps:
+            self.finished = True
+
+    def _close_window(self) -> None:
+        means = self.sums / self.window
+        self.windows.append(means.cpu())
+        self.sums.zero_()
+        if self.config.patience is not None:
+            objective = means[:, 0]
+            better = objective < self.best - self.config.stop_tolerance * self.best.abs().nan_to_num(posinf=0.0)
+            self.best = torch.where(better, objective, self.best)
+            self.stale = torch.where(better, 0, self.stale + 1)
+            self._freeze((self.status == RUNNING) & (self.stale >= self.config.patience), SETTLED)
+        self.finished = self.finished or bool((self.status != RUNNING).all())
+
+    def result(self, index: int) -> FitResult:
+        """Fit number `index` as a model of its own."""
+        model = build_model(self.configs[index], self.shape).to(self.train.dtype)
+        self._fill(model, index)
+        frozen = int(self.frozen_at[index])
+        history: dict[str, list[float]] = {"step": [float(self.window * (i + 1)) for i in range(len(self.windows))]}
+        for column, name in enumerate(self.columns):
+            history[name] = [float(window[index, column]) for window in self.windows]
+        return FitResult(model.eval(), int(self.status[index]), frozen if frozen >= 0 else None, history)
+
+    def state(self) -> dict[str, Tensor]:
+        """Everything that is not a function of the configurations, as flat tensors."""
+        tensors = self._trained()
+        for name in PROGRESS:
+            tensors[f"ledger/{name}"] = getattr(self, name)
+        tensors["ledger/windows"] = (
+            torch.stack(self.windows)
+            if self.windows
+            else torch.zeros(0, len(self), len(self.columns), dtype=torch.float64)
+        )
+        tensors["ledger/step"] = torch.tensor(self.step_number)
+        return {k: v.contiguous().cpu() for k, v in tensors.items()}
+
+    @torch.no_grad()
+    def load_state(self, tensors: dict[str, Tensor]) -> None:
+        """Go back to a :meth:`state` of a stack of the same configurations.
+
+        Raises
+        ------
+        ValueError
+            Where a tensor is missing or has another shape; nothing is changed then.
+        """
+        for name, value in self.state().items():
+            first = 1 if name == "ledger/windows" else 0  # as many as were closed
+            if name not in tensors or tensors[name].shape[first:] != value.shape[first:]:
+                found = tuple(tensors[name].shape) if name in tensors else "nothing"
+                raise ValueError(f"checkpoint does not fit: {name} should be {tuple(value.shape)}, found {found}")
+        for name in PROGRESS:
+            setattr(self, name, tensors[f"ledger/{name}"].to(self.device).clone())
+        self.windows = list(tensors["ledger/windows"])
+        self.step_number = int(tensors["ledger/step"])
+        self._load_trained(tensors)
+        self.finished = self.step_number >= self.n_steps or bool((self.status != RUNNING).all())
