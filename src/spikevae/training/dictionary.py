@@ -14,8 +14,8 @@ from ..models.sparse.model import SparseCoding
 from .fits import DIVERGED, RUNNING, FitStack
 
 FORGETTING = 20.0
-"""The codes of batch s of t count (s / t)^FORGETTING: those of a poor, early dictionary count little (Mairal et al.
-2010, section 3.4.2). 4, the paper's choice for one large set, ends 4 to 6 % higher (benchmarks/SPARSE_LEARNERS.md)."""
+"""Exponent of the weight (s / t)^FORGETTING of the codes of batch s of t: the codes of an early, poor dictionary count
+little (Mairal et al. 2010, section 3.4.2). Their 4 ends 4 to 6 % higher at 256 units (benchmarks/SPARSE_LEARNERS.md)."""
 INITIAL_NOISE = 0.1
 """Atoms start at random stimuli plus noise of this relative norm, so that no two atoms are equal."""
 MIN_RELATIVE_USE = 1e-3
@@ -41,6 +41,8 @@ class DictionaryStack(FitStack):
         Stimulus shape.
     window
         Steps over which the history is averaged; None: a fortieth of all steps, at most 50.
+    forgetting
+        The codes of batch s of t count (s / t)^forgetting.
 
     References
     ----------
@@ -57,8 +59,10 @@ class DictionaryStack(FitStack):
         *,
         device: torch.device | str = "cpu",
         window: int | None = None,
+        forgetting: float = FORGETTING,
     ):
         super().__init__(configs, train, shape, device=device, window=window)
+        self.forgetting = forgetting
         self.models: list[SparseCoding] = []
         for config in configs:
             model = build_model(config, shape).to(self.device, train.dtype).requires_grad_(False)
@@ -108,7 +112,7 @@ class DictionaryStack(FitStack):
         if not bool(torch.isfinite(distortion + penalty)):
             return self.sums.new_full((len(self.columns),), torch.nan)
         number = self.step_number + 1
-        kept = (1.0 - 1.0 / number) ** FORGETTING
+        kept = (1.0 - 1.0 / number) ** self.forgetting
         active, converged = z.count_nonzero() / len(x), found.converged.double().mean()
         if len(bias):
             z = torch.cat([z, torch.ones_like(z[:, :1])], dim=1)
