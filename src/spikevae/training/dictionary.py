@@ -14,8 +14,8 @@ from ..models.sparse.model import SparseCoding
 from .fits import DIVERGED, RUNNING, FitStack
 
 FORGETTING = 20.0
-"""Exponent of the weight (s / t)^FORGETTING of the codes of batch s of t: the codes of an early, poor dictionary count
-little (Mairal et al. 2010, section 3.4.2). Their 4 ends 4 to 6 % higher at 256 units (benchmarks/SPARSE_LEARNERS.md)."""
+"""Exponent of the weight (s / t)^FORGETTING of the codes of batch s of t: early codes, of a poor dictionary, count
+little (Mairal et al. 2010, section 3.4.2). With their 4 the objective of 256 units ends 4 to 6 % higher."""
 INITIAL_NOISE = 0.1
 """Atoms start at random stimuli plus noise of this relative norm, so that no two atoms are equal."""
 MIN_RELATIVE_USE = 1e-3
