@@ -1,4 +1,4 @@
-"""Every law with parameters, its SciPy twin and points: the table that tests of laws go through."""
+"""Every law with parameters, its SciPy reference and points: the table that tests of laws go through."""
 
 import math
 from dataclasses import dataclass
@@ -30,7 +30,7 @@ def same(ours, reference, rtol):
 
 @dataclass
 class Rectified:
-    """SciPy twin of max(N(loc, scale^2), 0): a mass at zero and a density above it."""
+    """SciPy reference of max(N(loc, scale^2), 0): a mass at zero and a density above it."""
 
     loc: float
     scale: float
@@ -62,7 +62,7 @@ class Rectified:
 
 
 class Enumerated:
-    """SciPy-like twin of a law of counts given by its log weights, normalised over 0 to 4999."""
+    """SciPy-like reference of a law of counts given by its log weights, normalised over 0 to 4999."""
 
     n = np.arange(5000.0)
 
@@ -99,7 +99,7 @@ def conway_maxwell(rate, shape):
 
 @dataclass
 class Softplus:
-    """SciPy twin of log(1 + exp(N(loc, scale^2)))."""
+    """SciPy reference of log(1 + exp(N(loc, scale^2)))."""
 
     loc: float
     scale: float
@@ -135,7 +135,7 @@ LINE = np.linspace(-6, 9, 61)  # holds zero
 
 LOG_SHAPE = math.log(4) * math.atanh(math.log(0.6) / math.log(4))  # before its bound, of shape 0.6
 
-CASES = {  # name: (law, parameters, SciPy twin, points)
+CASES = {  # name: (law, parameters, SciPy reference, points)
     "poisson 0.001": (Poisson, {"log_rate": math.log(1e-3)}, stats.poisson(1e-3), COUNTS[:20]),
     "poisson 0.05": (Poisson, {"log_rate": math.log(0.05)}, stats.poisson(0.05), COUNTS[:30]),
     "poisson 2": (Poisson, {"log_rate": math.log(2.0)}, stats.poisson(2.0), COUNTS[:60]),

@@ -186,10 +186,10 @@ def test_counts_are_poisson_as_the_temperature_goes_to_zero(path, rate):
     n = 50_000
     z = relaxed_counts(torch.full((n,), math.log(rate)), temperature=1e-8, generator=seeded(3)).numpy()
     assert (z == z.round()).all()
-    twin = stats.poisson(rate)
-    top = int(twin.ppf(1 - 20 / n))
+    reference = stats.poisson(rate)
+    top = int(reference.ppf(1 - 20 / n))
     seen = np.bincount(np.minimum(z.astype(int), top), minlength=top + 1)
-    expected = n * np.append(twin.pmf(np.arange(top)), twin.sf(top - 1))
+    expected = n * np.append(reference.pmf(np.arange(top)), reference.sf(top - 1))
     assert stats.chisquare(seen, expected).pvalue > 1e-4
 
 

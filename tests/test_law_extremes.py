@@ -63,10 +63,10 @@ def test_out_of_range_rates_pass_through_sampling():
 def test_rectified_tails(ratio, scale):
     """Float64 to 1e-11 down to loc / scale = -30 (variance 2e-10); normal float32 to rounding."""
     log_scale = math.log(scale)
-    twin = Rectified(ratio * math.exp(log_scale), math.exp(log_scale))
-    q = RectifiedGaussian(T(twin.loc), T(log_scale))
-    variance = twin.var() if ratio < 5 else scale**2  # there the twin's subtraction is the worse
-    same(q.mean, twin.mean(), 1e-11)
+    reference = Rectified(ratio * math.exp(log_scale), math.exp(log_scale))
+    q = RectifiedGaussian(T(reference.loc), T(log_scale))
+    variance = reference.var() if ratio < 5 else scale**2  # there the reference's subtraction is the worse
+    same(q.mean, reference.mean(), 1e-11)
     same(q.variance, variance, 1e-11 + 3e-16 * ratio**4 if ratio < 5 else 1e-4)
     same(q.zero_probability, special.ndtr(-ratio), 1e-11)
     if ratio < 5:  # above, the mass below zero is less than a rounding of 1

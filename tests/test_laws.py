@@ -33,8 +33,8 @@ from spikevae.distributions._random import poisson, standard_normal
 
 @pytest.fixture(params=CASES)
 def case(request):
-    law, parameters, twin, points = CASES[request.param]
-    return law(**{key: T(value) for key, value in parameters.items()}), twin, points
+    law, parameters, reference, points = CASES[request.param]
+    return law(**{key: T(value) for key, value in parameters.items()}), reference, points
 
 
 @pytest.fixture(params=LAWS)
@@ -50,9 +50,9 @@ def test_the_table_holds_every_law():
 # Each property of the table -------------------------------------------------------------------------------
 
 
-def test_log_prob_is_the_twin(case):
-    ours, twin, points = case
-    expected = twin.logpmf(points) if ours.is_count else twin.logpdf(points)
+def test_log_prob_agrees_with_the_reference(case):
+    ours, reference, points = case
+    expected = reference.logpmf(points) if ours.is_count else reference.logpdf(points)
     inside = points if ours.support.check(T(points)).all() else points[points >= 0]
     np.testing.assert_allclose(ours.log_prob(T(inside)), expected[-len(inside) :], rtol=1e-11, atol=1e-13)
 
@@ -70,34 +70,34 @@ def test_probabilities_sum_to_one(case):
     assert total == pytest.approx(1, abs=1e-10)
 
 
-def test_moments_are_the_twin(case):
-    ours, twin, _ = case
-    same(ours.mean, twin.mean(), 1e-11)
-    same(ours.variance, twin.var(), 1e-11)
-    zero = twin.pmf(0) if ours.is_count else float(twin.cdf(0)) if ours.has_rate else 0.0
+def test_moments_agree_with_the_reference(case):
+    ours, reference, _ = case
+    same(ours.mean, reference.mean(), 1e-11)
+    same(ours.variance, reference.var(), 1e-11)
+    zero = reference.pmf(0) if ours.is_count else float(reference.cdf(0)) if ours.has_rate else 0.0
     same(ours.zero_probability, zero, 1e-12)
 
 
 def test_samples_have_the_law(case):
     """Chi-square for counts; Kolmogorov-Smirnov for densities, and a test of the mass at zero."""
-    ours, twin, _ = case
+    ours, reference, _ = case
     n = 50_000
     z = ours.sample((n,), generator=seeded(1)).numpy()
     if ours.is_count:
         assert (z == z.round()).all() and (z >= 0).all()
-        top = max(1, int(twin.ppf(1 - 20 / n)))
+        top = max(1, int(reference.ppf(1 - 20 / n)))
         seen = np.bincount(np.minimum(z.astype(int), top), minlength=top + 1)
-        expected = n * np.append(twin.pmf(np.arange(top)), twin.sf(top - 1))
+        expected = n * np.append(reference.pmf(np.arange(top)), reference.sf(top - 1))
         keep = expected > 5  # too rare counts are judged together
         seen, expected = (np.append(v[keep], v[~keep].sum()) if (~keep).any() else v for v in (seen, expected))
         assert stats.chisquare(seen, expected).pvalue > 1e-4
     elif ours.has_rate:
         assert (z >= 0).all()
-        zeros, mass = int((z == 0).sum()), float(twin.cdf(0))
+        zeros, mass = int((z == 0).sum()), float(reference.cdf(0))
         assert stats.binomtest(zeros, n, mass).pvalue > 1e-4
-        assert stats.kstest(z[z > 0], lambda x: (twin.cdf(x) - mass) / (1 - mass)).pvalue > 1e-4
+        assert stats.kstest(z[z > 0], lambda x: (reference.cdf(x) - mass) / (1 - mass)).pvalue > 1e-4
     else:
-        assert stats.kstest(z, twin.cdf).pvalue > 1e-4
+        assert stats.kstest(z, reference.cdf).pvalue > 1e-4
 
 
 @pytest.mark.parametrize("what", ["log_prob", "mean", "variance", "zero_probability", "moments"])
@@ -171,11 +171,11 @@ def test_equal_seeds_give_equal_samples(law):
     assert torch.equal(first, second) and not torch.equal(first, other)
 
 
-# The noise is so for all; where functions of it follow, the last bit depends on where a lane starts in its vector.
+# All noise is equal bit for bit; for functions of it the last bit depends on the position of an entry in memory.
 BITWISE = (Poisson, Gaussian, RectifiedGaussian, Laplace, Binomial)
 
 
-def test_lanes_are_the_calls_alone_bit_for_bit(law):
+def test_batches_equal_single_calls_bit_for_bit(law):
     """The whole of a training step on a law, stacked and alone."""
     raw = torch.randn(3, 6, 4 * law.n_params, generator=seeded(0)).requires_grad_()
 
@@ -190,22 +190,22 @@ def test_lanes_are_the_calls_alone_bit_for_bit(law):
     assert not hard.requires_grad
     value.sum().backward()
     for i in range(3):
-        lane = raw[i].detach().requires_grad_()
-        z_alone, hard_alone, value_alone = loss(lane, seeded(i))
+        entry = raw[i].detach().requires_grad_()
+        z_alone, hard_alone, value_alone = loss(entry, seeded(i))
         value_alone.sum().backward()
         assert torch.equal(hard[i], hard_alone)
         if law in BITWISE:
             assert torch.equal(z[i], z_alone)
         else:
             torch.testing.assert_close(z[i], z_alone)
-        torch.testing.assert_close(raw.grad[i], lane.grad, rtol=1e-5, atol=1e-5)
+        torch.testing.assert_close(raw.grad[i], entry.grad, rtol=1e-5, atol=1e-5)
 
 
 @pytest.mark.parametrize("dtype, tolerance", [(torch.float64, 1e-11), (torch.float32, 2e-4)])
 @pytest.mark.parametrize("clamp", [None, 3.0])
 @pytest.mark.parametrize("residual", [True, False])
 def test_encode_gives_what_the_laws_methods_give(law, residual, clamp, dtype, tolerance):
-    """Averages of a batch and all their gradients, by the law's own pass and by its methods in float64; two lanes."""
+    """Averages of a batch and all their gradients, by `encode` and by the methods in float64; two batches."""
     if not residual and not law.closed_form_prior:
         pytest.skip("outputs are always relative to this law's prior")
     drawn = 0.5 * torch.randn(2, 9, 16 * law.n_params, generator=seeded(0), dtype=torch.float64)
@@ -234,10 +234,10 @@ def test_encode_gives_what_the_laws_methods_give(law, residual, clamp, dtype, to
         scale = float(reference.detach().abs().max())
         torch.testing.assert_close(ours.double(), reference, rtol=tolerance, atol=tolerance * scale)
     if moments:
-        for lane in range(2):
-            prior = law.from_prior({key: value[lane].to(dtype) for key, value in before.items()})
-            q = law.from_encoder(drawn[lane].to(dtype), prior if residual else None, clamp=clamp)
-            torch.testing.assert_close(moments[0][lane], q.moments().mean(-2), rtol=tolerance, atol=tolerance)
+        for entry in range(2):
+            prior = law.from_prior({key: value[entry].to(dtype) for key, value in before.items()})
+            q = law.from_encoder(drawn[entry].to(dtype), prior if residual else None, clamp=clamp)
+            torch.testing.assert_close(moments[0][entry], q.moments().mean(-2), rtol=tolerance, atol=tolerance)
 
 
 @pytest.mark.parametrize("log_rate_0", [-30.0, -80.0, -100.0, -200.0])
@@ -275,7 +275,7 @@ def test_outputs_far_above_the_clamp_are_finite(law, residual):
 
 
 @pytest.mark.parametrize("draw", [standard_normal, poisson])
-def test_draws_differ_between_lanes(draw):
+def test_draws_differ_between_entries(draw):
     like = torch.ones(2, 50)
     joint = torch.func.vmap(lambda x: draw(x, seeded(0)))(like)
     assert torch.equal(joint, draw(like, seeded(0))) and not torch.equal(joint[0], joint[1])

@@ -1,4 +1,4 @@
-"""Relaxed Poisson counts from the arrivals that occur, at a cost proportional to the number of spikes.
+"""Relaxed Poisson counts from the arrivals that occur, in time proportional to the number of spikes.
 
 A count is the number of arrivals of a Poisson process before time 1. With an indicator s in place of the step at time 1
 it becomes z = sum over arrivals t of s((1 - t) / temperature), with the pathwise derivative

@@ -80,7 +80,7 @@ def _expansion(log_rate: Tensor, shape: Tensor) -> tuple[Tensor, ...]:
     log_sum = (1 - shape) * half - 0.5 * shape.log() + total.log()
     mean = rate + (1 - shape) / (2 * shape) + rate * first
     variance = rate / shape + rate / shape * (first + x * second)
-    # E log z! = -d logZ / d shape with shape * log_rate held, where log_rate moves by -log_rate / shape;
+    # E log z! = -d logZ / d shape with shape * log_rate constant, where log_rate changes by -log_rate / shape;
     # logZ = x + log_sum
     slide = rate * (1 - log_rate)
     of_half = -half - (1 - shape) * 0.5 * log_rate / shape

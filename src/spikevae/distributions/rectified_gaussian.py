@@ -164,24 +164,24 @@ class _Units(BatchedFunction):
         *_: Any,
     ) -> tuple[Tensor | None, ...]:
         loc, log_scale, mean, moments, below, scaled_density, square, distance, prior_loc, prior_log = ctx.saved_tensors
-        n, nothing = loc.shape[-2], torch.zeros_like(loc[..., :1, :])
+        n, zeros = loc.shape[-2], torch.zeros_like(loc[..., :1, :])
         to_prior = torch.exp(-2 * prior_log)
         share = torch.zeros_like(distance[..., :1]) if of_kl is None else of_kl.unsqueeze(-1)
-        pull = share * to_prior / n  # from the divergence, (..., K)
-        push = nothing if of_average is None else of_average.unsqueeze(-2) / n
+        kl_factor = share * to_prior / n  # from the divergence, (..., K)
+        to_mean = zeros if of_average is None else of_average.unsqueeze(-2) / n
         if of_mean is not None:
-            push = of_mean + push
-        twice = nothing if of_variance is None else 2 / n * of_variance.unsqueeze(-2)
-        shared = torch.addcmul(push, mean, twice, value=-1)
+            to_mean = of_mean + to_mean
+        twice = zeros if of_variance is None else 2 / n * of_variance.unsqueeze(-2)
+        shared = torch.addcmul(to_mean, mean, twice, value=-1)
         raw = torch.empty(*loc.shape[:-1], 2 * loc.shape[-1], dtype=loc.dtype, device=loc.device)
         to_loc, to_log = split_blocks(raw, 2)
-        row = nothing - (pull * prior_loc).unsqueeze(-2)
-        torch.addcmul(torch.addcmul(row, twice, mean), loc, pull.unsqueeze(-2), out=to_loc)
+        row = zeros - (kl_factor * prior_loc).unsqueeze(-2)
+        torch.addcmul(torch.addcmul(row, twice, mean), loc, kl_factor.unsqueeze(-2), out=to_loc)
         to_loc.addcmul_(shared, below)
         if of_loc is not None:
             to_loc.add_(of_loc)
-        torch.addcmul(nothing - (share / n).unsqueeze(-2), shared, scaled_density, out=to_log)
-        to_log.addcmul_(torch.addcmul(pull.unsqueeze(-2), twice, below), square)
+        torch.addcmul(zeros - (share / n).unsqueeze(-2), shared, scaled_density, out=to_log)
+        to_log.addcmul_(torch.addcmul(kl_factor.unsqueeze(-2), twice, below), square)
         if of_log_scale is not None:
             to_log.add_(of_log_scale)
         if ctx.limit is not None:
