@@ -176,7 +176,7 @@ TENSORS = {
     "none": (lambda t: {}, "more units"),
     "one less": (lambda t: dict([*t.items()][1:]), "found nothing"),
     "one more": (lambda t: t | {"zz": torch.zeros(3)}, "zz should be nothing"),
-    "flat": (lambda t: {k: v.reshape(-1) for k, v in t.items()}, "do not fit"),
+    "flat": (lambda t: {k: v.reshape(-1) for k, v in t.items()}, "do not match"),
     "whole numbers": (lambda t: {k: v.long() for k, v in t.items()}, "floating-point"),
     "two types": (lambda t: {k: v.double() if v.dim() > 1 else v for k, v in t.items()}, "F32, F64"),
 }

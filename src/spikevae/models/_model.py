@@ -1,4 +1,4 @@
-"""What every model shares: a law of the code, a prior, a decoder and the likelihood of pixels."""
+"""Base classes of models: a law of the code, a prior, a decoder and the likelihood of pixels."""
 
 import math
 from abc import ABC, abstractmethod
@@ -21,11 +21,11 @@ class CodedBatch(NamedTuple):
     """A batch of stimuli, coded and decoded."""
 
     code: Tensor
-    """(B, K) hard codes."""
+    """(B, K) codes, sampled where there is a posterior."""
     mean: Tensor
-    """(B, K) mean codes; the same where codes are deterministic."""
+    """(B, K) mean codes; equal to `code` where codes are deterministic."""
     kl: Tensor | None
-    """(B, K) nats from prior to posterior; None without a posterior."""
+    """(B, K) KL divergence from prior to posterior, nats; None without a posterior."""
     pixels: Tensor
     """(B, D) decoded codes."""
     pixels_of_mean: Tensor
@@ -33,19 +33,19 @@ class CodedBatch(NamedTuple):
     distortion: Tensor
     """(B,) nats."""
     penalty: Tensor | None = None
-    """(B,) nats that the model's own objective adds to the distortion; None: beta * kl + spike_price * spikes."""
+    """(B,) rest of the objective, nats; None where it is beta * kl + spike_price * spikes."""
     macs: Tensor | None = None
-    """(B,) multiply-accumulates spent on finding the code; None: those of the dense encoder."""
+    """(B,) multiply-accumulates of inference; None where they are `Model.inference_macs`."""
     facts: dict[str, Tensor] | None = None
-    """(B,) each: what else there is to know of how a stimulus was coded."""
+    """(B,) each: further results of inference, by name."""
     prior_mean: Tensor | None = None
-    """(B, K) prior mean codes where each stimulus has its own prior; None: one prior for all, or none."""
+    """(B, K) prior mean codes if each stimulus has its own prior; None with one prior for all, or none."""
 
 
 class Model(nn.Module, ABC):
-    """What every model can do: code stimuli, decode codes, and state what that costs.
+    """A model: it codes stimuli, decodes codes and counts the operations of both; abstract.
 
-    Subclasses are final. Nothing outside a model asks which class it is.
+    Subclasses are final. Code outside a model does not depend on its class.
 
     Parameters
     ----------
@@ -56,7 +56,7 @@ class Model(nn.Module, ABC):
     """
 
     config_class: ClassVar[type[ModelConfig]]
-    """Class of its configuration, whose `inference` is the model's name in configurations and files."""
+    """Class of its configuration; its `inference` is the model's name in configurations and files."""
     has_posterior: ClassVar[bool]
     """Whether codes are drawn from a posterior, so that there are a prior and a coding rate."""
     config: ModelConfig
@@ -64,7 +64,7 @@ class Model(nn.Module, ABC):
     decoder: nn.Module
     log_noise_variance: Tensor
     layers: list[slice]
-    """The units of each layer of codes, the lowest first; most models have one layer."""
+    """Units of each layer of the code, the lowest first; most models have one layer."""
 
     def __init__(self, shape: tuple[int, ...], config: ModelConfig) -> None:
         super().__init__()
@@ -74,14 +74,14 @@ class Model(nn.Module, ABC):
 
     @abstractmethod
     def code(self, x: Tensor, *, generator: Generator) -> CodedBatch:
-        """Stimuli (B, D) coded, by one sample each where there is a posterior, and what evaluations need beside it."""
+        """Codes of stimuli (B, D), one sample each if there is a posterior, and what else evaluations need."""
 
     def mean_code(self, x: Tensor, *, generator: Generator) -> Tensor:
-        """Mean codes (B, K); `generator` is for inference that draws."""
+        """Mean codes (B, K) of stimuli (B, D); only inference that samples uses `generator`."""
         return self.code(x, generator=generator).mean
 
     def sample_codes(self, x: Tensor, *, generator: Generator) -> Tensor:
-        """Hard codes (B, K) of stimuli (B, D), one each."""
+        """Codes (B, K) of stimuli (B, D), one sample each if there is a posterior."""
         return self.code(x, generator=generator).code
 
     def decode(self, code: Tensor) -> Tensor:
@@ -90,37 +90,37 @@ class Model(nn.Module, ABC):
 
     @property
     def dictionary(self) -> Tensor | None:
-        """(K, D) where the decoder is linear, else None."""
+        """(K, D), or None if the decoder is not linear."""
         return getattr(self.decoder, "dictionary", None)
 
     @property
     def label(self) -> str:
-        """Short description: the law of the code, and the inference where it is not amortised."""
+        """Short description: the law of the code, and the inference if it is not amortised."""
         return self.law.name
 
     def prior_firing_rates(self) -> Tensor | None:
-        """(K,) prior mean spikes per unit per stimulus, or None where there are none."""
+        """(K,) prior mean spikes per unit per stimulus, or None without a firing rate."""
         return None
 
     def inference_macs(self) -> int | None:
-        """Multiply-accumulates of finding one code, dense; None where they depend on the stimulus."""
+        """Dense multiply-accumulates of inference per stimulus; None if they depend on the stimulus."""
         return None
 
     def decoder_macs(self) -> int:
-        """Multiply-accumulates from one code to its pixels."""
+        """Multiply-accumulates of decoding one code."""
         return dense_macs(self.decoder, self.n_latents)
 
     def fan_outs(self) -> list[int]:
-        """Synapses that each unit drives directly, K numbers."""
+        """Number of synapses that each unit drives directly, K numbers."""
         fan_out = self.decoder.fan_out
         assert isinstance(fan_out, int)
         return [fan_out] * self.n_latents
 
 
 class LatentModel(Model):
-    """The generative half, ``z_k ~ prior_k``, ``x ~ likelihood(decoder(z))``; how a posterior is found is left open.
+    """A generative model, ``z_k ~ prior_k``, ``x ~ likelihood(decoder(z))``; abstract: subclasses add inference.
 
-    Subclasses are final. They build what they need for inference and call :meth:`_build_generative_half`.
+    Subclasses are final. They build their inference and call :meth:`_build_generative_half`.
     """
 
     has_posterior: ClassVar[bool] = True
@@ -144,7 +144,7 @@ class LatentModel(Model):
         )
 
     def _build_generative_half(self, generator: torch.Generator, n_inputs: int | None = None) -> None:
-        """Build decoder, prior and noise; the decoder takes `n_inputs` units if not all."""
+        """Build decoder, prior and noise; the decoder has `n_inputs` inputs, all units if not given."""
         config = self.config
         self.decoder = build_decoder(
             config.decoder,
@@ -171,13 +171,13 @@ class LatentModel(Model):
     def prior(self) -> Law:
         """The prior, one law per unit: batch shape (K,)."""
         values = {name: getattr(self, f"prior_{name}") for name in self.law.prior_params}
-        if not torch.is_grad_enabled():  # a law caches its moments: in inference mode they must not ask for gradients
+        if not torch.is_grad_enabled():  # a law keeps its moments, which must not require gradients
             values = {name: value.detach() for name, value in values.items()}
         return self.law.from_prior(values)
 
     @abstractmethod
     def posterior(self, x: Tensor, *, generator: Generator | None = None) -> Law:
-        """q(z | x): batch shape (B, K) for stimuli (B, D). Noise, where inference has any, is from `generator`."""
+        """q(z | x): batch shape (B, K) for stimuli (B, D). Inference that samples uses `generator`."""
 
     @abstractmethod
     def forward(
@@ -200,20 +200,20 @@ class LatentModel(Model):
         beta, spike_price
             Weights of the coding rate and of an expected spike.
         exact
-            Expected distortion in closed form; otherwise from one relaxed sample at `temperature` with `indicator`,
-            drawn from `generator`.
+            Whether the expected distortion is in closed form; else it is that of one relaxed sample at `temperature`
+            with `indicator`, drawn from `generator`.
         """
 
     def mean_code(self, x: Tensor, *, generator: Generator) -> Tensor:
-        """Posterior mean codes (B, K); `generator` is for inference that draws."""
+        """Posterior mean codes (B, K) of stimuli (B, D); only inference that samples uses `generator`."""
         return self.posterior(x, generator=generator).mean
 
     def sample_codes(self, x: Tensor, *, generator: Generator) -> Tensor:
-        """Hard codes (B, K) of stimuli (B, D), one sample each."""
+        """Codes (B, K) of stimuli (B, D), one sample each."""
         return self.posterior(x, generator=generator).sample(generator=generator)
 
     def code(self, x: Tensor, *, generator: Generator) -> CodedBatch:
-        """Stimuli (B, D) coded by one sample each, and what evaluations need beside it."""
+        """Codes of stimuli (B, D), one sample each, and what else evaluations need."""
         q = self.posterior(x, generator=generator)
         kl = kl_divergence(q, self.prior())
         code = q.sample(generator=generator)
@@ -232,7 +232,7 @@ class LatentModel(Model):
 
     @abstractmethod
     def inference_macs(self) -> int:
-        """Multiply-accumulates of finding one posterior, all weights and activations counted."""
+        """Dense multiply-accumulates of inference per stimulus."""
 
     def decode(self, code: Tensor) -> Tensor:
         """Mean pixels (B, D) of codes (B, K)."""
@@ -247,7 +247,7 @@ class LatentModel(Model):
         return gaussian_distortion(squared_error(x, output), self.n_features, self.log_noise_variance)
 
     def expected_distortion(self, x: Tensor, q: Law) -> Tensor | None:
-        """(B,) exact expectation of :meth:`distortion` under q, or None where it has no closed form."""
+        """(B,) exact expectation of :meth:`distortion` under q, or None without a closed form."""
         if self.likelihood != "gaussian" or self.dictionary is None:
             return None
         error = expected_squared_error(x, self.decoder(q.mean), q.variance, self.dictionary)

@@ -15,9 +15,9 @@ from ._model import LatentModel
 from .codes import CODES
 from .config import EncoderConfig, ModelConfig
 
-LIMIT_STEPS = 1000
-"""Optimiser steps where neither `steps` nor `epochs` is given, from the limit of small signals."""
-LIMIT_OPTIONS = ("init", "latent", "encoder", "decoder", "encoder_bias", "decoder_bias", "likelihood")
+STEPS_FROM_LIMIT = 1000
+"""Default number of optimiser steps of a fit that starts at the limit of small signals."""
+OPTIONS_OF_LIMIT = ("init", "latent", "encoder", "decoder", "encoder_bias", "decoder_bias", "likelihood")
 
 
 class AmortisedConfig(EncoderConfig):
@@ -30,12 +30,12 @@ class AmortisedConfig(EncoderConfig):
         defaults = super().defaults_for(given)
         if not cls._starts_at_limit(given):
             return defaults
-        return {**dict.fromkeys(defaults, LIMIT_STEPS), "start": -5.0, "bias_lr_factor": 5.0}
+        return {**dict.fromkeys(defaults, STEPS_FROM_LIMIT), "start": -5.0, "bias_lr_factor": 5.0}
 
     @classmethod
     def _starts_at_limit(cls, given: Mapping[str, Any]) -> bool:
-        """Whether a fit with these options and otherwise defaults starts at the limit of small signals."""
-        value = {name: given.get(name, cls.model_fields[name].default) for name in LIMIT_OPTIONS}
+        """Whether a fit with these options, the others at their defaults, starts at the limit of small signals."""
+        value = {name: given.get(name, cls.model_fields[name].default) for name in OPTIONS_OF_LIMIT}
         linear = (value["encoder"], value["decoder"], value["likelihood"]) == ("linear", "linear", "gaussian")
         law = CODES.get(value["latent"]) if isinstance(value["latent"], str) else None
         return bool(
@@ -51,14 +51,14 @@ class AmortisedConfig(EncoderConfig):
     def _closed_form_prior_has_a_bias(self) -> Self:
         if self.prior == "closed_form" and not self.encoder_bias:
             raise ValueError(
-                "prior='closed_form' needs encoder_bias=True: tied to a bias-free encoder it inflates the "
+                "prior='closed_form' needs encoder_bias=True: with an encoder without bias it raises the "
                 "firing rates. Set encoder_bias=True or prior='learned'"
             )
         return self
 
     @property
     def starts_at_limit(self) -> bool:
-        return self._starts_at_limit({name: getattr(self, name) for name in LIMIT_OPTIONS})
+        return self._starts_at_limit({name: getattr(self, name) for name in OPTIONS_OF_LIMIT})
 
     @property
     def solves_decoder(self) -> bool:
@@ -101,7 +101,7 @@ class AmortisedVAE(LatentModel):
                 bias.copy_(self.law.initial_raw(config.n_latents, config.start, residual=residual))
 
     def posterior(self, x: Tensor, *, generator: Generator | None = None) -> Law:
-        """q(z | x): batch shape (B, K) for stimuli (B, D); nothing is drawn from `generator`."""
+        """q(z | x): batch shape (B, K) for stimuli (B, D); `generator` is not used."""
         prior = None if self.prior_mode == "closed_form" else self.prior()
         return self.law.from_encoder(self.encoder(x), prior, clamp=self.clamp)
 
@@ -110,9 +110,9 @@ class AmortisedVAE(LatentModel):
         return dense_macs(self.encoder, self.n_features)
 
     def _mean_distortion(self, x: Tensor, code: Tensor, variance: Tensor | None = None) -> Tensor:
-        """() mean distortion of a code (B, K), or of independent codes of this mean and this mean variance (K,)."""
+        """() mean distortion of codes (B, K), or, given their mean variance (K,), of codes with these means."""
         if self.dictionary is None or self.likelihood != "gaussian":
-            assert variance is None, "the configuration allows exact only where there is a closed form"
+            assert variance is None, "the exact objective needs a linear decoder and Gaussian pixels"
             return self.distortion(x, code).mean()
         error = mean_squared_error(x, code, self.dictionary, getattr(self.decoder.get_submodule("head"), "bias", None))
         if variance is not None:

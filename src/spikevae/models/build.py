@@ -1,4 +1,4 @@
-"""All models by name, and a fresh model from its configuration."""
+"""All models by name, and the initial model of a configuration."""
 
 from typing import Any
 
@@ -18,6 +18,6 @@ MODELS: dict[str, Any] = {
 
 
 def build_model(config: ModelConfig, shape: tuple[int, ...]) -> Model:
-    """A fresh model with the weights that this configuration starts from, for stimuli of this shape."""
+    """The model of a configuration for stimuli of this shape, with initial weights."""
     model: Model = MODELS[config.inference](shape, config, generator(config.seed, "weights"))
     return model

@@ -1,4 +1,4 @@
-"""Every kind of code that a model may have: the laws, and sparse codes, which have none."""
+"""All kinds of codes: the laws, and sparse codes, which have no distribution."""
 
 from typing import Any, ClassVar, Protocol
 
@@ -6,18 +6,18 @@ from ..distributions import LAWS, named
 
 
 class CodeKind(Protocol):
-    """What has to be known of a code to account for it; every law of the code says it."""
+    """Properties of a code that metrics and prices depend on; every law has them."""
 
     name: ClassVar[str]
     """The value of `latent` in configurations."""
     is_count: ClassVar[bool]
     """Whether codes are non-negative integers."""
     has_rate: ClassVar[bool]
-    """Whether codes are non-negative with a unit of their own, so that a firing rate is defined."""
+    """Whether codes are non-negative numbers of spikes, or count as such, so that a firing rate is defined."""
 
 
 class SparseCode:
-    """Graded, deterministic codes: neither counts nor, their unit being that of the stimulus, firing rates."""
+    """Real-valued, deterministic codes in the unit of the stimulus: neither counts nor firing rates."""
 
     name: ClassVar[str] = "sparse"
     label: ClassVar[str] = "Sparse code"
@@ -31,17 +31,16 @@ class SparseCode:
 
     @classmethod
     def signal_gain(cls, log_rate: float) -> None:
-        """There is no limit of small signals to start from."""
+        """None: sparse codes have no limit of small signals."""
 
     @classmethod
     def silent_share(cls) -> float:
-        """Fraction of zeros of a code without information: all of it."""
+        """Fraction of zeros of a code without information: one."""
         return 1.0
 
 
 CODES: dict[str, Any] = {**LAWS, SparseCode.name: SparseCode}
-"""By the value of `latent` in configurations. All kinds of codes have the attributes that figures, configurations and
-stacks need."""
+"""All kinds of codes by the value of `latent` in configurations."""
 
 
 def get_code(name: str) -> Any:
@@ -50,7 +49,7 @@ def get_code(name: str) -> Any:
     Raises
     ------
     ValueError
-        If there is none; the message lists the kinds and the nearest.
+        If there is none; the message lists all names and the most similar one.
 
     Examples
     --------

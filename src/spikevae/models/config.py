@@ -1,8 +1,8 @@
-"""What the configurations of all models share: the objective, the training, and the generative half of a model.
+"""Options that all models share: of the objective, of the training, and of the generative part of a model.
 
-Each model's own configuration stands beside the model and extends :class:`ModelConfig`. Adding an option to one model
-means adding a field there; it is then a key of TOML files, of `options=` and of `--set`, a column of a run's table and
-part of model files.
+The configuration of each model is beside the model and extends :class:`ModelConfig`. A new option of a model is a new
+field there; it is then a key of TOML files, of `options=` and of `--set`, a column of a run's table and part of model
+files.
 """
 
 import hashlib
@@ -16,8 +16,8 @@ from pydantic import BaseModel, Field, model_validator
 from .._records import FrozenConfig
 from .codes import get_code
 
-STEPS = 3000
-"""Optimiser steps where neither `steps` nor `epochs` is given."""
+DEFAULT_STEPS = 3000
+"""Optimiser steps if neither `steps` nor `epochs` is given."""
 
 
 class ObjectiveConfig(FrozenConfig):
@@ -27,28 +27,28 @@ class ObjectiveConfig(FrozenConfig):
     """Weight of the coding rate (KL, nats per stimulus) in the objective; of sparse codes the sparsity weight,
     in the unit of a pixel."""
     spike_price: float = Field(0.0, ge=0, allow_inf_nan=False)
-    """Price of an expected spike in the objective, nats per spike."""
+    """Weight of the expected number of spikes in the objective, nats per spike."""
     likelihood: Literal["gaussian", "bernoulli"] = "gaussian"
-    """Law of a pixel given the code."""
+    """Distribution of a pixel given the code."""
     noise_variance: float | Literal["learned"] = 0.5
-    """Pixel noise variance of the Gaussian likelihood; one half makes the distortion the plain squared error."""
+    """Pixel noise variance of the Gaussian likelihood; at one half the distortion is the squared error."""
     estimator: Literal["auto", "exact", "monte_carlo"] = "auto"
-    """Expected distortion in closed form (linear decoders) or from one sample; auto takes the closed form if it can."""
+    """Expected distortion in closed form (linear decoders) or from one sample; auto takes the first if it can."""
     indicator: Literal["sigmoid", "linear", "cubic", "quintic", "cosine", "gumbel"] = "cubic"
-    """Shape of the smooth event indicator of the relaxed counts (Monte Carlo only); gumbel draws Poisson counts by a
-    relaxed choice among 0 to 31 instead: for Poisson firing rates up to 20, where the cut takes half a percent."""
+    """Shape of the indicator of relaxed counts (Monte Carlo only); gumbel samples Poisson counts by a relaxed choice
+    among 0 to 31 instead, for firing rates up to 20, where the truncation removes half a percent."""
     temperature_start: float = Field(1.0, gt=0)
-    """Temperature of the relaxed counts at the first step (Monte Carlo only)."""
+    """Temperature of relaxed counts at the first step (Monte Carlo only)."""
     temperature: float = Field(0.05, gt=0)
-    """Temperature of the relaxed counts once annealed (Monte Carlo only)."""
+    """Temperature of relaxed counts after annealing (Monte Carlo only)."""
     temperature_anneal: float = Field(0.5, ge=0, le=1)
     """Fraction of training over which the temperature falls linearly."""
     beta_anneal: float = Field(0.0, ge=0, le=1)
-    """Fraction of training over which beta rises linearly from 1e-4 to its value; 0: its value throughout."""
+    """Fraction of training over which beta rises linearly from 1e-4 to its value; 0: constant beta."""
 
 
 class TrainingConfig(FrozenConfig):
-    """The training. Times within training are fractions of the whole, so that budgets scale."""
+    """The training. Times within training are fractions of its steps, so that they scale with the budget."""
 
     seed: int = Field(0, ge=0, lt=2**32)
     """Seed of the initial weights, the order of the batches and the sampling noise."""
@@ -57,13 +57,13 @@ class TrainingConfig(FrozenConfig):
     epochs: int | None = Field(None, ge=1, le=2**40)
     """Number of passes over the training set; either this or `steps`."""
     batch_size: int = Field(250, ge=1, le=2**40)
-    """Stimuli per optimiser step (the whole training set where that is smaller)."""
+    """Stimuli per optimiser step (the whole training set if that is smaller)."""
     decoder_update: Literal["auto", "least_squares", "gradient"] = "auto"
-    """A linear decoder by least squares from running second moments of the code, or by its gradient; auto solves it
-    where the objective is exact and inference amortised."""
+    """Update of a linear decoder: least squares from running second moments of the code, or gradient descent; auto
+    takes least squares if the objective is exact and inference amortised."""
     optimizer: Literal["adam", "adamax", "sgd"] = "adam"
-    """torch.optim class; moments .9 and .999, epsilon 1e-8, no weight decay; sgd: none, for learning by natural
-    gradient."""
+    """torch.optim class; moments .9 and .999, epsilon 1e-8, no weight decay; sgd, without moments, is for learning
+    along natural gradients."""
     learning_rate: float = Field(0.005, gt=0)
     """Peak learning rate."""
     learning_rate_end: float = Field(1e-5, ge=0)
@@ -71,16 +71,16 @@ class TrainingConfig(FrozenConfig):
     warmup: float = Field(0.02, ge=0, lt=1)
     """Fraction of a cycle over which the learning rate rises linearly."""
     cycles: Literal[1, 2] = 2
-    """Warm-up and cosine once, or twice: with two, the result of half the budget is recorded and compared."""
+    """Cycles of warm-up and cosine; with two, the result of half the budget is recorded and compared."""
     grad_clip: float | None = Field(None, gt=0)
     """Largest gradient norm of a fit (three times that during warm-up); None: no clipping."""
     patience: int | None = Field(None, ge=1)
-    """Stop after so many history windows without `stop_tolerance` relative improvement; None: never early."""
+    """Stop after this number of windows without `stop_tolerance` relative improvement; None: no early stop."""
     stop_tolerance: float = Field(1e-4, ge=0)
-    """Relative improvement of the windowed objective that counts as progress."""
+    """Relative improvement of the objective between windows that counts as progress."""
 
     def n_steps(self, n_train: int) -> int:
-        """Optimiser steps for a training set of this size; even where there are two cycles."""
+        """Optimiser steps for a training set of this size; an even number with two cycles."""
         if self.steps is not None:
             return self.steps
         assert self.epochs is not None
@@ -99,12 +99,12 @@ class TrainingConfig(FrozenConfig):
 
 
 class ModelConfig(TrainingConfig, ObjectiveConfig):
-    """Every choice of one fit; the base of the models' own configurations, which name their `inference`."""
+    """All options of one fit; base class of the configurations of the models, which set `inference`."""
 
     replaces_recipe: ClassVar[Mapping[str, Any]] = {}
-    """Values that replace the recipe's for this model, where none are given."""
+    """Values of this model that replace those of the recipe, if none are given."""
     without_effect: ClassVar[Mapping[str, str]] = {}
-    """Options of other models that are accepted here, changing nothing, and why they change nothing."""
+    """Options of other models that are accepted here without effect, and why they have none."""
     trainer: ClassVar[Literal["gradients", "dictionary"]] = "gradients"
     """How a fit is trained: by gradients of the free energy, or by online dictionary learning."""
 
@@ -113,19 +113,19 @@ class ModelConfig(TrainingConfig, ObjectiveConfig):
     (iterative, FOND), by an encoder for several layers of counts (hierarchical), or as a sparse code
     (sparse_coding)."""
     recipe: str = "default"
-    """Which named set of values this one started from; a label, the values themselves are all here."""
+    """Name of the recipe that the values come from; a label only, since all values are fields."""
     latent: str = "poisson"
-    """The law of the latent code, a name from `spikevae models`; or sparse: codes without a law, by sparse coding."""
+    """Distribution of the code, a name from `spikevae models`; or sparse: sparse coding, without a distribution."""
     n_latents: int = Field(128, ge=1, le=2**24)
     """Number of latent units K."""
     init: Literal["auto", "linear_limit", "random"] = "auto"
-    """Initial weights: `linear_limit` is the optimum for signals that are small against firing rates, for linear fits
-    of laws that have it; `random` weights; auto takes the limit where there is one."""
+    """Initial weights: `linear_limit` is the optimum for signals that are small compared with firing rates, for linear
+    fits and distributions that have one; `random` weights; auto takes the limit if there is one."""
     start: float = Field(0.5, ge=-20, le=5)
-    """Log firing rate (spikes per unit per stimulus) at which every unit starts; for `linear_limit` the lowest one
-    considered: it starts from the lowest at which the limit nearly holds. Default: -5 for `linear_limit`, else 0.5."""
+    """Initial log firing rate (spikes per unit per stimulus) of every unit; for `linear_limit` the lowest one
+    considered: it starts at the lowest at which the limit nearly holds. Default: -5 for `linear_limit`, else 0.5."""
     start_spread: float = Field(0.0, ge=0)
-    """Half-width of the uniform spread of the prior's starting log firing rate around `start`."""
+    """Half-width of the uniform distribution of the prior's initial log firing rate around `start`."""
     decoder: Literal["linear", "mlp", "conv"] = "linear"
     """The network that turns a code into a stimulus; linear has a closed-form objective and a dictionary."""
     decoder_bias: bool = False
@@ -137,7 +137,7 @@ class ModelConfig(TrainingConfig, ObjectiveConfig):
     clamp: float | None = Field(5.0, gt=0)
     """Soft clamp of the encoder's output (log firing rate from above, log scale on both sides); None: none."""
     prior: Literal["learned", "closed_form", "fixed"] = "closed_form"
-    """How the prior's parameters are found: by gradient, as the mean posterior statistics, or not at all."""
+    """Update of the prior's parameters: by gradient, from the mean moments of the posterior, or none."""
 
     @model_validator(mode="before")
     @classmethod
@@ -151,15 +151,15 @@ class ModelConfig(TrainingConfig, ObjectiveConfig):
     def defaults_for(cls, given: Mapping[str, Any]) -> dict[str, Any]:
         """Defaults that depend on the values given."""
         has_budget = given.get("steps") is not None or given.get("epochs") is not None
-        return {} if has_budget else {"steps": STEPS}
+        return {} if has_budget else {"steps": DEFAULT_STEPS}
 
     @model_validator(mode="after")
     def _objective_fits_the_model(self) -> Self:
         law = get_code(self.latent)
         if self.init == "linear_limit" and not self.starts_at_limit:
             raise ValueError(
-                "init='linear_limit' needs amortised inference, linear encoder and decoder, the encoder with a bias "
-                f"and the decoder without, Gaussian likelihood and a law with such a limit, which {self.latent!r} "
+                "init='linear_limit' needs amortised inference, linear encoder and decoder, an encoder with bias "
+                f"and a decoder without, Gaussian likelihood and a latent with such a limit, which {self.latent!r} "
                 f"{'has' if law.signal_gain(0.0) else 'has not'}; use init='auto'"
             )
         if self.decoder_update == "least_squares" and not self.solves_decoder:
@@ -179,13 +179,13 @@ class ModelConfig(TrainingConfig, ObjectiveConfig):
                 "estimator='exact' needs decoder='linear', likelihood='gaussian' and a latent with independent units, "
                 f"given {self.decoder!r}, {self.likelihood!r} and {self.latent!r}; use estimator='auto'"
             )
-        if self.indicator == "gumbel" and self.softens and not law.takes_gumbel:
+        if self.indicator == "gumbel" and self.relaxes_counts and not law.takes_gumbel:
             raise ValueError(
-                f"indicator='gumbel' chooses among 0 to 31, which cuts off the heavy counts of {self.latent!r}: use "
+                f"indicator='gumbel' chooses among 0 to 31, fewer than the counts of {self.latent!r} need: use "
                 "indicator='cubic'"
             )
         if self.spike_price > 0 and not law.has_rate:
-            raise ValueError(f"spike_price needs a latent with a firing rate; {self.latent!r} codes are signed")
+            raise ValueError(f"spike_price needs a latent with a firing rate; {self.latent!r} codes have none")
         return self
 
     @model_validator(mode="after")
@@ -201,12 +201,12 @@ class ModelConfig(TrainingConfig, ObjectiveConfig):
 
     @property
     def networks(self) -> set[str]:
-        """Kinds of the networks that the model has."""
+        """Kinds of the networks of the model."""
         return {self.decoder}
 
     @property
     def widths(self) -> tuple[int, ...]:
-        """Hidden widths that are given and used."""
+        """Widths of hidden layers that are given and used."""
         return () if self.networks == {"linear"} else self.hidden or ()
 
     @property
@@ -222,22 +222,22 @@ class ModelConfig(TrainingConfig, ObjectiveConfig):
 
     @property
     def draws(self) -> bool:
-        """Whether a training step draws random codes."""
+        """Whether a training step samples codes."""
         return not self.exact
 
     @property
-    def softens(self) -> bool:
-        """Whether these random codes are counts, relaxed at the temperature of the step."""
+    def relaxes_counts(self) -> bool:
+        """Whether a training step samples relaxed counts."""
         return self.draws and get_code(self.latent).is_count
 
     @property
     def steps_in_graph(self) -> int:
-        """Inference steps that a training step differentiates through."""
+        """Inference steps in the graph of a training step."""
         return 1
 
     @property
     def steps_kept(self) -> int:
-        """Inference steps whose arrays are in memory at the same time, as measured; for estimates of memory."""
+        """Inference steps whose tensors are in memory at the same time, as measured; for estimates of memory."""
         return self.steps_in_graph
 
     @property
@@ -247,7 +247,7 @@ class ModelConfig(TrainingConfig, ObjectiveConfig):
 
     @property
     def layer_sizes(self) -> tuple[int, ...]:
-        """Latent units of each layer of codes, the lowest first."""
+        """Latent units of each layer, the lowest first."""
         return (self.n_latents,)
 
     @property
@@ -276,25 +276,27 @@ class ModelConfig(TrainingConfig, ObjectiveConfig):
 
     @property
     def idle(self) -> dict[str, str]:
-        """Options that change nothing in this fit, and why: those that users confuse, not all there are."""
+        """Options without effect in this fit, and why: those that users may expect to have one, not all of them."""
         found = dict(self.without_effect)
-        if not self.softens:
-            found |= dict.fromkeys(("indicator", "temperature_start", "temperature", "temperature_anneal"), RELAXED)
+        if not self.relaxes_counts:
+            found |= dict.fromkeys(
+                ("indicator", "temperature_start", "temperature", "temperature_anneal"), NO_RELAXED_COUNTS
+            )
         if not self.networks - {"linear"}:
-            found["hidden"] = "it is for mlp and conv networks, here all are linear (encoder, decoder)"
+            found["hidden"] = "it is for mlp and conv networks, but encoder and decoder are linear"
         return found
 
     def cell_id(self, data: BaseModel) -> str:
-        """Twelve hexadecimal digits that stand for this fit on these data."""
+        """Identifier of this fit on these data, twelve hexadecimal digits."""
         text = json.dumps({"fit": self.model_dump(mode="json"), "data": data.model_dump(mode="json")}, sort_keys=True)
         return hashlib.sha256(text.encode()).hexdigest()[:12]
 
 
-RELAXED = "it is for counts that are sampled in training, here no counts are (estimator, latent, dynamics)"
+NO_RELAXED_COUNTS = "it is for relaxed counts, and training samples none (see estimator, latent, dynamics)"
 
 
 class EncoderConfig(ModelConfig):
-    """The encoder, of models that have one."""
+    """Options of models with an encoder."""
 
     encoder: Literal["linear", "mlp", "conv"] = "linear"
     """The network that turns a stimulus into the parameters of its posterior."""
@@ -303,8 +305,8 @@ class EncoderConfig(ModelConfig):
     encoder_lr_factor: float = Field(0.3, gt=0)
     """Learning rate of the encoder's weights, as a multiple of `learning_rate`."""
     bias_lr_factor: float = Field(20.0, gt=0)
-    """Learning rate of the encoder's last bias, as a multiple of `learning_rate`: it alone moves whole firing rates.
-    Default: 5 from a `linear_limit` start, which has them nearly right, else 20."""
+    """Learning rate of the encoder's last bias, as a multiple of `learning_rate`: it changes the mean firing rates.
+    Default: 5 with `linear_limit`, whose initial firing rates are nearly optimal, else 20."""
 
     @property
     def networks(self) -> set[str]:

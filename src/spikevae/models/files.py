@@ -19,14 +19,17 @@ from .build import MODELS
 from .config import ModelConfig
 
 FORMAT = "spikevae model 1"
-MAX_WEIGHTS = 1 << 28  # of one layer: a gigabyte in float32
-MAX_LAYERS = 16
-HUGE, TINY = 1e30, 1e-30  # float32 has both, and their reciprocals
+MAX_LAYER_WEIGHTS = 1 << 28
+"""Largest number of weights of one layer: a gigabyte in float32."""
+MAX_ENTRIES = 16
+"""Largest length of a list in the configuration of a model file."""
+MIN_POSITIVE, MAX_NUMBER = 1e-30, 1e30
+"""Bounds of numbers; float32 has both of them and their reciprocals."""
 RANGES = {
-    **dict.fromkeys(("clamp", "noise_variance", "init_scale", "step_size", "tolerance"), (TINY, HUGE)),
-    **dict.fromkeys(("start_spread", "free_bits", "beta", "spike_price", "beta_inner"), (0, HUGE)),
+    **dict.fromkeys(("clamp", "noise_variance", "init_scale", "step_size", "tolerance"), (MIN_POSITIVE, MAX_NUMBER)),
+    **dict.fromkeys(("start_spread", "free_bits", "beta", "spike_price", "beta_inner"), (0, MAX_NUMBER)),
 }
-"""Least and greatest value of numbers of a model file, where float32 bounds them and their configuration does not."""
+"""Smallest and largest value of options in a model file, where float32 has bounds and the configuration has none."""
 DTYPES = {"F16": torch.float16, "BF16": torch.bfloat16, "F32": torch.float32, "F64": torch.float64}
 
 
@@ -36,12 +39,12 @@ def save_model(model: Model, path: str | Path, extra: dict[str, Any] | None = No
     Parameters
     ----------
     extra
-        JSON-serialisable facts to keep beside it (what it was trained on, say).
+        Further facts for the file, JSON-serialisable (for example the training data).
 
     Raises
     ------
     OSError
-        With the file's name, where it cannot be written.
+        If the file cannot be written; the message has its name.
     """
     metadata = {
         "format": FORMAT,
@@ -55,13 +58,13 @@ def save_model(model: Model, path: str | Path, extra: dict[str, Any] | None = No
 
 
 def load_model(path: str | Path) -> tuple[Any, dict[str, Any]]:
-    """Read a model, of one of the classes of `MODELS`, and what was kept beside it.
+    """Read a model, of one of the classes of `MODELS`, and its further facts.
 
     Raises
     ------
     FileNotFoundError, PermissionError, ValueError
-        With the file's name: missing, unreadable, damaged, of another format, or with tensors that do not fit its
-        configuration.
+        If the file is missing, unreadable, damaged, of another format, or has tensors that do not match its
+        configuration; the message has its name.
     """
     path = Path(path)
     check_regular(path, "model file")
@@ -76,10 +79,10 @@ def load_model(path: str | Path) -> tuple[Any, dict[str, Any]]:
             slices = {name: file.get_slice(name) for name in file.keys()}  # noqa: SIM118
             found = {name: (tuple(part.get_shape()), part.get_dtype()) for name, part in slices.items()}
             model = _unfilled_model(json.loads(metadata["shape"]), metadata["config"], found)
-            # Copies: what is read lies in the mapped file, at any address.
+            # Copies, because what is read is in the mapped file and may not be aligned.
             tensors = {name: file.get_tensor(name).clone() for name in found}
         model.to(next(iter(tensors.values())).dtype).load_state_dict(tensors, assign=True)
-    except DAMAGE as error:
+    except ERRORS_OF_DAMAGED_FILES as error:
         raise ValueError(f"{path} is not a readable model file: {str(error) or type(error).__name__}") from None
     except ValidationError as error:
         raise ValueError(validation_message(error, str(path))) from None
@@ -88,7 +91,7 @@ def load_model(path: str | Path) -> tuple[Any, dict[str, Any]]:
     return model.eval().requires_grad_(False), extra
 
 
-DAMAGE = (
+ERRORS_OF_DAMAGED_FILES = (
     SafetensorError,
     json.JSONDecodeError,
     KeyError,
@@ -99,20 +102,20 @@ DAMAGE = (
     ArithmeticError,
     MemoryError,
 )
-"""What reading and building can end in where a file was made to."""
+"""Errors that reading a file and building its model raise if the file is damaged or malicious."""
 
 
 class Unfilled(TorchFunctionMode):
-    """While it is entered, weights of layers are built without values and memory, on the device meta.
+    """Within this context, weights of layers are built without values and memory, on the device meta.
 
-    They are where `torch.nn.utils.skip_init` has them first. Functions that fill weights are passed over, as on that
-    device each would cost the import of a compiler.
+    `torch.nn.utils.skip_init` builds them there first. Functions that initialise weights are skipped, because on that
+    device each of them would import a compiler.
     """
 
-    passed_over = frozenset({torch.empty_like, Tensor.normal_, Tensor.__itruediv__, torch.linalg.vector_norm})
+    skipped = frozenset({torch.empty_like, Tensor.normal_, Tensor.__itruediv__, torch.linalg.vector_norm})
 
     def __torch_function__(self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None) -> Any:
-        if func in self.passed_over and args[0].is_meta:
+        if func in self.skipped and args[0].is_meta:
             return args[0]
         return func(*args, **(kwargs or {}))
 
@@ -122,7 +125,7 @@ Found = dict[str, tuple[tuple[int, ...], str]]
 
 
 def _unfilled_model(shape: Any, config_text: str, found: Found) -> Model:
-    """The model that a file describes, once its description and its tensors are known to agree."""
+    """The model of a file without values, after a check that its configuration and its tensors match."""
     shape = TypeAdapter(tuple[int, ...]).validate_json(json.dumps(shape), strict=True)
     config = _checked_config(config_text)
     check_sizes(shape, config)
@@ -132,12 +135,14 @@ def _unfilled_model(shape: Any, config_text: str, found: Found) -> Model:
         )
     with Unfilled():
         model = MODELS[config.inference](shape, config, torch.Generator())
-    wanted = {name: tuple(value.shape) for name, value in model.state_dict().items()}
-    for name in sorted({*wanted, *found}):
-        here = found[name][0] if name in found else "nothing"
-        there = wanted.get(name, "nothing")
-        if here != there:
-            raise ValueError(f"its tensors do not fit its configuration: {name} should be {there}, found {here}")
+    expected = {name: tuple(value.shape) for name, value in model.state_dict().items()}
+    for name in sorted({*expected, *found}):
+        found_shape = found[name][0] if name in found else "nothing"
+        expected_shape = expected.get(name, "nothing")
+        if found_shape != expected_shape:
+            raise ValueError(
+                f"its tensors do not match its configuration: {name} should be {expected_shape}, found {found_shape}"
+            )
     dtypes = {dtype for _, dtype in found.values()}
     if len(dtypes) != 1 or not dtypes <= set(DTYPES):
         raise ValueError(f"its tensors should be of one floating-point type, found {', '.join(sorted(dtypes))}")
@@ -145,17 +150,17 @@ def _unfilled_model(shape: Any, config_text: str, found: Found) -> Model:
 
 
 def _checked_config(text: str) -> ModelConfig:
-    """The configuration that a file holds, of the types that its class names and within `RANGES`."""
+    """The configuration of a file, after a check of its types and of `RANGES`."""
     given = json.loads(text)
-    word = given.get("inference") if isinstance(given, dict) else None
-    if not isinstance(word, str) or word not in MODELS:
-        raise ValueError(f"its inference is {word!r:.80}; this version has {', '.join(MODELS)}")
+    inference = given.get("inference") if isinstance(given, dict) else None
+    if not isinstance(inference, str) or inference not in MODELS:
+        raise ValueError(f"its inference is {inference!r:.80}; this version has {', '.join(MODELS)}")
     for name, value in given.items():
         if isinstance(value, list):
-            if len(value) > MAX_LAYERS:
-                raise ValueError(f"{name} has {len(value)} entries; at most {MAX_LAYERS}")
+            if len(value) > MAX_ENTRIES:
+                raise ValueError(f"{name} has {len(value)} entries; at most {MAX_ENTRIES}")
             given[name] = tuple(value)
-    config: ModelConfig = MODELS[word].config_class.model_validate(given, strict=True)
+    config: ModelConfig = MODELS[inference].config_class.model_validate(given, strict=True)
     for name, (low, high) in RANGES.items():
         value = getattr(config, name, None)
         if isinstance(value, int | float) and not low <= value <= high:
@@ -164,10 +169,10 @@ def _checked_config(text: str) -> ModelConfig:
 
 
 def check_sizes(shape: tuple[int, ...], config: ModelConfig) -> None:
-    """Refuse sizes that no model that was trained has, before anything of that size is made."""
+    """Check sizes before any tensor of that size is allocated; `ValueError` if no trained model has them."""
     widths = [math.prod(shape), *config.layer_sizes, *config.widths]
     two_largest = sorted(widths)[-2:]
-    if min(shape, default=0) < 1 or min(widths) < 1 or math.prod(two_largest) > MAX_WEIGHTS:
+    if min(shape, default=0) < 1 or min(widths) < 1 or math.prod(two_largest) > MAX_LAYER_WEIGHTS:
         raise ValueError(
             f"sizes out of range: shape {shape}, n_latents {config.n_latents}, hidden {config.widths or None}"
         )

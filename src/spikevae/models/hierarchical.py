@@ -1,4 +1,4 @@
-"""Layers of counts: each layer sets the prior of the one below, the lowest makes the pixels. Written for one fit."""
+"""Several layers of counts: each layer sets the prior of the next lower one, the lowest is decoded; for one fit."""
 
 from collections.abc import Iterator, Mapping
 from itertools import pairwise
@@ -18,7 +18,7 @@ from .codes import get_code
 from .config import EncoderConfig, ModelConfig
 
 RATE = "log_rate"
-"""The prior's parameter that the layer above moves."""
+"""The parameter of a layer's prior that depends on the layer above."""
 
 
 class HierarchicalConfig(EncoderConfig):
@@ -33,8 +33,8 @@ class HierarchicalConfig(EncoderConfig):
     """Units of the layers above the first, from below to above; given without `inference`, it implies
     inference='hierarchical'."""
     free_bits: float = Field(0.0, ge=0, allow_inf_nan=False)
-    """Coding rate of a layer, nats per stimulus, below which it is not pressed further; warm-up is
-    `beta_anneal`."""
+    """Coding rate of a layer, nats per stimulus, below which the objective does not reduce it further; for warm-up
+    see `beta_anneal`."""
 
     @model_validator(mode="after")
     def _layers_are_consistent(self) -> Self:
@@ -42,7 +42,7 @@ class HierarchicalConfig(EncoderConfig):
         if not self.upper or min(self.upper) < 1:
             raise ValueError(
                 f"inference='hierarchical' needs units above the first layer, given upper={list(self.upper)}; "
-                "set upper=[32], say"
+                "for example upper=[32]"
             )
         if RATE not in law.prior_params:
             raise ValueError(
@@ -68,7 +68,7 @@ class Layer(NamedTuple):
     posterior: Law
     prior: Law
     code: Tensor
-    """(B, K_l) what is handed down: a sample, hard or relaxed, or the mean."""
+    """(B, K_l) input of the layer below: a sample, integer or relaxed, or the mean."""
 
 
 @final
@@ -78,9 +78,9 @@ class HierarchicalVAE(LatentModel):
     .. math:: z_L \sim \mathrm{law}(b_L),\quad z_l \mid z_{l+1} \sim \mathrm{law}(b_l + W_l z_{l+1}),\quad
         x \mid z_1 \sim \mathrm{likelihood}(\mathrm{decoder}(z_1))
 
-    in log firing rates. The posterior follows the same path from above to below, each layer by the encoder's residual
-    on its conditional prior: :math:`\log\lambda_l = b_l + W_l z_{l+1} + \delta_l(x)`. Units are numbered from the
-    lowest layer up, in codes, laws and tables alike.
+    in log firing rates. The posterior has the same order, from the highest layer to the lowest; each layer adds the
+    encoder's residual to its conditional prior: :math:`\log\lambda_l = b_l + W_l z_{l+1} + \delta_l(x)`. Units are
+    numbered from the lowest layer up, in codes, laws and tables.
 
     The coding rate of a layer is exact given the codes above, which are sampled (relaxed in training); with a linear
     decoder and Gaussian pixels so is the distortion. The rest is Monte Carlo with one sample.
@@ -134,17 +134,20 @@ class HierarchicalVAE(LatentModel):
             values = {name: value.expand_as(log_rate) for name, value in values.items()}
         return self.law.from_prior(values)
 
-    def _descend(
+    def _layers_downwards(
         self, x: Tensor, generator: Generator | None, relaxed: tuple[float, str] | None = None
     ) -> Iterator[Layer]:
-        """The layers from the highest to the lowest: sampled, relaxed if so told, or by means without a generator."""
+        """The layers from the highest to the lowest; codes are means without a generator, else samples.
+
+        `relaxed` is the temperature and the indicator of relaxed samples; the lowest layer then has its mean.
+        """
         n, outputs = self.law.n_params, self.encoder(x)
         above: Tensor | None = None
         for index in reversed(range(len(self.layers))):
             units = self.layers[index]
             prior = self._conditional(index, above)
             q = self.law.from_encoder(outputs[..., n * units.start : n * units.stop], prior, clamp=self.clamp)
-            if generator is None or (relaxed and not index):  # of the lowest layer training takes the expectation
+            if generator is None or (relaxed and not index):
                 above = q.mean
             elif relaxed is None:
                 above = q.sample(generator=generator)
@@ -152,28 +155,28 @@ class HierarchicalVAE(LatentModel):
                 above = q.relaxed(temperature=relaxed[0], indicator=relaxed[1]).rsample(generator=generator)
             yield Layer(q, prior, above)
 
-    def _joined(self, layers: list[Layer]) -> Law:
-        """All layers, the lowest first, as one law of batch shape (B, K)."""
+    def _joint_posterior(self, layers: list[Layer]) -> Law:
+        """The posteriors of all layers, the lowest first, as one law of batch shape (B, K)."""
         laws = [layer.posterior for layer in reversed(layers)]
         names = self.law.prior_params
         return self.law.from_prior({name: torch.cat([getattr(law, name) for law in laws], -1) for name in names})
 
     def posterior(self, x: Tensor, *, generator: Generator | None = None) -> Law:
-        """q(z | x), batch shape (B, K), given codes above that are sampled, or mean codes without a generator."""
-        return self._joined(list(self._descend(x, generator)))
+        """q(z | x), batch shape (B, K); each layer given the sampled codes above, or mean codes without a generator."""
+        return self._joint_posterior(list(self._layers_downwards(x, generator)))
 
     def mean_code(self, x: Tensor, *, generator: Generator) -> Tensor:
-        """Mean codes (B, K), each layer's given the mean codes above it: nothing is drawn."""
+        """Mean codes (B, K), each layer given the mean codes above; `generator` is not used."""
         return self.posterior(x).mean
 
     def sample_codes(self, x: Tensor, *, generator: Generator) -> Tensor:
-        """Hard codes (B, K), all layers from one descent."""
-        return torch.cat([layer.code for layer in reversed(list(self._descend(x, generator)))], -1)
+        """Codes (B, K), one sample of all layers per stimulus."""
+        return torch.cat([layer.code for layer in reversed(list(self._layers_downwards(x, generator)))], -1)
 
     def code(self, x: Tensor, *, generator: Generator) -> CodedBatch:
-        """Codes of one descent, and coding rates given the codes above them."""
-        layers = list(self._descend(x, generator))
-        below, mean = layers[-1], self._joined(layers).mean
+        """Codes, one sample of all layers, and coding rates of each layer given the codes above."""
+        layers = list(self._layers_downwards(x, generator))
+        below, mean = layers[-1], self._joint_posterior(layers).mean
         code = torch.cat([layer.code for layer in reversed(layers)], -1)
         kl = torch.cat([kl_divergence(layer.posterior, layer.prior) for layer in reversed(layers)], -1)
         distortion = super().expected_distortion(x, below.posterior)
@@ -183,7 +186,7 @@ class HierarchicalVAE(LatentModel):
         return CodedBatch(code, mean, kl, self.decode(code), self.decode(mean), distortion, prior_mean=prior_mean)
 
     def generate(self, n: int, *, generator: Generator) -> tuple[Tensor, Tensor]:
-        """Codes (n, K) drawn from the model from above to below, and their mean pixels (n, D)."""
+        """Codes (n, K) sampled from the prior, the highest layer first, and their mean pixels (n, D)."""
         codes: list[Tensor] = []
         for index in reversed(range(len(self.layers))):
             prior = self._conditional(index, codes[-1] if codes else None)
@@ -192,7 +195,7 @@ class HierarchicalVAE(LatentModel):
         return code, self.decode(code)
 
     def decode(self, code: Tensor) -> Tensor:
-        """Mean pixels (B, D) of codes (B, K), which the lowest layer alone makes."""
+        """Mean pixels (B, D) of codes (B, K); they depend on the lowest layer only."""
         return super().decode(code[..., self.layers[0]])
 
     def distortion(self, x: Tensor, code: Tensor) -> Tensor:
@@ -207,11 +210,11 @@ class HierarchicalVAE(LatentModel):
         return dense_macs(self.encoder, self.n_features) + self._down_macs()
 
     def decoder_macs(self) -> int:
-        """Multiply-accumulates from codes to pixels, without the priors, whose cost is inference's."""
+        """Multiply-accumulates of decoding; those of the conditional priors belong to inference."""
         return dense_macs(self.decoder, self.layers[0].stop)
 
     def fan_outs(self) -> list[int]:
-        """Synapses that each unit drives: the decoder's from the lowest layer, else the units of the layer below."""
+        """Synapses that each unit drives: of the decoder in the lowest layer, else one per unit of the layer below."""
         sizes = [units.stop - units.start for units in self.layers]
         lowest = super().fan_outs()[: sizes[0]]
         return lowest + [below for below, size in pairwise(sizes) for _ in range(size)]
@@ -230,13 +233,13 @@ class HierarchicalVAE(LatentModel):
         indicator: str = "cubic",
         generator: Generator | None = None,
     ) -> FreeEnergy:
-        """Free energy of a batch; see :meth:`LatentModel.forward`. `exact` is of the lowest layer's distortion."""
+        """Free energy of a batch, see :meth:`LatentModel.forward`; `exact` applies given the layers above."""
         assert generator is not None, "layers above the first are sampled"
-        layers = list(self._descend(x, generator, (temperature, indicator)))
+        layers = list(self._layers_downwards(x, generator, (temperature, indicator)))
         below = layers[-1].posterior
         if exact:
             expected = super().expected_distortion(x, below)
-            assert expected is not None, "the configuration allows exact only where there is a closed form"
+            assert expected is not None, "the exact objective needs a linear decoder and Gaussian pixels"
             distortion = expected.mean()
         else:
             relaxed = below.relaxed(temperature=temperature, indicator=indicator).rsample(generator=generator)

@@ -82,7 +82,8 @@ class Stack(FitStack):
         k = self.config.n_latents if self.config.solves_decoder else 0
         self.second = self.train.new_zeros(n, k, k)
         self.cross = self.train.new_zeros(n, k, self.train.shape[1])
-        self._steady_from = math.ceil(self.config.temperature_anneal * self.n_steps) if self.config.softens else 0
+        relaxes = self.config.relaxes_counts
+        self._steady_from = math.ceil(self.config.temperature_anneal * self.n_steps) if relaxes else 0
         self._gradients = Recorded(self._fresh_gradients, self.n_steps - self._steady_from)
         self._optimal_prior = Recorded(self._mixed_prior, self.n_steps)
 
