@@ -5,6 +5,7 @@ from abc import ABC, abstractmethod
 from typing import ClassVar, NamedTuple
 
 import torch
+from jaxtyping import Float, Num, Shaped
 from torch import Tensor, nn
 from torch.distributions import kl_divergence
 
@@ -20,25 +21,25 @@ from .config import EncoderConfig, ModelConfig
 class CodedBatch(NamedTuple):
     """A batch of stimuli, coded and decoded."""
 
-    code: Tensor
+    code: Float[Tensor, "B K"]
     """(B, K) codes, sampled where there is a posterior."""
-    mean: Tensor
+    mean: Float[Tensor, "B K"]
     """(B, K) mean codes; equal to `code` where codes are deterministic."""
-    kl: Tensor | None
+    kl: Float[Tensor, "B K"] | None
     """(B, K) KL divergence from prior to posterior, nats; None without a posterior."""
-    pixels: Tensor
+    pixels: Float[Tensor, "B D"]
     """(B, D) decoded codes."""
-    pixels_of_mean: Tensor
+    pixels_of_mean: Float[Tensor, "B D"]
     """(B, D) decoded mean codes."""
-    distortion: Tensor
+    distortion: Float[Tensor, " B"]
     """(B,) nats."""
-    penalty: Tensor | None = None
+    penalty: Float[Tensor, " B"] | None = None
     """(B,) rest of the objective, nats; None where it is beta * kl + spike_price * spikes."""
-    macs: Tensor | None = None
+    macs: Num[Tensor, " B"] | None = None
     """(B,) multiply-accumulates of inference; None where they are `Model.inference_macs`."""
-    facts: dict[str, Tensor] | None = None
+    facts: dict[str, Shaped[Tensor, " B"]] | None = None
     """(B,) each: further results of inference, by name."""
-    prior_mean: Tensor | None = None
+    prior_mean: Float[Tensor, "B K"] | None = None
     """(B, K) prior mean codes if each stimulus has its own prior; None with one prior for all, or none."""
 
 
@@ -62,7 +63,7 @@ class Model(nn.Module, ABC):
     config: ModelConfig
     law: type[CodeKind]
     decoder: nn.Module
-    log_noise_variance: Tensor
+    log_noise_variance: Float[Tensor, ""]
     layers: list[slice]
     """Units of each layer of the code, the lowest first; most models have one layer."""
 
@@ -73,23 +74,23 @@ class Model(nn.Module, ABC):
         self.layers = [slice(0, config.n_latents)]
 
     @abstractmethod
-    def code(self, x: Tensor, *, generator: Generator) -> CodedBatch:
+    def code(self, x: Float[Tensor, "B D"], *, generator: Generator) -> CodedBatch:
         """Codes of stimuli (B, D), one sample each if there is a posterior, and what else evaluations need."""
 
-    def mean_code(self, x: Tensor, *, generator: Generator) -> Tensor:
+    def mean_code(self, x: Float[Tensor, "B D"], *, generator: Generator) -> Float[Tensor, "B K"]:
         """Mean codes (B, K) of stimuli (B, D); only inference that samples uses `generator`."""
         return self.code(x, generator=generator).mean
 
-    def sample_codes(self, x: Tensor, *, generator: Generator) -> Tensor:
+    def sample_codes(self, x: Float[Tensor, "B D"], *, generator: Generator) -> Float[Tensor, "B K"]:
         """Codes (B, K) of stimuli (B, D), one sample each if there is a posterior."""
         return self.code(x, generator=generator).code
 
-    def decode(self, code: Tensor) -> Tensor:
+    def decode(self, code: Float[Tensor, "*batch K"]) -> Float[Tensor, "*batch D"]:
         """Mean pixels (B, D) of codes (B, K)."""
         return self.decoder(code)
 
     @property
-    def dictionary(self) -> Tensor | None:
+    def dictionary(self) -> Float[Tensor, "K D"] | None:
         """(K, D), or None if the decoder is not linear."""
         return getattr(self.decoder, "dictionary", None)
 
@@ -98,7 +99,7 @@ class Model(nn.Module, ABC):
         """Short description: the law of the code, and the inference if it is not amortised."""
         return self.law.name
 
-    def prior_firing_rates(self) -> Tensor | None:
+    def prior_firing_rates(self) -> Float[Tensor, " K"] | None:
         """(K,) prior mean spikes per unit per stimulus, or None without a firing rate."""
         return None
 
@@ -176,15 +177,15 @@ class LatentModel(Model):
         return self.law.from_prior(values)
 
     @abstractmethod
-    def posterior(self, x: Tensor, *, generator: Generator | None = None) -> Law:
+    def posterior(self, x: Float[Tensor, "B D"], *, generator: Generator | None = None) -> Law:
         """q(z | x): batch shape (B, K) for stimuli (B, D). Inference that samples uses `generator`."""
 
     @abstractmethod
     def forward(
         self,
-        x: Tensor,
-        beta: Tensor | float,
-        spike_price: Tensor | float,
+        x: Float[Tensor, "B D"],
+        beta: Float[Tensor, ""] | float,
+        spike_price: Float[Tensor, ""] | float,
         *,
         exact: bool,
         temperature: float = 0.05,
@@ -204,15 +205,15 @@ class LatentModel(Model):
             with `indicator`, drawn from `generator`.
         """
 
-    def mean_code(self, x: Tensor, *, generator: Generator) -> Tensor:
+    def mean_code(self, x: Float[Tensor, "B D"], *, generator: Generator) -> Float[Tensor, "B K"]:
         """Posterior mean codes (B, K) of stimuli (B, D); only inference that samples uses `generator`."""
         return self.posterior(x, generator=generator).mean
 
-    def sample_codes(self, x: Tensor, *, generator: Generator) -> Tensor:
+    def sample_codes(self, x: Float[Tensor, "B D"], *, generator: Generator) -> Float[Tensor, "B K"]:
         """Codes (B, K) of stimuli (B, D), one sample each."""
         return self.posterior(x, generator=generator).sample(generator=generator)
 
-    def code(self, x: Tensor, *, generator: Generator) -> CodedBatch:
+    def code(self, x: Float[Tensor, "B D"], *, generator: Generator) -> CodedBatch:
         """Codes of stimuli (B, D), one sample each, and what else evaluations need."""
         q = self.posterior(x, generator=generator)
         kl = kl_divergence(q, self.prior())
@@ -227,26 +228,26 @@ class LatentModel(Model):
         inference = self.config.inference
         return self.law.name if inference == "amortised" else f"{inference} {self.law.name}"
 
-    def prior_firing_rates(self) -> Tensor | None:
+    def prior_firing_rates(self) -> Float[Tensor, " K"] | None:
         return self.prior().mean if self.law.has_rate else None
 
     @abstractmethod
     def inference_macs(self) -> int:
         """Dense multiply-accumulates of inference per stimulus."""
 
-    def decode(self, code: Tensor) -> Tensor:
+    def decode(self, code: Float[Tensor, "*batch K"]) -> Float[Tensor, "*batch D"]:
         """Mean pixels (B, D) of codes (B, K)."""
         output = self.decoder(code)
         return torch.sigmoid(output) if self.likelihood == "bernoulli" else output
 
-    def distortion(self, x: Tensor, code: Tensor) -> Tensor:
+    def distortion(self, x: Float[Tensor, "B D"], code: Float[Tensor, "B K"]) -> Float[Tensor, " B"]:
         """(B,) nats of the stimuli given codes (B, K): minus log-likelihood, constants dropped."""
         output = self.decoder(code)
         if self.likelihood == "bernoulli":
             return bernoulli_distortion(x, output)
         return gaussian_distortion(squared_error(x, output), self.n_features, self.log_noise_variance)
 
-    def expected_distortion(self, x: Tensor, q: Law) -> Tensor | None:
+    def expected_distortion(self, x: Float[Tensor, "B D"], q: Law) -> Float[Tensor, " B"] | None:
         """(B,) exact expectation of :meth:`distortion` under q, or None without a closed form."""
         if self.likelihood != "gaussian" or self.dictionary is None:
             return None

@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from typing import Any, ClassVar, Literal, Self, final
 
 import torch
+from jaxtyping import Float
 from pydantic import model_validator
 from torch import Tensor
 
@@ -100,7 +101,7 @@ class AmortisedVAE(LatentModel):
                 residual = config.prior != "closed_form"
                 bias.copy_(self.law.initial_raw(config.n_latents, config.start, residual=residual))
 
-    def posterior(self, x: Tensor, *, generator: Generator | None = None) -> Law:
+    def posterior(self, x: Float[Tensor, "B D"], *, generator: Generator | None = None) -> Law:
         """q(z | x): batch shape (B, K) for stimuli (B, D); `generator` is not used."""
         prior = None if self.prior_mode == "closed_form" else self.prior()
         return self.law.from_encoder(self.encoder(x), prior, clamp=self.clamp)
@@ -109,7 +110,9 @@ class AmortisedVAE(LatentModel):
         """Multiply-accumulates of the encoder."""
         return dense_macs(self.encoder, self.n_features)
 
-    def _mean_distortion(self, x: Tensor, code: Tensor, variance: Tensor | None = None) -> Tensor:
+    def _mean_distortion(
+        self, x: Float[Tensor, "B D"], code: Float[Tensor, "B K"], variance: Float[Tensor, " K"] | None = None
+    ) -> Float[Tensor, ""]:
         """() mean distortion of codes (B, K), or, given their mean variance (K,), of codes with these means."""
         if self.dictionary is None or self.likelihood != "gaussian":
             assert variance is None, "the exact objective needs a linear decoder and Gaussian pixels"
@@ -121,9 +124,9 @@ class AmortisedVAE(LatentModel):
 
     def forward(
         self,
-        x: Tensor,
-        beta: Tensor | float,
-        spike_price: Tensor | float,
+        x: Float[Tensor, "B D"],
+        beta: Float[Tensor, ""] | float,
+        spike_price: Float[Tensor, ""] | float,
         *,
         exact: bool,
         temperature: float = 0.05,

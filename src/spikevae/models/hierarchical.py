@@ -5,6 +5,7 @@ from itertools import pairwise
 from typing import Any, ClassVar, Literal, NamedTuple, Self, final
 
 import torch
+from jaxtyping import Float
 from pydantic import Field, model_validator
 from torch import Tensor, nn
 from torch.distributions import kl_divergence
@@ -67,7 +68,7 @@ class Layer(NamedTuple):
 
     posterior: Law
     prior: Law
-    code: Tensor
+    code: Float[Tensor, "B K_l"]
     """(B, K_l) input of the layer below: a sample, integer or relaxed, or the mean."""
 
 
@@ -161,19 +162,19 @@ class HierarchicalVAE(LatentModel):
         names = self.law.prior_params
         return self.law.from_prior({name: torch.cat([getattr(law, name) for law in laws], -1) for name in names})
 
-    def posterior(self, x: Tensor, *, generator: Generator | None = None) -> Law:
+    def posterior(self, x: Float[Tensor, "B D"], *, generator: Generator | None = None) -> Law:
         """q(z | x), batch shape (B, K); each layer given the sampled codes above, or mean codes without a generator."""
         return self._joint_posterior(list(self._layers_downwards(x, generator)))
 
-    def mean_code(self, x: Tensor, *, generator: Generator) -> Tensor:
+    def mean_code(self, x: Float[Tensor, "B D"], *, generator: Generator) -> Float[Tensor, "B K"]:
         """Mean codes (B, K), each layer given the mean codes above; `generator` is not used."""
         return self.posterior(x).mean
 
-    def sample_codes(self, x: Tensor, *, generator: Generator) -> Tensor:
+    def sample_codes(self, x: Float[Tensor, "B D"], *, generator: Generator) -> Float[Tensor, "B K"]:
         """Codes (B, K), one sample of all layers per stimulus."""
         return torch.cat([layer.code for layer in reversed(list(self._layers_downwards(x, generator)))], -1)
 
-    def code(self, x: Tensor, *, generator: Generator) -> CodedBatch:
+    def code(self, x: Float[Tensor, "B D"], *, generator: Generator) -> CodedBatch:
         """Codes, one sample of all layers, and coding rates of each layer given the codes above."""
         layers = list(self._layers_downwards(x, generator))
         below, mean = layers[-1], self._joint_posterior(layers).mean
@@ -185,7 +186,7 @@ class HierarchicalVAE(LatentModel):
         prior_mean = torch.cat([layer.prior.mean.expand_as(layer.code) for layer in reversed(layers)], -1)
         return CodedBatch(code, mean, kl, self.decode(code), self.decode(mean), distortion, prior_mean=prior_mean)
 
-    def generate(self, n: int, *, generator: Generator) -> tuple[Tensor, Tensor]:
+    def generate(self, n: int, *, generator: Generator) -> tuple[Float[Tensor, "{n} K"], Float[Tensor, "{n} D"]]:
         """Codes (n, K) sampled from the prior, the highest layer first, and their mean pixels (n, D)."""
         codes: list[Tensor] = []
         for index in reversed(range(len(self.layers))):
@@ -194,15 +195,15 @@ class HierarchicalVAE(LatentModel):
         code = torch.cat(codes[::-1], -1)
         return code, self.decode(code)
 
-    def decode(self, code: Tensor) -> Tensor:
+    def decode(self, code: Float[Tensor, "*batch K"]) -> Float[Tensor, "*batch D"]:
         """Mean pixels (B, D) of codes (B, K); they depend on the lowest layer only."""
         return super().decode(code[..., self.layers[0]])
 
-    def distortion(self, x: Tensor, code: Tensor) -> Tensor:
+    def distortion(self, x: Float[Tensor, "B D"], code: Float[Tensor, "B K"]) -> Float[Tensor, " B"]:
         """(B,) nats of the stimuli given codes (B, K)."""
         return super().distortion(x, code[..., self.layers[0]])
 
-    def expected_distortion(self, x: Tensor, q: Law) -> None:
+    def expected_distortion(self, x: Float[Tensor, "B D"], q: Law) -> None:
         """None: the expectation over the layers above has no closed form."""
 
     def inference_macs(self) -> int:
@@ -224,9 +225,9 @@ class HierarchicalVAE(LatentModel):
 
     def forward(
         self,
-        x: Tensor,
-        beta: Tensor | float,
-        spike_price: Tensor | float,
+        x: Float[Tensor, "B D"],
+        beta: Float[Tensor, ""] | float,
+        spike_price: Float[Tensor, ""] | float,
         *,
         exact: bool,
         temperature: float = 0.05,

@@ -8,6 +8,7 @@ the free energy is too steep for the number type.
 from typing import Any, Literal, NamedTuple
 
 import torch
+from jaxtyping import Float, Int64
 from torch import Tensor
 
 from ...distributions._law import Law
@@ -27,9 +28,9 @@ and of the distortion of a code of zeros, its largest term) counts as none."""
 class Costs(NamedTuple):
     """Weights of the terms of the free energy other than the distortion."""
 
-    beta: Tensor
+    beta: Float[Tensor, ""]
     """Weight of the KL divergence from the reference."""
-    spike_price: Tensor | None
+    spike_price: Float[Tensor, ""] | None
     """Nats per expected spike; None for laws without a firing rate."""
 
 
@@ -46,7 +47,7 @@ class Direction(NamedTuple):
 
     values: Params
     """(B, K) for each parameter."""
-    decay: Tensor | None
+    decay: Float[Tensor, "... K"] | None
     """Decay rate of the leak of each parameter, in units of beta; None where it is one."""
 
 
@@ -55,7 +56,7 @@ def descent_direction(
     params: Params,
     reference: Params,
     point: Point,
-    self_inhibition: Tensor,
+    self_inhibition: Float[Tensor, "..."],
     costs: Costs,
     *,
     sampled: bool,
@@ -73,7 +74,9 @@ def descent_direction(
     return Direction(*rule.flow.direction(params, reference, point.drive, self_inhibition, *costs, code))
 
 
-def take_step(rule: UpdateRule, params: Params, direction: Direction, beta: Tensor, size: Tensor) -> Params:
+def take_step(
+    rule: UpdateRule, params: Params, direction: Direction, beta: Float[Tensor, ""], size: Float[Tensor, "..."]
+) -> Params:
     """The parameters after one step; `size` is one number, or (B, 1) one per stimulus."""
     if rule.integrator == "exponential":
         size = exponential_gain(size, beta if direction.decay is None else beta * direction.decay)
@@ -82,7 +85,7 @@ def take_step(rule: UpdateRule, params: Params, direction: Direction, beta: Tens
 
 def free_energy(
     flow: Flow, law: Law, params: Params, reference: Params, likelihood: LinearLikelihood, point: Point, costs: Costs
-) -> Tensor:
+) -> Float[Tensor, " B"]:
     """(B,) expected distortion + beta * KL divergence + spike price * expected spikes; `point` is at the mean code."""
     total = likelihood.expected(point, law.variance) + costs.beta * flow.divergence(law, params, reference)
     return total if costs.spike_price is None else total + costs.spike_price * law.mean.sum(-1)
@@ -91,11 +94,11 @@ def free_energy(
 class LineSearchResult(NamedTuple):
     """Step sizes that do not raise the free energy, its value and the drive after these steps; without gradients."""
 
-    size: Tensor
+    size: Float[Tensor, "B 1"]
     """(B, 1) step size of each stimulus."""
-    drive: Tensor
+    drive: Float[Tensor, "B K"]
     """(B, K) drive at the mean code after the step."""
-    energy: Tensor
+    energy: Float[Tensor, " B"]
     """(B,) free energy after the step, from the same reference."""
 
 
@@ -107,8 +110,8 @@ def line_search(
     point: Point,
     direction: Direction,
     costs: Costs,
-    size: Tensor,
-    energy: Tensor | None,
+    size: Float[Tensor, ""],
+    energy: Float[Tensor, " B"] | None,
 ) -> LineSearchResult:
     """Find the step size of each stimulus by backtracking from `size`.
 
@@ -162,7 +165,7 @@ class _StepStart(NamedTuple):
     point: Point
     likelihood: LinearLikelihood
     costs: Costs
-    energy: Tensor | None
+    energy: Float[Tensor, " B"] | None
     """(B,) free energy of this state if it is known."""
 
     @classmethod
@@ -172,7 +175,7 @@ class _StepStart(NamedTuple):
         point, likelihood, costs = Point(*rest[1:3]), LinearLikelihood(*rest[3:-4]), Costs(*rest[-4:-2])
         return cls(params, reference, Direction(values, rest[0]), point, likelihood, costs, rest[-1])
 
-    def energies(self, flow: Flow) -> tuple[Tensor, Tensor]:
+    def energies(self, flow: Flow) -> tuple[Float[Tensor, " B"], Float[Tensor, " B"]]:
         """(B,) free energy, and the largest computed value that counts as no rise."""
         before = self.energy
         if before is None:
@@ -181,7 +184,7 @@ class _StepStart(NamedTuple):
         eps = torch.finfo(before.dtype).eps
         return before, before + ROUNDING_TOLERANCE * eps * (self.likelihood.distortion_at_zero.abs() + before.abs())
 
-    def select(self, kept: Tensor) -> "_StepStart":
+    def select(self, kept: Int64[Tensor, " n"]) -> "_StepStart":
         """The same for some of the stimuli."""
         like = self.point.drive
 

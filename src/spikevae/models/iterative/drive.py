@@ -12,6 +12,7 @@ from collections.abc import Callable
 from typing import Any, NamedTuple, Protocol, Self
 
 import torch
+from jaxtyping import Float, Int64
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
@@ -19,7 +20,7 @@ from ..._batching import BatchedFunction
 from ...objectives import bernoulli_distortion, gaussian_distortion, squared_error
 
 
-def inner_product(x: Tensor, y: Tensor) -> Tensor:
+def inner_product(x: Float[Tensor, "B K"], y: Float[Tensor, "B K"]) -> Float[Tensor, ""]:
     """() inner product of two (B, K) tensors."""
     return x.reshape(-1) @ y.reshape(-1)
 
@@ -27,22 +28,22 @@ def inner_product(x: Tensor, y: Tensor) -> Tensor:
 class Point(NamedTuple):
     """A code, and what the likelihood is there."""
 
-    code: Tensor
+    code: Float[Tensor, "#B K"]
     """(B, K), or (1, K) if all stimuli have the same."""
-    drive: Tensor
+    drive: Float[Tensor, "B K"]
     """(B, K) minus the derivative of the distortion with respect to the code."""
-    output: Tensor | None = None
+    output: Float[Tensor, "B D"] | None = None
     """(B, D) the decoder's output; None where the distortion is computed without it."""
 
 
 class Likelihood(Protocol):
     """Likelihood of a batch of stimuli as a function of the code."""
 
-    def at(self, code: Tensor) -> Point:
+    def at(self, code: Float[Tensor, "#B K"]) -> Point:
         """The point at codes (B, K) or (1, K)."""
         ...
 
-    def distortion(self, point: Point) -> Tensor:
+    def distortion(self, point: Point) -> Float[Tensor, " B"]:
         """(B,) distortion at a point, nats."""
         ...
 
@@ -50,21 +51,28 @@ class Likelihood(Protocol):
 class LinearLikelihood(NamedTuple):
     """Closed form for ``x ~ N(z dictionary + bias, noise variance)``; see :meth:`of`."""
 
-    feedforward: Tensor
+    feedforward: Float[Tensor, "B K"]
     """(B, K) Phi^T (x - b) / v."""
-    scaled_x: Tensor
+    scaled_x: Float[Tensor, "B D"]
     """(B, D) (x - b) / sqrt(v)."""
-    scaled: Tensor
+    scaled: Float[Tensor, "K D"]
     """(K, D) dictionary / sqrt(v)."""
-    lateral: Tensor | None
+    lateral: Float[Tensor, "K K"] | None
     """(K, K) lateral weights Phi^T Phi / v; None where the dictionary and its transpose cost less."""
-    self_inhibition: Tensor
+    self_inhibition: Float[Tensor, " K"]
     """(K,) derivative of the expected distortion with respect to the variance of each code, ||phi_k||^2 / (2 v)."""
-    distortion_at_zero: Tensor
+    distortion_at_zero: Float[Tensor, " B"]
     """(B,) distortion of a code of zeros."""
 
     @classmethod
-    def of(cls, x: Tensor, dictionary: Tensor, log_noise_variance: Tensor, *, reused: bool) -> Self:
+    def of(
+        cls,
+        x: Float[Tensor, "B D"],
+        dictionary: Float[Tensor, "K D"],
+        log_noise_variance: Float[Tensor, ""],
+        *,
+        reused: bool,
+    ) -> Self:
         """Likelihood of stimuli (B, D), minus the decoder's bias, for a dictionary (K, D).
 
         `reused` states that :meth:`at` will be called many times: lateral weights (K, K) are then computed where they
@@ -78,7 +86,7 @@ class LinearLikelihood(NamedTuple):
         distortion_at_zero = gaussian_distortion(x.square().sum(-1), n_pixels, log_noise_variance)
         return cls(scaled_x @ scaled.mT, scaled_x, scaled, lateral, self_inhibition, distortion_at_zero)
 
-    def at(self, code: Tensor) -> Point:
+    def at(self, code: Float[Tensor, "#B K"]) -> Point:
         if self.lateral is not None:
             if code.shape != self.feedforward.shape:  # one code for all stimuli
                 return Point(code, self.feedforward - code @ self.lateral)
@@ -86,26 +94,26 @@ class LinearLikelihood(NamedTuple):
             return Point(code, drive)
         return Point(code, (self.scaled_x - code @ self.scaled) @ self.scaled.mT)
 
-    def at_with_drive(self, code: Tensor, drive: Tensor) -> Point:
+    def at_with_drive(self, code: Float[Tensor, "B K"], drive: Float[Tensor, "B K"]) -> Point:
         """:meth:`at` where the value of the drive is known, so that only its gradient has to be computed."""
         if self.lateral is None or not torch.is_grad_enabled():
             return self.at(code) if torch.is_grad_enabled() else Point(code, drive)
         known: Tensor = _LinearDrive.apply(self.feedforward, code, self.lateral, drive)
         return Point(code, known)
 
-    def distortion(self, point: Point) -> Tensor:
+    def distortion(self, point: Point) -> Float[Tensor, " B"]:
         return self.distortion_at_zero - 0.5 * torch.linalg.vecdot(point.code, self.feedforward + point.drive)
 
-    def expected(self, mean: Point, variance: Tensor) -> Tensor:
+    def expected(self, mean: Point, variance: Float[Tensor, "#B K"]) -> Float[Tensor, " B"]:
         """(B,) expectation of the distortion over codes of these moments."""
         return self.distortion(mean) + variance @ self.self_inhibition
 
-    def mean_expected(self, mean: Point, variance: Tensor) -> Tensor:
+    def mean_expected(self, mean: Point, variance: Float[Tensor, "B K"]) -> Float[Tensor, ""]:
         """Mean of :meth:`expected` over the stimuli, in fewer operations."""
         product = inner_product(mean.code, self.feedforward + mean.drive) / len(self.feedforward)
         return self.distortion_at_zero.mean() - 0.5 * product + variance.mean(-2) @ self.self_inhibition
 
-    def select(self, chosen: Tensor) -> Self:
+    def select(self, chosen: Int64[Tensor, " n"]) -> Self:
         """The likelihood of some of the stimuli."""
         return self._replace(
             feedforward=self.feedforward[chosen],
@@ -150,10 +158,15 @@ class NetworkLikelihood:
         Of Gaussian pixels; None for Bernoulli pixels.
     """
 
-    def __init__(self, x: Tensor, decoder: Callable[[Tensor], Tensor], log_noise_variance: Tensor | None) -> None:
+    def __init__(
+        self,
+        x: Float[Tensor, "B D"],
+        decoder: Callable[[Float[Tensor, "B K"]], Float[Tensor, "B D"]],
+        log_noise_variance: Float[Tensor, ""] | None,
+    ) -> None:
         self.x, self.decoder, self.log_noise_variance = x, decoder, log_noise_variance
 
-    def at(self, code: Tensor) -> Point:
+    def at(self, code: Float[Tensor, "#B K"]) -> Point:
         code = code.expand(len(self.x), -1)
         output, backward, *_ = torch.func.vjp(self.decoder, code)
         if self.log_noise_variance is None:
@@ -162,7 +175,7 @@ class NetworkLikelihood:
             error = (self.x - output) * torch.exp(-self.log_noise_variance)
         return Point(code, backward(error)[0], output)
 
-    def distortion(self, point: Point) -> Tensor:
+    def distortion(self, point: Point) -> Float[Tensor, " B"]:
         assert point.output is not None
         if self.log_noise_variance is None:
             return bernoulli_distortion(self.x, point.output)

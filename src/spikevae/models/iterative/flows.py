@@ -25,9 +25,10 @@ Vafaii, Galor and Yates (2025), "Brain-like variational inference", arXiv 2410.1
 """
 
 from abc import ABC, abstractmethod
-from typing import Any, ClassVar, final
+from typing import Any, ClassVar, TypeAlias, final
 
 import torch
+from jaxtyping import Float
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 from torch.distributions import kl_divergence
@@ -39,7 +40,7 @@ from ...distributions._law import Law
 from ...distributions.rectified_gaussian import standard_density_and_mass
 from .drive import inner_product
 
-Params = tuple[Tensor, ...]
+Params: TypeAlias = tuple[Float[Tensor, "... K"], ...]
 """Parameters of a posterior in the law's order (`Law.prior_params`), each (..., K)."""
 
 MIN_LOG_RATE = -20.0
@@ -62,20 +63,26 @@ class Flow(ABC):
         return tuple(getattr(law, name) for name in self.law.prior_params)
 
     @abstractmethod
-    def divergence(self, law: Law, params: Params, reference: Params) -> Tensor:
+    def divergence(self, law: Law, params: Params, reference: Params) -> Float[Tensor, " B"]:
         """(B,) KL divergence summed over units, nats; `law` is that of `params`."""
 
-    def mean_divergence(self, law: Law, params: Params, reference: Params) -> Tensor:
+    def mean_divergence(self, law: Law, params: Params, reference: Params) -> Float[Tensor, ""]:
         """Mean of :meth:`divergence` over the stimuli."""
         return self.divergence(law, params, reference).mean()
 
     @abstractmethod
-    def drift(self, params: Params, drive: Tensor, self_inhibition: Tensor) -> Params:
+    def drift(self, params: Params, drive: Float[Tensor, "B K"], self_inhibition: Float[Tensor, "..."]) -> Params:
         """Minus the natural gradient of the expected distortion, from minus its derivative with respect to the mean of
         the code, `drive`, and its derivative with respect to the variance, `self_inhibition`."""
 
     @abstractmethod
-    def sampled_drift(self, params: Params, drive: Tensor, self_inhibition: Tensor, code: Tensor) -> Params:
+    def sampled_drift(
+        self,
+        params: Params,
+        drive: Float[Tensor, "B K"],
+        self_inhibition: Float[Tensor, "..."],
+        code: Float[Tensor, "B K"],
+    ) -> Params:
         """An unbiased estimate of :meth:`drift` from one sampled `code` and the drive at this code."""
 
     @abstractmethod
@@ -87,11 +94,11 @@ class Flow(ABC):
         self,
         params: Params,
         reference: Params,
-        drive: Tensor,
-        self_inhibition: Tensor,
-        beta: Tensor,
-        spike_price: Tensor | None,
-        code: Tensor | None,
+        drive: Float[Tensor, "B K"],
+        self_inhibition: Float[Tensor, "..."],
+        beta: Float[Tensor, ""],
+        spike_price: Float[Tensor, ""] | None,
+        code: Float[Tensor, "#B K"] | None,
     ) -> tuple[Params, Tensor | None]:
         """Minus the natural gradient of the free energy with these weights, estimated from a sampled `code` if there
         is one, and the decay rate of :meth:`leak`."""
@@ -121,15 +128,15 @@ class _CountFlow(Flow):
         return (reference[0] - params[0],), None
 
     @abstractmethod
-    def log_partition(self, law: Law) -> Tensor:
+    def log_partition(self, law: Law) -> Float[Tensor, "... K"]:
         """A(u), whose derivative is the mean."""
 
-    def divergence(self, law: Law, params: Params, reference: Params) -> Tensor:
+    def divergence(self, law: Law, params: Params, reference: Params) -> Float[Tensor, " B"]:
         """The Bregman divergence of A: m (u - u_ref) - A(u) + A(u_ref)."""
         product = torch.linalg.vecdot(law.mean, params[0] - reference[0])
         return product - self.log_partition(law).sum(-1) + self.log_partition(self.posterior(reference)).sum(-1)
 
-    def mean_divergence(self, law: Law, params: Params, reference: Params) -> Tensor:
+    def mean_divergence(self, law: Law, params: Params, reference: Params) -> Float[Tensor, ""]:
         product = inner_product(law.mean, params[0] - reference[0]) / len(law.mean)
         of_law, of_reference = self.log_partition(law), self.log_partition(self.posterior(reference))
         return product - of_law.mean(-2).sum() + of_reference.mean(-2).sum()
@@ -137,7 +144,13 @@ class _CountFlow(Flow):
     def fisher(self, params: Params) -> Params:
         return (self.posterior(params).variance,)
 
-    def sampled_drift(self, params: Params, drive: Tensor, self_inhibition: Tensor, code: Tensor) -> Params:
+    def sampled_drift(
+        self,
+        params: Params,
+        drive: Float[Tensor, "B K"],
+        self_inhibition: Float[Tensor, "..."],
+        code: Float[Tensor, "B K"],
+    ) -> Params:
         return self.drift(params, drive, self_inhibition)  # linear in the drive, which is linear in the code
 
     def bounded(self, params: Params, clamp: float | None) -> Params:
@@ -152,25 +165,25 @@ class PoissonFlow(_CountFlow):
 
     law: ClassVar[type[Law]] = Poisson
 
-    def drift(self, params: Params, drive: Tensor, self_inhibition: Tensor) -> Params:
+    def drift(self, params: Params, drive: Float[Tensor, "B K"], self_inhibition: Float[Tensor, "..."]) -> Params:
         return (drive - self_inhibition,)
 
     def direction(
         self,
         params: Params,
         reference: Params,
-        drive: Tensor,
-        self_inhibition: Tensor,
-        beta: Tensor,
-        spike_price: Tensor | None,
-        code: Tensor | None,
+        drive: Float[Tensor, "B K"],
+        self_inhibition: Float[Tensor, "..."],
+        beta: Float[Tensor, ""],
+        spike_price: Float[Tensor, ""] | None,
+        code: Float[Tensor, "#B K"] | None,
     ) -> tuple[Params, Tensor | None]:
         """The same in fewer operations on (B, K): with the prior as reference, `constant` has one value per unit."""
         constant = torch.addcmul(-self_inhibition, reference[0], beta)
         constant = constant if spike_price is None else constant - spike_price
         return (torch.addcmul(drive + constant, params[0], -beta),), None
 
-    def log_partition(self, law: Law) -> Tensor:
+    def log_partition(self, law: Law) -> Float[Tensor, "... K"]:
         return law.mean
 
 
@@ -180,10 +193,10 @@ class BernoulliFlow(_CountFlow):
 
     law: ClassVar[type[Law]] = Bernoulli
 
-    def drift(self, params: Params, drive: Tensor, self_inhibition: Tensor) -> Params:
+    def drift(self, params: Params, drive: Float[Tensor, "B K"], self_inhibition: Float[Tensor, "..."]) -> Params:
         return (torch.addcmul(drive, self_inhibition, torch.tanh(0.5 * params[0])),)  # 1 - 2 r = -tanh(u / 2)
 
-    def log_partition(self, law: Law) -> Tensor:
+    def log_partition(self, law: Law) -> Float[Tensor, "... K"]:
         assert isinstance(law, Bernoulli)
         return softplus(law.logit)
 
@@ -195,7 +208,7 @@ class _LocationScaleFlow(Flow):
         ratio = torch.exp(2 * (params[1] - reference[1]))
         return (ratio * (reference[0] - params[0]), 0.5 - 0.5 * ratio), ratio
 
-    def divergence(self, law: Law, params: Params, reference: Params) -> Tensor:
+    def divergence(self, law: Law, params: Params, reference: Params) -> Float[Tensor, " B"]:
         return kl_divergence(law, self.posterior(reference)).sum(-1)
 
     def fisher(self, params: Params) -> Params:
@@ -212,11 +225,17 @@ class GaussianFlow(_LocationScaleFlow):
 
     law: ClassVar[type[Law]] = Gaussian
 
-    def drift(self, params: Params, drive: Tensor, self_inhibition: Tensor) -> Params:
+    def drift(self, params: Params, drive: Float[Tensor, "B K"], self_inhibition: Float[Tensor, "..."]) -> Params:
         variance = torch.exp(2 * params[1])
         return variance * drive, -variance * self_inhibition
 
-    def sampled_drift(self, params: Params, drive: Tensor, self_inhibition: Tensor, code: Tensor) -> Params:
+    def sampled_drift(
+        self,
+        params: Params,
+        drive: Float[Tensor, "B K"],
+        self_inhibition: Float[Tensor, "..."],
+        code: Float[Tensor, "B K"],
+    ) -> Params:
         return torch.exp(2 * params[1]) * drive, 0.5 * drive * (code - params[0])
 
 
@@ -226,7 +245,7 @@ class RectifiedGaussianFlow(_LocationScaleFlow):
 
     law: ClassVar[type[Law]] = RectifiedGaussian
 
-    def drift(self, params: Params, drive: Tensor, self_inhibition: Tensor) -> Params:
+    def drift(self, params: Params, drive: Float[Tensor, "B K"], self_inhibition: Float[Tensor, "..."]) -> Params:
         """With a = mu / s: dm/dmu = Phi(a), dm/ds = phi(a), dv/dmu = 2 m (1 - Phi(a)), dv/ds = 2 s Phi - 2 m phi.
 
         m = mu Phi + s phi has a relative error of a^2 roundings far below zero, where its terms are negligible.
@@ -238,7 +257,13 @@ class RectifiedGaussianFlow(_LocationScaleFlow):
         to_scale = drive * density - 2 * self_inhibition * (scale * mass - mean * density)
         return scale * scale * to_loc, 0.5 * scale * to_scale
 
-    def sampled_drift(self, params: Params, drive: Tensor, self_inhibition: Tensor, code: Tensor) -> Params:
+    def sampled_drift(
+        self,
+        params: Params,
+        drive: Float[Tensor, "B K"],
+        self_inhibition: Float[Tensor, "..."],
+        code: Float[Tensor, "B K"],
+    ) -> Params:
         masked_drive = torch.where(code > 0, drive, 0.0)
         return torch.exp(2 * params[1]) * masked_drive, 0.5 * masked_drive * (code - params[0])
 
@@ -259,12 +284,12 @@ def get_flow(latent: str) -> Flow:
     return FLOWS[latent]
 
 
-def euler_step(params: Params, direction: Params, gain: Tensor) -> Params:
+def euler_step(params: Params, direction: Params, gain: Float[Tensor, "..."]) -> Params:
     """params + gain * direction: an Euler step if the gain is the step size."""
     return tuple(torch.addcmul(p, s, gain) for p, s in zip(params, direction))
 
 
-def exponential_gain(size: Tensor, decay: Tensor) -> Tensor:
+def exponential_gain(size: Float[Tensor, "*#shape"], decay: Float[Tensor, "*#shape"]) -> Float[Tensor, "*shape"]:
     """Gain of a step of the flow with its leak integrated exactly: (1 - exp(-decay size)) / decay.
 
     Without leak it is an Euler step; an infinite step ends where the leak balances the present drift.
@@ -276,7 +301,7 @@ def exponential_gain(size: Tensor, decay: Tensor) -> Tensor:
     return size * relative_gain(decay * size)
 
 
-def relative_gain(x: Tensor) -> Tensor:
+def relative_gain(x: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
     """(1 - exp(-x)) / x for x >= 0, exact to rounding also near 0.
 
     Examples

@@ -5,6 +5,7 @@ from operator import attrgetter
 from typing import ClassVar, NamedTuple, final
 
 import torch
+from jaxtyping import Float
 from torch import Tensor, nn
 from torch.distributions import kl_divergence
 
@@ -33,7 +34,7 @@ class State(NamedTuple):
 
     params: Params
     """Parameters of the posterior (membrane potentials), (B, K) each, in the law's order."""
-    emitted: Tensor
+    emitted: Float[Tensor, "B K"]
     """(B, K) code that the last step started from: sampled spikes, or the mean code of expected dynamics."""
 
 
@@ -73,9 +74,9 @@ class IterativeVAE(LatentModel):
     """
 
     config_class: ClassVar[type[ModelConfig]] = IterativeConfig
-    beta: Tensor
-    spike_price: Tensor
-    log_step_size: Tensor
+    beta: Float[Tensor, ""]
+    spike_price: Float[Tensor, ""]
+    log_step_size: Float[Tensor, ""]
 
     def __init__(self, shape: tuple[int, ...], config: IterativeConfig, generator: torch.Generator) -> None:
         super().__init__(shape, config)
@@ -109,7 +110,7 @@ class IterativeVAE(LatentModel):
         start = tuple(p.expand(n, -1) for p in self.flow.bounded(self._prior_params(), self.clamp))
         return State(start, torch.zeros_like(start[0]))
 
-    def infer_step(self, state: State, x: Tensor, *, generator: Generator | None = None) -> State:
+    def infer_step(self, state: State, x: Float[Tensor, "B D"], *, generator: Generator | None = None) -> State:
         """One step of inference for stimuli or the next frames (B, D), which is `inner_steps` updates of the state.
 
         Raises
@@ -119,9 +120,8 @@ class IterativeVAE(LatentModel):
         """
         return self._infer_step(state, self._likelihood_of(x, reused=False), generator)
 
-    @torch.no_grad()
     def stream(
-        self, frames: Iterable[Tensor], state: State | None = None, *, generator: Generator | None = None
+        self, frames: Iterable[Float[Tensor, "B D"]], state: State | None = None, *, generator: Generator | None = None
     ) -> Iterator[State]:
         """The state after each frame (B, D) of a sequence; each frame starts from the state that the last one left.
 
@@ -136,11 +136,12 @@ class IterativeVAE(LatentModel):
         for number, frame in enumerate(frames):
             if not frame.isfinite().all():
                 raise ValueError(f"frame {number} holds NaN or infinite pixels; drop it or fill them first")
-            state = self.init_state(len(frame)) if state is None else state
-            state = self.infer_step(state, frame, generator=generator)
+            with torch.no_grad():
+                state = self.init_state(len(frame)) if state is None else state
+                state = self.infer_step(state, frame, generator=generator)
             yield state
 
-    def infer(self, x: Tensor, steps: int | None = None, *, generator: Generator | None = None) -> State:
+    def infer(self, x: Float[Tensor, "B D"], steps: int | None = None, *, generator: Generator | None = None) -> State:
         """The state after `steps` steps of inference for stimuli (B, D), `evaluation_steps` if not given."""
         if steps is not None and steps < 0:
             raise ValueError(f"steps={steps}: give zero or more")
@@ -149,7 +150,7 @@ class IterativeVAE(LatentModel):
             state = self._infer_step(state, likelihood, generator)
         return state
 
-    def trajectory(self, x: Tensor, steps: int, *, generator: Generator | None = None) -> Iterator[State]:
+    def trajectory(self, x: Float[Tensor, "B D"], steps: int, *, generator: Generator | None = None) -> Iterator[State]:
         """All states of :meth:`infer` in order, `inner_steps` per step."""
         likelihood, state = self._likelihood_of(x, reused=True), self.init_state(len(x))
         for _ in range(steps):
@@ -157,7 +158,7 @@ class IterativeVAE(LatentModel):
                 yield moved
                 state = moved
 
-    def codes(self, state: State) -> Tensor:
+    def codes(self, state: State) -> Float[Tensor, "B K"]:
         """(B, K) mean codes of a state: firing rates for counts."""
         return self.law_of(state).mean
 
@@ -165,7 +166,7 @@ class IterativeVAE(LatentModel):
         """The posterior of a state, batch shape (B, K)."""
         return self.flow.posterior(state.params)
 
-    def posterior(self, x: Tensor, *, generator: Generator | None = None) -> Law:
+    def posterior(self, x: Float[Tensor, "B D"], *, generator: Generator | None = None) -> Law:
         """q(z | x) after `evaluation_steps` steps, batch shape (B, K) for stimuli (B, D).
 
         Raises
@@ -270,9 +271,9 @@ class IterativeVAE(LatentModel):
 
     def forward(
         self,
-        x: Tensor,
-        beta: Tensor | float,
-        spike_price: Tensor | float,
+        x: Float[Tensor, "B D"],
+        beta: Float[Tensor, ""] | float,
+        spike_price: Float[Tensor, ""] | float,
         *,
         exact: bool,
         temperature: float = 0.05,

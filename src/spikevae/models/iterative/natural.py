@@ -21,6 +21,7 @@ Computation 10.
 from typing import NamedTuple
 
 import torch
+from jaxtyping import Float
 from torch import Tensor
 
 from ...distributions._law import Law
@@ -30,15 +31,17 @@ from .flows import relative_gain
 class Moments(NamedTuple):
     """Moments of stimuli and posteriors; K' is K, or K + 1 with a last unit that is always one (bias)."""
 
-    second: Tensor
+    second: Float[Tensor, "units units"]
     """(K', K') mean of E[z z^T]."""
-    cross: Tensor
+    cross: Float[Tensor, "units D"]
     """(K', D) mean of E[z] x^T."""
-    square: Tensor
+    square: Float[Tensor, ""]
     """Mean of x^2 over stimuli and pixels."""
 
 
-def second_moment(mean: Tensor, variance: Tensor, *, bias: bool) -> Tensor:
+def second_moment(
+    mean: Float[Tensor, "B K"], variance: Float[Tensor, "B K"], *, bias: bool
+) -> Float[Tensor, "units units"]:
     """(K', K') mean over stimuli of E[z z^T] for codes of these moments, each (B, K).
 
     Examples
@@ -51,17 +54,19 @@ def second_moment(mean: Tensor, variance: Tensor, *, bias: bool) -> Tensor:
     return torch.diag_embed(variance.mean(-2)) + mean.mT @ mean / mean.shape[-2]
 
 
-def _with_one(code: Tensor, value: float, bias: bool) -> Tensor:
+def _with_one(code: Float[Tensor, "B K"], value: float, bias: bool) -> Float[Tensor, "B units"]:
     return torch.cat([code, torch.full_like(code[..., :1], value)], -1) if bias else code
 
 
-def moments_of(x: Tensor, law: Law, *, bias: bool) -> Moments:
+def moments_of(x: Float[Tensor, "B D"], law: Law, *, bias: bool) -> Moments:
     """Moments of stimuli (B, D) and their posteriors (B, K)."""
     cross = _with_one(law.mean, 1.0, bias).mT @ x / x.shape[-2]
     return Moments(second_moment(law.mean, law.variance, bias=bias), cross, x.square().mean())
 
 
-def decoder_after_flow(weights: Tensor, moments: Moments, metric: Tensor, time: float) -> Tensor:
+def decoder_after_flow(
+    weights: Float[Tensor, "units D"], moments: Moments, metric: Float[Tensor, "units units"], time: float
+) -> Float[Tensor, "units D"]:
     """Decoder weights (K', D) after their natural-gradient flow for `time` with posteriors and prior fixed.
 
     Parameters
@@ -88,30 +93,30 @@ def decoder_after_flow(weights: Tensor, moments: Moments, metric: Tensor, time: 
     return weights - scale * torch.linalg.solve_triangular(root.mT, change, upper=True)
 
 
-def residual_variance(weights: Tensor, moments: Moments) -> Tensor:
+def residual_variance(weights: Float[Tensor, "units D"], moments: Moments) -> Float[Tensor, ""]:
     """() mean expected squared error per pixel, the noise variance that maximises the likelihood."""
     n_pixels = weights.shape[-1]
     explained = (weights * (2 * moments.cross - moments.second @ weights)).sum((-2, -1))
     return moments.square - explained / n_pixels
 
 
-def approach(value: Tensor, target: Tensor, time: float) -> Tensor:
+def approach(value: Float[Tensor, "*shape"], target: Float[Tensor, "*shape"], time: float) -> Float[Tensor, "*shape"]:
     """`value` after an exponential approach to `target` with time constant one for `time`."""
     share = -torch.expm1(torch.full_like(value, -time))
     return torch.lerp(value, target, share)
 
 
 def flow_ends(
-    x: Tensor,
+    x: Float[Tensor, "B D"],
     law: Law,
     prior: Law,
-    dictionary: Tensor,
-    bias: Tensor | None,
-    noise_variance: Tensor | None,
+    dictionary: Float[Tensor, "K D"],
+    bias: Float[Tensor, " D"] | None,
+    noise_variance: Float[Tensor, ""] | None,
     time: float,
     *,
     learns_prior: bool,
-) -> dict[str, Tensor]:
+) -> dict[str, Float[Tensor, "..."]]:
     """The learned parameters of a model after their natural-gradient flow for `time`, by name.
 
     Parameters
@@ -140,7 +145,7 @@ def flow_ends(
     return ends
 
 
-def zero_with_gradient(value: Tensor, end: Tensor) -> Tensor:
+def zero_with_gradient(value: Float[Tensor, "*shape"], end: Float[Tensor, "*shape"]) -> Float[Tensor, ""]:
     """() zero, with the gradient `value - end` with respect to `value`."""
     gradient = (value - end).detach()
     return (gradient * (value - value.detach())).sum()

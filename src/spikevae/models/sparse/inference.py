@@ -17,6 +17,7 @@ from functools import partial
 from typing import ClassVar, Literal, NamedTuple
 
 import torch
+from jaxtyping import Bool, Float, Int64
 from torch import Tensor
 
 from .thresholds import THRESHOLDS, SparsityWeight
@@ -33,9 +34,9 @@ STEPS_BETWEEN_CHECKS = 10
 class State(NamedTuple):
     """The state of an inference, one row per stimulus."""
 
-    code: Tensor
+    code: Float[Tensor, "B K"]
     """(B, K)."""
-    overlap: Tensor
+    overlap: Float[Tensor, "B K"]
     """(B, K) ``a Phi Phi^T``: inner products of the reconstruction with the atoms."""
     auxiliary: tuple[Tensor, ...]
     """Auxiliary variables of the method, each (B, K) or (B, 1): the membrane potential (LCA); the last code, its
@@ -45,15 +46,15 @@ class State(NamedTuple):
 class SparseCodes(NamedTuple):
     """Codes, and for each stimulus the steps of its inference and how near to the optimum it ended."""
 
-    codes: Tensor
+    codes: Float[Tensor, "B K"]
     """(B, K)."""
-    steps: Tensor
+    steps: Int64[Tensor, " B"]
     """(B,) steps of inference of each stimulus, int64."""
-    violation: Tensor
+    violation: Float[Tensor, " B"]
     """(B,) largest violation of the conditions of optimality, divided by the largest drive max_k |phi_k . x|."""
-    converged: Tensor
+    converged: Bool[Tensor, " B"]
     """(B,) whether `violation` is within the tolerance."""
-    messages: Tensor
+    messages: Int64[Tensor, " B"]
     """(B,) number of units with a non-zero code, summed over steps, int64: the messages between units if only these
     units send one at each step."""
 
@@ -73,7 +74,7 @@ class SparseInference(ABC):
 
     citation: ClassVar[str]
 
-    def __init__(self, dictionary: Tensor, price: SparsityWeight, threshold: str) -> None:
+    def __init__(self, dictionary: Float[Tensor, "K D"], price: SparsityWeight, threshold: str) -> None:
         n_units, n_pixels = dictionary.shape
         self.dictionary, self.sparsity_weight, self.threshold = dictionary, price, THRESHOLDS[threshold]
         self.squared_norms = dictionary.square().sum(-1)  # (K,)
@@ -81,12 +82,12 @@ class SparseInference(ABC):
         self.macs_per_step = min(n_units**2, 2 * n_units * n_pixels)
         """Dense multiply-accumulates of one step per stimulus; the drive adds K x D to the first step."""
 
-    def _overlap(self, code: Tensor) -> Tensor:
+    def _overlap(self, code: Float[Tensor, "B K"]) -> Float[Tensor, "B K"]:
         if self.gram is not None:
             return code @ self.gram
         return (code @ self.dictionary) @ self.dictionary.mT
 
-    def drive(self, x: Tensor) -> Tensor:
+    def drive(self, x: Float[Tensor, "B D"]) -> Float[Tensor, "B K"]:
         """(B, K) inner products of stimuli (B, D) with the atoms."""
         return x @ self.dictionary.mT
 
@@ -95,28 +96,28 @@ class SparseInference(ABC):
         code = self.dictionary.new_zeros(n, len(self.dictionary))
         return State(code, code, self._initial_auxiliary(code))
 
-    def infer_step(self, state: State, frame: Tensor) -> State:
+    def infer_step(self, state: State, frame: Float[Tensor, "B D"]) -> State:
         """One step of inference for the stimuli `frame` (B, D)."""
         return self.advance(state, self.drive(frame))
 
-    def codes(self, state: State) -> Tensor:
+    def codes(self, state: State) -> Float[Tensor, "B K"]:
         """(B, K) codes of a state."""
         return state.code
 
-    def violation(self, state: State, drive: Tensor) -> Tensor:
+    def violation(self, state: State, drive: Float[Tensor, "B K"]) -> Float[Tensor, " B"]:
         """(B,) largest violation of the conditions of optimality over units, in the unit of the sparsity weight."""
         return self.threshold.violation(state.code, state.overlap - drive, self.sparsity_weight).amax(-1)
 
     @abstractmethod
-    def _initial_auxiliary(self, zeros: Tensor) -> tuple[Tensor, ...]:
+    def _initial_auxiliary(self, zeros: Float[Tensor, "B K"]) -> tuple[Tensor, ...]:
         """Auxiliary variables of the initial state; `zeros` is (B, K)."""
 
     @abstractmethod
-    def advance(self, state: State, drive: Tensor) -> State:
+    def advance(self, state: State, drive: Float[Tensor, "B K"]) -> State:
         """One step of inference for a drive (B, K)."""
 
     @torch.no_grad()
-    def solve(self, x: Tensor, *, tolerance: float, max_steps: int) -> SparseCodes:
+    def solve(self, x: Float[Tensor, "B D"], *, tolerance: float, max_steps: int) -> SparseCodes:
         """Codes of stimuli (B, D), from codes of zero; each stops once its violation is within `tolerance`."""
         drive = self.drive(x)
         scale = drive.abs().amax(-1).clamp_min(torch.finfo(drive.dtype).tiny)
@@ -150,7 +151,7 @@ class SparseInference(ABC):
                 step += 1
 
 
-def largest_gram_eigenvalue(dictionary: Tensor) -> Tensor:
+def largest_gram_eigenvalue(dictionary: Float[Tensor, "K D"]) -> Float[Tensor, ""]:
     """Largest eigenvalue of ``Phi Phi^T`` by the power method, times a margin that makes it an upper bound.
 
     Examples
@@ -168,7 +169,7 @@ def largest_gram_eigenvalue(dictionary: Tensor) -> Tensor:
     return EIGENVALUE_MARGIN * norm
 
 
-def _reciprocal_or_zero(x: Tensor) -> Tensor:
+def _reciprocal_or_zero(x: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
     """1 / x, and 0 where x is 0."""
     return torch.where(x > 0, 1.0 / torch.where(x > 0, x, 1.0), 0.0)
 
@@ -189,16 +190,16 @@ class LCA(SparseInference):
 
     citation = "Rozell, Johnson, Baraniuk & Olshausen, Neural Computation 20 (2008)"
 
-    def __init__(self, dictionary: Tensor, price: SparsityWeight, threshold: str = "soft") -> None:
+    def __init__(self, dictionary: Float[Tensor, "K D"], price: SparsityWeight, threshold: str = "soft") -> None:
         super().__init__(dictionary, price, threshold)
         self.reciprocal_squared_norms = _reciprocal_or_zero(self.squared_norms)
         unit_atoms = dictionary * self.reciprocal_squared_norms.sqrt()[:, None]
         self.step_size = _reciprocal_or_zero(largest_gram_eigenvalue(unit_atoms))
 
-    def _initial_auxiliary(self, zeros: Tensor) -> tuple[Tensor, ...]:
+    def _initial_auxiliary(self, zeros: Float[Tensor, "B K"]) -> tuple[Tensor, ...]:
         return (zeros,)
 
-    def advance(self, state: State, drive: Tensor) -> State:
+    def advance(self, state: State, drive: Float[Tensor, "B K"]) -> State:
         (potential,) = state.auxiliary
         inhibition = state.overlap - self.squared_norms * state.code  # a unit does not inhibit itself
         potential = potential + self.step_size * (drive - inhibition - potential)
@@ -216,14 +217,14 @@ class ISTA(SparseInference):
 
     citation = "Daubechies, Defrise & De Mol, Comm. Pure Appl. Math. 57 (2004)"
 
-    def __init__(self, dictionary: Tensor, price: SparsityWeight, nonnegative: bool = False) -> None:
+    def __init__(self, dictionary: Float[Tensor, "K D"], price: SparsityWeight, nonnegative: bool = False) -> None:
         super().__init__(dictionary, price, "rectified" if nonnegative else "soft")
         self.step_size = _reciprocal_or_zero(largest_gram_eigenvalue(dictionary))
 
-    def _initial_auxiliary(self, zeros: Tensor) -> tuple[Tensor, ...]:
+    def _initial_auxiliary(self, zeros: Float[Tensor, "B K"]) -> tuple[Tensor, ...]:
         return ()
 
-    def advance(self, state: State, drive: Tensor) -> State:
+    def advance(self, state: State, drive: Float[Tensor, "B K"]) -> State:
         point = state.code + self.step_size * (drive - state.overlap)
         code = self.threshold.apply(point, self.step_size * self.sparsity_weight)
         return State(code, self._overlap(code), ())
@@ -239,14 +240,14 @@ class FISTA(SparseInference):
 
     citation = "Beck & Teboulle, SIAM J. Imaging Sci. 2 (2009), with restarts (O'Donoghue & Candes 2015)"
 
-    def __init__(self, dictionary: Tensor, price: SparsityWeight, nonnegative: bool = False) -> None:
+    def __init__(self, dictionary: Float[Tensor, "K D"], price: SparsityWeight, nonnegative: bool = False) -> None:
         super().__init__(dictionary, price, "rectified" if nonnegative else "soft")
         self.step_size = _reciprocal_or_zero(largest_gram_eigenvalue(dictionary))
 
-    def _initial_auxiliary(self, zeros: Tensor) -> tuple[Tensor, ...]:
+    def _initial_auxiliary(self, zeros: Float[Tensor, "B K"]) -> tuple[Tensor, ...]:
         return zeros, zeros, zeros[:, :1]
 
-    def advance(self, state: State, drive: Tensor) -> State:
+    def advance(self, state: State, drive: Float[Tensor, "B K"]) -> State:
         last, last_overlap, momentum = state.auxiliary
         next_momentum = 0.5 * (1.0 + (1.0 + 4.0 * momentum.square()).sqrt())
         extrapolation = (momentum - 1.0) / next_momentum
@@ -261,7 +262,7 @@ class FISTA(SparseInference):
 class Method(NamedTuple):
     """An entry of :data:`INFERENCES`."""
 
-    build: Callable[[Tensor, SparsityWeight], SparseInference]
+    build: Callable[[Float[Tensor, "K D"], SparsityWeight], SparseInference]
     """(dictionary, sparsity weight) -> the inference."""
     label: str
     """Label in tables and figures."""
