@@ -122,7 +122,7 @@ def test_sparse_fits_on_the_command_line(tmp_path, capsys):
     text = '[data]\npatch = 6\nn = 600\nn_test = 50\n[[blocks]]\nlabel = "a"\n' + block % "poisson"
     text += '[[blocks]]\nlabel = "b"\n' + (block % "sparse") + 'algorithm = ["lca-soft", "fista"]\n'
     (tmp_path / "s.toml").write_text(text)
-    assert main(["sweep", str(tmp_path / "s.toml"), "--out", str(tmp_path / "run")]) == 0
+    assert main(["sweep", str(tmp_path / "s.toml"), "--out", str(tmp_path / "run"), "--jobs", "1"]) == 0
     out = capsys.readouterr().out
     assert "Sparse code (b, algorithm fista)" in out and "Poisson (a)" in out
     assert "argmin" in (tmp_path / "run" / "report.html").read_text()

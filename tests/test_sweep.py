@@ -1,10 +1,12 @@
 """Run folders of sweeps: they continue, name damage, and refuse what does not belong to them."""
 
 import json
+import shutil
 import subprocess
 import sys
 from contextlib import suppress
 from itertools import pairwise
+from pathlib import Path
 
 import numpy as np
 import pyarrow.parquet as pq
@@ -23,6 +25,20 @@ from spikevae.sweep.pool import _assign
 def run(tmp_path_factory):
     folder = tmp_path_factory.mktemp("run") / "a"
     return tiny().run(folder, n_jobs=1)
+
+
+TWO = Sweep.from_grid({"beta": [1.0, 2.0]}, fit={"steps": 4, "n_latents": 2}, data=DATA)
+
+
+@pytest.fixture(scope="module")
+def two_trained(tmp_path_factory):
+    return TWO.run(tmp_path_factory.mktemp("two") / "run", n_jobs=1).path
+
+
+@pytest.fixture
+def two(two_trained, tmp_path):
+    """The folder of a run of `TWO`, for one test to damage."""
+    return Path(shutil.copytree(two_trained, tmp_path / "two"))
 
 
 def test_every_cell_is_there_once(run):
@@ -196,40 +212,36 @@ DAMAGES = {
 
 
 @pytest.mark.parametrize("damage", DAMAGES)
-def test_a_damaged_cell_file_is_named_and_the_remedy_works(tmp_path, damage):
-    sweep = Sweep.from_grid({"beta": [1.0, 2.0]}, fit={"steps": 4, "n_latents": 2}, data=DATA)
-    run = sweep.run(tmp_path / "x", n_jobs=1)
-    path = sorted((run.path / "cells").iterdir())[0]
+def test_a_damaged_cell_file_is_named_and_the_remedy_works(two, damage):
+    path = sorted((two / "cells").iterdir())[0]
     cell = json.loads(path.read_text())
     DAMAGES[damage](cell)
     path.write_text(json.dumps(cell))
-    for reader in (RunFolder(run.path).write_table, lambda: build_report(run.path)):
+    for reader in (RunFolder(two).write_table, lambda: build_report(two)):
         with pytest.raises(ValueError, match=rf"(?s){path.name}.*delete it.*trained again"):
             reader()
     path.unlink()
-    assert sweep.run(run.path, n_jobs=1).n_trained == 1
+    assert TWO.run(two, n_jobs=1).n_trained == 1
 
 
-def test_other_damage_is_named_and_the_remedy_works(tmp_path):
-    sweep = Sweep.from_grid({"beta": [1.0, 2.0]}, fit={"steps": 4, "n_latents": 2}, data=DATA)
-    run = sweep.run(tmp_path / "x", n_jobs=1)
+def test_other_damage_is_named_and_the_remedy_works(two):
     for name in ("data.json", "examples.npy"):
-        path = run.path / name
+        path = two / name
         path.write_bytes(b"{")
         with pytest.raises(ValueError, match=rf"{name}.*delete it and give the sweep's command again"):
-            build_report(run.path)
+            build_report(two)
         path.unlink()
-        assert sweep.run(run.path, n_jobs=1).n_trained == 0 and path.is_file()
-    build_report(run.path)
-    path = sorted((run.path / "models").iterdir())[0]
+        assert TWO.run(two, n_jobs=1).n_trained == 0 and path.is_file()
+    build_report(two)
+    path = sorted((two / "models").iterdir())[0]
     path.write_bytes(b"{")
     with pytest.raises(ValueError, match=rf"{path.name}.*delete it to leave out its pictures.*trained again"):
-        build_report(run.path)
+        build_report(two)
     path.unlink()
-    build_report(run.path)
-    (run.path / "config.json").write_text("{")
+    build_report(two)
+    (two / "config.json").write_text("{")
     with pytest.raises(ValueError, match=r"config\.json.*put back a copy of it, or run the sweep into another folder"):
-        sweep.run(run.path)
+        TWO.run(two)
 
 
 def test_a_run_takes_no_other_stimuli(tmp_path):
@@ -249,15 +261,13 @@ def test_a_run_takes_no_other_stimuli(tmp_path):
     assert Sweep(run.config).run(path, n_jobs=1).n_trained == 2  # with nothing to go on from, any stimuli will do
 
 
-def test_a_run_of_before_digests_gets_one(tmp_path):
-    run = Sweep.from_grid({"beta": [1.0, 2.0]}, fit={"steps": 4, "n_latents": 2}, data=DATA)
-    path = run.run(tmp_path / "x", n_jobs=1).path
-    record = json.loads((path / "data.json").read_text())
+def test_a_run_of_before_digests_gets_one(two):
+    record = json.loads((two / "data.json").read_text())
     digest = record.pop("digest")
-    (path / "data.json").write_text(json.dumps(record))
-    next((path / "cells").iterdir()).unlink()
-    assert Sweep(run.config).run(path, n_jobs=1).n_trained == 1
-    assert json.loads((path / "data.json").read_text())["digest"] == digest
+    (two / "data.json").write_text(json.dumps(record))
+    next((two / "cells").iterdir()).unlink()
+    assert TWO.run(two, n_jobs=1).n_trained == 1
+    assert json.loads((two / "data.json").read_text())["digest"] == digest
 
 
 def test_a_complete_run_needs_no_stimuli(tmp_path):
@@ -273,15 +283,13 @@ def test_a_complete_run_needs_no_stimuli(tmp_path):
     build_report(path)
 
 
-def test_a_cell_with_fewer_metrics_costs_the_table_no_column(tmp_path):
-    run = Sweep.from_grid({"beta": [1.0, 2.0]}, fit={"steps": 4, "n_latents": 2}, data=DATA)
-    path = run.run(tmp_path / "x", n_jobs=1).path
-    names = pq.read_table(path / "cells.parquet").column_names
-    first = RunFolder(path).cell_path(run.cells[0].id)
+def test_a_cell_with_fewer_metrics_costs_the_table_no_column(two):
+    names = pq.read_table(two / "cells.parquet").column_names
+    first = RunFolder(two).cell_path(TWO.cells[0].id)
     cell = json.loads(first.read_text())
     cell["metrics"] = {"kl": 1.0}
     first.write_text(json.dumps(cell))
-    table = pq.read_table(RunFolder(path).write_table())
+    table = pq.read_table(RunFolder(two).write_table())
     assert set(table.column_names) == set(names) and np.isnan(table["free_energy"].to_numpy()[0])
 
 

@@ -19,16 +19,16 @@ from spikevae.training.fits import DIVERGED, SETTLED, stack_key
 
 @pytest.mark.parametrize("variant", [*VARIANTS.values(), *SPARSE.values()], ids=[*VARIANTS, *SPARSE])
 def test_each_fit_of_a_stack_is_the_fit_alone(stimuli, variant):
-    """In float64, where rounding is 1e-16 a step, 40 steps leave 1e-9 of relative difference."""
+    """In float64, where rounding is 1e-16 per step, 20 steps leave 1e-9 of relative difference."""
     configs = [
-        fit(**variant, beta=b, seed=i, **({} if variant.get("latent") == "sparse" else {"start": c}))
+        fit(**{"steps": 20, **variant}, beta=b, seed=i, **({} if variant.get("latent") == "sparse" else {"start": c}))
         for i, (b, c) in enumerate([(0.1, -2.0), (1.0, 0.5), (4.0, 0.5)])
     ]
     kind = STACKS[configs[0].trainer]
     together = kind(configs, stimuli.double(), SHAPE, window=5)
     train(together)
-    for index, config in enumerate(configs):
-        alone = kind([config], stimuli.double(), SHAPE, window=5)
+    for index in (0, 2):
+        alone = kind([configs[index]], stimuli.double(), SHAPE, window=5)
         train(alone)
         ours, theirs = together.result(index), alone.result(0)
         torch.testing.assert_close(ours.history["objective"], theirs.history["objective"], rtol=1e-9, atol=1e-9)
@@ -175,7 +175,7 @@ def test_stack_key_separates_shapes_and_joins_betas():
 
 
 def test_exact_and_sampled_objectives_agree(stimuli):
-    """2,000 relaxed samples at temperature .05 (cubic: first moment exact, variance 1.3 % low) and the closed form.
+    """2,000 relaxed samples per stimulus at temperature .02 (cubic: exact mean, variance .5 % low) and the closed form.
 
     The standard error of the mean distortion is a few tenths of a per cent; a lost factor would show at once.
     """
@@ -185,7 +185,8 @@ def test_exact_and_sampled_objectives_agree(stimuli):
         x = stimuli[:50]
         exact = model(x, 1.0, 0.0, exact=True).distortion.item()
         g = torch.Generator().manual_seed(1)
-        draws = [model(x, 1.0, 0.0, exact=False, temperature=0.02, generator=g).distortion for _ in range(2000)]
+        many = x.repeat(50, 1)
+        draws = [model(many, 1.0, 0.0, exact=False, temperature=0.02, generator=g).distortion for _ in range(40)]
         draws = torch.stack(draws).detach()
         error = float(draws.std() / math.sqrt(len(draws)))
         assert abs(float(draws.mean()) - exact) < 4 * error + 0.006 * exact, latent
