@@ -135,7 +135,7 @@ def test_the_report_examines_what_can_be_examined(tmp_path):
     ]
     for name, chosen, wanted in (("both", blocks, True), ("encoder", blocks[1:], False)):
         sweep = SweepConfig.from_mapping({"name": name, "data": data, "blocks": chosen})
-        run = Sweep(sweep).run(tmp_path / name, progress=False)
+        run = Sweep(sweep).run(tmp_path / name, n_jobs=1, progress=False)
         page = build_report(run.path).read_text(encoding="utf-8")
         assert ('id="physiology"' in page) == wanted
         drawn = sorted(path.name for path in (run.path / "figures").glob("physiology_*.png"))
