@@ -86,6 +86,7 @@ def test_paper_grid_benchmark(monkeypatch: pytest.MonkeyPatch) -> None:
     assert paper_grid.interpolated({8: 1.0, 16: 2.0}, 64) == 8.0
 
 
+@pytest.mark.slow
 def test_scaled_paper_grid(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(os, "cpu_count", lambda: 1)  # no worker processes
     small = ("n_latents=[4]", "beta=[0.5, 2.0]", "epochs=2", "data.n=200", "data.n_test=50", "batch_size=50")
@@ -128,6 +129,7 @@ def test_benchmarks_write_only_what_they_are_asked_for(
     assert "there are sampler, step" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_inferences_benchmark(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     small = {
         "N_LATENTS": 8,

@@ -200,6 +200,7 @@ def test_iterative_inference_keeps_the_generative_half(folder, data):
     assert objective[0] < objective[1] and own.metrics.encoder_macs < line[0].metrics.encoder_macs
 
 
+@pytest.mark.slow
 def test_counts_for_the_dictionary_of_a_sparse_coder(folder, data):
     """Spikes of atoms that were learned without any: each has a partner of the other sign, and none turns."""
     models = read_models([folder / "sparse.spikevae"])
@@ -233,6 +234,7 @@ def test_counts_where_the_law_does_not_iterate(data, settings, n_units):
     assert evaluate(counting, x[:50]).metrics.spikes > 0
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("inference", ["nonnegative", "lca-soft"])
 def test_calibrated_counts_are_near_the_best(data, inference):
     """No other size of a spike and no other prior has a lower free energy by more than what ended calibration."""

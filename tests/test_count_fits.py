@@ -260,6 +260,7 @@ def test_limits_are_said(found):
     assert found.of(200, "zero_inflated_poisson")["parameters"]["off"] == 0.0
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "z",
     [np.full((20, 1), 4), np.array([[0], [1]]), np.array([[0], [0], [9]]), np.array([[1000], [1010], [990], [1005]])],
@@ -332,6 +333,7 @@ def test_command_line(tmp_path, capsys, mixed):
     assert json.loads(capsys.readouterr().out)["laws"] == ["poisson"]
 
 
+@pytest.mark.slow
 def test_nested_fits_are_never_below_poisson_and_zero_inflated_ones_are_maxima():
     """Zero-inflated counts, far from where fits start: every law that contains Poisson does at least as well."""
     rng = np.random.default_rng(5)

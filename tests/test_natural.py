@@ -144,6 +144,7 @@ def fit(**given):
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("latent", "prior"), [*((name, "learned") for name in FLOWS), ("poisson", "closed_form")])
 def test_natural_learning_lowers_the_free_energy(stimuli, latent, prior):
     """Stacked, each fit as alone, and no gradient passes through a step of inference."""

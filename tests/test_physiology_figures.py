@@ -99,6 +99,7 @@ def test_the_film_hides_what_has_not_happened_yet(tmp_path):
     assert dark[0] < dark[1] < dark[2]
 
 
+@pytest.mark.slow
 def test_the_verb_writes_a_table_figures_and_a_film(tmp_path, capsys, monkeypatch):
     monkeypatch.chdir(tmp_path)
     built, _ = model()
@@ -123,6 +124,7 @@ def test_models_that_are_no_neurons_are_refused(tmp_path, capsys, monkeypatch):
     assert "signed" in capsys.readouterr().err and not Path("physiology").exists()
 
 
+@pytest.mark.slow
 def test_the_report_examines_what_can_be_examined(tmp_path):
     """One section for the iterative Poisson family; signed codes and encoders are left out, and so is the section of
     a run that has nothing else."""

@@ -109,6 +109,7 @@ def test_a_bias_is_learnt_as_the_mean_that_the_codes_leave(X):
     torch.testing.assert_close(rows[K], (cross[K] - second[K, :K] @ rows[:K]) / second[K, K])
 
 
+@pytest.mark.slow
 def test_sparse_fits_on_the_command_line(tmp_path, capsys):
     """Trained, evaluated and swept beside a law, whose label does not take the sparse codes' settings."""
     model = tmp_path / "s.spikevae"

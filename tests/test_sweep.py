@@ -101,6 +101,7 @@ def test_a_lost_cell_is_made_again_to_the_bit(run, tmp_path):
     assert first == second
 
 
+@pytest.mark.slow
 def test_workers_and_this_process_agree(run, tmp_path):
     """To rounding: the workers have one thread, this process torch's own number."""
     other = tiny().run(tmp_path / "w", n_jobs=2)
@@ -110,6 +111,7 @@ def test_workers_and_this_process_agree(run, tmp_path):
         assert a["objective"] == pytest.approx(b["objective"], rel=1e-3)
 
 
+@pytest.mark.slow
 def test_a_worker_error_reaches_the_user(tmp_path, monkeypatch):
     sweep = tiny()
     RunFolder(tmp_path / "e").begin(sweep.config)

@@ -36,6 +36,7 @@ def test_each_fit_of_a_stack_is_the_fit_alone(stimuli, variant):
             torch.testing.assert_close(ours.model.state_dict()[name], value, rtol=1e-7, atol=1e-9, msg=name)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("latent", LAWS)
 def test_a_fit_of_every_law_is_kept_and_measured(stimuli, latent, tmp_path):
     config = fit(latent=latent, steps=200)
@@ -54,6 +55,7 @@ def test_a_fit_of_every_law_is_kept_and_measured(stimuli, latent, tmp_path):
     assert math.isfinite(metrics.bits_per_spike) or not counts
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("variant", ["poisson exact", "poisson sampled", "poisson learned prior"])
 def test_training_lowers_the_objective(stimuli, variant):
     stack = Stack([fit(**VARIANTS[variant], steps=300, init="random")], stimuli, SHAPE)
