@@ -34,7 +34,8 @@ class Images:
 
     `images` holds (H, W), (H, W, C) or (D,) arrays of any real type; `own_test` marks the source's own test images, if
     any; `lossy` marks images from lossy files, which are made smaller before whitening; where `photographs` is true,
-    patches of filtered images are the default.
+    patches of filtered images are the default. `truth` (a dict, empty where nothing is known) marks stimuli that were
+    drawn at the size and in the number that the configuration asks for; all of them are used.
     """
 
     images: Sequence[np.ndarray] | np.ndarray
