@@ -41,7 +41,7 @@ class Section:
 
     @property
     def has_key(self) -> bool:
-        """Whether lines stand for families and latent sizes, so that it needs the key to both."""
+        """Whether lines stand for families and latent sizes, so that the section needs the key to both."""
         return self.id in ("sparsity", "cost", "frontiers", "starts")
 
     @property
@@ -102,7 +102,7 @@ def figure_sections(run: Run, statics: dict[str, Static]) -> list[Section]:
 
 
 def points(run: Run) -> str:
-    """How to read the lines of a figure against beta."""
+    """Caption of a figure against beta: what its lines and markers mean."""
     n = len(run.seeds)
     seeds = f"mean over {n} seeds, bars from the lowest to the highest" if n > 1 else "one seed"
     hollow = (
@@ -152,8 +152,8 @@ PLANS = (
         "prior",
         "Prior and posterior",
         "Prior against mean posterior firing rate",
-        "A point is a unit, rates in spikes per stimulus; on the dashed line the prior is optimal for the encoder. "
-        "{fits}",
+        "A point is a unit, firing rates in spikes per stimulus; on the dashed line the prior is optimal for the "
+        "encoder. {fits}",
         "prior_posterior",
     ),
     _Plan(
@@ -162,7 +162,8 @@ PLANS = (
         "Does it matter where training starts?",
         "Objective (on training stimuli, by which convergence is judged) and mean firing rate of the fit from the "
         "lowest start against those of the fit from the highest; a point for each family, K, β and seed. On the dashed "
-        "line the start does not matter. Equal objectives with unequal firing rates: the rate is not identified.",
+        "line the start does not matter. Equal objectives with unequal firing rates: the firing rate is not "
+        "identified.",
         "starts",
     ),
     _Plan(
@@ -238,7 +239,7 @@ CHARTS: dict[str, Callable[[Run], list[ChartView]]] = {
     "frontiers": _frontiers,
     "heat-maps": lambda run: _heat_views(run),
     "prior": lambda run: _families(
-        run, "prior", fit_charts.prior_posterior, "Prior against posterior rate of each unit"
+        run, "prior", fit_charts.prior_posterior, "Prior against posterior firing rate of each unit"
     ),
     "starts": _starts,
     "price": _price,
@@ -306,7 +307,7 @@ def physiology_section(figures: Sequence[Shown], sentences: str) -> list[Section
         "Drifting gratings, white noise and bars with contrast and mean of the test stimuli, shown frame by frame to "
         "one fit of each family that infers step by step (largest K, first seed, β nearest to 1); the state is kept "
         "from frame to frame. Responses are expected spikes per unit per step; bars: standard errors over starting "
-        f"phases. Modelled units, not recorded ones. {sentences}"
+        f"phases. The units are modelled, not recorded. {sentences}"
     )
     shown = [embed(one.figure, one.title) for one in figures]
     return [Section("physiology", "Physiology", "Units examined as neurons", caption, figures=shown)]

@@ -25,7 +25,7 @@ N_SEEN = 5000  # training stimuli by which convergence is judged
 
 @dataclass(frozen=True)
 class Stimuli:
-    """What training needs of a data set, in a form that processes share."""
+    """The stimuli of a data set, in a form that processes share."""
 
     train: np.ndarray
     """(n, D) float32."""
@@ -55,7 +55,7 @@ class Stimuli:
 def train_stack(
     plan: StackPlan, data: Stimuli, folder: RunFolder, device: str, advance: Callable[[float, str], None]
 ) -> dict[str, Any]:
-    """Train one stack from its checkpoint if there is one, then store each of its cells; facts for the log."""
+    """Train one stack from its checkpoint if there is one, then store each of its cells; return facts for the log."""
     began = time.monotonic()
     config = plan.cells[0].config
     stack = build_stack([cell.config for cell in plan.cells], torch.from_numpy(data.train), data.shape, device=device)
@@ -101,7 +101,7 @@ def evenly_spaced(x: np.ndarray, count: int) -> torch.Tensor:
 def fit_objective(result: FitResult, config: ModelConfig, seen: torch.Tensor) -> float:
     """The objective that the fit minimises, on training stimuli and at temperature 0.
 
-    Convergence is judged by it: the objective on held-out stimuli also moves when a fit merely overfits.
+    Convergence is judged by it: the objective on held-out stimuli also changes when a fit only overfits.
     """
     if result.model.has_posterior and config.has_exact_objective:
         noise = generator(config.seed, "evaluation")
@@ -110,7 +110,7 @@ def fit_objective(result: FitResult, config: ModelConfig, seen: torch.Tensor) ->
 
 
 def cell_result(stack: FitStack, result: FitResult, evaluation: Evaluation) -> dict[str, Any]:
-    """What a cell file says of the fit."""
+    """Content of the file of a cell."""
     return {
         "metrics": evaluation.metrics.to_dict(),
         "objective": evaluation.objective,

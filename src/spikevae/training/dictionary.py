@@ -14,8 +14,8 @@ from ..models.sparse.model import SparseCoding
 from .fits import DIVERGED, RUNNING, FitStack
 
 FORGETTING = 20.0
-"""Exponent of the weight (s / t)^FORGETTING of the codes of batch s of t: early codes, of a poor dictionary, count
-little (Mairal et al. 2010, section 3.4.2). With their 4 the objective of 256 units ends 4 to 6 % higher."""
+"""Exponent of the weight (s / t)^FORGETTING of the codes of batch s of t: early codes, of a poor dictionary, have
+little weight (Mairal et al. 2010, section 3.4.2). With their 4 the objective of 256 units ends 4 to 6 % higher."""
 INITIAL_NOISE = 0.1
 """Atoms start at random stimuli plus noise of this relative norm, so that no two atoms are equal."""
 MIN_RELATIVE_USE = 1e-3
@@ -42,7 +42,7 @@ class DictionaryStack(FitStack):
     window
         Steps over which the history is averaged; None: a fortieth of all steps, at most 50.
     forgetting
-        The codes of batch s of t count (s / t)^forgetting.
+        Exponent of the weight (s / t)^forgetting of the codes of batch s of t.
 
     References
     ----------
@@ -80,7 +80,7 @@ class DictionaryStack(FitStack):
         self.cross = torch.zeros_like(self.rows)
 
     def _starts(self, index: int, n: int, noise: torch.Generator) -> Tensor:
-        """Unit-norm atoms (n, D) at random stimuli, less the bias of fit number `index` where it has one."""
+        """Unit-norm atoms (n, D) at random stimuli, minus the bias of fit number `index` where it has one."""
         picked = self.train[torch.randint(len(self.train), (n,), generator=noise).to(self.device)]
         if self.config.decoder_bias:
             picked = picked - self.rows[index, self.n_atoms]
@@ -100,7 +100,7 @@ class DictionaryStack(FitStack):
         self._end_step(row, running & finite)
 
     def _learn(self, index: int, x: Tensor) -> Tensor:
-        """Learn from a batch (B, D) and give its values of `columns`: NaN, and no change, where they are not finite."""
+        """Learn from a batch (B, D) and return its `columns`: NaN, and nothing changed, where they are not finite."""
         model, rows = self.models[index], self.rows[index]
         atoms, bias = rows[: self.n_atoms], rows[self.n_atoms :]
         method = model.build_inference(atoms, model.sparsity_price)
@@ -119,7 +119,7 @@ class DictionaryStack(FitStack):
         self.second[index] = kept * self.second[index] + z.mT @ z / len(x)
         self.cross[index] = kept * self.cross[index] + z.mT @ x / len(x)
         self._update(index)
-        if number % self.batches_per_epoch == 0:  # an epoch has shown which atoms no stimulus uses
+        if number % self.batches_per_epoch == 0:  # after an epoch it is known which atoms no stimulus uses
             self._restart_unused(index)
         per_variance = torch.exp(-model.log_noise_variance)
         distortion, penalty = distortion * per_variance, penalty * per_variance
@@ -137,7 +137,7 @@ class DictionaryStack(FitStack):
                 rows[k] = moved
 
     def _restart_unused(self, index: int) -> None:
-        """Start atoms that hardly any stimulus uses again at random stimuli."""
+        """Restart, at random stimuli, atoms that hardly any stimulus uses."""
         use = self.second[index].diagonal()[: self.n_atoms]
         unused = (use <= MIN_RELATIVE_USE * use.mean()).nonzero()[:, 0]
         if len(unused):

@@ -1,6 +1,6 @@
 """Several fits of equal shape that train together: their batches, progress, history, early stops and checkpoints.
 
-How a step changes the models is left to the subclasses: :class:`~spikevae.training.stack.Stack` follows gradients,
+Subclasses define how a step changes the models: :class:`~spikevae.training.stack.Stack` follows gradients,
 :class:`~spikevae.training.dictionary.DictionaryStack` learns the dictionaries of sparse codes.
 """
 
@@ -43,7 +43,7 @@ class FitResult:
     frozen_at: int | None
     """Step at which it diverged or settled."""
     history: dict[str, list[float]]
-    """Means over windows of steps: step, objective, distortion, and what the kind of training reports beside them."""
+    """Means over windows of steps: step, and the `columns` of the kind of stack."""
 
 
 class FitStack(ABC):
@@ -84,7 +84,7 @@ class FitStack(ABC):
         self.batches_per_epoch = len(train) // self.batch_size
         self.window = window or max(1, min(50, self.n_steps // 40))
 
-        # Fits of one seed see one batch: it is gathered once, and their encoders become one wide product.
+        # Fits with one seed share each batch: it is gathered once, and their encoders are one wide matrix product.
         seeds = [config.seed for config in configs]
         self.seeds = seeds[:1] if len(set(seeds)) == 1 else seeds
 
@@ -105,7 +105,7 @@ class FitStack(ABC):
 
     @cached_property
     def data_digest(self) -> str:
-        """Of the training stimuli: a checkpoint continues on these alone."""
+        """SHA-256 of the training stimuli, which a checkpoint must match to continue."""
         return hashlib.sha256(self.train.cpu().contiguous().numpy().data).hexdigest()
 
     @abstractmethod
@@ -114,7 +114,7 @@ class FitStack(ABC):
 
     @abstractmethod
     def _fill(self, model: Model, index: int) -> None:
-        """Give a model on the CPU the current parameters of fit number `index`."""
+        """Copy the current parameters of fit number `index` to a model on the CPU."""
 
     @abstractmethod
     def _trained(self) -> dict[str, Tensor]:
@@ -122,7 +122,7 @@ class FitStack(ABC):
 
     @abstractmethod
     def _load_trained(self, tensors: dict[str, Tensor]) -> None:
-        """Take back what :meth:`_trained` gave; names and shapes have been checked."""
+        """Restore the tensors of :meth:`_trained`; names and shapes have been checked."""
 
     def _batch(self) -> Tensor:
         """Each fit's batch of this step, from its own shuffle of this epoch: (F, B, D), or (B, D) for one seed."""
@@ -135,14 +135,14 @@ class FitStack(ABC):
         return x if len(self.seeds) == 1 else x.view(len(self.seeds), self.batch_size, -1)
 
     def _any_or_gpu(self, which: Tensor) -> bool:
-        """Whether work on the fits so marked must be done: on a CPU if there are any, elsewhere always.
+        """Whether work on the marked fits must be done: on a CPU if any is marked, on other devices always.
 
         Reading a tensor of a GPU would make the host wait for it at every step.
         """
         return self.device.type != "cpu" or bool(which.any())
 
     def _freeze(self, which: Tensor, status: int) -> None:
-        """Stop these fits where they are."""
+        """Freeze these fits."""
         if not self._any_or_gpu(which):
             return
         self.status = torch.where(which, status, self.status)
@@ -194,7 +194,7 @@ class FitStack(ABC):
 
     @torch.no_grad()
     def load_state(self, tensors: dict[str, Tensor]) -> None:
-        """Go back to a :meth:`state` of a stack of the same configurations.
+        """Restore a :meth:`state` of a stack of the same configurations.
 
         Raises
         ------
@@ -202,7 +202,7 @@ class FitStack(ABC):
             Where a tensor is missing or has another shape; nothing is changed then.
         """
         for name, value in self.state().items():
-            first = 1 if name == "ledger/windows" else 0  # as many as were closed
+            first = 1 if name == "ledger/windows" else 0  # any number of windows
             if name not in tensors or tensors[name].shape[first:] != value.shape[first:]:
                 found = tuple(tensors[name].shape) if name in tensors else "nothing"
                 raise ValueError(f"checkpoint does not fit: {name} should be {tuple(value.shape)}, found {found}")

@@ -1,9 +1,9 @@
-"""Many fits as one: models of equal shape share a leading fit axis. The only file that knows of that axis.
+"""Many fits as one: tensors of models of equal shape are stacked along a leading fit dimension.
 
-The model is written for one fit; `torch.func.vmap` runs it over stacked parameters, so a step is a handful of batched
-matrix products. The fits stay apart in everything else: each has its own seed (weights, order of batches, noise), beta,
-spike price, gradient norm and guard. A fit that diverges (a loss or gradient that is not finite) or has settled is
-frozen with its last finite parameters, and the others go on as if alone.
+The model is written for one fit; `torch.func.vmap` runs it over stacked parameters, so a step is a few batched matrix
+products. Everything else is separate: each fit has its own seed (weights, order of batches, noise), beta, spike price,
+gradient norm and test for divergence. A fit that diverges (its objective or gradient is not finite) or settles is
+frozen with its last finite parameters; the others train on, with the results that they have alone.
 """
 
 import copy
@@ -26,9 +26,9 @@ from .fits import DIVERGED, RUNNING, FitStack
 from .recorded import Recorded
 from .starts import Spectrum, solve_decoder, start_at_linear_limit
 
-PRIOR_MEMORY = 0.95  # a closed-form prior follows the mean posterior statistics of the last ~20 batches
-SOLVE_EVERY = 10  # steps between two solutions of the decoder
-DECODER_MEMORY = 50  # steps over which its second moments are averaged
+PRIOR_DECAY = 0.95  # a closed-form prior is optimal for the mean posterior statistics of the last ~20 batches
+STEPS_PER_SOLUTION = 10  # from one solution of the decoder to the next
+DECODER_AVERAGED_STEPS = 50  # over which its second moments are averaged
 Tensors = dict[str, Tensor]
 
 
@@ -65,9 +65,10 @@ class Stack(FitStack):
         self.template = copy.deepcopy(models[0]).to("meta")
         kind = {"adam": torch.optim.Adam, "adamax": torch.optim.Adamax, "sgd": torch.optim.SGD}[self.config.optimizer]
         options = {"fused": True} if self.config.optimizer == "adam" else {"foreach": True}
-        self.descends = [name for name in self.params if not (self.config.solves_decoder and name == DICTIONARY)]
+        self.by_gradient = [name for name in self.params if not (self.config.solves_decoder and name == DICTIONARY)]
         groups = [
-            {"params": [self.params[name]], "factor": self.config.learning_rate_factor(name)} for name in self.descends
+            {"params": [self.params[name]], "factor": self.config.learning_rate_factor(name)}
+            for name in self.by_gradient
         ]
         self.optimizer = kind(groups, lr=self.config.learning_rate, **options)
         self.beta = self._vector([config.beta for config in configs])
@@ -88,7 +89,7 @@ class Stack(FitStack):
         self._optimal_prior = Recorded(self._mixed_prior, self.n_steps)
 
     def _start_at_limit(self, models: Sequence[Any]) -> None:
-        """Give the fits that ask for it the weights of the limit of small signals."""
+        """Set the weights of fits with `init` "linear_limit" to those of the limit of small signals."""
         chosen = [(model, config) for model, config in zip(models, self.configs) if config.starts_at_limit]
         if not chosen:
             return
@@ -109,11 +110,11 @@ class Stack(FitStack):
 
     @property
     def is_recorded(self) -> bool:
-        """Whether gradients come from a recording."""
+        """Whether gradients come from a traced graph."""
         return self._gradients.is_recorded
 
     def _objective(self, params: Tensors, buffers: Tensors, x: Tensor, beta: Tensor, price: Tensor) -> FreeEnergy:
-        """The free energy of each fit on its batch; every part has a leading fit axis."""
+        """The free energy of each fit on its batch; every part has a leading fit dimension."""
         config = self.config
         temperature = schedules.linear_ramp(
             self.step_number, self.n_steps, config.temperature_anneal, config.temperature_start, config.temperature
@@ -128,7 +129,7 @@ class Stack(FitStack):
             }
             return functional_call(self.template, (params, buffers), (x, beta, price), options)
 
-        if len(self) == 1:  # without the batch dimension, a small step takes about a third less
+        if len(self) == 1:  # without the batch dimension, a small step takes about a third less time
             params, buffers = ({k: v.squeeze(0) for k, v in part.items()} for part in (params, buffers))
             alone = one_fit(params, buffers, x, beta.squeeze(0), price.squeeze(0))
             return FreeEnergy(*(part.unsqueeze(0) for part in alone))
@@ -138,13 +139,13 @@ class Stack(FitStack):
     def _fresh_gradients(
         self, params: Tensors, buffers: Tensors, x: Tensor, beta: Tensor, price: Tensor, seeds: Tensor
     ) -> tuple[FreeEnergy, Tensors]:
-        """The free energy of each fit, and its gradient with respect to what descends and takes part."""
+        """The free energy of each fit, and its gradient with respect to the parameters that it depends on."""
         if self.noise is not None:
             reseed(self.noise, seeds)
-        params = {name: p.detach().requires_grad_(name in self.descends) for name, p in params.items()}
+        params = {name: p.detach().requires_grad_(name in self.by_gradient) for name, p in params.items()}
         parts = self._objective(params, buffers, x, beta, price)
-        found = torch.autograd.grad(parts.total.sum(), [params[name] for name in self.descends], allow_unused=True)
-        gradients = {name: g.contiguous() for name, g in zip(self.descends, found) if g is not None}
+        found = torch.autograd.grad(parts.total.sum(), [params[name] for name in self.by_gradient], allow_unused=True)
+        gradients = {name: g.contiguous() for name, g in zip(self.by_gradient, found) if g is not None}
         return FreeEnergy(*(part.detach() for part in parts)), gradients
 
     @torch.no_grad()
@@ -190,19 +191,19 @@ class Stack(FitStack):
         self.optimizer.step()
         self.optimizer.zero_grad()
         if "prior_moments" in self.buffers:
-            self._follow_prior(parts.moments, running)
+            self._update_prior(parts.moments, running)
         if config.solves_decoder:
-            self._follow_decoder(x, parts.code, parts.variance, running)
+            self._update_decoder(x, parts.code, parts.variance, running)
         self._end_step(torch.stack([parts.total, parts.distortion, parts.kl, parts.spikes], dim=1), running)
 
-    def _follow_decoder(self, x: Tensor, code: Tensor, variance: Tensor, running: Tensor) -> None:
-        """Running second moments of the codes and, every few steps, the dictionary that is optimal for them."""
-        fresh = max(1 / (self.step_number + 1), 1 / DECODER_MEMORY)
+    def _update_decoder(self, x: Tensor, code: Tensor, variance: Tensor, running: Tensor) -> None:
+        """Update the second moments of codes and, every few steps, solve for the dictionary optimal for them."""
+        fresh = max(1 / (self.step_number + 1), 1 / DECODER_AVERAGED_STEPS)
         share = fresh / code.shape[1]
         self.second.baddbmm_(code.mT, code, beta=1 - fresh, alpha=share)
         self.second.diagonal(dim1=1, dim2=2).add_(variance, alpha=fresh)
         self.cross.baddbmm_(code.mT, x.expand(len(self), -1, -1), beta=1 - fresh, alpha=share)
-        if (self.step_number + 1) % SOLVE_EVERY == 0:
+        if (self.step_number + 1) % STEPS_PER_SOLUTION == 0:
             stored = self.params[DICTIONARY]
             solved = solve_decoder(self.second, self.cross).mT
             usable = running & torch.isfinite(solved.flatten(1)).all(1)
@@ -210,17 +211,17 @@ class Stack(FitStack):
 
     def _mixed_prior(self, stored: Tensor, moments: Tensor, running: Tensor) -> dict[str, Tensor]:
         """Running means of the statistics of the codes, and the priors that are optimal for them."""
-        fresh = torch.lerp(moments, stored, PRIOR_MEMORY)
+        fresh = torch.lerp(moments, stored, PRIOR_DECAY)
         fresh = torch.where(running.view(-1, 1, 1), fresh, stored)
         law: Any = self.template.law
         return {"moments": fresh, **vmap(law.prior_from_moments)(fresh)}
 
-    def _follow_prior(self, moments: Tensor, running: Tensor) -> None:
+    def _update_prior(self, moments: Tensor, running: Tensor) -> None:
         for name, value in self._optimal_prior(self.buffers["prior_moments"], moments, running).items():
             self.buffers[f"prior_{name}"].copy_(value)
 
     def _freeze(self, which: Tensor, status: int) -> None:
-        """Stop these fits where they are: no gradient and no momentum from now on."""
+        """Freeze these fits: from now on they have no gradient and no momentum."""
         if not self._any_or_gpu(which):
             return
         super()._freeze(which, status)
@@ -259,7 +260,7 @@ class Stack(FitStack):
         self._optimal_prior.n_calls = self.n_steps - self.step_number
 
 
-WARMUP_CLIP = 3.0  # published: the clip is three times wider during warm-up
+WARMUP_CLIP = 3.0  # published: the limit of the gradient norm is three times higher during warm-up
 MOMENTS = ("second", "cross")
 """Running second moments of codes, (F, K, K), and of codes and stimuli, (F, K, D), while decoders are solved."""
 DICTIONARY = "decoder.head.weight"
