@@ -82,6 +82,9 @@ WRONG = {  # arguments: what the message must name
     "sweep tiny20.toml --out broken.toml": "broken.toml is a file",
     "sweep tiny20.toml --out broken.toml/run": "broken.toml is a file",
     "train --latent poison": "'poisson'",
+    "train --set data.whitn=published": "'whiten'",
+    "data bundled --set whiten=publishd": "'published'",
+    "data bundled --set whitn=published": "'whiten'",
     "train --betta 1": "--beta",
     "train --n-latents many": "--n-latents",
     "train --steps 0": "steps",
@@ -276,6 +279,26 @@ def test_data(capsys: pytest.CaptureFixture[str]) -> None:
     facts = as_json(capsys, "data", "bundled", "--patch", "8", "--n", "400", "--figure", "spectra.png")
     assert (facts["train"], facts["test"], facts["shape"]) == (400, 100, [1, 8, 8])
     assert Path("spectra.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_data_takes_any_field_and_states_the_variance(capsys: pytest.CaptureFixture[str]) -> None:
+    plain = shlex.split("data bundled --patch 8 --n 400")
+    ours, published = as_json(capsys, *plain), as_json(capsys, *plain, "--set", "whiten=published")
+    assert as_json(capsys, *plain, "--set", "data.whiten=published") == published
+    assert as_json(capsys, *plain, "--set", "whiten=true")["variance"] == ours["variance"] != published["variance"]
+    assert published["variance"]["train"]["over_noise"] == published["variance"]["train"]["total"] / 32
+    assert "authors' program" in published["info"]["steps"][0]
+    assert main([*plain, "--set", "whiten=published"]) == DONE
+    assert "variance: train: variances of 64 pixels sum to" in capsys.readouterr().out
+
+
+def test_models_are_evaluated_on_data_prepared_as_in_training(capsys: pytest.CaptureFixture[str]) -> None:
+    given = shlex.split(
+        "train --patch 8 --n 400 --latent gaussian --n-latents 4 --steps 20 --set data.whiten=published"
+    )
+    trained = as_json(capsys, *given)["metrics"]
+    assert as_json(capsys, "evaluate", "model.spikevae")["metrics"] == trained
+    assert as_json(capsys, *[a for a in given if "whiten" not in a and a != "--set"])["metrics"] != trained
 
 
 def test_models(capsys: pytest.CaptureFixture[str]) -> None:

@@ -11,6 +11,7 @@ import pytest
 from data_files import same
 from pydantic import ValidationError
 
+from spikevae.config import FitConfig
 from spikevae.data import (
     SOURCES,
     DataConfig,
@@ -21,9 +22,11 @@ from spikevae.data import (
     read_images,
     synthetic,
 )
+from spikevae.data import _patches as patches_module
 from spikevae.data import _prepare as prepare_module
 from spikevae.data._build import split
 from spikevae.data._images import Images
+from spikevae.data._patches import total_variance
 from spikevae.data._prepare import PreparedImages, Recipe
 from spikevae.data.figure import spectra_figure
 
@@ -157,6 +160,46 @@ def test_the_record_is_plain_and_readable(bundled):
         "whitened",
     ):
         assert word in text, word
+
+
+def test_variance_is_that_of_numpy(bundled):
+    for part in ("train", "test"):
+        total = getattr(bundled, part).astype(np.float64).var(axis=0).sum()
+        assert bundled.variance[part]["total"] == pytest.approx(total, rel=1e-12)
+        assert bundled.variance[part]["over_noise"] == pytest.approx(total / (256 * 0.5), rel=1e-12)
+        assert f"variance: {part}: variances of 256 pixels sum to {total:.4g}, {total / 128:.3g} times" in (
+            bundled.describe()
+        )
+    assert FitConfig.from_recipe().noise_variance == 0.5  # of which the text speaks
+
+
+def test_variance_of_many_blocks_and_of_large_means(monkeypatch):
+    x = np.random.default_rng(0).normal(1e3, 2, (101, 7)).astype(np.float32)
+    expected = x.astype(np.float64).var(axis=0).sum()
+    assert total_variance(x) == pytest.approx(expected, rel=1e-12)
+    monkeypatch.setattr(patches_module, "BLOCK_VALUES", 20)
+    assert total_variance(x) == pytest.approx(expected, rel=1e-12)
+    assert np.isnan(total_variance(x[:0]))
+
+
+def test_published_whitening_brings_the_other_published_steps():
+    published = load("bundled", n=500, whiten="published")
+    recipe = published.info["recipe"]
+    assert (recipe["whiten"], recipe["normalise_contrast"], recipe["zscore"], recipe["crop"]) == (
+        "published", True, "image", 4,
+    )  # fmt: skip
+    steps = " / ".join(published.info["steps"])
+    assert "authors' program" in steps and "zeros around the image" in steps
+    assert steps.endswith("z-score over each image / border of 4 pixels left out")
+    assert json.loads(json.dumps(published.info)) == published.info
+    assert not np.array_equal(published.train, load("bundled", n=500).train)
+    np.testing.assert_array_equal(load("bundled", n=500, whiten=True).train, load("bundled", n=500).train)
+    over_all = load("bundled", n=500, whiten="published", zscore="train", crop=0)
+    assert over_all.info["recipe"]["zscore"] == "train" and over_all.info["recipe"]["crop"] == 0
+    figure = spectra_figure(config := DataConfig(n=200, whiten="published"), read_images(config), load_config(config))
+    assert len(figure.axes) == 4
+    with pytest.raises(ValidationError, match="published"):
+        DataConfig(whiten="publishd")
 
 
 def test_global_random_state_is_untouched():

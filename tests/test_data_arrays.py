@@ -79,7 +79,14 @@ def test_filters_on_whole_images(tmp_path):
 
 def test_rows_of_features_take_no_image_steps(tmp_path):
     np.save(tmp_path / "x.npy", np.random.default_rng(0).normal(size=(6, 40)))
-    for option in ({"patch": 4}, {"whiten": True}, {"colour": "grey"}, {"zscore": "image"}, {"crop": 1}):
+    for option in (
+        {"patch": 4},
+        {"whiten": True},
+        {"whiten": "published"},
+        {"colour": "grey"},
+        {"zscore": "image"},
+        {"crop": 1},
+    ):
         with pytest.raises(ValueError, match="rows of 40 features"):
             load(f"array:{tmp_path / 'x.npy'}", **option)
 

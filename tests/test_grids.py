@@ -24,6 +24,7 @@ def test_paper_preset_is_the_published_grid_and_configuration():
     """arXiv 2602.13421, its public logs: 8 beta x 11 K x 2 laws, 3,000 epochs of about 107 steps."""
     sweep = Sweep.preset("paper")
     assert len(sweep.cells) == 176
+    assert (sweep.config.data.whiten, sweep.config.data.patch, sweep.config.data.n) == ("published", 16, 107_520)
     config = sweep.cells[0].config
     published = {
         "encoder": "linear", "decoder": "linear", "encoder_bias": False, "decoder_bias": False, "optimizer": "adamax",

@@ -8,6 +8,7 @@ from PIL import Image
 from scipy import fft, signal
 
 from spikevae.data import DataConfig, preprocess, read_images
+from spikevae.data._prepare import Recipe, prepare
 
 
 @pytest.fixture(scope="module")
@@ -95,6 +96,75 @@ def test_mirrored_borders_keep_the_frame_dark(bundled):
 
     assert frame_over_inside(preprocess.whiten(x)) < 1.5
     assert frame_over_inside(periodic) > 2.5
+
+
+# ------------------------------------------------------------------------- preparation of the authors' program
+
+
+def published_steps(x):
+    """github.com/hadivafaii/PoissonVAE, utils/imgproc.py, step by step: filter, contrast, z-score, border."""
+    height, width = x.shape
+    table = np.empty((height, width))
+    for i, fi in enumerate(np.linspace(-0.5, 0.5, height)):
+        for j, fj in enumerate(np.linspace(-0.5, 0.5, width)):
+            f = np.sqrt(fi**2 + fj**2)
+            table[i, j] = f * np.exp(-((f / 0.5) ** 4))
+    whitened = np.fft.ifft2(np.fft.fft2(x) * table).real
+    axis = np.linspace(-1, 1, 13)
+    kernel = np.exp(-(axis[:, None] ** 2 + axis**2) / 0.5)
+    kernel /= kernel.sum()
+
+    def blur(y):
+        padded, out = np.pad(y, 6), np.empty((height, width))
+        for i in range(height):
+            for j in range(width):
+                out[i, j] = (padded[i : i + 13, j : j + 13] * kernel).sum()
+        return out
+
+    centred = whitened - blur(whitened)
+    deviation = np.sqrt(blur(centred**2))
+    divided = centred / np.where(deviation > deviation.mean(), deviation, deviation.mean())
+    return ((divided - divided.mean()) / divided.std(ddof=1))[4:-4, 4:-4]
+
+
+@pytest.mark.parametrize("shape", [(40, 40), (33, 46)])
+def test_published_preparation_equals_its_transcription(shape):
+    rng = np.random.default_rng(11)
+    x = (pink_noise(64, rng)[: shape[0], : shape[1]] * 40 + 120).astype(np.float32)
+    recipe = Recipe.resolve(DataConfig(whiten="published"), photographs=True)
+    expected = published_steps(x.astype(np.float64))
+    np.testing.assert_allclose(prepare(x, 1, recipe)[0], expected, atol=2e-5)
+    ours = prepare(x, 1, Recipe.resolve(DataConfig(), photographs=True))[0]
+    assert np.abs(ours - expected).max() > 0.5  # another image
+
+
+def test_published_response_is_shifted_by_half_a_cycle_per_pixel():
+    """A wave (u, v) has R(|(0.5 - u, 0.5 - v)|), up to the spacing 1 / (N - 1) in place of 1 / N."""
+    n = 64
+    i, j = np.mgrid[:n, :n]
+    for p, q in ((0, 0), (0, 8), (8, 0), (16, 16), (32, 0), (5, 30)):
+        wave = np.cos(2 * np.pi * (p * i + q * j) / n)
+        found = (preprocess.whiten_published(wave) * wave).sum() / (wave**2).sum()
+        shifted = preprocess.whitening_response(np.hypot(0.5 - p / n, 0.5 - q / n))
+        assert found == pytest.approx(shifted, abs=0.02), (p, q)
+    chequerboard = (-1.0) ** (i + j)
+    assert np.abs(preprocess.whiten_published(chequerboard)).max() < 0.02
+    flat = np.full((n, n), 7.0)
+    np.testing.assert_allclose(preprocess.whiten_published(flat), 7 * np.sqrt(0.5) * np.exp(-4), rtol=1e-5)
+    assert np.abs(preprocess.whiten(flat)).max() < 1e-6  # R(0) = 0
+    # the exact value of a wave: the mean of the two entries of the table that belong to (p, q) and (-p, -q)
+    wave = np.cos(2 * np.pi * 5 * j / n)
+    ends = [np.hypot(0.5, 5 / (n - 1) - 0.5), np.hypot(0.5, (n - 5) / (n - 1) - 0.5)]
+    np.testing.assert_allclose(
+        preprocess.whiten_published(wave), preprocess.whitening_response(np.array(ends)).mean() * wave, atol=1e-6
+    )
+
+
+def test_published_filter_wraps_around_and_ours_does_not():
+    x = np.zeros((48, 48))
+    x[:, 0] = 1
+    assert np.abs(preprocess.whiten_published(x)[:, -1]).max() > 0.03
+    assert np.abs(preprocess.whiten(x)[:, -1]).max() < 0.001
 
 
 # ------------------------------------------------------------------------------------- contrast normalisation

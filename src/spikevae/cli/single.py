@@ -30,17 +30,8 @@ class Job:
     device: str
 
 
-def prepare(
-    source: str,
-    settings: dict[str, Any],
-    *,
-    recipe: str,
-    patch: int | None,
-    n: int | None,
-    seed: int,
-    device: str,
-) -> Job:
-    """Check the settings and load the data.
+def prepare(stimuli: dict[str, Any], settings: dict[str, Any], *, recipe: str, device: str) -> Job:
+    """Check the settings of the fit and load the data: `load(**stimuli)`, without arguments that are None.
 
     Raises
     ------
@@ -49,8 +40,7 @@ def prepare(
     """
     config = FitConfig.from_recipe(recipe, **settings)
     FitConfig.warn_unused([config], settings)
-    arguments: dict[str, Any] = {"source": source, "seed": seed, "patch": patch, "n": n}
-    arguments = {key: value for key, value in arguments.items() if value is not None}
+    arguments = {key: value for key, value in stimuli.items() if value is not None}
     data = load(**arguments)
     where = resolve_device(device)
     if where.startswith("cpu"):

@@ -52,20 +52,22 @@ def train(
     n
         Number of patches.
     set_
-        KEY=VALUE for any further field of the fit, VALUE in TOML.
+        KEY=VALUE for any further field of the fit, data.KEY=VALUE of the data, VALUE in TOML.
     seed
         Seed of the patches, weights, batches and noise.
     """
     with checking_input():
-        from ..sweep.edit import parse_settings
+        from ..sweep.edit import parse_settings, split_settings
         from .single import evaluate_file, prepare, train_to_file
 
         given = {"latent": latent, "n_latents": n_latents, "beta": beta, "spike_price": spike_price, "seed": seed}
         if steps is not None:
             given["steps"] = steps
-        given |= parse_settings(set_ or [])
+        of_data, of_fit = split_settings(parse_settings(set_ or []))
+        given |= of_fit
+        stimuli = {"source": data, "seed": seed, "patch": patch, "n": n} | of_data
         check_out(out, folder=False)
-        job = prepare(data, given, recipe=recipe, patch=patch, n=n, seed=seed, device=device)
+        job = prepare(stimuli, given, recipe=recipe, device=device)
     train_to_file(job, out)
     metrics = evaluate_file(out, job.data).metrics
     emit(json, {"model": str(out), "metrics": metrics.to_dict()}, f"{metrics.describe()}\n\nModel: {out}")

@@ -10,13 +10,12 @@ import numpy as np
 from . import preprocess
 from ._config import DataConfig
 from ._images import Images, check_memory
-from ._patches import PatchSet
+from ._patches import BLOCK_VALUES, PatchSet
 from ._prepare import PreparedImages, Recipe, draw_patches, prepare
 
 N_PATCHES = 40_000  # training patches of photographs by default
 TEST_FRACTION = 0.2  # of the images, where a source has no split of its own
 MAX_NAMES = 10_000  # largest number of image names in the record
-BLOCK_VALUES = 1 << 24  # numbers per block when moments are computed
 
 
 def build(config: DataConfig, images: Images) -> PatchSet:
@@ -151,15 +150,21 @@ def _moments(x: np.ndarray, rows: np.ndarray) -> tuple[float, float]:
 def _record(config: DataConfig, recipe: Recipe, images: Images) -> dict[str, Any]:
     """Facts about source and preparation for the record: values of built-in types only."""
     steps = []
-    if recipe.whiten:
-        steps.append(f"whitened, R(f) = f exp(-(f / {preprocess.CUTOFF})^{preprocess.ORDER:g}), mirrored borders")
+    formula = f"R(f) = f exp(-(f / {preprocess.CUTOFF})^{preprocess.ORDER:g})"
+    if recipe.published:
+        steps.append(f"whitened as in the authors' program, {formula} at frequencies shifted by 0.5, periodic borders")
+    elif recipe.whiten:
+        steps.append(f"whitened, {formula}, mirrored borders")
     if recipe.normalise_contrast:
         size, std = preprocess.CONTRAST_SIZE, preprocess.CONTRAST_STD
-        steps.append(f"local contrast normalised, Gaussian window of {size} pixels, standard deviation {std:g} pixels")
-    if recipe.crop:
-        steps.append(f"border of {recipe.crop} pixels left out")
-    if recipe.zscore != "none":
-        steps.append(f"z-score over {'all training images' if recipe.zscore == 'train' else 'each image'}")
+        window = f"Gaussian window of {size} pixels, standard deviation {std:g} pixels"
+        steps.append(f"local contrast normalised, {window}{', zeros around the image' if recipe.published else ''}")
+    last = [f"border of {recipe.crop} pixels left out"] if recipe.crop else []
+    if recipe.zscore == "train":
+        last.append("z-score over all training images")
+    elif recipe.zscore == "image":  # the published z-score comes before the border is left out
+        last.insert(0 if recipe.published else len(last), "z-score over each image")
+    steps += last
     return {
         "source": config.source,
         "config": config.model_dump(mode="json"),

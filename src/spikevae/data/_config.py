@@ -66,8 +66,11 @@ class DataConfig(FrozenConfig):
     """Factor by which images are first made smaller; none given: 2 for photographs with the 8 x 8 grid of JPEG
     compression (the smallest factor that removes it), 1 otherwise."""
 
-    whiten: bool | None = None
-    """Fourier whitening, R(f) = f exp(-(f/0.5)^4); none given: on for photographs."""
+    whiten: Literal["published"] | bool | None = None
+    """Fourier whitening, R(f) = f exp(-(f/0.5)^4); none given: on for photographs. `published` prepares images as the
+    authors' program does: its filter (`preprocess.published_response`), zeros around the image in contrast
+    normalisation, and, unless given, `normalise_contrast = true`, `zscore = "image"` (before the border is left out),
+    `crop = 4`. Which patches are drawn (`min_contrast`, `patches`) and `downsample` stay as for `true`."""
 
     normalise_contrast: bool | None = None
     """Local contrast normalisation over 13 x 13 pixels; none given: on for photographs."""

@@ -1,11 +1,15 @@
 """`PatchSet`: training and test stimuli with a record of their origin."""
 
 import hashlib
+import math
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
 import numpy as np
+
+NOISE_VARIANCE = 0.5  # of a pixel: the default of fits, with which the squared error is in nats
+BLOCK_VALUES = 1 << 24  # numbers per block when moments are computed
 
 
 @dataclass(frozen=True, repr=False)
@@ -60,6 +64,17 @@ class PatchSet:
             found.update(np.ascontiguousarray(part, dtype=np.float32).data)
         return found.hexdigest()
 
+    @cached_property
+    def variance(self) -> dict[str, dict[str, float]]:
+        """For `train` and `test`: `total`, the sum of the variances of all pixels over the stimuli, and `over_noise`.
+
+        `over_noise` is the total over that of the pixel noise, D / 2 for D pixels with the default noise variance 1/2:
+        the signal-to-noise ratio of the mean pixel. It sets how much of the stimuli is worth coding.
+        """
+        totals = {part: total_variance(getattr(self, part)) for part in ("train", "test")}
+        noise = NOISE_VARIANCE * self.train.shape[1]
+        return {part: {"total": total, "over_noise": total / noise} for part, total in totals.items()}
+
     def __repr__(self) -> str:
         return f"PatchSet({self.name!r}, train={self.train.shape}, test={self.test.shape}, shape={self.shape})"
 
@@ -75,6 +90,11 @@ class PatchSet:
         smaller = [f"{name} ({k} x)" for name, k in info.get("downsample", {}).items() if k > 1]
         if smaller:
             lines.append(f"  made smaller first: {shorten(smaller)}")
+        for part, v in self.variance.items():
+            sum_of = f"variances of {self.train.shape[1]:,} pixels sum to {v['total']:.4g}"
+            lines.append(
+                f"  variance: {part}: {sum_of}, {v['over_noise']:.3g} times those of pixel noise of variance 1/2"
+            )
         for title, key in (("prepared", "steps"), ("contrast", "contrast"), ("overlap", "overlap")):
             lines += [f"  {title}: {text}" for text in info.get(key, [])]
         if info.get("skipped"):
@@ -82,6 +102,22 @@ class PatchSet:
             lines.append(f"  left out ({len(skipped)}): {shorten(skipped)}")
         lines += [f"  {key}: {info[key]}" for key in ("note", "licence", "citation") if info.get(key)]
         return "\n".join(lines)
+
+
+def total_variance(x: np.ndarray) -> float:
+    """Sum over columns of the variance over rows of an (n, D) array, computed in float64 by blocks.
+
+    Examples
+    --------
+    >>> total_variance(np.array([[0.0, 1.0], [2.0, 1.0], [1.0, 4.0]]))  # 2 / 3 + 2
+    2.6666666666666665
+    """
+    if not len(x):
+        return math.nan
+    mean = x.mean(axis=0, dtype=np.float64)
+    rows = max(1, BLOCK_VALUES // max(1, x.shape[1]))
+    blocks = (x[i : i + rows] for i in range(0, len(x), rows))
+    return float(sum(((block - mean) ** 2).sum() for block in blocks) / len(x))
 
 
 def shorten(words: list[str], most: int = 8) -> str:

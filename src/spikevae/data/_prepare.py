@@ -1,7 +1,7 @@
 """Preparation of whole images, and the random choice of patches."""
 
 from dataclasses import dataclass
-from typing import Self
+from typing import Literal, Self
 
 import numpy as np
 
@@ -24,7 +24,7 @@ class Recipe:
 
     patch: int | None
     colour: str | None  # None: the stored channels
-    whiten: bool
+    whiten: Literal["published"] | bool
     normalise_contrast: bool
     zscore: str
     crop: int
@@ -33,19 +33,25 @@ class Recipe:
     @classmethod
     def resolve(cls, config: DataConfig, photographs: bool) -> Self:
         """Fill in the defaults of photographs (patches of filtered images) or of whole, unchanged stimuli."""
+        filtered = photographs or config.whiten == "published"
         patch = config.patch if config.patch is not None else (16 if photographs else None)
         whiten = photographs if config.whiten is None else config.whiten
-        normalise = photographs if config.normalise_contrast is None else config.normalise_contrast
-        crop = config.crop if config.crop is not None else (4 if photographs else 0)
+        normalise = filtered if config.normalise_contrast is None else config.normalise_contrast
+        crop = config.crop if config.crop is not None else (4 if filtered else 0)
         contrast = 1e-6 if patch is None else MIN_CONTRAST
         contrast = contrast if config.min_contrast is None else config.min_contrast
-        zscore = config.zscore or ("train" if photographs else "none")
+        zscore = config.zscore or ("image" if whiten == "published" else "train" if photographs else "none")
         colour = config.colour or ("grey" if photographs else None)
         return cls(patch, colour, whiten, normalise, zscore, crop, contrast)
 
+    @property
+    def published(self) -> bool:
+        """Whether images are prepared as in the authors' program."""
+        return self.whiten == "published"
+
     def asks_for_images(self, factor: int) -> bool:
         """Whether any step needs images instead of rows of features."""
-        filtered = self.whiten or self.normalise_contrast or self.crop > 0 or factor > 1
+        filtered = bool(self.whiten) or self.normalise_contrast or self.crop > 0 or factor > 1
         return filtered or self.zscore == "image" or self.colour is not None
 
 
@@ -61,12 +67,17 @@ def prepare(image: np.ndarray, factor: int, recipe: Recipe) -> np.ndarray:
     for channel in channels:
         channel = preprocess.downsample(channel, factor)
         if recipe.whiten:
-            channel = preprocess.whiten(channel)
+            channel = preprocess.whiten_published(channel) if recipe.published else preprocess.whiten(channel)
         if recipe.normalise_contrast:
-            channel = preprocess.normalise_contrast(channel)
+            channel = preprocess.normalise_contrast(channel, mirrored=not recipe.published)
+        if recipe.published and recipe.zscore == "image":  # with the border, and the unbiased variance
+            mean, std = channel.mean(dtype=np.float64), channel.std(dtype=np.float64, ddof=1)
+            channel = preprocess.zscore(channel, float(mean), float(std))
         done.append(preprocess.crop_border(channel, recipe.crop))
     y = np.stack(done)
-    return preprocess.zscore(y, float(y.mean()), float(y.std())) if recipe.zscore == "image" else y
+    if recipe.published or recipe.zscore != "image":
+        return y
+    return preprocess.zscore(y, float(y.mean()), float(y.std()))
 
 
 def jpeg_factor(lossy: bool) -> int:

@@ -115,7 +115,7 @@ def _draw_prepared(axes: "Axes", raw: list[np.ndarray], factors: list[int], reci
     for label, stage, colour, style in stages:
         f, power = mean_spectrum([prepare(x, k, stage)[0] for x, k in zip(raw, factors)])
         axes.plot(f, decibel(power), style, color=colour, lw=2, label=label)
-    if recipe.whiten:
+    if recipe.whiten and not recipe.published:  # the published response depends on direction
         ideal = (preprocess.whitening_response(f) / f) ** 2
         axes.plot(f, decibel(ideal), ":", color=INK, lw=2, label="exact 1 / f² images, whitened")
     _finish(axes, "After preparation", "power / mean power (dB)")

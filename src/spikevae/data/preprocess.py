@@ -67,13 +67,40 @@ def whiten(image: np.ndarray, cutoff: float = CUTOFF, order: float = ORDER) -> n
     without mirroring; the jumps between opposite borders would become bright frames. The mean is removed, since
     R(0) = 0.
 
-    The authors' program (github.com/hadivafaii/PoissonVAE, `utils/imgproc.py`) has the zero frequency of R in the
-    middle and multiplies it with a transform whose zero frequency is at the corner; this function follows the formula.
+    `whiten_published` is the filter of the authors' program, which is another one.
     """
     height, width = image.shape
     f = np.hypot(np.arange(height)[:, None] / (2 * height), np.arange(width) / (2 * width))
     spectrum = fft.dctn(image.astype(np.float64), type=2, norm="ortho")
     return fft.idctn(spectrum * whitening_response(f, cutoff, order), type=2, norm="ortho").astype(np.float32)
+
+
+def published_response(height: int, width: int) -> np.ndarray:
+    """Amplitude response of the authors' program to the Fourier coefficients (i, j) of an image: (height, width).
+
+    The program (github.com/hadivafaii/PoissonVAE, `utils/imgproc.py`) tabulates R on H x W frequencies from -0.5 to
+    0.5, both ends included, with zero in the middle, and multiplies this table with a transform whose zero frequency is
+    at the corner. Coefficient (i, j) therefore has R(|(i / (H - 1) - 0.5, j / (W - 1) - 0.5)|): up to rounding, a wave
+    of frequencies (u, v) has R(|(0.5 - |u|, 0.5 - |v|)|). The mean is multiplied by R(0.707) = 0.013 and not by zero;
+    diagonal waves of 0.25 cycles per pixel in each direction pass best, and a chequerboard not at all.
+
+    Examples
+    --------
+    >>> round(float(published_response(64, 48)[0, 0]), 4)  # sqrt(1 / 2) exp(-4)
+    0.013
+    """
+    rows, columns = np.linspace(-0.5, 0.5, height), np.linspace(-0.5, 0.5, width)
+    return whitening_response(np.hypot(rows[:, None], columns))
+
+
+def whiten_published(image: np.ndarray) -> np.ndarray:
+    """Filter an (H, W) image with `published_response`; the image is periodic, so opposite borders are neighbours.
+
+    The response of the coefficients (i, j) and (-i, -j) differs a little, so the result has an imaginary part, which is
+    left out, as in the authors' program.
+    """
+    spectrum = fft.fft2(image.astype(np.float64)) * published_response(*image.shape)
+    return fft.ifft2(spectrum).real.astype(np.float32)
 
 
 def gaussian_window(size: int = CONTRAST_SIZE, std: float = CONTRAST_STD) -> np.ndarray:
@@ -85,11 +112,14 @@ def gaussian_window(size: int = CONTRAST_SIZE, std: float = CONTRAST_STD) -> np.
     return weights / weights.sum()
 
 
-def normalise_contrast(image: np.ndarray, size: int = CONTRAST_SIZE, std: float = CONTRAST_STD) -> np.ndarray:
+def normalise_contrast(
+    image: np.ndarray, size: int = CONTRAST_SIZE, std: float = CONTRAST_STD, mirrored: bool = True
+) -> np.ndarray:
     """Subtract the local mean and divide by the local deviation, but at least by its mean over the image.
 
     With a Gaussian window w: v = x - w * x, s = sqrt(w * v^2), y = v / max(s, mean(s)). Flat regions therefore keep a
-    lower contrast than the rest. Borders are mirrored. A constant image becomes zero.
+    lower contrast than the rest. Borders are mirrored, or, as in the authors' program, zeros surround the image and v.
+    With mirrored borders a constant image becomes zero.
 
     The published "kernel size 13, sigma 0.5" counts the window's half-width as 1 and writes the weights as
     exp(-r^2 / sigma): with r in units of 6 pixels that is a Gaussian of standard deviation 6 sqrt(0.5 / 2) =
@@ -102,11 +132,10 @@ def normalise_contrast(image: np.ndarray, size: int = CONTRAST_SIZE, std: float 
     0.0
     """
     weights = gaussian_window(size, std)
+    mode = "reflect" if mirrored else "constant"  # of zeros
 
     def blur(x: np.ndarray) -> np.ndarray:
-        return ndimage.correlate1d(
-            ndimage.correlate1d(x, weights, axis=0, mode="reflect"), weights, axis=1, mode="reflect"
-        )
+        return ndimage.correlate1d(ndimage.correlate1d(x, weights, axis=0, mode=mode), weights, axis=1, mode=mode)
 
     x = image.astype(np.float64)
     centred = x - blur(x)

@@ -37,6 +37,26 @@ def parse_settings(settings: Sequence[str]) -> dict[str, Any]:
     return parsed
 
 
+def split_settings(values: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Settings of the data, whose keys begin with `data.`, without this prefix; and those of the fits.
+
+    Raises
+    ------
+    ValueError
+        For an unknown key of the data.
+
+    Examples
+    --------
+    >>> split_settings({"data.whiten": "published", "beta": 2})
+    ({'whiten': 'published'}, {'beta': 2})
+    """
+    of_data = {key.removeprefix("data."): value for key, value in values.items() if key.startswith("data.")}
+    for name in of_data:
+        if name not in DataConfig.model_fields:
+            raise ValueError(unknown_key_message(name, DataConfig.model_fields))
+    return of_data, {key: value for key, value in values.items() if not key.startswith("data.")}
+
+
 def edited(
     sweep: SweepConfig, *, recipe: str | None = None, settings: Sequence[str] = (), seed: int = 0
 ) -> SweepConfig:
@@ -58,13 +78,8 @@ def edited(
     ValueError
         For unknown keys, and for values that do not go together.
     """
-    values = parse_settings(settings)
-    data = sweep.data.model_dump(mode="python")
-    for key in [key for key in values if key.startswith("data.")]:
-        name = key.removeprefix("data.")
-        if name not in DataConfig.model_fields:
-            raise ValueError(unknown_key_message(name, DataConfig.model_fields))
-        data[name] = values.pop(key)
+    of_data, values = split_settings(parse_settings(settings))
+    data = sweep.data.model_dump(mode="python") | of_data
     if seed:
         data["seed"] = _shifted(data["seed"], seed)
     blocks = [_edited_block(block, recipe, values, seed) for block in sweep.blocks]

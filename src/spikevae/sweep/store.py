@@ -149,7 +149,7 @@ class RunFolder:
         with atomic_write(self.path / "examples.npy") as scratch, open(scratch, "wb") as handle:
             np.save(handle, examples)
         sizes = {"train": len(data.train), "test": len(data.test), "shape": list(data.shape), "name": data.name}
-        facts = {"digest": data.digest, "info": data.info, "description": data.describe()}
+        facts = {"digest": data.digest, "info": data.info, "variance": data.variance, "description": data.describe()}
         write_json(self.path / "data.json", sizes | facts)
 
     def is_done(self, cell: Cell) -> bool:
