@@ -36,17 +36,18 @@ def made_up_metrics(latent: str, size: int, beta: float, start: float, seed: int
     values |= {"active_units": float(size // 2), "dead_units": 0.0, "mse": 250 * (1 - r2), "encoder_macs": 36.0 * size}
     values["free_energy"] = values["distortion"] + values["kl"]
     if latent != "gaussian":
-        rate = {"poisson": 0.3 * math.exp(0.3 * start) / (1 + beta) / (1 + 5 * price), "rectified_gaussian": 0.4}[
-            latent
-        ]
+        rate = 0.4
+        if latent != "rectified_gaussian":
+            rate = 0.3 * math.exp(0.3 * start) / (1 + beta) / (1 + 5 * price)
         rate *= math.exp(0.01 * rng.normal())
         spikes = rate * size
-        zeros = math.exp(-rate) if latent == "poisson" else 0.5 - 0.05 / (1 + beta) + 0.001 * rng.normal()
+        zeros = math.exp(-rate) if latent != "rectified_gaussian" else 0.5 - 0.05 / (1 + beta) + 0.001 * rng.normal()
         values |= {"firing_rate": rate, "spikes": spikes, "bits_per_spike": bits / spikes, "prior_firing_rate": rate}
         values |= {"fraction_zeros": zeros, "lifetime_sparseness": 0.7, "atp": 7.1e8 * spikes}
+        values |= {"synops_events": spikes * 36, "synops_nonzero": (1 - zeros) * size * 36}
         values |= {f"joules{level}": spikes * cost for level, cost in (("_low", 3e-11), ("", 6e-11), ("_high", 2e-10))}
     else:
-        values["fraction_zeros"] = 0.0
+        values |= {"fraction_zeros": 0.0, "synops_nonzero": 36.0 * size}
     return values
 
 
@@ -138,6 +139,7 @@ class Page(HTMLParser):
 
     def handle_startendtag(self, tag, attributes):
         self.tags.append((tag, dict(attributes)))
+        self.ids += [value for key, value in attributes if key == "id"]
 
     def handle_endtag(self, tag):
         assert self.open and self.open[-1] == tag, f"</{tag}> closes <{self.open[-1:]}>"

@@ -210,7 +210,7 @@ def test_global_random_state_is_untouched():
 
 
 def test_import_brings_no_heavy_library():
-    heavy = ("matplotlib", "PIL", "pooch", "requests", "sklearn", "skimage", "plotly")
+    heavy = ("matplotlib", "PIL", "pooch", "requests", "sklearn", "skimage")
     code = f"import sys, spikevae.data._config, spikevae.data; print([m for m in {heavy} if m in sys.modules])"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"

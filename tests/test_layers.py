@@ -55,7 +55,7 @@ KERNELS = {  # need a library that comes with CUDA builds alone, or an extra one
     "distributions._arrivals_triton",
     "distributions._arrivals_numba",
 }
-HEAVY = ("torch", "matplotlib", "plotly", "sklearn", "skimage", "scipy", "numpy", "pyarrow", "pandas")
+HEAVY = ("torch", "matplotlib", "sklearn", "skimage", "scipy", "numpy", "pyarrow", "pandas")
 
 
 def module_name(path: Path) -> str:
@@ -145,7 +145,7 @@ def test_computing_needs_no_plotting() -> None:
     """Everything below the command line, without the libraries that only figures need."""
     below = sorted(name for name in MODULES - KERNELS if name and LAYERS[name.split(".")[0]] < LAYERS["reporting"])
     loaded = modules_after("\n".join(f"import {PACKAGE}.{name}" for name in below))
-    assert not loaded.intersection({"matplotlib", "plotly", "pyarrow", "skimage"})
+    assert not loaded.intersection({"matplotlib", "pyarrow", "skimage"})
 
 
 def test_importing_leaves_random_state_alone() -> None:

@@ -34,4 +34,4 @@ def report_(run: Path, /, *, seed: int = 0, device: Device = "auto", json: Json 
 
         RunFolder(run).read_config()
     page, sentences = make_report(run, seed)
-    emit(json, {"report": str(page), "answer": sentences}, "\n".join([*sentences, "", f"Report: {page}"]))
+    emit(json, {"report": str(page), "answer": sentences}, "\n".join([*sentences, f"Report: {page}"]))

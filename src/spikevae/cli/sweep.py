@@ -96,5 +96,5 @@ def _describe(result: "SweepResult", *, report: bool) -> tuple[dict[str, Any], s
     if report:
         page, sentences = make_report(result.path)
         facts |= {"report": str(page), "answer": sentences}
-        text = "\n".join([text, "", *sentences, "", f"Report: {page}"])
+        text = "\n".join([text, *sentences, f"Report: {page}"])
     return facts, text

@@ -1,6 +1,6 @@
 """The report of a run: one offline HTML page that begins with the answer, and its figures as files.
 
-The page's plotting libraries are loaded only when a report is built.
+The plotting library is loaded only when a report is built.
 """
 
 from collections.abc import Callable
@@ -8,7 +8,7 @@ from pathlib import Path
 
 from .._files import atomic_write
 
-N_STEPS = 15  # of `progress`: reading, nine figures, pictures, physiology, charts, page, done
+N_STEPS = 15  # of `progress`: reading, pictures, physiology, ten figures, page, done
 
 
 def build_report(
@@ -40,7 +40,8 @@ def build_report(
     from .physiology import report_figures
     from .pictures import pictures
     from .reading import read_run
-    from .sections import physiology_section
+    from .sections import all_figures, galleries, physiology_section
+    from .summary import summary
 
     done = 0
 
@@ -57,8 +58,10 @@ def build_report(
     dictionaries, strips = pictures(run, folder, seed)
     advance("physiology")
     neurons = physiology_section(*report_figures(run, folder, seed))
-    statics = write_figures(run, folder, advance)
-    text = render(run, statics, dictionaries, strips, advance, neurons)
+    figures = all_figures(run)
+    write_figures(run, folder, figures, advance)
+    advance("page")
+    text = render(run, summary(run), figures, [*galleries(run, dictionaries, strips), *neurons])
     page = run.path / "report.html"
     with atomic_write(page) as scratch:
         scratch.write_text(text, encoding="utf-8")
@@ -68,7 +71,7 @@ def build_report(
 
 
 def headline(run_dir: str | Path) -> list[str]:
-    """The sentences at the top of the report, which answer the run's question.
+    """The answer of the report in at most three lines: what beta does, what converged, which code is cheapest.
 
     Parameters
     ----------
@@ -80,7 +83,7 @@ def headline(run_dir: str | Path) -> list[str]:
     FileNotFoundError, ValueError
         As :func:`build_report`.
     """
-    from .answer import headline_of
     from .reading import read_run
+    from .summary import headline_of
 
     return headline_of(read_run(run_dir))

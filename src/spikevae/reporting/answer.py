@@ -142,7 +142,7 @@ def control_claim(side: Side) -> str | None:
     return (
         f"{side.title}, {name} control (“remains unchanged”): {_range(found).lower()} the fraction of "
         f"zeros changes by {span(t.monotone.change for t in zeros)} to end at "
-        f"{span((t.last for t in zeros), plus=False)} and the mean firing rate by "
+        f"{span((t.last for t in zeros), plus=False)} and the mean activation by "
         f"{span((_ratio(f.trends['firing_rate']) for f in found), times=True)}, while R² changes by "
         f"{span(f.trends['r2_pooled'].monotone.change for f in found)} to end at "
         f"{span((f.trends['r2_pooled'].last for f in found), plus=False)}. A collapsed code of this law has "
@@ -249,15 +249,11 @@ def _unidentified(run: Run) -> str:
     )
 
 
-def headline_of(run: Run) -> list[str]:
-    """The sentences at the top of the report."""
+def statements(run: Run) -> list[str]:
+    """Every sentence of the statistics."""
     both = sides(run)
     lines = [line for side in both for line in claims(side)]
-    lines += [line for side in both for line in family_sentences(side)]
-    lines.append(convergence_sentence(run))
-    if demo := demo_warning(run):
-        lines.append(demo)
-    return lines
+    return [*lines, *(line for side in both for line in family_sentences(side)), convergence_sentence(run)]
 
 
 def demo_warning(run: Run) -> str | None:
@@ -265,4 +261,4 @@ def demo_warning(run: Run) -> str | None:
     source = str(run.config["sweep"].get("data", {}).get("source", ""))
     if source.partition(":")[0] != "bundled":
         return None
-    return "Demo results: the few small bundled photographs are not a sample of natural images in general."
+    return "Demo: a few bundled photographs, which are not a sample of natural images."

@@ -24,6 +24,10 @@ class Quantity:
     factor: bool
     """Whether the slope is that of the logarithm and is reported as a factor per tenfold beta."""
 
+    def label_for(self, family: Family) -> str:
+        """The label; real-valued codes have an activation instead of a firing rate."""
+        return self.label if family.is_count or self.name != "firing_rate" else "mean activation"
+
 
 QUANTITIES = (
     Quantity("fraction_zeros", "fraction of zeros", "up", factor=False),
@@ -159,7 +163,7 @@ def sentence(finding: Finding) -> str:
     for trend in finding.trends.values():
         if trend.defined and trend.quantity.name != "r2_pooled":
             interval = f" ({interval_text(trend)})" if interval_text(trend) else ""
-            parts.append(f"{trend.quantity.label} {slope_text(trend)}{interval}, {verdict(trend)}")
+            parts.append(f"{trend.quantity.label_for(finding.family)} {slope_text(trend)}{interval}, {verdict(trend)}")
     r2 = finding.trends["r2_pooled"]
     if not r2.defined:
         return f"K = {finding.n_latents}: one β only, so no trend; R² = {shown(r2.first)}."
@@ -173,11 +177,13 @@ def sentence(finding: Finding) -> str:
 
 
 def rate_words(finding: Finding) -> str:
-    """Mean firing rates at the lowest and the highest beta."""
+    """Mean firing rates (or activations) at the lowest and the highest beta."""
     rate = finding.trends["firing_rate"]
     if not math.isfinite(rate.first):
         return ""
-    return f", the mean firing rate from {shown(rate.first)} to {shown(rate.last)} spikes per unit per stimulus"
+    what = rate.quantity.label_for(finding.family)
+    unit = " spikes per unit per stimulus" if finding.family.is_count else ""
+    return f", the {what} from {shown(rate.first)} to {shown(rate.last)}{unit}"
 
 
 def family_sentence(found: Sequence[Finding]) -> str:
@@ -198,7 +204,7 @@ def family_sentence(found: Sequence[Finding]) -> str:
             at = f" at K = {top.n_latents}" if len(found) > 1 else ""
             reversal = "" if count == len(trends) else f"; largest reversal {largest_reversal(trends)}"
             parts.append(
-                f"{q.label} {slope_text(last)}{interval}{at}, {word} at every step of β at {count} of "
+                f"{q.label_for(top.family)} {slope_text(last)}{interval}{at}, {word} at every step of β at {count} of "
                 f"{len(trends)} {plural(len(trends), 'latent size')} (τ = {shown(last.monotone.tau, 2)}, "
                 f"{p_text(last.monotone.p_value)}{reversal})"
             )

@@ -8,14 +8,17 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from PIL import Image
 
 from .._text import exact, shown
 from ..models import LatentModel
 from ..sweep.store import RunFolder
 from .reading import Cell, Run
 
-MAX_ATOMS = 256
+MAX_ATOMS = 144
 """Most units of a dictionary that are shown."""
+MAX_BYTES = 600_000
+"""About the most that all dictionaries take on the page; each shows fewer units if they would take more."""
 MAX_PATCHES = 8
 """Most stimuli whose reconstructions are shown."""
 SCALE = 3
@@ -27,16 +30,22 @@ class Picture:
     """A strip or mosaic of stimuli as a PNG, and what it shows."""
 
     name: str
-    png: bytes
+    family: int
+    """Index of the family."""
+    sheet: Image.Image
+    """One pixel for each of the stimulus."""
     title: str
     alt: str
-    width: int
-    """Width in stimulus pixels, which the page scales by whole factors."""
+
+    @property
+    def width(self) -> int:
+        """In stimulus pixels, which the page scales by whole factors."""
+        return self.sheet.width
 
     @property
     def uri(self) -> str:
-        """For an `img` element."""
-        return "data:image/png;base64," + base64.b64encode(self.png).decode()
+        """For an `img` element, which the browser enlarges."""
+        return "data:image/png;base64," + base64.b64encode(_png(self.sheet)).decode()
 
 
 def pictures(run: Run, folder: Path, seed: int) -> tuple[list[Picture], list[Picture]]:
@@ -57,16 +66,19 @@ def pictures(run: Run, folder: Path, seed: int) -> tuple[list[Picture], list[Pic
             continue
         name = f"{cell.family.index}_beta_{exact(cell.beta)}"
         if model.dictionary is not None:
-            dictionaries.append(_dictionary(model, cell, shape, name))
+            most = MAX_BYTES // (len(run.shown) * model.n_features)
+            dictionaries.append(_dictionary(model, cell, shape, name, max(24, min(MAX_ATOMS, most))))
         if examples is not None and examples.shape[1] == model.n_features:
             chosen = examples[:MAX_PATCHES]
             limit = float(np.abs(chosen).max()) or 1.0
-            if not strips:
-                png, width = mosaic(chosen, shape, len(chosen), limit)
-                strips.append(Picture("original", png, "Test stimuli", f"{len(chosen)} test stimuli", width))
+            if not any(strip.family == cell.family.index for strip in strips):
+                sheet = mosaic(chosen, shape, len(chosen), limit)
+                strips.append(
+                    Picture("original", cell.family.index, sheet, "Stimuli", f"{len(chosen)} held-out stimuli")
+                )
             strips.append(_reconstruction(model, cell, shape, chosen, limit, name, seed))
     for kind, group in (("dictionary", dictionaries), ("reconstruction", strips)):
-        for picture in group:
+        for picture in {picture.name: picture for picture in group}.values():
             _write(folder / f"{kind}_{picture.name}", picture)
     return dictionaries, strips
 
@@ -79,21 +91,14 @@ def image_shape(shape: tuple[int, ...]) -> tuple[int, int, int] | None:
     return (1, side, side) if len(shape) == 1 and side * side == shape[0] and side > 1 else None
 
 
-def mosaic(rows: np.ndarray, shape: tuple[int, int, int], columns: int, limit: float | None) -> tuple[bytes, int]:
-    """Tile stimuli (n, D) into a PNG, mid-grey at zero.
+def mosaic(rows: np.ndarray, shape: tuple[int, int, int], columns: int, limit: float | None) -> Image.Image:
+    """Tile stimuli (n, D) into a picture, one pixel for each of theirs, mid-grey at zero.
 
     Parameters
     ----------
     limit
         Value shown white (and its negative black); None scales every tile to its own largest magnitude.
-
-    Returns
-    -------
-    png, width
-        The file and its width in stimulus pixels.
     """
-    from PIL import Image
-
     channels, height, width = shape
     top = np.abs(rows).max(axis=1, keepdims=True) if limit is None else np.full((len(rows), 1), limit)
     scaled = np.nan_to_num(rows / np.where(top > 0, top, 1.0))
@@ -103,11 +108,13 @@ def mosaic(rows: np.ndarray, shape: tuple[int, int, int], columns: int, limit: f
     for i, tile in enumerate(tiles):
         y, x = 1 + (i // columns) * (height + 1), 1 + (i % columns) * (width + 1)
         sheet[y : y + height, x : x + width] = tile.transpose(1, 2, 0)
-    image = Image.fromarray(sheet[..., 0] if channels == 1 else sheet)
-    image = image.resize((image.width * SCALE, image.height * SCALE), Image.Resampling.NEAREST)
+    return Image.fromarray(sheet[..., 0] if channels == 1 else sheet)
+
+
+def _png(image: Image.Image) -> bytes:
     handle = io.BytesIO()
     image.save(handle, "PNG", optimize=True)
-    return handle.getvalue(), sheet.shape[1]
+    return handle.getvalue()
 
 
 def full_rows(n: int) -> int:
@@ -121,7 +128,7 @@ USES = {"firing_rate": "firing rate", "kl": "KL", "nonzero": "share of stimuli c
 """Numbers by which units of a dictionary are ordered: the first that the fit has."""
 
 
-def _dictionary(model: LatentModel, cell: Cell, shape: tuple[int, int, int], name: str) -> Picture:
+def _dictionary(model: LatentModel, cell: Cell, shape: tuple[int, int, int], name: str, most: int) -> Picture:
     """Decoder columns, most used first: by mean posterior firing rate, else by KL, else by share of stimuli coded."""
     assert model.dictionary is not None
     atoms = model.dictionary.detach().numpy()
@@ -132,12 +139,13 @@ def _dictionary(model: LatentModel, cell: Cell, shape: tuple[int, int, int], nam
     ]
     use, word = known[0] if known else (np.empty(0), "the model")
     order = np.argsort(-use, kind="stable") if len(use) == len(atoms) else np.arange(len(atoms))
-    chosen = atoms[order[:MAX_ATOMS]]
+    chosen = atoms[order[:most]]
     columns = full_rows(len(chosen))
-    png, width = mosaic(chosen, shape, columns, None)
+    sheet = mosaic(chosen, shape, columns, None)
     some = f"the {len(chosen)} most used of " if len(chosen) < len(atoms) else "all "
     title = f"{cell.family.label}, K = {cell.n_latents}, β = {exact(cell.beta)}"
-    return Picture(name, png, title, f"Dictionary of {title}: {some}{len(atoms)} units in order of {word}", width)
+    alt = f"Dictionary of {title}: {some}{len(atoms)} units in order of {word}"
+    return Picture(name, cell.family.index, sheet, f"K = {cell.n_latents}, β = {exact(cell.beta)}", alt)
 
 
 def _reconstruction(
@@ -147,11 +155,12 @@ def _reconstruction(
     generator = torch.Generator().manual_seed(cell.seed + seed)
     with torch.inference_mode():
         pixels = model.decode(model.sample_codes(torch.from_numpy(x), generator=generator)).numpy()
-    png, width = mosaic(pixels, shape, len(x), limit)
+    sheet = mosaic(pixels, shape, len(x), limit)
     title = f"{cell.family.label}, K = {cell.n_latents}, β = {exact(cell.beta)}"
-    rate = f", firing rate {shown(cell['firing_rate'])}" if cell.family.has_rate else ""
-    numbers = f"R² {shown(cell['r2_pooled'])}, zeros {shown(cell['fraction_zeros'])}{rate}"
-    return Picture(name, png, f"{title} ({numbers})", f"Reconstructions by {title}", width)
+    spikes = f", {shown(cell['spikes'], 2)} spikes per stimulus" if cell.family.is_count else ""
+    numbers = f"R² {shown(cell['r2_pooled'], 2)}, zeros {shown(cell['fraction_zeros'], 2)}{spikes}"
+    alt = f"Reconstructions by {title}"
+    return Picture(name, cell.family.index, sheet, f"β = {exact(cell.beta)}: {numbers}", alt)
 
 
 def _write(stem: Path, picture: Picture) -> None:
@@ -159,8 +168,9 @@ def _write(stem: Path, picture: Picture) -> None:
     from html import escape
 
     stem.parent.mkdir(parents=True, exist_ok=True)
-    stem.with_name(stem.name + ".png").write_bytes(picture.png)
-    width, height = (int.from_bytes(picture.png[i : i + 4], "big") for i in (16, 20))
+    width, height = picture.sheet.width * SCALE, picture.sheet.height * SCALE
+    large = picture.sheet.resize((width, height), Image.Resampling.NEAREST)
+    stem.with_name(stem.name + ".png").write_bytes(_png(large))
     svg = (
         f'<svg xmlns="http://www.w3.org/2000/svg" width="{width}" height="{height}" role="img">'
         f"<title>{escape(picture.alt)}</title>"

@@ -1,6 +1,5 @@
 """The contents of a run folder for the report: fits in families, each with its convergence flag."""
 
-import html
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
@@ -111,7 +110,7 @@ class Run:
         """The few fits that are shown one by one: of each family the largest latent size and first seed, at the
         lowest beta, the one nearest to 1, and the highest; best of starts."""
         chosen = []
-        for family in self.families[:MAX_SHOWN_FAMILIES]:
+        for family in self.families:
             own = [cell for cell in self.best if cell.family == family]
             if not own:
                 continue
@@ -135,9 +134,6 @@ class Run:
             return np.array(values, dtype=np.float32)
         except (ValueError, OSError, EOFError) as error:
             raise ValueError(f"{path} is not a small float matrix: {error}; {REMEDY}") from None
-
-
-MAX_SHOWN_FAMILIES = 6
 
 
 def read_run(path: str | Path) -> Run:
@@ -213,8 +209,3 @@ def _cell(cell: Mapping[str, Any], family: Family, check: Convergence) -> Cell:
         seconds=number(cell.get("seconds")),
         check=check,
     )
-
-
-def escaped(text: str) -> str:
-    """Text from a file, escaped for figures, in which Plotly reads a subset of HTML."""
-    return html.escape(text, quote=False)

@@ -1,53 +1,42 @@
-"""Sections of the page: which figures stand under which heading, with captions."""
+"""The figures of the page, in the order in which a reader asks, as data; and the pictures below them."""
 
 import base64
+from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, replace
 
 from ..plotting import Static
-from . import charts, fit_charts
+from . import panels
+from .drawing import shared
 from .families import Family
+from .panels import Panel
 from .physiology import Shown
 from .pictures import MAX_ATOMS, Picture
-from .reading import MAX_SHOWN_FAMILIES, Run
-from .style import AXES, family_colours
+from .reading import Run
+from .style import short_labels
+from .summary import joules_per_spike, leading
 
 
 @dataclass(frozen=True)
-class ChartView:
-    """An interactive figure on the page."""
+class Figure:
+    """Panels side by side that share one key."""
 
     id: str
     title: str
-    alt: str
-    spec: charts.Chart
-    height: int | None = None
-
-
-@dataclass(frozen=True)
-class Section:
-    """A heading, figures and what they show."""
-
-    id: str
-    short: str
-    title: str
-    caption: str
-    charts: Sequence[ChartView] = ()
-    pictures: Sequence[Picture] = ()
-    statics: Sequence["Embedded"] = field(default_factory=tuple)
-    """Figures for readers without scripts."""
-    figures: Sequence["Embedded"] = field(default_factory=tuple)
-    """Figures for all readers, with titles."""
+    note: str
+    panels: tuple[Panel, ...]
+    labels: dict[int, str]
+    """Label of each family by its index, for the key; empty without a key."""
 
     @property
-    def has_key(self) -> bool:
-        """Whether lines stand for families and latent sizes, so that the section needs the key to both."""
-        return self.id in ("sparsity", "cost", "frontiers", "starts")
+    def sizes(self) -> list[int]:
+        """Latent sizes to choose from."""
+        return sorted({size for panel in self.panels for size in panel.sizes})
 
-    @property
-    def wide(self) -> bool:
-        """Whether two panels stand side by side instead of three."""
-        return len(self.charts) in (2, 4)
+    def fullest_size(self, wish: int) -> int:
+        """The latent size that most of its lines have; of several `wish`, else the largest."""
+        lines = Counter(line.size for panel in self.panels for line in panel.lines if line.size is not None)
+        return max(lines, key=lambda size: (lines[size], size == wish, size), default=wish)
 
 
 @dataclass(frozen=True)
@@ -59,255 +48,150 @@ class Embedded:
     title: str = ""
 
 
+@dataclass(frozen=True)
+class Gallery:
+    """Pictures of a few fits of each family, under one heading."""
+
+    id: str
+    title: str
+    note: str
+    rows: Sequence[tuple[str, Sequence[Picture]]] = ()
+    """Heading and pictures of each family."""
+    figures: Sequence[Embedded] = ()
+
+
 def embed(static: Static, title: str = "") -> Embedded:
     """A figure as part of the page."""
     uri = "data:image/png;base64," + base64.b64encode(static.png.read_bytes()).decode()
     return Embedded(uri, static.alt, title)
 
 
-def embedded(statics: dict[str, Static], *names: str) -> tuple[Embedded, ...]:
-    """Static figures for readers without scripts."""
-    return tuple(embed(statics[name]) for name in names if name in statics)
+def _figure(run: Run, id: str, title: str, note: str, drawn: Sequence[Panel | None]) -> list[Figure]:
+    """The figure if there is anything to draw."""
+    found = tuple(replace(p, id=f"{id}-{i}") for i, p in enumerate(drawn) if p)
+    by_index = {f.index: f for f in run.families}
+    families = [by_index[i] for i in dict.fromkeys(i for p in found for i in p.families)]
+    return [Figure(id, title, note, found, short_labels(families))] if found else []
 
 
-def view(name: str, title: str, spec: charts.Chart | None, alt: str, height: int | None = None) -> list[ChartView]:
-    """A chart if there is something to draw."""
-    drawn = spec is not None and any(t["meta"].get("size") is not None or len(t["x"]) > 1 or "z" in t
-                                     for t in spec["data"] if "meta" in t)  # fmt: skip
-    return [ChartView(f"chart-{name}", title, alt, spec, height)] if spec is not None and drawn else []
+def answer_figure(run: Run) -> Figure:
+    """Zeros, spikes and R2 against beta for the families of the paper."""
+    families = leading(run)
+    real = [f.law_label for f in families if not f.is_count]
+    note = f"{points(run)} {' and '.join(real)} codes are real-valued: no spikes to count." if real else points(run)
+    drawn = [panels.along(run, "", "beta", y, families) for y in ("fraction_zeros", "firing_rate", "r2_pooled")]
+    return _figure(run, "sparsity", "Zeros, spikes and R² against β", note, drawn)[0]
 
 
-@dataclass(frozen=True)
-class _Plan:
-    """A section before its charts are drawn."""
+def cheapest_figure(run: Run) -> Figure:
+    """R2 against spikes for counts, and against bits and operations for all codes."""
+    spikes = panels.along(run, "", "spikes", "r2_pooled", run.families, "R² against spikes (count codes)")
+    if spikes:
+        spikes = replace(spikes, second=("Energy at the central price (J per stimulus)", joules_per_spike()))
+    bits = panels.along(run, "", "bits", "r2_pooled", run.families, "R² against bits (all codes)")
+    chip = panels.along(run, "", "operations", "r2_pooled", run.families, "R² against operations (all codes)")
+    note = (
+        "Upper left is better; one line per code along β. Real-valued codes have no spikes, so they meet counts only "
+        "in bits and in operations: for each pixel an accumulate (0.9 pJ) per spike of counts, a multiply-accumulate "
+        "(4.6 pJ) per non-zero value of the others."
+    )
+    if any(cell.config.get("inference", "amortised") != "amortised" for cell in run.cells):
+        note += " Of iterative models these are the spikes of the final code, without those of inference."
+    return _figure(run, "frontiers", "What fidelity costs", note, [spikes, bits, chip])[0]
 
-    id: str
-    short: str
-    title: str
-    caption: str
-    static: str
-    """Name of the static figure that is shown in browsers without scripts."""
 
-
-def figure_sections(run: Run, statics: dict[str, Static]) -> list[Section]:
-    """Every figure with its caption; those without numbers in this run are left out."""
-    found = []
-    for plan in PLANS:
-        drawn = CHARTS[plan.id](run)
-        if drawn:
-            notes = {"points": points(run), "fits": shown_fits(run)}
-            caption = plan.caption.format(**notes)
-            found.append(Section(plan.id, plan.short, plan.title, caption, drawn, (), embedded(statics, plan.static)))
-    return found
+def all_figures(run: Run) -> list[Figure]:
+    """Every figure: the two that are always in sight, then those that are folded."""
+    return [answer_figure(run), cheapest_figure(run), *folded_figures(run)]
 
 
 def points(run: Run) -> str:
-    """Caption of a figure against beta: what its lines and markers mean."""
+    """How to read the lines of a figure against beta."""
     n = len(run.seeds)
-    seeds = f"mean over {n} seeds, bars from the lowest to the highest" if n > 1 else "one seed"
-    hollow = (
-        "Hollow markers: not every seed is flagged converged." if n > 1 else "Hollow markers: not flagged converged."
-    )
-    signs = (
-        "Colour, line and marker: family."
-        if family_colours(run)
-        else "Colour and line width: K. Line and marker: family."
-    )
-    return f"Best of starts, {seeds}. {signs} {hollow} Hover or tap for values."
+    seeds = f"Mean over {n} seeds, bars from the lowest to the highest" if n > 1 else "One seed"
+    starts = ", best of starts" if run.has_starts else ""
+    return f"{seeds}{starts}; hollow: not converged."
 
 
-PLANS = (
-    _Plan(
-        "sparsity",
-        "Sparsity",
-        "Sparsity, firing rate and fidelity against β",
-        "Fraction of zeros, mean firing rate and R² of held-out stimuli against β. {points}",
-        "sparsity",
-    ),
-    _Plan(
-        "cost",
-        "Cost",
-        "Information and its energy cost against β",
-        "Coding rate, bits per spike and modelled energy at the central price against β; the band, drawn for the "
-        "largest K of each family, extends from the low to the high energy cost of a spike. {points}",
-        "cost",
-    ),
-    _Plan(
-        "frontiers",
-        "Frontiers",
-        "What fidelity costs in bits and in energy",
-        "Distortion against coding rate, and against energy at the central price, one line per family and K along β: "
-        "lower left is better. Signed codes have no spikes and so no energy. {points}",
-        "frontiers",
-    ),
-    _Plan(
-        "heat-maps",
-        "Heat maps",
-        "β and latent size together",
-        "Fraction of zeros, mean firing rate (logarithmic colours) and R² over β and K; one colour scale for all "
-        "families. Best of starts, mean over seeds.",
-        "heat_maps",
-    ),
-    _Plan(
-        "prior",
-        "Prior and posterior",
-        "Prior against mean posterior firing rate",
-        "A point is a unit, firing rates in spikes per stimulus; on the dashed line the prior is optimal for the "
-        "encoder. {fits}",
-        "prior_posterior",
-    ),
-    _Plan(
-        "starts",
-        "Starts",
-        "Does it matter where training starts?",
-        "Objective (on training stimuli, by which convergence is judged) and mean firing rate of the fit from the "
-        "lowest start against those of the fit from the highest; a point for each family, K, β and seed. On the dashed "
-        "line the start does not matter. Equal objectives with unequal firing rates: the firing rate is not "
-        "identified.",
-        "starts",
-    ),
-    _Plan(
-        "price",
-        "Spike price",
-        "Distortion, bits and spikes at several spike prices",
-        "A point is a fit (best of starts): colour and size show expected spikes per stimulus, the symbol the spike "
-        "price.",
-        "spike_price",
-    ),
-    _Plan(
-        "codes",
-        "Codes",
-        "Histograms of the code",
-        "Sampled codes of all units and held-out stimuli; the star at zero is the share of entries at zero; the "
-        "last bin also contains all codes beyond it. {fits}",
-        "code_histograms",
-    ),
-    _Plan(
-        "training",
-        "Training",
-        "Training curves",
-        "Objective on training batches against the step; colour: β, line: start. While β or the temperature is "
-        "annealed the objective itself moves. {fits}",
-        "training",
-    ),
-)
+def folded_figures(run: Run) -> list[Figure]:
+    """The figures below the first two, those without numbers left out."""
+    first = leading(run)
+    both = [f for f in run.families if f.law in {one.law for one in first} and (f.published or f in first)]
+    against = ("fraction_zeros", "firing_rate", "r2_pooled")
+    found: list[Figure] = []
+    if any(f.published for f in both) and not all(f.published for f in both):
+        found += _figure(
+            run, "published", "The published recipe beside ours",
+            f"Recipe of arXiv 2602.13421 at this budget, and ours, of the same laws. {points(run)}",
+            [panels.along(run, "", "beta", y, both) for y in against],
+        )  # fmt: skip
+    if len(run.families) > len(first) or any(f.is_control for f in run.families):
+        found += _figure(
+            run, "families", "All codes against β",
+            f"{points(run)} The mean activation of real-valued codes is in the unit of each code's prior, not in "
+            "spikes.",
+            [panels.along(run, "", "beta", y, run.families) for y in (*against, "activation")],
+        )  # fmt: skip
+    found += _figure(
+        run, "cost", "Information and energy against β",
+        f"Energy: expected spikes at the central price, for counts alone. {points(run)}",
+        [panels.along(run, "", "beta", y, run.families) for y in ("bits", "bits_per_spike", "joules")],
+    )  # fmt: skip
+    found += _figure(
+        run, "starts", "Does it matter where training starts?",
+        "A point is a fit from the lowest start against the same fit from the highest; on the dashed line the start "
+        "does not matter. Equal objectives (on training stimuli) with other firing rates: the objective leaves the "
+        "rate free.",
+        [panels.starts(run, metric) for metric in ("fit_objective", "firing_rate")],
+    )  # fmt: skip
+    return found + _unit_figures(run)
 
 
-def _sparsity(run: Run) -> list[ChartView]:
-    return [view for metric in ("fraction_zeros", "firing_rate", "r2_pooled") for view in _beta(run, metric)]
+def _unit_figures(run: Run) -> list[Figure]:
+    """A panel for each family."""
 
+    def each(draw: Callable[[Run, Family], Panel | None]) -> list[Panel]:
+        return shared(draw(run, family) for family in run.families)
 
-def _cost(run: Run) -> list[ChartView]:
-    return [view for metric in ("bits", "bits_per_spike", "joules") for view in _beta(run, metric)]
-
-
-def _frontiers(run: Run) -> list[ChartView]:
-    rate = charts.frontier(run, "bits", "distortion")
-    energy = charts.frontier(run, "joules", "distortion")
+    which = "Each code's largest K and first seed at the lowest β, the one nearest to 1 and the highest."
     return [
-        *view("rate-distortion", "Rate and distortion", rate, "Distortion against bits, every family and latent size"),
-        *view("energy-distortion", "Energy and distortion", energy, "Distortion against joules, every family and size"),
-    ]
+        *_figure(run, "training", "Training curves", "Objective on training batches; it moves while β or the "
+                 f"temperature is annealed. {which}", each(panels.training)),
+        *_figure(run, "codes", "Histograms of the code", "Sampled codes of all units; the star is the share at zero, "
+                 f"the last bin holds all beyond it. {which}", each(panels.code_histogram)),
+        *_figure(run, "prior", "Prior against posterior rate of each unit", "On the dashed line the prior is the "
+                 f"mean posterior. {which}", each(panels.prior_posterior)),
+    ]  # fmt: skip
 
 
-def _starts(run: Run) -> list[ChartView]:
-    objective, rate = charts.starts(run, "fit_objective"), charts.starts(run, "firing_rate")
-    return [
-        *view("starts-objective", "Objective", objective, "Objective, lowest against highest start"),
-        *view("starts-rate", "Mean firing rate", rate, "Mean firing rate, lowest against highest start"),
-    ]
-
-
-def _price(run: Run) -> list[ChartView]:
-    return view(
-        "three-way", "Three-way view", charts.three_way(run), "Distortion against bits, coloured by spikes", 460
-    )
-
-
-def _families(run: Run, name: str, draw: Callable[[Run, Family], charts.Chart | None], alt: str) -> list[ChartView]:
-    """One panel per family."""
-    return [
-        chart
-        for family in run.families
-        for chart in view(f"{name}-{family.index}", family.label, draw(run, family), f"{alt}, {family.label}")
-    ]
-
-
-CHARTS: dict[str, Callable[[Run], list[ChartView]]] = {
-    "sparsity": _sparsity,
-    "cost": _cost,
-    "frontiers": _frontiers,
-    "heat-maps": lambda run: _heat_views(run),
-    "prior": lambda run: _families(
-        run, "prior", fit_charts.prior_posterior, "Prior against posterior firing rate of each unit"
-    ),
-    "starts": _starts,
-    "price": _price,
-    "codes": lambda run: _families(run, "code", fit_charts.code_histogram, "Histogram of sampled codes"),
-    "training": lambda run: _families(run, "training", fit_charts.training, "Training curves"),
-}
-
-
-def _beta(run: Run, metric: str) -> list[ChartView]:
-    label = AXES[metric].label
-    return view(f"beta-{metric}", label.split(" (")[0], charts.against_beta(run, metric), f"{label} against β")
-
-
-def _heat_views(run: Run) -> list[ChartView]:
-    height = min(460, 130 + 26 * max(4, len(run.sizes)))
-    return [
-        c
-        for family in run.families
-        for metric in charts.HEAT_METRICS
-        for c in view(
-            f"heat-{family.index}-{metric}",
-            f"{family.label}: {AXES[metric].label.split(' (')[0]}",
-            charts.heat(run, family, metric),
-            f"Heat map of {AXES[metric].label} over β and K, {family.label}",
-            height,
-        )
-    ]
-
-
-def shown_fits(run: Run) -> str:
-    """Which few fits a figure shows."""
-    more = f" The first {MAX_SHOWN_FAMILIES} families." if len(run.families) > MAX_SHOWN_FAMILIES else ""
-    return (
-        "Shown for each family: its largest K and first seed at the lowest β, the β nearest to 1 and the highest β, "
-        f"best of starts.{more}"
-    )
-
-
-def picture_sections(run: Run, dictionaries: Sequence[Picture], strips: Sequence[Picture]) -> list[Section]:
+def galleries(run: Run, dictionaries: Sequence[Picture], strips: Sequence[Picture]) -> list[Gallery]:
     """Dictionaries and reconstructions."""
+
+    def rows(group: Sequence[Picture]) -> list[tuple[str, list[Picture]]]:
+        names = {f.index: f.label for f in run.families}
+        return [(names[i], [p for p in group if p.family == i]) for i in dict.fromkeys(p.family for p in group)]
+
     found = []
     if dictionaries:
-        caption = (
-            "Decoder columns in order of use (mean posterior firing rate; KL for signed codes, share of stimuli for "
-            "sparse ones), row by row; each on "
-            f"its own grey scale, zero mid-grey. At most {MAX_ATOMS} units. {shown_fits(run)}"
+        note = (
+            f"Decoder columns, most used first, row by row, each on its own grey scale; at most {MAX_ATOMS} units of "
+            "each code's largest K."
         )
-        title = "Learned dictionaries, most used first"
-        found.append(Section("dictionaries", "Dictionaries", title, caption, (), dictionaries))
+        found.append(Gallery("dictionaries", "Dictionaries", note, rows(dictionaries)))
     if strips:
-        caption = (
-            "Decoded from one sampled code each, on the grey scale of the stimuli; numbers are over all held-out "
-            f"stimuli. {shown_fits(run)}"
-        )
-        title = "Reconstructions of held-out stimuli"
-        found.append(Section("reconstructions", "Reconstructions", title, caption, (), strips))
+        note = "First row: held-out stimuli. Below: decoded from one sampled code each, on the same grey scale."
+        found.append(Gallery("reconstructions", "Reconstructions", note, rows(strips)))
     return found
 
 
-def physiology_section(figures: Sequence[Shown], sentences: str) -> list[Section]:
+def physiology_section(figures: Sequence[Shown], sentences: str) -> list[Gallery]:
     """Results of experiments on single units, if they can be done on any model of the run."""
     if not figures:
         return []
-    caption = (
+    note = (
         "Drifting gratings, white noise and bars with contrast and mean of the test stimuli, shown frame by frame to "
-        "one fit of each family that infers step by step (largest K, first seed, β nearest to 1); the state is kept "
-        "from frame to frame. Responses are expected spikes per unit per step; bars: standard errors over starting "
-        f"phases. The units are modelled, not recorded. {sentences}"
+        "one fit of each code that infers step by step; the state is kept between frames. Responses are expected "
+        f"spikes per unit per step; bars: standard errors over phases. Modelled units, not recorded ones. {sentences}"
     )
     shown = [embed(one.figure, one.title) for one in figures]
-    return [Section("physiology", "Physiology", "Units examined as neurons", caption, figures=shown)]
+    return [Gallery("physiology", "Units examined as neurons", note, figures=shown)]

@@ -1,71 +1,72 @@
-"""Styles of lines in static and interactive figures: colour and width for latent size, line style and marker for
-family, and also colour for family in runs with one size."""
+"""Axes, colours and markers of figures: every family has one colour and one marker, in all figures of a run."""
 
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
 
-from ..plotting import DASHES, FAMILY_COLOURS, MARKERS
+from ..plotting import FAMILY_COLOURS
 from .families import Family
-from .reading import Run
+
+MARKERS = ("o", "s", "D", "^", "v", "P", "X", "p", "h", "<", ">", "*", "d")
+"""As many as there are before colours and markers repeat together: 13 markers, 8 colours."""
 
 
 @dataclass(frozen=True)
 class Axis:
-    """Quantity and label of an axis."""
+    """What an axis shows, and how."""
 
     metric: str
-    label: str
-    """With its unit."""
+    title: str
+    """The quantity, for the heading of a panel."""
+    unit: str = ""
     log: bool = False
+    zero: bool = False
+    """Whether a linear axis begins at zero, or below it where values are negative."""
+    top: float | None = None
+    """End of the axis, if it has a natural one."""
+    counts_only: bool = False
+    """Whether the quantity is defined for counts alone: real-valued codes have no spikes."""
+
+    @property
+    def label(self) -> str:
+        """Quantity with unit."""
+        return f"{self.title} ({self.unit})" if self.unit else self.title
+
+    def named(self, title: str) -> "Axis":
+        """The same axis with another title and no unit."""
+        return replace(self, title=title, unit="")
 
 
 AXES = {
     axis.metric: axis
     for axis in (
-        Axis("fraction_zeros", "Fraction of zeros"),
-        Axis("firing_rate", "Mean firing rate (spikes/unit/stimulus)", log=True),
-        Axis("r2_pooled", "R² (pooled over stimuli)"),
-        Axis("bits", "Coding rate (bits per stimulus)"),
-        Axis("bits_per_spike", "Bits per spike", log=True),
-        Axis("joules", "Energy (J per stimulus)", log=True),
-        Axis("distortion", "Distortion (nats per stimulus)"),
-        Axis("fit_objective", "Objective (nats per stimulus)"),
-        Axis("spikes", "Spikes per stimulus", log=True),
+        Axis("beta", "β", log=True),
+        Axis("fraction_zeros", "Zeros", "share of code entries", zero=True, top=1.0),
+        Axis("firing_rate", "Spikes per unit", "per stimulus", log=True, counts_only=True),
+        Axis("activation", "Mean activation", "own unit of each code", log=True),
+        Axis("r2_pooled", "Fidelity R²", "pooled, held-out", zero=True),
+        Axis("bits", "Coding rate", "bits per stimulus", log=True),
+        Axis("bits_per_spike", "Bits per spike", log=True, counts_only=True),
+        Axis("joules", "Energy of spikes", "J per stimulus", log=True, counts_only=True),
+        Axis("operations", "Operations of the decoder", "per stimulus", log=True),
+        Axis("distortion", "Distortion", "nats per stimulus"),
+        Axis("fit_objective", "Objective", "nats per stimulus"),
+        Axis("spikes", "Spikes", "per stimulus", log=True, counts_only=True),
     )
 }
 
 
-def size_colours(run: Run) -> dict[int, str]:
-    """A colour for each latent size, dark to light in order of size (viridis without its palest part)."""
-    from matplotlib import colormaps
-    from matplotlib.colors import to_hex
-
-    n = len(run.sizes)
-    return {k: to_hex(colormaps["viridis"](0.82 * i / max(1, n - 1))) for i, k in enumerate(run.sizes)}
+def colour(family: Family) -> str:
+    """Colour of a family (Okabe-Ito)."""
+    return FAMILY_COLOURS[family.index % len(FAMILY_COLOURS)]
 
 
-def family_colours(run: Run) -> tuple[str, ...]:
-    """Colours (Okabe-Ito) of families in runs with one latent size; empty in others."""
-    return FAMILY_COLOURS if len(run.sizes) == 1 and len(run.families) > 1 else ()
-
-
-def colour(run: Run, family: Family, size: int) -> str:
-    """Colour of a line: that of its latent size or, in runs with one size, of its family."""
-    own = family_colours(run)
-    return own[family.index % len(own)] if own else size_colours(run)[size]
-
-
-def size_widths(run: Run) -> dict[int, float]:
-    """A line width for each latent size, thin to thick, so that sizes differ not only in colour."""
-    n = len(run.sizes)
-    return {k: 1.3 + 1.7 * i / max(1, n - 1) for i, k in enumerate(run.sizes)}
-
-
-def dash(family: Family, static: bool = False) -> Any:
-    """Line style of a family."""
-    return DASHES[family.index % len(DASHES)][static]
-
-
-def marker(family: Family, static: bool = False) -> str:
+def marker(family: Family) -> str:
     """Marker of a family."""
-    return MARKERS[family.index % len(MARKERS)][static]
+    return MARKERS[family.index % len(MARKERS)]
+
+
+def short_labels(families: Iterable[Family]) -> dict[int, str]:
+    """Label of each family by its index: the law alone where no other of these families has it."""
+    group = list(dict.fromkeys(families))
+    laws = [f.law for f in group]
+    return {f.index: f.law_label if laws.count(f.law) == 1 else f.label for f in group}

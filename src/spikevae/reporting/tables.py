@@ -47,7 +47,7 @@ def side_rows(both: Sequence[Side]) -> list[dict[str, Any]]:
     return [{**row, "law": " | ".join(dict.fromkeys(row["names"]))} for _, row in ordered]
 
 
-SIDE_COLUMNS = {"fraction_zeros": "fraction of zeros", "firing_rate": "mean firing rate", "r2_pooled": "R²"}
+SIDE_COLUMNS = {"fraction_zeros": "zeros", "firing_rate": "firing rate (real-valued: activation)", "r2_pooled": "R²"}
 
 
 def slope_tables(side: Side) -> list[dict[str, Any]]:
@@ -93,56 +93,88 @@ class Column:
         if isinstance(value, str):
             return {"text": value, "number": None}
         text = exact(value) if self.digits is None else shown(float(value), self.digits)
-        return {"text": text, "number": f"{value:.6g}" if math.isfinite(value) else ""}
+        return {"text": text, "number": float(f"{value:.6g}") if math.isfinite(value) else ""}
 
 
 OBJECTIVE = "own β and price, nats per stimulus"
 
 
+def counted(metric: str) -> Callable[[Cell], float]:
+    """A metric that counts alone have: real-valued codes have no spikes."""
+    return lambda cell: cell[metric] if cell.family.is_count else math.nan
+
+
+FIRST_COLUMNS = 10
+"""Columns that are shown at first; the rest on request."""
+
+
 def columns(run: Run) -> list[Column]:
-    """Columns of the table of every fit."""
+    """Columns of the table of every fit, the first ten of which are shown at first."""
     units = {f.name: f.metadata["unit"] for f in fields(Metrics)}
-    names = {
-        "r2_pooled": "R²",
-        "r2": "R² per stimulus",
-        "fraction_zeros": "zeros",
-        "firing_rate": "firing rate",
-        "prior_firing_rate": "prior rate",
-        "bits": "bits",
-        "bits_per_spike": "bits per spike",
-        "spikes": "spikes",
-        "joules": "joules",
-        "lifetime_sparseness": "lifetime sparseness",
-        "active_units": "active units",
-        "dead_units": "dead units",
-        "free_energy": "free energy (β = 1)",
-    }
+
+    def metric(name: str, label: str, digits: int = 3) -> Column:
+        return Column(label, lambda c: c[name], units[name], digits)
+
     head = [
-        Column("family", lambda c: c.family.label),
-        Column("K", lambda c: c.n_latents, digits=None),
+        Column("code", lambda c: c.family.label),
+        Column("K", lambda c: c.n_latents, "latent units", None),
         Column("β", lambda c: c.beta, digits=None),
         Column("seed", lambda c: c.seed, digits=None),
-        Column("start", lambda c: c.start, "log firing rate at the start", None),
+        Column("R²", lambda c: c["r2_pooled"], "pooled over stimuli"),
+        metric("fraction_zeros", "zeros"),
+        Column("spikes", counted("spikes"), units["spikes"].partition(";")[0]),
+        metric("bits", "bits"),
+        metric("free_energy", "free energy", 4),
         Column("convergence", lambda c: c.check.flag + (" (diverged)" if c.diverged else "")),
+    ]
+    rest = [
+        Column("spike price", lambda c: c.spike_price, "nats per spike", None),
+        Column("start", lambda c: c.start, "log firing rate at the start", None),
         Column("best start", lambda c: "best" if c.check.is_best else ""),
         Column("objective", lambda c: c.objective, f"held-out stimuli, {OBJECTIVE}", 4),
-    ]
-    if several_prices(run):
-        head.insert(3, Column("spike price", lambda c: c.spike_price, "nats per spike", None))
-    metrics = [
-        Column(label, lambda c, name=name: c[name], units[name], 4 if name == "free_energy" else 3)  # type: ignore[misc]
-        for name, label in names.items()
-    ]
-    tail = [
         Column("objective, training", lambda c: c.fit_objective, f"training stimuli, {OBJECTIVE}", 4),
+        Column("firing rate", counted("firing_rate"), units["firing_rate"]),
+        Column("prior rate", counted("prior_firing_rate"), units["prior_firing_rate"]),
+        Column("bits per spike", counted("bits_per_spike"), units["bits_per_spike"]),
+        Column("joules", counted("joules"), units["joules"]),
+        Column("accumulates", counted("synops_events"), "of the decoder, per stimulus"),
+        Column(
+            "multiply-accumulates",
+            lambda c: math.nan if c.family.is_count else c["synops_nonzero"],
+            "of the decoder, per stimulus",
+        ),
+        Column(
+            "mean activation",
+            lambda c: c["firing_rate"] if c.family.is_control else math.nan,
+            "of real-valued codes, own unit",
+        ),
+        metric("r2", "R² per stimulus"),
+        metric("lifetime_sparseness", "lifetime sparseness"),
+        metric("active_units", "active units"),
+        metric("dead_units", "dead units"),
         Column("change with budget", lambda c: _or_nan(c.check.budget_change), "relative change of the objective", 2),
         Column("gap between starts", lambda c: _or_nan(c.check.start_gap), "relative difference in objective", 2),
         Column("budget", lambda c: c.budget, "optimiser steps or epochs", None),
         Column("seconds", lambda c: c.seconds, "its share of the stack's time", 2),
         Column("id", lambda c: c.id),
     ]
-    return head + metrics + tail
+    return head + (rest if several_prices(run) else rest[1:])
 
 
 def _or_nan(value: float | None) -> float:
     return math.nan if value is None else value
+
+
+def table_data(run: Run) -> dict[str, Any]:
+    """Every fit for the script: values of all columns to sort, search and save, and texts of the columns on request."""
+    every = columns(run)
+    rows = []
+    for cell in run.cells:
+        entries = [column.entry(cell) for column in every]
+        values = [e["text"] if e["number"] is None else e["number"] for e in entries]
+        rows.append({"values": values, "texts": [e["text"] for e in entries[FIRST_COLUMNS:]]})
+    return {
+        "columns": [{"label": column.label, "unit": column.unit} for column in every],
+        "first": FIRST_COLUMNS,
+        "rows": rows,
+    }

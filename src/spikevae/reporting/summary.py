@@ -1,0 +1,243 @@
+"""The first screen in words: what beta does and whether that is special to counts, what converged, what is cheapest."""
+
+import math
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from .._text import exact, plural, shown
+from ..evaluation.prices import PRICES, atp_to_joules, spikes_to_atp
+from ..sweep.convergence import FIRING_RATE_TOLERANCE, FLAGS
+from .curves import Curve, curves
+from .families import Family
+from .findings import Finding, findings
+from .panels import number
+from .reading import Cell, Run
+from .style import short_labels
+
+PAPER = ("poisson", "rectified_gaussian")
+"""The two laws that the paper compares."""
+CLEAR_CHANGE = 0.05
+"""Change of the share of zeros from which it is called a change."""
+MOST, MANY = 0.9, 0.25
+"""Shares of fits for the verdict: "converged" from `MOST`, "not converged" or "rate free" from `MANY`."""
+
+
+def plain(cells: Sequence[Cell]) -> bool:
+    """Whether fits of a family have neither a price nor a budget, and infer in one pass."""
+    configs = [cell.config for cell in cells]
+    priced = any(c.get(name) for c in configs for name in ("spike_price", "spike_budget", "energy_budget"))
+    return not priced and all(c.get("inference", "amortised") == "amortised" for c in configs)
+
+
+def leading(run: Run) -> list[Family]:
+    """The families of the first figure: those of the paper's two laws, our recipe rather than the published one.
+
+    A run without Poisson counts is led by its first count family; one without counts by its first families.
+    """
+    order = {}
+    for family in run.families:
+        own = [cell for cell in run.cells if cell.family == family]
+        betas = len({cell.beta for cell in own})
+        order[family] = (not plain(own), family.published, -betas, family.index)
+    ranked = sorted(run.families, key=order.__getitem__)
+    found: list[Family] = []
+    for law, like in zip(PAPER, ("is_count", "is_control")):
+        choice = [f for f in ranked if f.law == law] or [f for f in ranked if getattr(f, like)]
+        found += [f for f in choice[:1] if f not in found]
+    return found or ranked[:2]
+
+
+def shown_size(run: Run, families: Iterable[Family]) -> int:
+    """The latent size that figures show at first: the largest that all of some families have, else the largest."""
+    sizes = [{cell.n_latents for cell in run.cells if cell.family == family} for family in families]
+    common = set.intersection(*sizes) if sizes else set()
+    return max(common or set(run.sizes))
+
+
+@dataclass(frozen=True)
+class Summary:
+    """Sentences of the first two screens."""
+
+    answer: str
+    badge: str
+    verdict: str
+    cheapest: str
+    size: int
+
+
+def summary(run: Run) -> Summary:
+    """The first two screens of a run in words."""
+    families = leading(run)
+    size = shown_size(run, families)
+    found = {f.family: f for f in findings(run.best) if f.n_latents == size}
+    own = [found[family] for family in families if family in found]
+    badge, line = verdict(run, families)
+    return Summary(answer(own, size), badge, line, cheapest(run), size)
+
+
+def headline_of(run: Run) -> list[str]:
+    """The answer, the verdict and the cheapest code, one line each."""
+    words = summary(run)
+    lines = [words.answer, f"{words.badge}: {words.verdict[0].lower()}{words.verdict[1:]}", words.cheapest]
+    return [line for line in lines if line]
+
+
+def answer(found: Sequence[Finding], size: int) -> str:
+    """What beta does to the families of the first figure, in one sentence."""
+    counts = [f for f in found if f.family.is_count]
+    controls = [f for f in found if not f.family.is_count]
+    if not any(f.trends["r2_pooled"].defined for f in found):
+        return "There is one β only, so no trend: the figures compare codes at that β."
+    if not counts:
+        return "; ".join(f"{f.family.law_label}: {_change(f)}" for f in controls) + _at(found[0], size) + "."
+    first = counts[0]
+    law, zeros = first.family.law_label, first.trends["fraction_zeros"]
+    low, high = first.betas
+    lead = f"Raising β from {exact(low)} to {exact(high)} (K = {size})"
+    if zeros.monotone.change > CLEAR_CHANGE:
+        lead += f" buys the {law} code sparsity and energy with fidelity"
+    else:
+        lead += f" costs the {law} code fidelity without making it clearly sparser"
+    return f"{lead}: {_change(first)}{_control(zeros.monotone.change, controls)}."
+
+
+def _at(finding: Finding, size: int) -> str:
+    low, high = finding.betas
+    return f" (β {exact(low)} → {exact(high)}, K = {size})"
+
+
+def _change(finding: Finding) -> str:
+    """R2, zeros and spikes at both ends of beta."""
+    r2, zeros, rate = (finding.trends[name] for name in ("r2_pooled", "fraction_zeros", "firing_rate"))
+    parts = [f"R² {_ends(r2.first, r2.last)}", f"zeros {_ends(zeros.first, zeros.last)}"]
+    if finding.family.is_count and rate.first > 0:
+        k = finding.n_latents
+        parts.append(f"spikes {_ends(rate.first * k, rate.last * k)} and joules {_factor(rate.last / rate.first)}")
+    return ", ".join(parts)
+
+
+def _ends(first: float, last: float) -> str:
+    return f"{shown(first, 2)} → {shown(last, 2)}"
+
+
+def _factor(ratio: float) -> str:
+    return f"÷ {shown(1 / ratio, 2)}" if 0 < ratio < 1 else f"× {shown(ratio, 2)}"
+
+
+def _control(change: float, controls: Sequence[Finding]) -> str:
+    """Whether the control's code gets sparser as well."""
+    if not controls:
+        return ""
+    other = controls[0]
+    zeros, r2 = other.trends["fraction_zeros"], other.trends["r2_pooled"]
+    if not (zeros.defined and r2.defined):
+        return ""
+    name = other.family.law_label
+    ends = f"zeros {_ends(zeros.first, zeros.last)}"
+    fidelity = f"loses R² as well ({_ends(r2.first, r2.last)})"
+    if not change > CLEAR_CHANGE:
+        return f"; {name}: {ends}, R² {_ends(r2.first, r2.last)}"
+    if zeros.monotone.change <= CLEAR_CHANGE:
+        return f". This is special to counts: {name} {fidelity} and gets no sparser, {ends}"
+    if abs(zeros.last - other.family.silent_share) <= CLEAR_CHANGE and zeros.last < 1 - CLEAR_CHANGE:
+        return (
+            f". This is special to counts: {name} {fidelity}, but its zeros only approach the "
+            f"{shown(other.family.silent_share, 2)} of a code that carries nothing ({_ends(zeros.first, zeros.last)})"
+        )
+    return f". This is not special to counts: {name} {fidelity} and gets sparser too, {ends}"
+
+
+def verdict(run: Run, families: Sequence[Family]) -> tuple[str, str]:
+    """A word on the convergence of the fits behind the first figure, and a line with the numbers."""
+    cells = [cell for cell in run.best if cell.family in families]
+    flags = Counter(cell.check.flag for cell in cells)
+    n = max(1, len(cells))
+    if flags["converged"] >= MOST * n:
+        badge = "Converged"
+    elif flags["not checked"] > MANY * n:
+        badge = "Not checked"
+    elif flags["not converged"] > MANY * n:
+        badge = "Not converged"
+    elif flags["rate not identified"] > MANY * n:
+        badge = "Rate not identified"
+    else:
+        badge = "Mostly converged"
+    counts = ", ".join(f"{flags[flag]} {flag}" for flag in FLAGS if flags[flag])
+    unfinished = run.n_planned - len(run.cells)
+    diverged = sum(cell.diverged for cell in run.cells)
+    return badge, (
+        f"Of the {len(cells)} {plural(len(cells), 'fit')} of the first figure {counts}{free_rate(cells, run)}."
+        f"{f' {diverged} of all {len(run.cells)} fits diverged.' if diverged else ''}"
+        f"{f' {unfinished} of the planned fits are not done yet.' if unfinished > 0 else ''}"
+    )
+
+
+def free_rate(cells: Sequence[Cell], run: Run) -> str:
+    """By how much firing rates differ between starts of equal objective."""
+    groups = {cell.check.group for cell in cells}
+    rates: dict[int, list[float]] = {}
+    for cell in run.cells:
+        if cell.check.group in groups and cell.check.flag == "rate not identified":
+            rates.setdefault(cell.check.group, []).append(cell["firing_rate"])
+    ratios = [max(group) / min(group) for group in rates.values() if len(group) > 1 and min(group) > 0]
+    if not ratios or max(ratios) < 1 + FIRING_RATE_TOLERANCE:
+        return ""
+    return f" (equal objectives with firing rates up to ×{shown(max(ratios), 2)} apart: the objective leaves them free)"
+
+
+# --------------------------------------------------------------------------------- which code is cheapest at a fidelity
+
+TARGETS = tuple(round(0.05 * i, 2) for i in range(1, 20))
+"""Fidelities at which codes are compared."""
+MAX_NAMED = 4
+
+
+def reached(curve: Curve, metric: str, target: float) -> float:
+    """Least amount of a quantity with which a code has a fidelity, between betas on straight lines; NaN if never."""
+    r2, amount = number(curve, "r2_pooled"), number(curve, metric)
+    keep = np.isfinite(r2) & np.isfinite(amount) & (amount > 0)
+    r2, log = r2[keep], np.log(amount[keep])
+    found = [log[i] for i in np.flatnonzero(r2 == target)]
+    for i in range(len(r2) - 1):
+        if (r2[i] - target) * (r2[i + 1] - target) < 0:
+            share = (target - r2[i]) / (r2[i + 1] - r2[i])
+            found.append(log[i] + share * (log[i + 1] - log[i]))
+    return float(math.exp(min(found))) if found else math.nan
+
+
+def target_of(group: Sequence[Curve]) -> float | None:
+    """The fidelity that most codes have, the middle one of several."""
+    covered = {t: sum(math.isfinite(reached(c, "spikes", t)) for c in group) for t in TARGETS}
+    most = max(covered.values(), default=0)
+    best = [t for t in TARGETS if covered[t] == most]
+    return best[len(best) // 2] if most else None
+
+
+def joules_per_spike() -> float:
+    """At the central price."""
+    return atp_to_joules(spikes_to_atp(1.0, PRICES.central), PRICES.central)
+
+
+def cheapest(run: Run) -> str:
+    """Which count code needs the fewest spikes at one fidelity, at the latent size that most of them have."""
+    counts = [c for c in curves(run.best) if c.family.is_count]
+    sizes = Counter(c.n_latents for c in counts)
+    size = max(sizes, key=lambda k: (sizes[k], k), default=0)
+    group = [c for c in counts if c.n_latents == size]
+    target = target_of(group)
+    if target is None:
+        return ""
+    names = short_labels(c.family for c in group)
+    every_need = [(reached(c, "spikes", target), names[c.family.index]) for c in group]
+    needs = sorted((spikes, name) for spikes, name in every_need if math.isfinite(spikes))
+    (least, name), others = needs[0], needs[1:]
+    energy = shown(least * joules_per_spike(), 2)
+    text = f"At R² = {exact(target)} (K = {size}) {name} needs {shown(least, 2)} spikes per stimulus ({energy} J)"
+    if not others:
+        return text + "."
+    rest = ", ".join(f"{other} {shown(spikes, 2)}" for spikes, other in others[: MAX_NAMED - 1])
+    more = f" and {len(others) - MAX_NAMED + 1} more codes up to {shown(others[-1][0], 2)}"
+    return f"{text}, the fewest; {rest}{more if len(others) >= MAX_NAMED else ''}."
