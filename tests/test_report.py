@@ -364,7 +364,7 @@ def test_the_seed_changes_the_sampled_reconstructions_alone(tmp_path, page_only)
 def test_the_headline_is_short(run):
     lines = headline(run)
     assert len(lines) == 3 and all(len(line) < 420 for line in lines)
-    assert lines[0].startswith("Raising β from 0.01 to 8 (K = 16)") and "Rectified Gaussian" in lines[0]
+    assert lines[0].startswith("Raising β from 0.01 to 8 (K = 16)") and "rectified Gaussian" in lines[0]
 
 
 def zeros_of(folder, change):
@@ -378,9 +378,9 @@ def zeros_of(folder, change):
 @pytest.mark.parametrize(
     ("poisson", "control", "text"),
     [
-        ((0.5, 0.9), (0.45, 0.46), "This is special to counts: Rectified Gaussian loses R² as well"),
-        ((0.5, 0.9), (0.1, 0.5), "only approach the 0.50 of a code that carries nothing"),
-        ((0.5, 0.9), (0.4, 0.8), "This is not special to counts"),
+        ((0.5, 0.9), (0.45, 0.46), "; this is special to counts: the rectified Gaussian loses R² as well"),
+        ((0.5, 0.9), (0.1, 0.5), "only approach the 50 % of an empty code"),
+        ((0.5, 0.9), (0.4, 0.8), "; this is not special to counts"),
         ((0.9, 0.9), (0.5, 0.5), "without making it clearly sparser"),
     ],
 )

@@ -56,7 +56,7 @@ def limits(axis: Axis, values: np.ndarray) -> tuple[float, float, bool]:
     if axis.top is not None:
         high = max(high, axis.top)
     room = 0.05 * (high - low) or 0.05 * abs(high) or 1.0
-    return (low if axis.zero and low == 0 else low - room), high + room, False
+    return low - (0.3 if axis.zero and low == 0 else 1.0) * room, high + room, False
 
 
 def draw(panel: Panel, axes: Any, size: int | None = None, groups: dict[str, Line] | None = None) -> None:
@@ -121,7 +121,8 @@ def _axes(panel: Panel, axes: Any) -> None:
         getattr(axes, f"set_{which}scale")("log" if log else "linear")
         getattr(axes, f"set_{which}lim")(low, high)
         if log:
-            side.set_major_locator(FixedLocator(log_ticks(low, high)))
+            places = sorted(set(x.tolist())) if which == "x" and panel.x.metric == "size" else []
+            side.set_major_locator(FixedLocator(places if 0 < len(places) <= MAX_TICKS else log_ticks(low, high)))
             side.set_major_formatter(FuncFormatter(lambda value, _: tick_text(value)))
             side.set_minor_locator(NullLocator())
         else:
@@ -135,8 +136,10 @@ def _axes(panel: Panel, axes: Any) -> None:
             second.xaxis.set_major_locator(FixedLocator(log_ticks(low * factor, high * factor)))
             second.xaxis.set_major_formatter(FuncFormatter(lambda value, _: tick_text(value)))
             second.xaxis.set_minor_locator(NullLocator())
-        second.set_xlabel(label)
+        second.set_xlabel(label, labelpad=7)
     axes.set_xlabel(panel.x.label)
+    if panel.y.label not in panel.title and not panel.title.startswith("R²"):
+        axes.set_ylabel(panel.y.label)
 
 
 def linear_text(value: float) -> str:
@@ -158,11 +161,13 @@ def svg(panel: Panel, size: int | None, texts: dict[str, int]) -> str:
     from matplotlib.figure import Figure
 
     groups: dict[str, Line] = {}
-    room = 44 if panel.second else 10
+    room = 50 if panel.second else 10
     with rc_context(SETTINGS | {"font.size": FONT, "axes.labelsize": FONT, "legend.fontsize": FONT}):
         figure = Figure(figsize=(WIDTH / 72, HEIGHT / 72))
-        figure.subplots_adjust(48 / WIDTH, 46 / HEIGHT, 1 - 14 / WIDTH, 1 - room / HEIGHT)
-        draw(panel, figure.subplots(), groups=groups)
+        axes = figure.subplots()
+        draw(panel, axes, groups=groups)
+        left = max(42, 14 + 8 * _widest_tick(axes)) + (22 if axes.get_ylabel() else 0)
+        figure.subplots_adjust(left / WIDTH, 46 / HEIGHT, 1 - 14 / WIDTH, 1 - room / HEIGHT)
         file = io.StringIO()
         figure.savefig(file, format="svg", metadata={"Date": None, "Creator": None, "Type": None, "Format": None})
     return _for_page(file.getvalue(), panel, groups, size, texts)
@@ -175,6 +180,13 @@ def marker_path(name: str) -> str:
     style = MarkerStyle(name)
     parts = style.get_path().transformed(style.get_transform()).to_polygons()
     return " ".join(f"M {' L '.join(f'{10 * x:.1f} {-10 * y:.1f}' for x, y in np.asarray(p))} Z" for p in parts)
+
+
+def _widest_tick(axes: Any) -> int:
+    """Characters of the longest number beside the y axis."""
+    low, high = axes.get_ylim()
+    ticks = [tick for tick in axes.yaxis.get_majorticklocs() if low <= tick <= high]
+    return max((len(axes.yaxis.get_major_formatter()(tick)) for tick in ticks), default=1)
 
 
 SVG, LINK = "{http://www.w3.org/2000/svg}", "{http://www.w3.org/1999/xlink}href"
@@ -259,13 +271,14 @@ def _unwrap(element: Any) -> None:
                 element.insert(i + j, inner)
 
 
-def shared(panels: Iterable[Panel | None]) -> list[Panel]:
-    """The panels that exist, with axes that they share."""
+def shared(panels: Iterable[Panel | None], axes: str = "xy") -> list[Panel]:
+    """The panels that exist, with x axes, y axes or both in common."""
     found = [panel for panel in panels if panel]
     if not found:
         return []
-    x, y = (np.concatenate([getattr(line, which) for p in found for line in p.lines]) for which in ("x", "y"))
-    return [replace(panel, extent=(ends(x), ends(y))) for panel in found]
+    every = [line for panel in found for line in panel.lines]
+    x, y = (ends(np.concatenate([getattr(line, which) for line in every])) for which in ("x", "y"))
+    return [replace(panel, extent=(x if "x" in axes else [], y if "y" in axes else [])) for panel in found]
 
 
 def ends(values: np.ndarray) -> list[float]:

@@ -100,4 +100,9 @@ def _labels(keys: list[tuple[str, str, tuple[tuple[str, str], ...]]]) -> list[st
                 varies = len({other[2][position] for other in keys if other[:2] == (law, block)}) > 1
                 if varies and (name, json.loads(value)) != ("spike_price", 0.0):  # a spike price of 0 is the default
                     part.append(f"{name.replace('_', ' ')} {json.loads(value)}")
-    return [CODES[key[0]].label + (f" ({', '.join(part)})" if part else "") for key, part in zip(keys, parts)]
+    labels = [CODES[key[0]].label for key in keys]
+    for i, part in enumerate(parts):  # the name of the block, where the settings say less
+        without = (keys[i][0], *part[1:])
+        if len(part) > 1 and sum((key[0], *p[-len(part) + 1 :]) == without for key, p in zip(keys, parts)) == 1:
+            del part[0]
+    return [label + (f" ({', '.join(part)})" if part else "") for label, part in zip(labels, parts)]

@@ -13,7 +13,6 @@ from ..models.codes import CODES
 from ..sweep.convergence import FLAGS
 from .answer import claims, convergence_sentence, demo_warning, family_sentences, sides
 from .drawing import marker_path, svg
-from .findings import QUANTITIES
 from .reading import Run
 from .sections import Figure, Gallery
 from .style import colour, marker
@@ -39,7 +38,6 @@ def render(run: Run, words: Summary, figures: Sequence[Figure], galleries: Seque
     return environment.get_template("report.html.j2").render(
         title=run.title,
         facts=facts(run),
-        warning=demo_warning(run),
         words=words,
         figures=drawn,
         galleries=galleries,
@@ -49,7 +47,6 @@ def render(run: Run, words: Summary, figures: Sequence[Figure], galleries: Seque
         side_rows=side_rows(both),
         side_columns=list(SIDE_COLUMNS.values()),
         slope_tables=[{"title": side.title, "tables": slope_tables(side)} for side in both],
-        quantities=[q.label for q in QUANTITIES],
         flags=FLAGS,
         columns=[{"label": c.label, "unit": c.unit} for c in every],
         first=FIRST_COLUMNS,
@@ -102,11 +99,21 @@ def facts(run: Run) -> str:
     betas = sorted({c.beta for c in run.cells})
     minutes = sum(c.seconds for c in run.cells if math.isfinite(c.seconds)) / 60
     name = str(run.data.get("name") or run.config["sweep"].get("data", {}).get("source", "unknown data"))
-    return (
-        f"{len(run.cells)} fits on {name}, {len(run.families)} {plural(len(run.families), 'code')}, "
-        f"K = {', '.join(map(str, run.sizes))}, β = {', '.join(exact(b) for b in betas)}, "
-        f"{len(run.seeds)} {plural(len(run.seeds), 'seed')}, {shown(minutes, 2)} minutes of training."
-    )
+    parts = [
+        f"{len(run.cells)} {plural(len(run.cells), 'fit')} on {name}",
+        f"{len(run.families)} {'family' if len(run.families) == 1 else 'families'}",
+        f"K {between(run.sizes)}",
+        f"β {between(betas)}",
+        f"{len(run.seeds)} {plural(len(run.seeds), 'seed')}",
+        f"{shown(minutes, 2)} min of training",
+        demo_warning(run),
+    ]
+    return " · ".join(part for part in parts if part)
+
+
+def between(values: Sequence[float]) -> str:
+    """Lowest to highest."""
+    return exact(values[0]) if len(values) == 1 else f"{exact(values[0])} to {exact(values[-1])}"
 
 
 def price_rows() -> list[dict[str, str]]:

@@ -1,6 +1,7 @@
 """Panels of figures as data: lines and points with their families, latent sizes and texts; drawn by `drawing`."""
 
 import math
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
@@ -147,6 +148,35 @@ def along(run: Run, id: str, x: str, y: str, families: Iterable[Family], title: 
         reach = (float(near.min()), float(near.max())) if len(near) else None
     alt = f"{AXES[y].label} against {AXES[x].label}, a line for each family"
     return Panel(id, title or AXES[y].label, AXES[x], AXES[y], tuple(lines), alt, reach=reach)
+
+
+def nearest_to_one(run: Run, families: Iterable[Family]) -> float:
+    """Of the betas that most of some families have the one nearest to 1."""
+    wanted = {f.index for f in families}
+    pairs = {(cell.family.index, cell.beta) for cell in run.best if cell.family.index in wanted and cell.beta > 0}
+    counts = Counter(beta for _, beta in pairs)
+    most = max(counts.values(), default=0)
+    return min((b for b in counts if counts[b] == most), key=lambda b: abs(math.log(b)), default=1.0)
+
+
+def against_size(run: Run, y: str, families: Iterable[Family], beta: float) -> Panel | None:
+    """A quantity against the latent size at one beta, a line for each family with several sizes."""
+    lines = []
+    for family in families:
+        points = [
+            (curve.n_latents, number(curve, y)[at], curve.converged[at], point_texts(curve)[at])
+            for curve in curves(run.best)
+            if curve.family == family and defined(family, y)
+            for at in np.flatnonzero(curve.beta == beta)
+        ]
+        points = [p for p in points if math.isfinite(p[1]) and (p[1] > 0 or not AXES[y].log)]
+        if len(points) > 1:
+            size, value, ok, texts = zip(*points)
+            x, filled = np.array(size, float), np.array(ok, bool)
+            look = colour(family), marker(family), family.index
+            lines.append(Line(x, np.array(value), *look, filled=filled, texts=tuple(texts)))
+    alt = f"{AXES[y].label} against the number of latent units"
+    return Panel("", AXES[y].label, AXES["size"], AXES[y], tuple(lines), alt) if lines else None
 
 
 def starts(run: Run, metric: str) -> Panel | None:

@@ -14,6 +14,7 @@ from .._text import exact, shown
 from ..models import LatentModel
 from ..sweep.store import RunFolder
 from .reading import Cell, Run
+from .words import percentage, two_places
 
 MAX_ATOMS = 144
 """Most units of a dictionary that are shown."""
@@ -41,6 +42,11 @@ class Picture:
     def width(self) -> int:
         """In stimulus pixels, which the page scales by whole factors."""
         return self.sheet.width
+
+    @property
+    def height(self) -> int:
+        """In stimulus pixels."""
+        return self.sheet.height
 
     @property
     def uri(self) -> str:
@@ -157,8 +163,8 @@ def _reconstruction(
         pixels = model.decode(model.sample_codes(torch.from_numpy(x), generator=generator)).numpy()
     sheet = mosaic(pixels, shape, len(x), limit)
     title = f"{cell.family.label}, K = {cell.n_latents}, β = {exact(cell.beta)}"
-    spikes = f", {shown(cell['spikes'], 2)} spikes per stimulus" if cell.family.is_count else ""
-    numbers = f"R² {shown(cell['r2_pooled'], 2)}, zeros {shown(cell['fraction_zeros'], 2)}{spikes}"
+    spikes = f", {shown(cell['spikes'], 2)} spikes" if cell.family.is_count else ""
+    numbers = f"R² {two_places(cell['r2_pooled'])}, zeros {percentage(cell['fraction_zeros'])}{spikes}"
     alt = f"Reconstructions by {title}"
     return Picture(name, cell.family.index, sheet, f"β = {exact(cell.beta)}: {numbers}", alt)
 

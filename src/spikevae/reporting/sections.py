@@ -5,6 +5,7 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
+from .._text import exact
 from ..plotting import Static
 from . import panels
 from .drawing import shared
@@ -58,6 +59,8 @@ class Gallery:
     rows: Sequence[tuple[str, Sequence[Picture]]] = ()
     """Heading and pictures of each family."""
     figures: Sequence[Embedded] = ()
+    scale: int = 1
+    """Screen pixels per stimulus pixel."""
 
 
 def embed(static: Static, title: str = "") -> Embedded:
@@ -91,7 +94,7 @@ def cheapest_figure(run: Run) -> Figure:
     bits = panels.along(run, "", "bits", "r2_pooled", run.families, "R² against bits (all codes)")
     chip = panels.along(run, "", "operations", "r2_pooled", run.families, "R² against operations (all codes)")
     note = (
-        "Upper left is better; one line per code along β. Real-valued codes have no spikes, so they meet counts only "
+        "Upper left is better; one line per family along β. Real-valued codes have no spikes, so they meet counts only "
         "in bits and in operations: for each pixel an accumulate (0.9 pJ) per spike of counts, a multiply-accumulate "
         "(4.6 pJ) per non-zero value of the others."
     )
@@ -113,6 +116,10 @@ def points(run: Run) -> str:
     return f"{seeds}{starts}; hollow: not converged."
 
 
+MIN_SIZES = 3
+"""Latent sizes from which quantities are shown against them."""
+
+
 def folded_figures(run: Run) -> list[Figure]:
     """The figures below the first two, those without numbers left out."""
     first = leading(run)
@@ -127,7 +134,7 @@ def folded_figures(run: Run) -> list[Figure]:
         )  # fmt: skip
     if len(run.families) > len(first) or any(f.is_control for f in run.families):
         found += _figure(
-            run, "families", "All codes against β",
+            run, "families", "All families against β",
             f"{points(run)} The mean activation of real-valued codes is in the unit of each code's prior, not in "
             "spikes.",
             [panels.along(run, "", "beta", y, run.families) for y in (*against, "activation")],
@@ -137,6 +144,13 @@ def folded_figures(run: Run) -> list[Figure]:
         f"Energy: expected spikes at the central price, for counts alone. {points(run)}",
         [panels.along(run, "", "beta", y, run.families) for y in ("bits", "bits_per_spike", "joules")],
     )  # fmt: skip
+    if len(run.sizes) >= MIN_SIZES:
+        beta = panels.nearest_to_one(run, run.families)
+        found += _figure(
+            run, "sizes", "Does the number of latent units matter?",
+            f"At β = {exact(beta)}. {points(run)}",
+            [panels.against_size(run, y, run.families, beta) for y in against],
+        )  # fmt: skip
     found += _figure(
         run, "starts", "Does it matter where training starts?",
         "A point is a fit from the lowest start against the same fit from the highest; on the dashed line the start "
@@ -150,15 +164,15 @@ def folded_figures(run: Run) -> list[Figure]:
 def _unit_figures(run: Run) -> list[Figure]:
     """A panel for each family."""
 
-    def each(draw: Callable[[Run, Family], Panel | None]) -> list[Panel]:
-        return shared(draw(run, family) for family in run.families)
+    def each(draw: Callable[[Run, Family], Panel | None], axes: str = "") -> list[Panel]:
+        return shared((draw(run, family) for family in run.families), axes)
 
-    which = "Each code's largest K and first seed at the lowest β, the one nearest to 1 and the highest."
+    which = "Each family's largest K and first seed at the lowest β, the one nearest to 1 and the highest."
     return [
         *_figure(run, "training", "Training curves", "Objective on training batches; it moves while β or the "
-                 f"temperature is annealed. {which}", each(panels.training)),
+                 f"temperature is annealed. {which}", each(panels.training, "xy")),
         *_figure(run, "codes", "Histograms of the code", "Sampled codes of all units; the star is the share at zero, "
-                 f"the last bin holds all beyond it. {which}", each(panels.code_histogram)),
+                 f"the last bin holds all beyond it. {which}", each(panels.code_histogram, "y")),
         *_figure(run, "prior", "Prior against posterior rate of each unit", "On the dashed line the prior is the "
                  f"mean posterior. {which}", each(panels.prior_posterior)),
     ]  # fmt: skip
@@ -175,13 +189,17 @@ def galleries(run: Run, dictionaries: Sequence[Picture], strips: Sequence[Pictur
     if dictionaries:
         note = (
             f"Decoder columns, most used first, row by row, each on its own grey scale; at most {MAX_ATOMS} units of "
-            "each code's largest K."
+            "each family's largest K."
         )
-        found.append(Gallery("dictionaries", "Dictionaries", note, rows(dictionaries)))
+        found.append(Gallery("dictionaries", "Dictionaries", note, rows(dictionaries), scale=2))
     if strips:
         note = "First row: held-out stimuli. Below: decoded from one sampled code each, on the same grey scale."
-        found.append(Gallery("reconstructions", "Reconstructions", note, rows(strips)))
+        found.append(Gallery("reconstructions", "Reconstructions", note, rows(strips), scale=4))
     return found
+
+
+MAX_EMBEDDED = 600_000
+"""Bytes that figures of physiology take on the page at most; the others are in files."""
 
 
 def physiology_section(figures: Sequence[Shown], sentences: str) -> list[Gallery]:
@@ -190,8 +208,14 @@ def physiology_section(figures: Sequence[Shown], sentences: str) -> list[Gallery
         return []
     note = (
         "Drifting gratings, white noise and bars with contrast and mean of the test stimuli, shown frame by frame to "
-        "one fit of each code that infers step by step; the state is kept between frames. Responses are expected "
+        "one fit of each family that infers step by step; the state is kept between frames. Responses are expected "
         f"spikes per unit per step; bars: standard errors over phases. Modelled units, not recorded ones. {sentences}"
     )
-    shown = [embed(one.figure, one.title) for one in figures]
+    shown: list[Embedded] = []
+    for one in figures:
+        picture = embed(one.figure, one.title)
+        if sum(len(other.uri) for other in shown) + len(picture.uri) <= MAX_EMBEDDED:
+            shown.append(picture)
+    if len(shown) < len(figures):
+        note += f" {len(figures) - len(shown)} more figures are in the folder figures/."
     return [Gallery("physiology", "Units examined as neurons", note, figures=shown)]

@@ -40,6 +40,7 @@ AXES = {
     axis.metric: axis
     for axis in (
         Axis("beta", "β", log=True),
+        Axis("size", "Latent units K", log=True),
         Axis("fraction_zeros", "Zeros", "share of code entries", zero=True, top=1.0),
         Axis("firing_rate", "Spikes per unit", "per stimulus", log=True, counts_only=True),
         Axis("activation", "Mean activation", "own unit of each code", log=True),

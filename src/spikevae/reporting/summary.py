@@ -16,6 +16,7 @@ from .findings import Finding, findings
 from .panels import number
 from .reading import Cell, Run
 from .style import short_labels
+from .words import percentage, two_places
 
 PAPER = ("poisson", "rectified_gaussian")
 """The two laws that the paper compares."""
@@ -91,12 +92,12 @@ def answer(found: Sequence[Finding], size: int) -> str:
     controls = [f for f in found if not f.family.is_count]
     if not any(f.trends["r2_pooled"].defined for f in found):
         return "There is one β only, so no trend: the figures compare codes at that β."
+    low, high = next(f.betas for f in found)
+    lead = f"Raising β from {exact(low)} to {exact(high)} (K = {size})"
     if not counts:
-        return "; ".join(f"{f.family.law_label}: {_change(f)}" for f in controls) + _at(found[0], size) + "."
+        return f"{lead}: {'; '.join(f'{f.family.law_label}: {_change(f)}' for f in controls)}."
     first = counts[0]
     law, zeros = first.family.law_label, first.trends["fraction_zeros"]
-    low, high = first.betas
-    lead = f"Raising β from {exact(low)} to {exact(high)} (K = {size})"
     if zeros.monotone.change > CLEAR_CHANGE:
         lead += f" buys the {law} code sparsity and energy with fidelity"
     else:
@@ -104,27 +105,28 @@ def answer(found: Sequence[Finding], size: int) -> str:
     return f"{lead}: {_change(first)}{_control(zeros.monotone.change, controls)}."
 
 
-def _at(finding: Finding, size: int) -> str:
-    low, high = finding.betas
-    return f" (β {exact(low)} → {exact(high)}, K = {size})"
-
-
 def _change(finding: Finding) -> str:
-    """R2, zeros and spikes at both ends of beta."""
+    """Zeros, spikes and R2 at both ends of beta."""
     r2, zeros, rate = (finding.trends[name] for name in ("r2_pooled", "fraction_zeros", "firing_rate"))
-    parts = [f"R² {_ends(r2.first, r2.last)}", f"zeros {_ends(zeros.first, zeros.last)}"]
+    parts = [f"zeros {shares(zeros.first, zeros.last)}"]
     if finding.family.is_count and rate.first > 0:
         k = finding.n_latents
-        parts.append(f"spikes {_ends(rate.first * k, rate.last * k)} and joules {_factor(rate.last / rate.first)}")
-    return ", ".join(parts)
+        spikes = f"{shown(rate.first * k, 2)} → {shown(rate.last * k, 2)}"
+        parts.append(f"spikes {spikes} per stimulus (energy {_factor(rate.last / rate.first)})")
+    return ", ".join([*parts, f"R² {_ends(r2.first, r2.last)}"])
 
 
 def _ends(first: float, last: float) -> str:
-    return f"{shown(first, 2)} → {shown(last, 2)}"
+    return f"{two_places(first)} → {two_places(last)}"
+
+
+def shares(first: float, last: float) -> str:
+    """Two shares in percent."""
+    return f"{percentage(first)} → {percentage(last)}"
 
 
 def _factor(ratio: float) -> str:
-    return f"÷ {shown(1 / ratio, 2)}" if 0 < ratio < 1 else f"× {shown(ratio, 2)}"
+    return f"÷\u00a0{shown(1 / ratio, 2)}" if 0 < ratio < 1 else f"×\u00a0{shown(ratio, 2)}"
 
 
 def _control(change: float, controls: Sequence[Finding]) -> str:
@@ -135,19 +137,21 @@ def _control(change: float, controls: Sequence[Finding]) -> str:
     zeros, r2 = other.trends["fraction_zeros"], other.trends["r2_pooled"]
     if not (zeros.defined and r2.defined):
         return ""
-    name = other.family.law_label
-    ends = f"zeros {_ends(zeros.first, zeros.last)}"
+    label = other.family.law_label
+    name = f"the {label[0].lower()}{label[1:]}"
+    ends = f"zeros {shares(zeros.first, zeros.last)}"
     fidelity = f"loses R² as well ({_ends(r2.first, r2.last)})"
     if not change > CLEAR_CHANGE:
         return f"; {name}: {ends}, R² {_ends(r2.first, r2.last)}"
     if zeros.monotone.change <= CLEAR_CHANGE:
-        return f". This is special to counts: {name} {fidelity} and gets no sparser, {ends}"
-    if abs(zeros.last - other.family.silent_share) <= CLEAR_CHANGE and zeros.last < 1 - CLEAR_CHANGE:
+        return f"; this is special to counts: {name} {fidelity} and gets no sparser ({ends})"
+    empty = other.family.silent_share
+    if abs(zeros.last - empty) <= CLEAR_CHANGE and empty < 1 - CLEAR_CHANGE:
         return (
-            f". This is special to counts: {name} {fidelity}, but its zeros only approach the "
-            f"{shown(other.family.silent_share, 2)} of a code that carries nothing ({_ends(zeros.first, zeros.last)})"
+            f"; this is special to counts: {name} {fidelity}, but its zeros only approach the {100 * empty:.0f}\u00a0% "
+            f"of an empty code ({shares(zeros.first, zeros.last)})"
         )
-    return f". This is not special to counts: {name} {fidelity} and gets sparser too, {ends}"
+    return f"; this is not special to counts: {name} {fidelity} and gets sparser too ({ends})"
 
 
 def verdict(run: Run, families: Sequence[Family]) -> tuple[str, str]:
@@ -165,11 +169,15 @@ def verdict(run: Run, families: Sequence[Family]) -> tuple[str, str]:
         badge = "Rate not identified"
     else:
         badge = "Mostly converged"
-    counts = ", ".join(f"{flags[flag]} {flag}" for flag in FLAGS if flags[flag])
+    words = {
+        "converged": "converged", "not converged": "did not", "not checked": "were not checked (one start, one budget)",
+        "rate not identified": f"leave the firing rate free{free_rate(cells, run)}",
+    }  # fmt: skip
+    counts = ", ".join(f"{flags[flag]} {words[flag]}" for flag in FLAGS if flags[flag])
     unfinished = run.n_planned - len(run.cells)
     diverged = sum(cell.diverged for cell in run.cells)
     return badge, (
-        f"Of the {len(cells)} {plural(len(cells), 'fit')} of the first figure {counts}{free_rate(cells, run)}."
+        f"Of {len(cells)} {plural(len(cells), 'fit')} behind this figure, {counts}."
         f"{f' {diverged} of all {len(run.cells)} fits diverged.' if diverged else ''}"
         f"{f' {unfinished} of the planned fits are not done yet.' if unfinished > 0 else ''}"
     )
@@ -185,7 +193,7 @@ def free_rate(cells: Sequence[Cell], run: Run) -> str:
     ratios = [max(group) / min(group) for group in rates.values() if len(group) > 1 and min(group) > 0]
     if not ratios or max(ratios) < 1 + FIRING_RATE_TOLERANCE:
         return ""
-    return f" (equal objectives with firing rates up to ×{shown(max(ratios), 2)} apart: the objective leaves them free)"
+    return f" (up to ×{shown(max(ratios), 2)} at one objective)"
 
 
 # --------------------------------------------------------------------------------- which code is cheapest at a fidelity
@@ -239,5 +247,5 @@ def cheapest(run: Run) -> str:
     if not others:
         return text + "."
     rest = ", ".join(f"{other} {shown(spikes, 2)}" for spikes, other in others[: MAX_NAMED - 1])
-    more = f" and {len(others) - MAX_NAMED + 1} more codes up to {shown(others[-1][0], 2)}"
+    more = f" and {len(others) - MAX_NAMED + 1} more up to {shown(others[-1][0], 2)}"
     return f"{text}, the fewest; {rest}{more if len(others) >= MAX_NAMED else ''}."

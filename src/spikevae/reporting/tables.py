@@ -9,7 +9,7 @@ from .._text import exact, percent, shown
 from ..evaluation.metrics import Metrics
 from .answer import Side
 from .curves import several_prices
-from .findings import Trend, interval_text, sentence, slope_text, verdict
+from .findings import QUANTITIES, Trend, interval_text, sentence, slope_text, verdict
 from .reading import Cell, Run
 
 
@@ -70,6 +70,7 @@ def slope_tables(side: Side) -> list[dict[str, Any]]:
             {
                 "label": family.label,
                 "interval": found[-1].trends["r2_pooled"].slope.describe,
+                "quantities": [q.label_for(family) for q in QUANTITIES],
                 "rows": rows,
                 "sentences": [sentence(f) for f in found],
             }
@@ -116,7 +117,7 @@ def columns(run: Run) -> list[Column]:
         return Column(label, lambda c: c[name], units[name], digits)
 
     head = [
-        Column("code", lambda c: c.family.label),
+        Column("family", lambda c: c.family.label),
         Column("K", lambda c: c.n_latents, "latent units", None),
         Column("β", lambda c: c.beta, digits=None),
         Column("seed", lambda c: c.seed, digits=None),
