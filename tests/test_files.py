@@ -261,7 +261,9 @@ def test_an_estimate_costs_nothing():
 def test_fits_beyond_the_memory_are_refused_with_what_to_lower(monkeypatch):
     monkeypatch.setattr(checks, "available_bytes", lambda: 64 << 30)
     with pytest.raises(ValueError, match=r"about \d+ GB.*68\.7 GB.*n_latents \(100000\), hidden .*batch_size \(250\)"):
-        single.prepare("synthetic", {"n_latents": 100_000}, recipe="default", patch=None, n=20, seed=0, device="cpu")
+        single.prepare(
+            {"source": "synthetic", "n": 20, "seed": 0}, {"n_latents": 100_000}, recipe="default", device="cpu"
+        )
     many = fit(batch_size=10**8)
     with pytest.raises(ValueError, match="batch_size"):
         check_memory(many, SHAPE, 1)

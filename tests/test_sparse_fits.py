@@ -124,9 +124,9 @@ def test_sparse_fits_on_the_command_line(tmp_path, capsys):
     text += '[[blocks]]\nlabel = "b"\n' + (block % "sparse") + 'algorithm = ["lca-soft", "fista"]\n'
     (tmp_path / "s.toml").write_text(text)
     assert main(["sweep", str(tmp_path / "s.toml"), "--out", str(tmp_path / "run"), "--jobs", "1"]) == 0
-    out = capsys.readouterr().out
-    assert "Sparse code (b, algorithm fista)" in out and "Poisson (a)" in out
-    assert "argmin" in (tmp_path / "run" / "report.html").read_text()
+    page = (tmp_path / "run" / "report.html").read_text()
+    assert ">Sparse code (algorithm fista)<" in page and ">Poisson (a)<" in page
+    assert "argmin" in page
 
 
 @pytest.mark.parametrize(
