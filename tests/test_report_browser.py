@@ -95,6 +95,10 @@ def test_the_first_screen_has_answer_verdict_and_figure(opened):
         box = page.locator(place).bounding_box()
         assert box["y"] >= 0 and box["y"] + box["height"] <= 800
     assert page.locator("#sparsity svg.chart").count() == 3
+    lines = page.locator("main > section :is(p, figcaption)").evaluate_all(
+        "(all) => all.map((p) => p.getBoundingClientRect().height / parseFloat(getComputedStyle(p).lineHeight))"
+    )
+    assert len(lines) >= 5 and max(lines) < 3.5
 
 
 def visible(page, figure):

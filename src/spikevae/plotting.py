@@ -4,7 +4,6 @@ Matplotlib is imported by the functions that draw, never at import. Colours are 
 colour-blind readers can distinguish; lines also differ in marker or dash.
 """
 
-import math
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -17,8 +16,6 @@ BLUE, VERMILION, GREEN, PURPLE, ORANGE, SKY = "#0072B2", "#D55E00", "#009E73", "
 INK, GREY, GRID = "#1b1f24", "#59636e", "#d8dee4"
 BETA_COLOURS = ("#0072B2", "#E69F00", "#D55E00")  # Okabe-Ito: lowest beta, near 1, highest
 FAMILY_COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#1b1f24", "#8C8C00")
-DASHES = (("solid", "-"), ("dash", "--"), ("dot", ":"), ("dashdot", "-."), ("longdash", (0, (8, 3))))
-MARKERS = (("circle", "o"), ("square", "s"), ("diamond", "D"), ("triangle-up", "^"), ("pentagon", "p"), ("star", "*"))
 
 PNG_DPI = 110
 SETTINGS: Any = {
@@ -78,8 +75,6 @@ def write(figure: Any, folder: Path, name: str, alt: str) -> Static:
     return Static(name, folder / f"{name}.png", alt)
 
 
-NARROW_DECADES = 1.3
-"""A logarithmic axis over fewer decades has ticks between powers of ten."""
 LINEAR_RATIO = 2.5
 """Positive values with a larger ratio get a logarithmic axis."""
 
@@ -88,15 +83,3 @@ def spans_decades(values: np.ndarray) -> bool:
     """Whether all values are positive and their range needs a logarithmic axis."""
     finite = values[np.isfinite(values)]
     return bool(len(finite)) and finite.min() > 0 and finite.max() > LINEAR_RATIO * finite.min()
-
-
-def log_ticks(values: np.ndarray) -> list[float] | None:
-    """Ticks between powers of ten for a logarithmic axis over few decades; None for a longer one."""
-    finite = values[np.isfinite(values) & (values > 0)]
-    if not len(finite) or math.log10(finite.max() / finite.min()) > NARROW_DECADES:
-        return None
-    low, high = math.log10(finite.min()), math.log10(finite.max())
-    steps = (1, 2, 5) if high - low > 0.4 else (1, 1.2, 1.5, 2, 2.5, 3, 4, 5, 6, 7, 8, 9)
-    powers = range(math.floor(low) - 1, math.ceil(high) + 1)
-    every = [step * 10.0**power for power in powers for step in steps]
-    return [t for t in every if low - 0.3 <= math.log10(t) <= high + 0.3]

@@ -1,4 +1,4 @@
-"""Numbers for static and interactive figures: means over seeds, heat maps, pairs of starts."""
+"""Numbers for figures: means over seeds, pairs of starts, histograms."""
 
 import math
 from collections.abc import Iterable, Sequence
@@ -64,39 +64,6 @@ def curves(cells: Iterable[Cell]) -> list[Curve]:
         )
         for (_, size), points in sorted(groups.items())
     ]
-
-
-def banded(run: Run, curve: Curve) -> bool:
-    """Whether a curve has the band from low to high energy cost: one per family, since its factors are the same."""
-    return curve.n_latents == max(c.n_latents for c in run.cells if c.family == curve.family)
-
-
-@dataclass(frozen=True)
-class HeatMap:
-    """One metric of one family over beta and latent size, mean over seeds of the best starts."""
-
-    family: Family
-    metric: str
-    betas: list[float]
-    sizes: list[int]
-    values: np.ndarray
-    """(sizes, betas), NaN where there is no fit."""
-    flags: list[list[str]]
-
-
-def heat_map(run: Run, family: Family, metric: str) -> HeatMap:
-    """The heat map of a family, from the best starts."""
-    own = [cell for cell in run.best if cell.family == family]
-    betas, sizes = sorted({c.beta for c in own}), sorted({c.n_latents for c in own})
-    values = np.full((len(sizes), len(betas)), np.nan)
-    flags = [["no fit"] * len(betas) for _ in sizes]
-    for i, size in enumerate(sizes):
-        for j, beta in enumerate(betas):
-            here = [c for c in own if c.n_latents == size and c.beta == beta]
-            if here:
-                values[i, j] = _over([c[metric] for c in here], np.mean)
-                flags[i][j] = " / ".join(dict.fromkeys(c.check.flag for c in here))
-    return HeatMap(family, metric, betas, sizes, values, flags)
 
 
 def start_pairs(run: Run) -> list[tuple[Cell, Cell]]:

@@ -33,6 +33,16 @@ def log_ticks(low: float, high: float) -> list[float]:
     return ticks[::-1][::stride][::-1]
 
 
+def ticks_of(values: np.ndarray, low: float, high: float) -> list[float]:
+    """The values themselves, those left out that are too near to the one before."""
+    least = 0.09 * math.log10(high / low)
+    kept: list[float] = []
+    for value in sorted(set(values.tolist())):
+        if not kept or math.log10(value / kept[-1]) >= least:
+            kept.append(value)
+    return kept
+
+
 def tick_text(value: float) -> str:
     """A tick of a logarithmic axis: `0.01`, `300`, `10⁻⁹`."""
     if 1e-3 <= value < 1e5:
@@ -121,8 +131,8 @@ def _axes(panel: Panel, axes: Any) -> None:
         getattr(axes, f"set_{which}scale")("log" if log else "linear")
         getattr(axes, f"set_{which}lim")(low, high)
         if log:
-            places = sorted(set(x.tolist())) if which == "x" and panel.x.metric == "size" else []
-            side.set_major_locator(FixedLocator(places if 0 < len(places) <= MAX_TICKS else log_ticks(low, high)))
+            own = which == "x" and panel.x.metric in ("beta", "size")
+            side.set_major_locator(FixedLocator(ticks_of(x, low, high) if own else log_ticks(low, high)))
             side.set_major_formatter(FuncFormatter(lambda value, _: tick_text(value)))
             side.set_minor_locator(NullLocator())
         else:

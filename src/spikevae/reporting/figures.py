@@ -1,6 +1,7 @@
 """Every figure of the page as PNG and SVG files, for papers and slides."""
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +10,7 @@ from .drawing import draw
 from .panels import Panel
 from .reading import Run
 from .sections import Figure
-from .style import colour, marker
+from .style import colour, dash, marker
 
 KEY_COLUMNS = 3
 
@@ -37,8 +38,7 @@ def write_figure(run: Run, folder: Path, figure: Figure) -> Static:
     sizes: list[int | None] = [*figure.sizes] or [None]
     rows, columns = (len(sizes), len(figure.panels)) if figure.sizes else wrapped(len(figure.panels))
     shown = [f for f in run.families if f.index in figure.labels]
-    two = 0.35 if any(panel.second for panel in figure.panels) else 0.0
-    with canvas(rows, columns, 3.6, 2.9 + two, key_rows=-(-len(shown) // KEY_COLUMNS)) as (sheet, axes):
+    with canvas(rows, columns, 3.6, 2.9, key_rows=-(-len(shown) // KEY_COLUMNS)) as (sheet, axes):
         places = axes.ravel() if not figure.sizes else None
         for i, panel in enumerate(figure.panels):
             for j, size in enumerate(sizes):
@@ -46,10 +46,10 @@ def write_figure(run: Run, folder: Path, figure: Figure) -> Static:
                 _panel(panel, ax, size)
         for ax in [] if places is None else places[len(figure.panels) :]:
             ax.set_axis_off()
-        keys = [
-            Line2D([], [], color=colour(f), marker=marker(f), markersize=6, label=literal(figure.labels[f.index]))
-            for f in shown
+        looks: list[dict[str, Any]] = [
+            {"color": colour(f), "linestyle": dash(f), "marker": marker(f), "markersize": 6} for f in shown
         ]
+        keys = [Line2D([], [], label=literal(figure.labels[f.index]), **look) for f, look in zip(shown, looks)]
         if keys:
             style = {"loc": "lower center", "fontsize": 9, "borderpad": 0.1, "borderaxespad": 0.2}
             sheet.legend(handles=keys, ncols=min(len(keys), KEY_COLUMNS), **style)
@@ -58,7 +58,7 @@ def write_figure(run: Run, folder: Path, figure: Figure) -> Static:
 
 def _panel(panel: Panel, ax: Any, size: int | None) -> None:
     """One panel with its title."""
-    draw(panel, ax, size)
+    draw(replace(panel, second=None), ax, size)
     where = "" if size is None else f", K = {size}"
     ax.set_title(literal(panel.title) + where, fontsize=9, loc="left")
 

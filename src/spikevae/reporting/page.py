@@ -15,7 +15,7 @@ from .answer import claims, convergence_sentence, demo_warning, family_sentences
 from .drawing import marker_path, svg
 from .reading import Run
 from .sections import Figure, Gallery
-from .style import colour, marker
+from .style import colour, dash, marker
 from .summary import Summary
 from .tables import FIRST_COLUMNS, SIDE_COLUMNS, columns, side_rows, slope_tables, table_data
 
@@ -77,7 +77,13 @@ def figure_view(run: Run, figure: Figure, size: int, texts: dict[str, int]) -> d
         "note": figure.note,
         "panels": [{"title": p.title, "svg": Markup(svg(p, shown_size, texts))} for p in figure.panels],
         "key": [
-            {"index": f.index, "label": figure.labels[f.index], "colour": colour(f), "path": marker_path(marker(f))}
+            {
+                "index": f.index,
+                "label": figure.labels[f.index],
+                "colour": colour(f),
+                "path": marker_path(marker(f)),
+                "dashes": {"-": "none", "--": "5 3", ":": "2 2", "-.": "6 2 2 2"}[dash(f)],
+            }
             for f in run.families
             if f.index in figure.labels
         ],

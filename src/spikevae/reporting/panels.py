@@ -12,7 +12,7 @@ from ..plotting import BETA_COLOURS
 from .curves import Curve, curves, histogram, start_pairs
 from .families import Family
 from .reading import Cell, Run
-from .style import AXES, Axis, colour, marker
+from .style import AXES, Axis, colour, dash, marker
 
 MAX_UNITS_SHOWN = 400
 MAX_CURVE_POINTS = 120
@@ -137,7 +137,7 @@ def along(run: Run, id: str, x: str, y: str, families: Iterable[Family], title: 
         lines.append(
             Line(
                 xs[keep], ys[keep], colour(curve.family), marker(curve.family), curve.family.index, curve.n_latents,
-                low, high, curve.converged[keep], tuple(t for t, k in zip(texts, keep) if k),
+                low, high, curve.converged[keep], tuple(t for t, k in zip(texts, keep) if k), dash=dash(curve.family),
             )
         )  # fmt: skip
     if not lines:
@@ -174,7 +174,7 @@ def against_size(run: Run, y: str, families: Iterable[Family], beta: float) -> P
             size, value, ok, texts = zip(*points)
             x, filled = np.array(size, float), np.array(ok, bool)
             look = colour(family), marker(family), family.index
-            lines.append(Line(x, np.array(value), *look, filled=filled, texts=tuple(texts)))
+            lines.append(Line(x, np.array(value), *look, filled=filled, texts=tuple(texts), dash=dash(family)))
     alt = f"{AXES[y].label} against the number of latent units"
     return Panel("", AXES[y].label, AXES["size"], AXES[y], tuple(lines), alt) if lines else None
 

@@ -6,8 +6,8 @@ from dataclasses import dataclass, replace
 from ..plotting import FAMILY_COLOURS
 from .families import Family
 
-MARKERS = ("o", "s", "D", "^", "v", "P", "X", "p", "h", "<", ">", "*", "d")
-"""As many as there are before colours and markers repeat together: 13 markers, 8 colours."""
+MARKERS = ("o", "s", "D", "^", "v", "P", "X", "p", "*", "<", ">", "d", "h")
+"""Prime in number to the colours, so that both together repeat only after 104 families."""
 
 
 @dataclass(frozen=True)
@@ -59,6 +59,11 @@ AXES = {
 def colour(family: Family) -> str:
     """Colour of a family (Okabe-Ito)."""
     return FAMILY_COLOURS[family.index % len(FAMILY_COLOURS)]
+
+
+def dash(family: Family) -> str:
+    """Line style of a family: solid for the first round of colours, dashed for the second."""
+    return ("-", "--", ":", "-.")[family.index // len(FAMILY_COLOURS) % 4]
 
 
 def marker(family: Family) -> str:

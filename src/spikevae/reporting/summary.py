@@ -21,7 +21,7 @@ from .words import percentage, two_places
 PAPER = ("poisson", "rectified_gaussian")
 """The two laws that the paper compares."""
 CLEAR_CHANGE = 0.05
-"""Change of the share of zeros from which it is called a change."""
+"""Change of the share of zeros, and share of its range by which it may turn back, that are worth a word."""
 MOST, MANY = 0.9, 0.25
 """Shares of fits for the verdict: "converged" from `MOST`, "not converged" or "rate free" from `MANY`."""
 
@@ -100,6 +100,7 @@ def answer(found: Sequence[Finding], size: int) -> str:
     law, zeros = first.family.law_label, first.trends["fraction_zeros"]
     if zeros.monotone.change > CLEAR_CHANGE:
         lead += f" buys the {law} code sparsity and energy with fidelity"
+        lead += ", though not at every step" if zeros.monotone.violation_share > CLEAR_CHANGE else ""
     else:
         lead += f" costs the {law} code fidelity without making it clearly sparser"
     return f"{lead}: {_change(first)}{_control(zeros.monotone.change, controls)}."
@@ -148,8 +149,8 @@ def _control(change: float, controls: Sequence[Finding]) -> str:
     empty = other.family.silent_share
     if abs(zeros.last - empty) <= CLEAR_CHANGE and empty < 1 - CLEAR_CHANGE:
         return (
-            f"; this is special to counts: {name} {fidelity}, but its zeros only approach the {100 * empty:.0f}\u00a0% "
-            f"of an empty code ({shares(zeros.first, zeros.last)})"
+            f"; this is special to counts: {name} {fidelity}, but its zeros only approach "
+            f"the {100 * empty:.0f}\u00a0% of an empty code ({shares(zeros.first, zeros.last)})"
         )
     return f"; this is not special to counts: {name} {fidelity} and gets sparser too ({ends})"
 
