@@ -92,7 +92,7 @@ def test_every_section_and_figure_is_there(run, page):
 def test_the_first_figure_is_of_the_two_laws_of_the_paper(run):
     loaded = read_run(run)
     assert [f.label for f in leading(loaded)] == ["Poisson (own)", "Rectified Gaussian (own)"]
-    figure = answer_figure(loaded)
+    figure = answer_figure(loaded)[0]
     assert list(figure.labels.values()) == ["Poisson", "Rectified Gaussian"]
     zeros, spikes, r2 = figure.panels
     assert len(zeros.families) == len(r2.families) == 2
@@ -253,6 +253,16 @@ def test_diverged_fits_are_left_out_of_trends(tmp_path, page_only):
     assert len(loaded.best) == len(loaded.cells) - 1 and loaded.cells[0].check.flag == "not converged"
     assert len(findings(loaded.best)[0].cells) == 7
     assert any("(1 diverged)" in line for line in statements(read_run(folder)))
+    Page(build_report(folder).read_text(encoding="utf-8"))
+
+
+def test_a_run_without_a_finite_fit_makes_a_page(tmp_path, page_only):
+    folder = write_run(tmp_path / "bad", [("own", grid(("poisson",), (8,), seeds=(0,), starts=(0.5,)))], models=False)
+    for path in (folder / "cells").glob("*.json"):
+        cell = json.loads(path.read_text())
+        cell |= {"diverged": True, "fit_objective": None, "objective": None, "metrics": dict.fromkeys(cell["metrics"])}
+        path.write_text(json.dumps(cell))
+    assert headline(folder)[0] == "No fit of this run can be shown."
     Page(build_report(folder).read_text(encoding="utf-8"))
 
 

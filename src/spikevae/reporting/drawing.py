@@ -10,7 +10,7 @@ from xml.etree import ElementTree
 
 import numpy as np
 
-from .._text import SUPERSCRIPT, exact
+from .._text import SUPERSCRIPT, exact, shown
 from ..plotting import GREY, SETTINGS, spans_decades
 from .panels import Line, Panel
 from .style import Axis
@@ -146,6 +146,9 @@ def _axes(panel: Panel, axes: Any) -> None:
             second.xaxis.set_major_locator(FixedLocator(log_ticks(low * factor, high * factor)))
             second.xaxis.set_major_formatter(FuncFormatter(lambda value, _: tick_text(value)))
             second.xaxis.set_minor_locator(NullLocator())
+        else:
+            second.xaxis.set_major_locator(MaxNLocator(3))
+            second.xaxis.set_major_formatter(FuncFormatter(lambda value, _: shown(value, 2)))
         second.set_xlabel(label, labelpad=7)
     axes.set_xlabel(panel.x.label)
     if panel.y.label not in panel.title and not panel.title.startswith("R²"):

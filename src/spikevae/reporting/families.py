@@ -98,7 +98,7 @@ def _labels(keys: list[tuple[str, str, tuple[tuple[str, str], ...]]]) -> list[st
             for part, (law, block, extra) in zip(parts, keys):
                 name, value = extra[position]
                 varies = len({other[2][position] for other in keys if other[:2] == (law, block)}) > 1
-                if varies and (name, json.loads(value)) != ("spike_price", 0.0):  # a spike price of 0 is the default
+                if varies and value != "null" and (name, json.loads(value)) != ("spike_price", 0.0):  # the defaults
                     part.append(f"{name.replace('_', ' ')} {json.loads(value)}")
     labels = [CODES[key[0]].label for key in keys]
     for i, part in enumerate(parts):  # the name of the block, where the settings say less

@@ -144,8 +144,8 @@ def along(run: Run, id: str, x: str, y: str, families: Iterable[Family], title: 
         return None
     reach = None
     if y == "r2_pooled" and x != "beta":
-        near = np.concatenate([line.x[line.y >= FLOOR] for line in lines])
-        reach = (float(near.min()), float(near.max())) if len(near) else None
+        near = np.concatenate([line.x[line.y >= min(FLOOR, line.y.max())] for line in lines])
+        reach = (float(near.min()), float(near.max()))
     alt = f"{AXES[y].label} against {AXES[x].label}, a line for each family"
     return Panel(id, title or AXES[y].label, AXES[x], AXES[y], tuple(lines), alt, reach=reach)
 

@@ -77,16 +77,16 @@ def _figure(run: Run, id: str, title: str, note: str, drawn: Sequence[Panel | No
     return [Figure(id, title, note, found, short_labels(families))] if found else []
 
 
-def answer_figure(run: Run) -> Figure:
+def answer_figure(run: Run) -> list[Figure]:
     """Zeros, spikes and R2 against beta for the families of the paper."""
     families = leading(run)
     real = [f.law_label for f in families if not f.is_count]
     note = f"{points(run)} {' and '.join(real)} codes are real-valued: no spikes to count." if real else points(run)
     drawn = [panels.along(run, "", "beta", y, families) for y in ("fraction_zeros", "firing_rate", "r2_pooled")]
-    return _figure(run, "sparsity", "Zeros, spikes and R² against β", note, drawn)[0]
+    return _figure(run, "sparsity", "Zeros, spikes and R² against β", note, drawn)
 
 
-def cheapest_figure(run: Run) -> Figure:
+def cheapest_figure(run: Run) -> list[Figure]:
     """R2 against spikes for counts, and against bits and operations for all codes."""
     spikes = panels.along(run, "", "spikes", "r2_pooled", run.families, "R² against spikes (count codes)")
     if spikes:
@@ -100,12 +100,12 @@ def cheapest_figure(run: Run) -> Figure:
     )
     if any(cell.config.get("inference", "amortised") != "amortised" for cell in run.cells):
         note += " Of iterative models these are the spikes of the final code, without those of inference."
-    return _figure(run, "frontiers", "What fidelity costs", note, [spikes, bits, chip])[0]
+    return _figure(run, "frontiers", "What fidelity costs", note, [spikes, bits, chip])
 
 
 def all_figures(run: Run) -> list[Figure]:
     """Every figure: the two that are always in sight, then those that are folded."""
-    return [answer_figure(run), cheapest_figure(run), *folded_figures(run)]
+    return [*answer_figure(run), *cheapest_figure(run), *folded_figures(run)]
 
 
 def points(run: Run) -> str:
@@ -113,7 +113,7 @@ def points(run: Run) -> str:
     n = len(run.seeds)
     seeds = f"Mean over {n} seeds, bars from the lowest to the highest" if n > 1 else "One seed"
     starts = ", best of starts" if run.has_starts else ""
-    return f"{seeds}{starts}; hollow: not converged."
+    return f"{seeds}{starts}; hollow: not converged or not checked."
 
 
 MIN_SIZES = 3

@@ -90,6 +90,8 @@ def answer(found: Sequence[Finding], size: int) -> str:
     """What beta does to the families of the first figure, in one sentence."""
     counts = [f for f in found if f.family.is_count]
     controls = [f for f in found if not f.family.is_count]
+    if not found:
+        return "No fit of this run can be shown."
     if not any(f.trends["r2_pooled"].defined for f in found):
         return "There is one β only, so no trend: the figures compare codes at that β."
     low, high = next(f.betas for f in found)
@@ -98,12 +100,22 @@ def answer(found: Sequence[Finding], size: int) -> str:
         return f"{lead}: {'; '.join(f'{f.family.law_label}: {_change(f)}' for f in controls)}."
     first = counts[0]
     law, zeros = first.family.law_label, first.trends["fraction_zeros"]
-    if zeros.monotone.change > CLEAR_CHANGE:
-        lead += f" buys the {law} code sparsity and energy with fidelity"
+    sparser, worse = zeros.monotone.change > CLEAR_CHANGE, _loses(first)
+    if sparser:
+        lead += f" buys the {law} code sparsity and energy with fidelity" if worse else f" makes the {law} code sparser"
         lead += ", though not at every step" if zeros.monotone.violation_share > CLEAR_CHANGE else ""
-    else:
+        lead += "" if worse else " at nearly the same fidelity"
+    elif worse:
         lead += f" costs the {law} code fidelity without making it clearly sparser"
+    else:
+        lead += f" changes neither zeros nor fidelity of the {law} code clearly"
     return f"{lead}: {_change(first)}{_control(zeros.monotone.change, controls)}."
+
+
+def _loses(finding: Finding) -> bool:
+    """Whether R2 falls clearly from the lowest to the highest beta."""
+    r2 = finding.trends["r2_pooled"]
+    return r2.first - r2.last > CLEAR_CHANGE
 
 
 def _change(finding: Finding) -> str:
@@ -141,7 +153,7 @@ def _control(change: float, controls: Sequence[Finding]) -> str:
     label = other.family.law_label
     name = f"the {label[0].lower()}{label[1:]}"
     ends = f"zeros {shares(zeros.first, zeros.last)}"
-    fidelity = f"loses R² as well ({_ends(r2.first, r2.last)})"
+    fidelity = f"{'loses R² as well' if _loses(other) else 'keeps its R²'} ({_ends(r2.first, r2.last)})"
     if not change > CLEAR_CHANGE:
         return f"; {name}: {ends}, R² {_ends(r2.first, r2.last)}"
     if zeros.monotone.change <= CLEAR_CHANGE:
@@ -159,8 +171,10 @@ def verdict(run: Run, families: Sequence[Family]) -> tuple[str, str]:
     """A word on the convergence of the fits behind the first figure, and a line with the numbers."""
     cells = [cell for cell in run.best if cell.family in families]
     flags = Counter(cell.check.flag for cell in cells)
-    n = max(1, len(cells))
-    if flags["converged"] >= MOST * n:
+    n = len(cells)
+    if not cells:
+        badge = "Not converged"
+    elif flags["converged"] >= MOST * n:
         badge = "Converged"
     elif flags["not checked"] > MANY * n:
         badge = "Not checked"
@@ -171,14 +185,14 @@ def verdict(run: Run, families: Sequence[Family]) -> tuple[str, str]:
     else:
         badge = "Mostly converged"
     words = {
-        "converged": "converged", "not converged": "did not", "not checked": "were not checked (one start, one budget)",
+        "converged": "converged", "not converged": "did not", "not checked": "not checked (one start, one budget)",
         "rate not identified": f"leave the firing rate free{free_rate(cells, run)}",
     }  # fmt: skip
     counts = ", ".join(f"{flags[flag]} {words[flag]}" for flag in FLAGS if flags[flag])
     unfinished = run.n_planned - len(run.cells)
     diverged = sum(cell.diverged for cell in run.cells)
     return badge, (
-        f"Of {len(cells)} {plural(len(cells), 'fit')} behind this figure, {counts}."
+        f"Of {n} {plural(n, 'fit')} behind this figure, {counts or 'none converged'}."
         f"{f' {diverged} of all {len(run.cells)} fits diverged.' if diverged else ''}"
         f"{f' {unfinished} of the planned fits are not done yet.' if unfinished > 0 else ''}"
     )
