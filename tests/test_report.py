@@ -10,6 +10,7 @@ from report_cases import BETAS, Page, grid, write_run
 from scipy import stats
 
 from spikevae._text import shown, signed, span
+from spikevae.cli import main
 from spikevae.reporting import build_report, headline
 from spikevae.reporting.answer import sides, statements
 from spikevae.reporting.curves import curves
@@ -375,6 +376,12 @@ def test_the_headline_is_short(run):
     lines = headline(run)
     assert len(lines) == 3 and all(len(line) < 420 for line in lines)
     assert lines[0].startswith("Raising β from 0.01 to 8 (K = 16)") and "rectified Gaussian" in lines[0]
+
+
+def test_the_command_line_prints_few_lines(run, capsys):
+    assert main(["report", str(run)]) == 0
+    lines = capsys.readouterr().out.strip().split("\n")
+    assert lines == [*headline(run), f"Report: {run / 'report.html'}"] and len(lines) < 5
 
 
 def zeros_of(folder, change):
