@@ -97,7 +97,7 @@ def test_a_bias_is_learnt_as_the_mean_that_the_codes_leave(X):
     shifted = torch.from_numpy(X + np.linspace(2, 4, D))
     scores = {}
     for bias in (False, True):
-        options = {"decoder_bias": bias, "batch_size": len(X), "n_latents": K, "tolerance": 1e-6}
+        options = {"decoder_bias": bias, "batch_size": len(X), "n_latents": K}
         stack = DictionaryStack(fits_of((0.3,), (0,), **options), shifted, (D,))
         train(stack)
         scores[bias] = evaluate(stack.result(0).model, shifted, beta=0.3).objective

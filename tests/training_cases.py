@@ -23,4 +23,7 @@ VARIANTS = {
     **{f"law {name}": {"latent": name, "steps": 12} for name in LAWS},
 }
 
-SPARSE = {"sparse codes": {"latent": "sparse"}, "sparse codes, hard": {"latent": "sparse", "algorithm": "lca-hard"}}
+SPARSE = {
+    "sparse codes": {"latent": "sparse"},
+    "sparse codes, hard": {"latent": "sparse", "algorithm": "lca-hard", "max_steps": 100},
+}
