@@ -9,7 +9,7 @@ from scipy import optimize, special, stats
 
 import spikevae
 from spikevae.cli import main
-from spikevae.count_fits import fit_counts, read_counts
+from spikevae.count_fits import fit_counts, newton, read_counts
 from spikevae.count_fits.goodness import pearson_p
 from spikevae.count_fits.output import text as table_of
 
@@ -266,7 +266,8 @@ def test_limits_are_said(found):
     [np.full((20, 1), 4), np.array([[0], [1]]), np.array([[0], [0], [9]]), np.array([[1000], [1010], [990], [1005]])],
     ids=["constant", "two trials", "one burst", "large"],
 )
-def test_odd_units_give_finite_numbers(z):
+def test_odd_units_give_finite_numbers(z, monkeypatch):
+    monkeypatch.setattr(newton, "MAX_ITERATIONS", 20)
     found = fit_counts(z)
     assert all(math.isfinite(row["log_likelihood"]) and math.isfinite(row["bic"]) for row in found.fits)
 

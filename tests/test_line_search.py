@@ -42,7 +42,7 @@ def sum_of_magnitudes(flow, params, reference, likelihood, costs):
     return distortion + costs.beta * kl.sum(-1) + price * mean.sum(-1)
 
 
-@settings(max_examples=60, deadline=None, derandomize=True)
+@settings(max_examples=40, deadline=None, derandomize=True)
 @given(
     latent=st.sampled_from(LAWS),
     integrator=st.sampled_from(["euler", "exponential"]),
