@@ -7,6 +7,7 @@ from typing import Any
 import torch
 
 from .._device import resolve_device
+from .._seeds import generator
 from ..config import FitConfig
 from ..data import PatchSet, load
 from ..evaluation.evaluate import Evaluation, evaluate
@@ -14,7 +15,7 @@ from ..models.config import ModelConfig
 from ..models.files import load_model as read_model
 from ..models.files import save_model
 from ..progress import show_progress
-from ..training import build_stack, train, warn_of_scale
+from ..training import BudgetReport, budget_report, build_stack, train, warn_of_scale
 from ..training.checks import check_memory
 from ..training.fits import DIVERGED
 
@@ -49,8 +50,10 @@ def prepare(stimuli: dict[str, Any], settings: dict[str, Any], *, recipe: str, d
     return Job(config, data, arguments, where)
 
 
-def train_to_file(job: Job, out: Path) -> None:
+def train_to_file(job: Job, out: Path) -> BudgetReport | None:
     """Train and save; after an interrupt, the same call continues from a checkpoint beside `out`.
+
+    Returns how the fit stands to its budget, if it has one.
 
     Raises
     ------
@@ -76,8 +79,12 @@ def train_to_file(job: Job, out: Path) -> None:
             "nothing was saved. Scale the stimuli to unit variance, lower the learning rate "
             "(--set learning_rate=0.001) or the clamp (--set clamp=4)"
         )
-    save_model(result.model, out, {"data": job.source, "history": result.history})
+    noise, stimuli = generator(job.config.seed, "evaluation"), torch.from_numpy(job.data.train)
+    budget = budget_report(result.model, stimuli, generator=noise)
+    facts = {"budget": budget.to_dict()} if budget else {}
+    save_model(result.model, out, {"data": job.source, "history": result.history, **facts})
     checkpoint.unlink(missing_ok=True)
+    return budget
 
 
 def load_for(path: Path, source: str | None, *, patch: int | None, n: int | None, seed: int | None) -> PatchSet:
@@ -121,7 +128,7 @@ def evaluate_file(path: Path, data: PatchSet, *, seed: int = 0, device: str = "c
     model, _ = read_model(path)
     where, config = resolve_device(device), model.config
     stimuli = torch.from_numpy(data.test).to(where)
-    return evaluate(model.to(where), stimuli, beta=config.beta, spike_price=config.spike_price, seed=seed)
+    return evaluate(model.to(where), stimuli, beta=config.beta, spike_price=model.price_of_spikes, seed=seed)
 
 
 def _table(path: Path, extra: dict[str, Any], name: str) -> dict[str, Any]:

@@ -18,6 +18,8 @@ def train(
     n_latents: int = 128,
     beta: float = 1.0,
     spike_price: float = 0.0,
+    spike_budget: float | None = None,
+    energy_budget: float | None = None,
     recipe: str = "default",
     steps: int | None = None,
     patch: int | None = None,
@@ -43,6 +45,10 @@ def train(
         Weight of the coding rate.
     spike_price
         Price of an expected spike, nats.
+    spike_budget
+        Largest expected number of spikes per unit per stimulus; the spike price is found in training.
+    energy_budget
+        Largest modelled energy of the spikes, joules per stimulus.
     recipe
         default, paper or fond (published configurations).
     steps
@@ -61,13 +67,15 @@ def train(
         from .single import evaluate_file, prepare, train_to_file
 
         given = {"latent": latent, "n_latents": n_latents, "beta": beta, "spike_price": spike_price, "seed": seed}
-        if steps is not None:
-            given["steps"] = steps
+        optional = {"steps": steps, "spike_budget": spike_budget, "energy_budget": energy_budget}
+        given |= {name: value for name, value in optional.items() if value is not None}
         of_data, of_fit = split_settings(parse_settings(set_ or []))
         given |= of_fit
         stimuli = {"source": data, "seed": seed, "patch": patch, "n": n} | of_data
         check_out(out, folder=False)
         job = prepare(stimuli, given, recipe=recipe, device=device)
-    train_to_file(job, out)
+    budget = train_to_file(job, out)
     metrics = evaluate_file(out, job.data).metrics
-    emit(json, {"model": str(out), "metrics": metrics.to_dict()}, f"{metrics.describe()}\n\nModel: {out}")
+    facts = {"model": str(out), "metrics": metrics.to_dict()} | ({"budget": budget.to_dict()} if budget else {})
+    text = f"{budget.describe()}\n\n" if budget else ""
+    emit(json, facts, f"{metrics.describe()}\n\n{text}Model: {out}")

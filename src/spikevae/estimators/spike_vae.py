@@ -2,6 +2,7 @@
 
 import copy
 import math
+import warnings
 from pathlib import Path
 from typing import Any, Self
 
@@ -20,7 +21,7 @@ from ..models.config import ModelConfig
 from ..models.files import load_model as load_model_file
 from ..models.files import save_model
 from ..progress import show_progress
-from ..training import build_stack, train, warn_of_scale
+from ..training import BudgetReport, budget_report, build_stack, train, warn_of_scale
 from ..training.fits import DIVERGED
 from ._validation import checked_stimuli, codes_of, drawn_seed
 
@@ -40,6 +41,12 @@ class SpikeVAE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator)
         Weight of the coding rate.
     spike_price : float
         Price of an expected spike, nats.
+    spike_budget : float or None
+        Largest expected number of spikes per unit per stimulus (per stimulus with ``options={"budget_per":
+        "stimulus"}``); the spike price that keeps to it is found in training.
+    energy_budget : float or None
+        Largest modelled energy of the spikes, joules per stimulus, at the central energy cost of a spike (another with
+        ``options={"energy_level": "low"}``).
     recipe : str
         "default", "paper" (arXiv 2602.13421, field by field) or "fond" (iterative inference of arXiv 2410.19315): the
         values of everything not given.
@@ -68,6 +75,8 @@ class SpikeVAE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator)
         priors of further layers depend on the codes above.
     history_ : dict
         step, objective, distortion, kl, spikes over training.
+    budget_ : BudgetReport
+        Spikes allowed and used, and the shadow price, nats per spike and per joule; only with a budget.
     config_ : ModelConfig
         The complete configuration, defaults included.
     n_features_in_ : int
@@ -101,6 +110,8 @@ class SpikeVAE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator)
         beta: float = 1.0,
         *,
         spike_price: float = 0.0,
+        spike_budget: float | None = None,
+        energy_budget: float | None = None,
         recipe: str = "default",
         steps: int | None = None,
         batch_size: int | None = None,
@@ -120,6 +131,8 @@ class SpikeVAE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator)
         self.n_latents = n_latents
         self.beta = beta
         self.spike_price = spike_price
+        self.spike_budget = spike_budget
+        self.energy_budget = energy_budget
         self.recipe = recipe
         self.steps = steps
         self.batch_size = batch_size
@@ -137,6 +150,8 @@ class SpikeVAE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator)
 
     def _config(self, seed: int) -> ModelConfig:
         optional = [
+            "spike_budget",
+            "energy_budget",
             "steps",
             "batch_size",
             "start",
@@ -217,7 +232,16 @@ class SpikeVAE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator)
             )
         self.config_, self.history_ = config, result.history
         self._set_model(result.model)
+        self._set_budget(budget_report(result.model, stimuli, generator=generator(config.seed, "evaluation")))
         return self
+
+    def _set_budget(self, report: BudgetReport | None) -> None:
+        self.__dict__.pop("budget_", None)  # remove that of an earlier fit
+        if report is None:
+            return
+        self.budget_ = report
+        if not report.met:
+            warnings.warn(report.describe(), stacklevel=3)
 
     def _image_shape(self, config: ModelConfig) -> tuple[int, ...]:
         if "conv" in config.networks and len(self.shape_) == 1:
@@ -281,7 +305,7 @@ class SpikeVAE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator)
         check_is_fitted(self)
         stimuli = self._check(X, reset=False)
         config, seed = self.config_, drawn_seed(random_state)
-        return evaluate(self.model_, stimuli, beta=config.beta, spike_price=config.spike_price, seed=seed)
+        return evaluate(self.model_, stimuli, beta=config.beta, spike_price=self.model_.price_of_spikes, seed=seed)
 
     def score(self, X: Any, y: Any = None) -> float:
         """Minus the free energy at beta = 1 and no spike price, nats per stimulus: higher is better.
@@ -294,7 +318,8 @@ class SpikeVAE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator)
     def save(self, path: str | Path) -> None:
         """Write weights and configuration to one safetensors file; nothing is pickled."""
         check_is_fitted(self)
-        save_model(self.model_, path, {"shape": self.shape_, "history": self.history_})
+        budget = {"budget": self.budget_.to_dict()} if hasattr(self, "budget_") else {}
+        save_model(self.model_, path, {"shape": self.shape_, "history": self.history_, **budget})
 
     def __sklearn_tags__(self) -> Any:
         tags = super().__sklearn_tags__()
@@ -320,6 +345,8 @@ def load_model(path: str | Path) -> SpikeVAE:
     estimator.history_ = extra.get("history", {})
     estimator.n_features_in_ = model.n_features
     estimator._set_model(model)
+    if "budget" in extra:
+        estimator.budget_ = BudgetReport.from_dict(extra["budget"], str(path))
     return estimator
 
 

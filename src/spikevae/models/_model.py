@@ -103,6 +103,11 @@ class Model(nn.Module, ABC):
         """(K,) prior mean spikes per unit per stimulus, or None without a firing rate."""
         return None
 
+    @property
+    def price_of_spikes(self) -> float:
+        """Spike price of the objective, nats per spike: that of the configuration, or the one found for a budget."""
+        return 0.0
+
     def inference_macs(self) -> int | None:
         """Dense multiply-accumulates of inference per stimulus; None if they depend on the stimulus."""
         return None
@@ -126,6 +131,7 @@ class LatentModel(Model):
 
     has_posterior: ClassVar[bool] = True
     law: type[Law]
+    spike_price: Float[Tensor, ""]
 
     def __init__(self, shape: tuple[int, ...], config: ModelConfig) -> None:
         super().__init__(shape, config)
@@ -156,6 +162,7 @@ class LatentModel(Model):
             init_scale=config.init_scale,
             generator=generator,
         )
+        self.register_buffer("spike_price", torch.tensor(float(config.spike_price)))
         values = self.law.initial_prior(self.n_latents, config.start, config.start_spread, generator)
         for name, value in values.items():
             if config.prior == "learned":
@@ -168,6 +175,11 @@ class LatentModel(Model):
             self.log_noise_variance = nn.Parameter(torch.tensor(math.log(0.5)))
         else:
             self.register_buffer("log_noise_variance", torch.tensor(math.log(config.noise_variance)))
+
+    @property
+    def price_of_spikes(self) -> float:
+        """Spike price of the objective, nats per spike: that of the configuration, or the one found for a budget."""
+        return float(self.spike_price)
 
     def prior(self) -> Law:
         """The prior, one law per unit: batch shape (K,)."""

@@ -28,6 +28,16 @@ class ObjectiveConfig(FrozenConfig):
     in the unit of a pixel."""
     spike_price: float = Field(0.0, ge=0, allow_inf_nan=False)
     """Weight of the expected number of spikes in the objective, nats per spike."""
+    spike_budget: float | None = Field(None, allow_inf_nan=False)
+    """Largest expected number of spikes, per unit per stimulus (or as `budget_per` says); the spike price that keeps to
+    it is found in training. None: no budget."""
+    budget_per: Literal["unit", "stimulus"] = "unit"
+    """Whether `spike_budget` is per unit per stimulus, or per stimulus for all units together."""
+    energy_budget: float | None = Field(None, allow_inf_nan=False)
+    """Largest modelled energy of the spikes, joules per stimulus at the energy cost `energy_level`; in place of
+    `spike_budget`."""
+    energy_level: Literal["low", "central", "high"] = "central"
+    """Energy cost of a spike, a level of the table of energy costs."""
     likelihood: Literal["gaussian", "bernoulli"] = "gaussian"
     """Distribution of a pixel given the code."""
     noise_variance: float | Literal["learned"] = 0.5
@@ -187,6 +197,33 @@ class ModelConfig(TrainingConfig, ObjectiveConfig):
         if self.spike_price > 0 and not law.has_rate:
             raise ValueError(f"spike_price needs a latent with a firing rate; {self.latent!r} codes have none")
         return self
+
+    @model_validator(mode="after")
+    def _one_budget_of_spikes(self) -> Self:
+        law = get_code(self.latent)
+        for name in ("spike_budget", "energy_budget"):
+            value = getattr(self, name)
+            if value is None:
+                continue
+            if value <= 0:
+                raise ValueError(f"{name} is {value:g}; a budget is positive: drop it, or give a positive one")
+            if self.spike_price > 0:
+                raise ValueError(f"{name} finds its own spike_price, given {self.spike_price:g}: drop one of the two")
+            if not law.has_rate:
+                raise ValueError(f"{name} needs a latent with a firing rate, which {self.latent!r} lacks: drop it")
+        if self.spike_budget is not None and self.energy_budget is not None:
+            raise ValueError("spike_budget and energy_budget are two budgets for the same spikes: drop one of them")
+        if self.energy_budget is not None and not law.is_count:
+            raise ValueError(
+                f"energy_budget needs counts of spikes, {self.latent!r} codes are real-valued: drop it, or give a "
+                "spike_budget"
+            )
+        return self
+
+    @property
+    def has_budget(self) -> bool:
+        """Whether the expected number of spikes is bounded."""
+        return self.spike_budget is not None or self.energy_budget is not None
 
     @model_validator(mode="after")
     def _latent_fits_the_inference(self) -> Self:

@@ -20,7 +20,8 @@ CELL_TYPES: dict[str, Any] = {
     "fit_objective_half": NUMBER, "diverged": bool, "steps_done": int,
 }  # fmt: skip
 REQUIRED_OPTIONS = ("latent", "n_latents", "beta", "seed", "start")
-OPTIONAL_TABLES = ("units", "code_histogram", "history")
+OPTIONAL_TABLES = ("units", "code_histogram", "history", "budget")
+BUDGET_TYPES = {"spikes_allowed": NUMBER, "shadow_price": NUMBER, "shadow_price_per_joule": NUMBER, "met": bool}
 MAX_INTEGER = 2**53
 """Largest integer that every JSON reader represents exactly."""
 
@@ -63,6 +64,8 @@ def check_cell(cell: Any, cell_id: str, path: Path) -> None:
         types: dict[type, Any] = {str: str, bool: bool, int: NUMBER, float: NUMBER}
         _check_types(given, {name: types.get(type(full[name]), object) for name in (*REQUIRED_OPTIONS, *given)})
         _check_types(cell, {name: dict for name in OPTIONAL_TABLES if cell.get(name) is not None})
+        if cell.get("budget") is not None:
+            _check_types(cell["budget"], BUDGET_TYPES)
         _check_types(cell, {name: NUMBER for name in ("seconds",) if name in cell})
         _check_types(cell["metrics"], dict.fromkeys(cell["metrics"], NUMBER))
     except ValidationError as error:

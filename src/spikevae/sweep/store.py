@@ -180,6 +180,7 @@ class RunFolder:
         rows = []
         for cell in self.read_cells():
             config = {k: v for k, v in cell["config"].items() if k in OPTIONS}
+            budget = cell.get("budget") or {}
             rows.append(
                 {
                     "id": cell["id"],
@@ -191,6 +192,8 @@ class RunFolder:
                     "fit_objective_half": cell["fit_objective_half"],
                     "diverged": cell["diverged"],
                     "steps_done": cell["steps_done"],
+                    **{name: budget.get(name) for name in ("spikes_allowed", "shadow_price", "shadow_price_per_joule")},
+                    "budget_met": budget.get("met"),
                 }
             )
         for row, flag in zip(rows, flags(rows), strict=True):

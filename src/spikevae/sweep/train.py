@@ -15,7 +15,7 @@ from ..data import PatchSet
 from ..evaluation.evaluate import Evaluation, evaluate
 from ..models.config import ModelConfig
 from ..models.files import save_model
-from ..training import FitStack, build_stack, train
+from ..training import FitStack, budget_report, build_stack, train
 from ..training.fits import DIVERGED, FitResult
 from .plan import StackPlan
 from .store import RunFolder
@@ -81,9 +81,13 @@ def train_stack(
         if folder.is_done(cell):
             continue
         result, config = stack.result(index), cell.config
-        evaluation = evaluate(result.model, test, beta=config.beta, spike_price=config.spike_price, seed=config.seed)
-        save_model(result.model, folder.model_path(cell.id), {"data": source})
-        content = cell_result(stack, result, evaluation)
+        evaluation = evaluate(
+            result.model, test, beta=config.beta, spike_price=result.model.price_of_spikes, seed=config.seed
+        )
+        budget = budget_report(result.model, seen, generator=generator(config.seed, "evaluation"))
+        found = {"budget": budget.to_dict()} if budget else {}
+        save_model(result.model, folder.model_path(cell.id), {"data": source, **found})
+        content = cell_result(stack, result, evaluation) | found
         content |= {"fit_objective": last, "fit_objective_half": half, "seconds": seconds / len(stack)}
         folder.write_cell(cell, content)
     for path in (checkpoint, half_path):
@@ -103,10 +107,11 @@ def fit_objective(result: FitResult, config: ModelConfig, seen: torch.Tensor) ->
 
     Convergence is judged by it: the objective on held-out stimuli also changes when a fit only overfits.
     """
+    price = config.spike_price  # zero with a budget: prices found at half the steps and at the end differ
     if result.model.has_posterior and config.has_exact_objective:
         noise = generator(config.seed, "evaluation")
-        return float(result.model(seen, config.beta, config.spike_price, exact=True, generator=noise).total)
-    return evaluate(result.model, seen, beta=config.beta, spike_price=config.spike_price, seed=config.seed).objective
+        return float(result.model(seen, config.beta, price, exact=True, generator=noise).total)
+    return evaluate(result.model, seen, beta=config.beta, spike_price=price, seed=config.seed).objective
 
 
 def cell_result(stack: FitStack, result: FitResult, evaluation: Evaluation) -> dict[str, Any]:

@@ -1,5 +1,7 @@
 """Training: one loop over a stack of fits that share a shape."""
 
+from .budgets import BudgetReport as BudgetReport
+from .budgets import budget_report as budget_report
 from .build import build_stack as build_stack
 from .dictionary import DictionaryStack as DictionaryStack
 from .fits import FitResult as FitResult

@@ -21,7 +21,10 @@ from ..models.build import build_model
 from ..models.config import ModelConfig
 
 # What may differ between the fits of a stack; everything else decides the shape of a step.
-PER_FIT = ("beta", "spike_price", "seed", "init", "start", "start_spread", "init_scale", "recipe")
+PER_FIT = (
+    *("beta", "spike_price", "spike_budget", "budget_per", "energy_budget", "energy_level"),
+    *("seed", "init", "start", "start_spread", "init_scale", "recipe"),
+)
 RUNNING, DIVERGED, SETTLED = 0, 1, 2
 PROGRESS = ("status", "frozen_at", "sums", "best", "stale")
 """Tensors of the state that every kind of stack has, one row per fit."""

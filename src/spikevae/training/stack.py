@@ -22,6 +22,7 @@ from ..models.build import build_model
 from ..models.config import ModelConfig
 from ..objectives import FreeEnergy
 from . import schedules
+from .budgets import Budgets
 from .fits import DIVERGED, RUNNING, FitStack
 from .recorded import Recorded
 from .starts import Spectrum, solve_decoder, start_at_linear_limit
@@ -72,7 +73,7 @@ class Stack(FitStack):
         ]
         self.optimizer = kind(groups, lr=self.config.learning_rate, **options)
         self.beta = self._vector([config.beta for config in configs])
-        self.spike_price = self._vector([config.spike_price for config in configs])
+        self.budgets = Budgets(configs, self.train)
 
         self.noise: Generator | None = None
         if self.config.draws:
@@ -160,7 +161,9 @@ class Stack(FitStack):
         steady = step >= self._steady_from  # until then the temperature falls, which is not among the arguments
         gradients_of = self._gradients if steady else self._fresh_gradients
         with torch.enable_grad():
-            parts, gradients = gradients_of(self.params, self.buffers, x, beta, self.spike_price, torch.tensor(seeds))
+            parts, gradients = gradients_of(
+                self.params, self.buffers, x, beta, self.budgets.prices, torch.tensor(seeds)
+            )
 
         norms = [torch.linalg.vector_norm(g.view(len(self), -1), dim=1) for g in gradients.values()]
         norm = torch.linalg.vector_norm(torch.stack(norms), dim=0)
@@ -194,6 +197,9 @@ class Stack(FitStack):
             self._update_prior(parts.moments, running)
         if config.solves_decoder:
             self._update_decoder(x, parts.code, parts.variance, running)
+        if self.budgets.any:
+            speed = rate / config.learning_rate
+            self.budgets.update(parts.spikes, running, step=step, n_steps=self.n_steps, speed=speed)
         self._end_step(torch.stack([parts.total, parts.distortion, parts.kl, parts.spikes], dim=1), running)
 
     def _update_decoder(self, x: Tensor, code: Tensor, variance: Tensor, running: Tensor) -> None:
@@ -234,6 +240,7 @@ class Stack(FitStack):
     def _fill(self, model: Model, index: int) -> None:
         state = {**self.params, **self.buffers}
         model.load_state_dict({name: value[index].detach().cpu() for name, value in state.items()})
+        model.get_buffer("spike_price").fill_(float(self.budgets.prices[index]))
 
     def _trained(self) -> dict[str, Tensor]:
         tensors = {f"param/{k}": v.detach() for k, v in self.params.items()}
@@ -241,7 +248,8 @@ class Stack(FitStack):
         for name, p in self.params.items():
             for key, value in self.optimizer.state.get(p, {}).items():
                 tensors[f"optimizer/{name}/{key}"] = value
-        return tensors | {f"ledger/{name}": getattr(self, name) for name in MOMENTS}
+        tensors |= {f"ledger/{name}": getattr(self, name) for name in MOMENTS}
+        return tensors | self.budgets.state()
 
     def _load_trained(self, tensors: dict[str, Tensor]) -> None:
         for name, p in self.params.items():
@@ -256,6 +264,7 @@ class Stack(FitStack):
             buffer.copy_(tensors[f"buffer/{name}"])
         for name in MOMENTS:
             setattr(self, name, tensors[f"ledger/{name}"].to(self.device).clone())
+        self.budgets.load(tensors)
         self._gradients.n_calls = self.n_steps - max(self.step_number, self._steady_from)
         self._optimal_prior.n_calls = self.n_steps - self.step_number
 

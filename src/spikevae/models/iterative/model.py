@@ -75,7 +75,6 @@ class IterativeVAE(LatentModel):
 
     config_class: ClassVar[type[ModelConfig]] = IterativeConfig
     beta: Float[Tensor, ""]
-    spike_price: Float[Tensor, ""]
     log_step_size: Float[Tensor, ""]
 
     def __init__(self, shape: tuple[int, ...], config: IterativeConfig, generator: torch.Generator) -> None:
@@ -96,7 +95,6 @@ class IterativeVAE(LatentModel):
         if self.self_inhibition == "learned":
             self.log_self_inhibition = nn.Parameter(torch.full((config.n_latents,), INITIAL_LOG_SELF_INHIBITION))
         self.register_buffer("beta", torch.tensor(float(config.beta)))
-        self.register_buffer("spike_price", torch.tensor(float(config.spike_price)))
         log_size = torch.tensor(config.step_size).log()
         if config.learn_step_size and config.learning == "backpropagation":
             self.log_step_size = nn.Parameter(log_size)
