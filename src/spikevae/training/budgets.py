@@ -114,6 +114,10 @@ class Budgets:
         scaled = (self.integral + PROPORTIONAL_GAIN * error).clamp(0.0, MAX_SCALED_PRICE)
         self.prices = torch.where(moves, (self.scale * scaled.expm1()).to(self.prices.dtype), self.prices)
 
+    def found(self) -> Tensor:
+        """(F,) spike prices without the part that follows the spikes of the last steps: multipliers of the budgets."""
+        return torch.where(self.limited, (self.scale * self.integral.expm1()).to(self.prices.dtype), self.prices)
+
     def state(self) -> dict[str, Tensor]:
         """Tensors that :meth:`load` takes back."""
         return {f"budget/{name}": getattr(self, name) for name in self.NAMES}

@@ -240,7 +240,7 @@ class Stack(FitStack):
     def _fill(self, model: Model, index: int) -> None:
         state = {**self.params, **self.buffers}
         model.load_state_dict({name: value[index].detach().cpu() for name, value in state.items()})
-        model.get_buffer("spike_price").fill_(float(self.budgets.prices[index]))
+        model.get_buffer("spike_price").fill_(float(self.budgets.found()[index]))
 
     def _trained(self) -> dict[str, Tensor]:
         tensors = {f"param/{k}": v.detach() for k, v in self.params.items()}
