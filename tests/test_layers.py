@@ -43,6 +43,7 @@ LAYERS = {
     "config": 3,
     "training": 4,
     "estimators": 5,
+    "frontier": 5,
     "count_fits": 6,
     "sweep": 6,
     "compare": 7,

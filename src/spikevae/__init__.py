@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from .estimators import SpikeVAE as SpikeVAE
     from .estimators import load_model as load_model
     from .evaluation import Metrics as Metrics
+    from .frontier import Frontier as Frontier
     from .models import sparse as sparse
     from .reporting import build_report as report  # noqa: F401 - the public name
     from .sweep import RunFolder as RunFolder
@@ -65,6 +66,7 @@ _HOMES = {
     "SparseCoder": "estimators:SparseCoder",
     "load_model": "estimators:load_model",
     "Metrics": "evaluation:Metrics",
+    "Frontier": "frontier:Frontier",
     "report": "reporting:build_report",
     "RunFolder": "sweep:RunFolder",
     "Sweep": "sweep:Sweep",

@@ -9,7 +9,7 @@ from rich.console import Console
 
 from .._allocator import keep_freed_memory
 from .._terminal import UsageError, printable, signals_as_interrupts
-from . import bench, compare, data, evaluate, fit_counts, models, physiology, report, sweep, train  # noqa: F401 - registers the verbs
+from . import bench, compare, data, evaluate, fit_counts, frontier, models, physiology, report, sweep, train  # noqa: F401 - registers the verbs
 from .app import DONE, FAILED, INTERRUPTED, USAGE, app
 
 

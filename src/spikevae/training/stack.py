@@ -89,6 +89,14 @@ class Stack(FitStack):
         self._gradients = Recorded(self._fresh_gradients, self.n_steps - self._steady_from)
         self._optimal_prior = Recorded(self._mixed_prior, self.n_steps)
 
+    @torch.no_grad()
+    def start_from(self, other: "Stack") -> None:
+        """Take over parameters and buffers of a stack of the same models, before the first step."""
+        for own, given in ((self.params, other.params), (self.buffers, other.buffers)):
+            for name, value in own.items():
+                if name != "spike_price":
+                    value.copy_(given[name])
+
     def _start_at_limit(self, models: Sequence[Any]) -> None:
         """Set the weights of fits with `init` "linear_limit" to those of the limit of small signals."""
         chosen = [(model, config) for model, config in zip(models, self.configs) if config.starts_at_limit]
