@@ -59,7 +59,9 @@ def online(
 ) -> list[Point]:
     """Online dictionary learning, evaluated along one fit."""
     began = time.perf_counter()
-    config = SparseCodingConfig(seed=seed, steps=max(settings.online_steps), **options(settings, k, algorithm))
+    config = SparseCodingConfig(
+        seed=seed, cycles=1, steps=max(settings.online_steps), **options(settings, k, algorithm)
+    )
     stack = DictionaryStack([config], train, (train.shape[1],), forgetting=forgetting)
     spent, points = time.perf_counter() - began, []
     for budget in settings.online_steps:
@@ -79,7 +81,7 @@ def gradients(
     for budget in settings.gradient_steps:
         began = time.perf_counter()
         noise = torch.Generator().manual_seed(seed)
-        weight = torch.randn(k, train.shape[1], generator=noise).requires_grad_()
+        weight = torch.nn.functional.normalize(torch.randn(k, train.shape[1], generator=noise), dim=1).requires_grad_()
         optimizer = torch.optim.Adam([weight], lr=LEARNING_RATE, fused=True)
         warmup = torch.optim.lr_scheduler.LinearLR(optimizer, 0.01, total_iters=max(1, budget // 50))
         cosine = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, budget)

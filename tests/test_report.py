@@ -233,7 +233,7 @@ def test_spike_prices_are_families_of_the_second_figure(tmp_path, page_only):
     parsed = Page(build_report(folder).read_text(encoding="utf-8"))
     lines = [a for tag, a in parsed.tags if tag == "button" and "data-family" in a]
     assert {a["data-family"] for a in lines} == {"0", "1"}
-    assert "At R² = " in headline(folder)[2] and "spike price 0.1" in headline(folder)[2]
+    assert "For R² of " in headline(folder)[2] and "spike price 0.1" in headline(folder)[2]
 
 
 def test_a_run_without_the_published_recipe_compares_the_lowest_start(tmp_path):
@@ -421,4 +421,4 @@ def test_the_cheapest_code_is_found_between_betas(tmp_path):
     counts = curves(read_run(folder).best)
     assert [reached(c, "spikes", 0.4) for c in counts] == pytest.approx([200.0, 100.0])
     assert math.isnan(reached(counts[0], "spikes", 0.7))
-    assert headline(folder)[2].startswith("At R² = 0.4 (K = 8) Poisson (spike price 0.1) needs 100 spikes")
+    assert headline(folder)[2].startswith("For R² of 0.35 or more (K = 8) Poisson (spike price 0.1) needs 56 spikes")

@@ -96,7 +96,7 @@ class Metrics:
         "spike, in a unit that the prior's scale sets",
     )
     atp_low: float = _number("ATP per stimulus", "lower", MODELLED, "spikes at the low price")
-    atp: float = _number("ATP per stimulus", "lower", MODELLED, "spikes at the central price")
+    atp: float = _number("ATP per stimulus", "lower", MODELLED, "spikes at the central energy cost")
     atp_high: float = _number("ATP per stimulus", "lower", MODELLED, "spikes at the high price")
     joules_low: float = _number("J per stimulus", "lower", MODELLED, "energy of atp_low at the low J per ATP")
     joules: float = _number(

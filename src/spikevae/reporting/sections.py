@@ -90,7 +90,7 @@ def cheapest_figure(run: Run) -> list[Figure]:
     """R2 against spikes for counts, and against bits and operations for all codes."""
     spikes = panels.along(run, "", "spikes", "r2_pooled", run.families, "R² against spikes (count codes)")
     if spikes:
-        spikes = replace(spikes, second=("Energy at the central price (J per stimulus)", joules_per_spike()))
+        spikes = replace(spikes, second=("Energy at the central cost of a spike (J per stimulus)", joules_per_spike()))
     bits = panels.along(run, "", "bits", "r2_pooled", run.families, "R² against bits (all codes)")
     chip = panels.along(run, "", "operations", "r2_pooled", run.families, "R² against operations (all codes)")
     note = (
@@ -141,7 +141,7 @@ def folded_figures(run: Run) -> list[Figure]:
         )  # fmt: skip
     found += _figure(
         run, "cost", "Information and energy against β",
-        f"Energy: expected spikes at the central price, for counts alone. {points(run)}",
+        f"Energy: expected spikes at the central energy cost, for counts alone. {points(run)}",
         [panels.along(run, "", "beta", y, run.families) for y in ("bits", "bits_per_spike", "joules")],
     )  # fmt: skip
     if len(run.sizes) >= MIN_SIZES:

@@ -219,11 +219,11 @@ MAX_NAMED = 4
 
 
 def reached(curve: Curve, metric: str, target: float) -> float:
-    """Least amount of a quantity with which a code has a fidelity, between betas on straight lines; NaN if never."""
+    """Least amount of a quantity with which a code has at least a fidelity, between betas on lines; NaN if never."""
     r2, amount = number(curve, "r2_pooled"), number(curve, metric)
     keep = np.isfinite(r2) & np.isfinite(amount) & (amount > 0)
     r2, log = r2[keep], np.log(amount[keep])
-    found = [log[i] for i in np.flatnonzero(r2 == target)]
+    found = [log[i] for i in np.flatnonzero(r2 >= target)]
     for i in range(len(r2) - 1):
         if (r2[i] - target) * (r2[i + 1] - target) < 0:
             share = (target - r2[i]) / (r2[i + 1] - r2[i])
@@ -240,7 +240,7 @@ def target_of(group: Sequence[Curve]) -> float | None:
 
 
 def joules_per_spike() -> float:
-    """At the central price."""
+    """At the central energy cost."""
     return atp_to_joules(spikes_to_atp(1.0, PRICES.central), PRICES.central)
 
 
@@ -258,7 +258,8 @@ def cheapest(run: Run) -> str:
     needs = sorted((spikes, name) for spikes, name in every_need if math.isfinite(spikes))
     (least, name), others = needs[0], needs[1:]
     energy = shown(least * joules_per_spike(), 2)
-    text = f"At R² = {exact(target)} (K = {size}) {name} needs {shown(least, 2)} spikes per stimulus ({energy} J)"
+    needed = f"{shown(least, 2)} spikes per stimulus ({energy} J)"
+    text = f"For R² of {exact(target)} or more (K = {size}) {name} needs {needed}"
     if not others:
         return text + "."
     rest = ", ".join(f"{other} {shown(spikes, 2)}" for spikes, other in others[: MAX_NAMED - 1])
