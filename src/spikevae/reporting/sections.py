@@ -90,7 +90,7 @@ def cheapest_figure(run: Run) -> list[Figure]:
     """R2 against spikes for counts, and against bits and operations for all codes."""
     spikes = panels.along(run, "", "spikes", "r2_pooled", run.families, "R² against spikes (count codes)")
     if spikes:
-        spikes = replace(spikes, second=("Energy at the central cost of a spike (J per stimulus)", joules_per_spike()))
+        spikes = replace(spikes, second=("Energy at the central cost (J per stimulus)", joules_per_spike()))
     bits = panels.along(run, "", "bits", "r2_pooled", run.families, "R² against bits (all codes)")
     chip = panels.along(run, "", "operations", "r2_pooled", run.families, "R² against operations (all codes)")
     note = (
