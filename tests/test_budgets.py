@@ -10,10 +10,10 @@ import torch
 from spikevae.cli import main
 from spikevae.config import FitConfig
 from spikevae.estimators.spike_vae import SpikeVAE, load_model
-from spikevae.evaluation.prices import PRICES
+from spikevae.evaluation.prices import joules_per_spike
 from spikevae.sweep import RunFolder
 from spikevae.training import Stack, budget_report, checkpoint, train
-from spikevae.training.budgets import BudgetReport, joules_per_spike, spikes_allowed
+from spikevae.training.budgets import BudgetReport, spikes_allowed
 
 D, K = 16, 12
 
@@ -79,10 +79,10 @@ def test_the_shadow_price_is_the_slope_of_a_path_of_fixed_prices(x):
     assert (high - low) / (many - few) == pytest.approx(found.shadow_price, rel=0.1)
 
 
-def test_a_path_without_its_factor_would_be_noticed(x):
-    """Per unit, per stimulus and in joules: the same spikes, and prices per joule in proportion."""
+def test_budgets_per_unit_per_stimulus_and_in_joules_are_the_same_spikes(x):
+    """Human cortex: 2.4e9 ATP per spike at 60 kJ/mol; prices per joule are in proportion."""
     per_joule = joules_per_spike("high")
-    assert per_joule == pytest.approx(PRICES.high.atp_per_spike.value * PRICES.high.joules_per_atp.value)
+    assert per_joule == pytest.approx(2.391e-10, rel=1e-3)
     options = [
         {"spike_budget": 0.25},
         {"spike_budget": 0.25 * K, "budget_per": "stimulus"},

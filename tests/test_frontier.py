@@ -8,12 +8,12 @@ import pytest
 import torch
 
 import spikevae as sv
-from spikevae import frontier
 from spikevae.cli import main
 from spikevae.config import FitConfig
 from spikevae.evaluation import evaluate
-from spikevae.frontier import Frontier, Point, price_at
-from spikevae.training import Interrupted, Stack, train
+from spikevae.frontier import Frontier, Point, result
+from spikevae.frontier.path import price_at
+from spikevae.training import Interrupted, Stack, checkpoint, train
 
 D, K = 16, 8
 
@@ -69,7 +69,7 @@ def test_a_point_is_the_fit_at_its_price(x):
 
 def test_a_path_costs_at_most_four_fits(x, monkeypatch):
     steps = []
-    monkeypatch.setattr(frontier, "train", lambda stack, **_: steps.append(stack.n_steps))
+    monkeypatch.setattr(result, "train", lambda stack, **_: steps.append(stack.n_steps))
     traced(fits((1.0,)), x, n_prices=12)
     assert len(steps) == 12 and steps[0] == 400 and sum(steps) <= 4 * 400
 
@@ -91,11 +91,13 @@ def test_an_interrupted_path_continues(x, tmp_path, monkeypatch):
 
     def stopping(stack, **options):
         calls.append(stack)
-        if len(calls) == 4:
+        if len(calls) == 4:  # as on Ctrl-C, in the middle of a price
+            train(stack, until=7)
+            checkpoint.save(stack, options["checkpoint_path"])
             raise Interrupted("stopped")
         train(stack, **options)
 
-    monkeypatch.setattr(frontier, "train", stopping)
+    monkeypatch.setattr(result, "train", stopping)
     with pytest.raises(Interrupted):
         traced(fits(steps=60), x, folder=tmp_path)
     with pytest.raises(ValueError, match="another path"):

@@ -68,7 +68,11 @@ def frontier(
         from .single import prepare
 
         of_data, of_fit = split_settings(parse_settings(set_ or []))
-        given = {"latent": latent, "n_latents": n_latents, "seed": seed} | ({"steps": steps} if steps else {}) | of_fit
+        given = (
+            {"latent": latent, "n_latents": n_latents, "seed": seed}
+            | ({} if steps is None else {"steps": steps})
+            | of_fit
+        )
         configs = [FitConfig.from_recipe(recipe, **given, beta=b) for b in beta or [1.0]]
         check(configs, prices)
         check_out(out, folder=True)

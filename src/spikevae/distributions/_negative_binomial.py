@@ -59,7 +59,7 @@ def unequal_dispersion_kl(
 
     .. math:: \int_0^\infty \frac{e^{-r_0 t} - e^{-r t}}{t}
         \Big[\frac{1 - G(e^{-t})}{1 - e^{-t}} - \frac{1 - e^{-m t}}{t}\Big] dt, \qquad
-        G(e^{-t}) = \big(1 + \tfrac mr (1 - e^{-t})\big)^{-r}
+        G(e^{-t}) = \big(1 + \tfrac{m}{r} (1 - e^{-t})\big)^{-r}
 
     G is the generating function of the counts. The integral follows from that of log Gamma (Malmsten) and from
     log x = int (e^-t - e^-xt) / t dt. In log t the integrand is analytic in a strip of half-width pi / 2, so the

@@ -15,7 +15,7 @@ prior: one standard deviation before the rectifier), so their joules do not comp
 
 import math
 from dataclasses import asdict, dataclass
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 AVOGADRO = 6.02214076e23
 """Molecules per mole (SI, exact)."""
@@ -126,6 +126,18 @@ def atp_to_joules(atp: float, price: Price) -> float:
     '5.9e-11 J per spike'
     """
     return atp * price.joules_per_atp.value
+
+
+def joules_per_spike(level: Literal["low", "central", "high"] = "central") -> float:
+    """Modelled joules per spike at a level of :data:`PRICES`.
+
+    Examples
+    --------
+    >>> f"{joules_per_spike():.3g}"
+    '5.89e-11'
+    """
+    price: Price = getattr(PRICES, level)
+    return atp_to_joules(spikes_to_atp(1.0, price), price)
 
 
 class SynapticOperations(NamedTuple):

@@ -59,14 +59,14 @@ def limits(axis: Axis, values: np.ndarray) -> tuple[float, float, bool]:
         return 0.0, 1.0, False
     low, high = float(finite.min()), float(finite.max())
     if axis.log and low > 0 and (axis.metric == "beta" or spans_decades(finite)):
-        room = max(0.04 * math.log10(high / low), 0.03)
-        return low / 10**room, high * 10**room, True
+        margin = max(0.04 * math.log10(high / low), 0.03)
+        return low / 10**margin, high * 10**margin, True
     if axis.zero:
         low = min(low, 0.0)
     if axis.top is not None:
         high = max(high, axis.top)
-    room = 0.05 * (high - low) or 0.05 * abs(high) or 1.0
-    return low - (0.3 if axis.zero and low == 0 else 1.0) * room, high + room, False
+    margin = 0.05 * (high - low) or 0.05 * abs(high) or 1.0
+    return low - (0.3 if axis.zero and low == 0 else 1.0) * margin, high + margin, False
 
 
 def draw(panel: Panel, axes: Any, size: int | None = None, groups: dict[str, Line] | None = None) -> None:
@@ -174,13 +174,13 @@ def svg(panel: Panel, size: int | None, texts: dict[str, int]) -> str:
     from matplotlib.figure import Figure
 
     groups: dict[str, Line] = {}
-    room = 50 if panel.second else 10
+    margin = 50 if panel.second else 10
     with rc_context(SETTINGS | {"font.size": FONT, "axes.labelsize": FONT, "legend.fontsize": FONT}):
         figure = Figure(figsize=(WIDTH / 72, HEIGHT / 72))
         axes = figure.subplots()
         draw(panel, axes, groups=groups)
         left = max(42, 14 + 8 * _widest_tick(axes)) + (22 if axes.get_ylabel() else 0)
-        figure.subplots_adjust(left / WIDTH, 46 / HEIGHT, 1 - 14 / WIDTH, 1 - room / HEIGHT)
+        figure.subplots_adjust(left / WIDTH, 46 / HEIGHT, 1 - 14 / WIDTH, 1 - margin / HEIGHT)
         file = io.StringIO()
         figure.savefig(file, format="svg", metadata={"Date": None, "Creator": None, "Type": None, "Format": None})
     return _for_page(file.getvalue(), panel, groups, size, texts)

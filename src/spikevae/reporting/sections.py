@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 from .._text import exact
+from ..evaluation.prices import joules_per_spike
 from ..plotting import Static
 from . import panels
 from .drawing import shared
@@ -15,7 +16,7 @@ from .physiology import Shown
 from .pictures import MAX_ATOMS, Picture
 from .reading import Run
 from .style import short_labels
-from .summary import joules_per_spike, leading
+from .summary import leading
 
 
 @dataclass(frozen=True)

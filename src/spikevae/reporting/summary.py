@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from .._text import exact, plural, shown
-from ..evaluation.prices import PRICES, atp_to_joules, spikes_to_atp
+from ..evaluation.prices import joules_per_spike
 from ..sweep.convergence import FIRING_RATE_TOLERANCE, FLAGS
 from .curves import Curve, curves
 from .families import Family
@@ -237,11 +237,6 @@ def target_of(group: Sequence[Curve]) -> float | None:
     most = max(covered.values(), default=0)
     best = [t for t in TARGETS if covered[t] == most]
     return best[len(best) // 2] if most else None
-
-
-def joules_per_spike() -> float:
-    """At the central energy cost."""
-    return atp_to_joules(spikes_to_atp(1.0, PRICES.central), PRICES.central)
 
 
 def cheapest(run: Run) -> str:

@@ -14,7 +14,7 @@ from typing import Any, Self
 import torch
 from torch import Tensor
 
-from ..evaluation.prices import PRICES, Price
+from ..evaluation.prices import joules_per_spike
 from ..models._model import Model
 from ..models.config import ModelConfig
 
@@ -36,18 +36,6 @@ TOLERANCE = 0.02
 """Relative difference from the budget within which it counts as met."""
 N_COUNTED = 5000
 """Training stimuli on which a finished fit's spikes are counted."""
-
-
-def joules_per_spike(level: str) -> float:
-    """Modelled joules per spike at a level of :data:`~spikevae.evaluation.prices.PRICES`: low, central or high.
-
-    Examples
-    --------
-    >>> f"{joules_per_spike('central'):.3g}"
-    '5.89e-11'
-    """
-    price: Price = getattr(PRICES, level)
-    return price.atp_per_spike.value * price.joules_per_atp.value
 
 
 def spikes_allowed(config: ModelConfig) -> float:
