@@ -157,3 +157,18 @@ def test_training_from_the_limit_ends_below_it():
     train(stack)
     assert objective(stack.result(0).model, x) < began
     assert began < 1.1 * float(linear_limit(VALUES, 1.0, 24))
+
+
+@pytest.mark.parametrize("beta", [0.0, 1e-30, 1e-6])
+@pytest.mark.parametrize("scale", [1.0, 30.0])
+def test_the_start_does_not_saturate_as_beta_goes_to_zero(beta, scale):
+    x = scale * gaussian_stimuli(3000)
+    stack = Stack([FitConfig.from_recipe(n_latents=16, beta=beta)], x, (D,))
+    model = stack.result(0).model
+    with torch.no_grad():
+        distortion = float(model(x, beta, 0.0, exact=True).distortion)
+        high = float((model.posterior(x).log_rate > 4.5).double().mean())  # the clamp is at 5
+    at_small_beta, _ = limit_model(x, -5.0, beta=1e-4 * scale**2, clamp=5.0)
+    with torch.no_grad():
+        assert distortion < 1.1 * float(at_small_beta(x, 0.0, 0.0, exact=True).distortion)
+    assert high < 0.25

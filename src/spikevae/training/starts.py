@@ -19,6 +19,7 @@ from ..models.amortised import AmortisedVAE
 MAX_LOG_RATE, LOG_RATE_STEP = 4.0, 0.5  # largest log firing rate tried, and distance between two of them
 OBJECTIVE_TOLERANCE = 0.02  # relative distance from the lowest objective within which a firing rate is accepted
 N_FIT, N_COMPARE = 2000, 1000  # stimuli from which decoder and prior are computed; others that compare firing rates
+MIN_RELATIVE_BETA = 3e-5  # of the largest eigenvalue: below, signals saturate at every rate, distortion rises again
 RIDGE = 1e-7  # added to the unit diagonal, for units that never fire
 
 
@@ -78,13 +79,15 @@ def limit_encoder(spectrum: Spectrum, beta: float, n_latents: int, generator: to
     """(K, D) weights w of the best linear code, in standard deviations of the code: signals are x @ w.T.
 
     The optimum is a subspace: a random rotation spreads the coded directions over all units. Its columns sum to zero
-    over units, so that a decoder without bias can cancel the mean code.
+    over units, so that a decoder without bias can cancel the mean code. Gains grow without bound as beta goes to zero:
+    beta is at least `MIN_RELATIVE_BETA` times the largest eigenvalue.
     """
     values = spectrum.values.clamp_min(1e-12)
+    beta = max(beta, MIN_RELATIVE_BETA * float(values[0]))
     k = max(1, min(n_latents - 1, int((values > beta / 2).sum())))
     values, vectors = values[:k], spectrum.vectors[:, :k]
     product = 1 - (beta / (2 * values)).sqrt().clamp_max(0.99)
-    gain = (product / (beta * values / 2).sqrt().clamp_min(1e-6)).sqrt()
+    gain = (product / (beta * values / 2).sqrt()).sqrt()
     normal = torch.randn(n_latents, k, generator=generator, dtype=torch.float64)
     rotation = torch.linalg.qr(normal - normal.mean(0) if n_latents > 1 else normal).Q.to(values.device)
     return (rotation * gain) @ vectors.mT
