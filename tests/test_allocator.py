@@ -1,6 +1,7 @@
 """Programs ask the C library to use freed memory again; the library leaves its settings alone."""
 
 import ctypes
+import socket
 import sys
 
 import pytest
@@ -32,7 +33,9 @@ def test_programs_ask_for_it_unless_the_user_chose(monkeypatch: pytest.MonkeyPat
     monkeypatch.setattr(run, "keep_freed_memory", lambda: asked.append("program"))
     assert run.main(["--version"]) == 0
     monkeypatch.setattr(_allocator, "keep_freed_memory", lambda: asked.append("worker"))
-    assert worker.main("no such run", "no such data") == 1
+    ours, theirs = socket.socketpair()
+    with ours, pytest.raises(KeyError):  # a task without stimuli
+        worker._train_all({}, worker.Line(theirs.detach()))
     assert asked == ["program", "worker"]
     monkeypatch.undo()
     monkeypatch.setenv("MALLOC_TRIM_THRESHOLD_", "0")

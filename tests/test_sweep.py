@@ -2,9 +2,7 @@
 
 import json
 import shutil
-import subprocess
 import sys
-from contextlib import suppress
 from itertools import pairwise
 from pathlib import Path
 
@@ -17,8 +15,6 @@ from spikevae.cli.single import evaluate_file, load_for
 from spikevae.models import load_model
 from spikevae.reporting import build_report
 from spikevae.sweep import RunFolder, Sweep
-from spikevae.sweep.plan import plan_stacks
-from spikevae.sweep.pool import _assign
 
 
 @pytest.fixture(scope="module")
@@ -111,30 +107,10 @@ def test_workers_and_this_process_agree(run, tmp_path):
         assert a["objective"] == pytest.approx(b["objective"], rel=1e-3)
 
 
-@pytest.mark.slow
-def test_a_worker_error_reaches_the_user(tmp_path, monkeypatch):
-    sweep = tiny()
-    RunFolder(tmp_path / "e").begin(sweep.config)
-    (tmp_path / "e" / "checkpoints").mkdir()
-    plan = plan_stacks(sweep.cells, 300, (1, 8, 8))[0]
-    RunFolder(tmp_path / "e").checkpoint_path(plan.id).write_bytes(b"rubbish")
-    with pytest.raises(RuntimeError, match=r"safetensors is damaged.*delete it"):
-        sweep.run(tmp_path / "e", n_jobs=2)
-
-
 def test_progress_counts_up_to_the_total(tmp_path):
     seen = []
     tiny().run(tmp_path / "p", n_jobs=1, progress=lambda done, total, text: seen.append((done, total)))
     assert seen[-1][0] == pytest.approx(seen[-1][1]) and all(a[0] <= b[0] for a, b in pairwise(seen))
-
-
-def test_a_worker_that_ended_while_it_waited_is_said_to_have():
-    worker = subprocess.Popen([sys.executable, "-c", "import os; os._exit(9)"], stdin=subprocess.PIPE, text=True)
-    worker.wait()
-    with pytest.raises(RuntimeError, match="exit code 9"):
-        _assign(worker, "x")
-    with suppress(BrokenPipeError):  # what was not delivered
-        worker.stdin.close()
 
 
 BROKEN = {

@@ -1,10 +1,11 @@
 """Plan of a sweep: which cells train together as stacks."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any, Self
 
-from ..config import Block, SweepConfig
+from ..config import Block, FitConfig, SweepConfig
 from ..models.config import ModelConfig
 from ..training.checks import stack_bytes
 from ..training.fits import stack_key
@@ -21,6 +22,15 @@ class Cell:
     block: str
     config: ModelConfig
 
+    def to_dict(self) -> dict[str, Any]:
+        """The cell as JSON values, for another process; :meth:`from_dict` reads it."""
+        return {"id": self.id, "block": self.block, "config": self.config.model_dump(mode="json")}
+
+    @classmethod
+    def from_dict(cls, given: Mapping[str, Any]) -> Self:
+        """What :meth:`to_dict` wrote."""
+        return cls(given["id"], given["block"], FitConfig.model_validate(given["config"]))
+
 
 @dataclass(frozen=True)
 class StackPlan:
@@ -30,6 +40,15 @@ class StackPlan:
     cells: tuple[Cell, ...]
     work: float
     """Estimated multiply-accumulates, for the order of training and for the time left."""
+
+    def to_dict(self) -> dict[str, Any]:
+        """The plan as JSON values, for another process; :meth:`from_dict` reads it."""
+        return {"id": self.id, "work": self.work, "cells": [cell.to_dict() for cell in self.cells]}
+
+    @classmethod
+    def from_dict(cls, given: Mapping[str, Any]) -> Self:
+        """What :meth:`to_dict` wrote."""
+        return cls(given["id"], tuple(Cell.from_dict(cell) for cell in given["cells"]), given["work"])
 
 
 def cells_of(sweep: SweepConfig) -> list[Cell]:

@@ -1,7 +1,5 @@
 """Run a sweep in a run folder: train the stacks that are not done yet, rebuild the table."""
 
-import os
-import tempfile
 import time
 import warnings
 from collections.abc import Mapping
@@ -18,10 +16,12 @@ from ..data import PatchSet, load_config
 from ..progress import Report, show_progress
 from ..training import warn_of_scale
 from ..training.checks import check_memory
+from .executors import Executor
+from .executors.choice import default_executor
 from .plan import Cell, cells_of, plan_stacks
-from .pool import run_stacks
 from .store import RunFolder
-from .train import Stimuli, evenly_spaced, train_stack
+from .train import Stimuli, evenly_spaced
+from .work import Work
 
 N_EXAMPLES = 16
 
@@ -117,6 +117,7 @@ class Sweep:
         *,
         device: str = "cpu",
         n_jobs: int | None = None,
+        executor: Executor | None = None,
         progress: bool | Report = False,
     ) -> SweepResult:
         """Train every cell whose result the folder does not have yet.
@@ -128,8 +129,11 @@ class Sweep:
         device
             Torch device of the stacks; "auto" takes a GPU if there is one.
         n_jobs
-            Worker processes on the CPU; None: one per core. Results do not depend on it, except for rounding between
-            one (this process, with torch's own threads) and several (one thread each).
+            Worker processes on the CPU, of one thread each; None: one for each CPU that this process may use. Results
+            do not depend on their number. With 1, the fits train in this process with torch's own threads: results
+            may then differ by rounding.
+        executor
+            Where to train instead, and then without `n_jobs`; see :class:`spikevae.sweep.executors.Executor`.
         progress
             True shows a bar on standard error; a function is called with (done, total, text).
 
@@ -154,7 +158,7 @@ class Sweep:
             if unfinished or not folder.has_data_record:
                 self._keep_data_record(folder, needed=bool(unfinished))
             if unfinished:
-                self._train(folder, device, n_jobs or os.cpu_count() or 1, report)
+                self._train(folder, device, executor or default_executor(device, n_jobs), report)
         folder.write_table()
         seconds = time.monotonic() - began
         folder.log("done", trained=len(unfinished), seconds=seconds)
@@ -172,7 +176,7 @@ class Sweep:
         if needed or folder.read_data_record().get("digest") in (None, data.digest):
             folder.keep_data_record(data, evenly_spaced(data.test, N_EXAMPLES).numpy())
 
-    def _train(self, folder: RunFolder, device: str, n_jobs: int, report: Report) -> None:
+    def _train(self, folder: RunFolder, device: str, executor: Executor, report: Report) -> None:
         data = self.data
         configs = [cell.config for cell in self.cells]
         FitConfig.warn_unused(configs, {name for block in self.config.blocks for name in (*block.fit, *block.grid)})
@@ -184,26 +188,15 @@ class Sweep:
         pending = [plan for plan in plans if not all(folder.is_done(cell) for cell in plan.cells)]
         pending.sort(key=lambda plan: -plan.work)  # the largest first, so that the workers end at about the same time
         total = sum(plan.work for plan in plans)
-        done = total - sum(plan.work for plan in pending)
-        folder.log("start", cells=len(self.cells), stacks=len(pending), device=device, workers=n_jobs)
-
-        def advance(work: float, text: str) -> None:
-            nonlocal done
-            done += work
-            report(min(done, total), total, text)
-
-        advance(0.0, "starting")
-        stimuli = Stimuli.of(data)
-        if device == "cpu" and n_jobs > 1 and len(pending) > 1:
-
-            def receive(message: dict[str, Any]) -> None:
-                advance(message.pop("work"), message.pop("text"))
-                if "done" in message:
-                    folder.log("stack", id=message.pop("done"), **message)
-
-            with tempfile.TemporaryDirectory(prefix="spikevae-") as scratch:
-                shared = stimuli.save(Path(scratch))
-                run_stacks([p.id for p in pending], folder.path, shared, n_workers=n_jobs, on_message=receive)
-        else:
-            for plan in pending:
-                folder.log("stack", id=plan.id, **train_stack(plan, stimuli, folder, device, advance))
+        work = Work(pending, Stimuli.of(data, self.config.data), folder, folder.path, device, report, folder.log)
+        work.total, work.done = total, total - sum(plan.work for plan in pending)
+        folder.log("start", cells=len(self.cells), stacks=len(pending), device=device, executor=type(executor).__name__)
+        report(work.done, total, "starting")
+        executor.run(work)
+        failed = {cell.id for failure in work.failures for cell in failure.cells}
+        if failed:
+            first = work.failures[0].error
+            raise RuntimeError(
+                f"{len(failed)} of {len(self.cells)} cells failed, the others are stored: {first} (tracebacks are in "
+                f"{folder.path / 'log.jsonl'}; the same command trains them again)"
+            )

@@ -17,7 +17,8 @@ from .._json import jsonable, read_json, write_json
 from ..config import OPTIONS, SweepConfig
 from ..data import PatchSet
 from ..evaluation.metrics import Metrics
-from ..models.files import load_model
+from ..models._model import Model
+from ..models.files import load_model, save_model
 from .convergence import Convergence, flag_groups
 from .file_checks import CELL_REMEDY, CONFIG_REMEDY, FORMAT, check_cell, check_config, differences
 from .plan import Cell, cells_of
@@ -156,8 +157,9 @@ class RunFolder:
         """Whether the result of this cell is stored."""
         return self.cell_path(cell.id).is_file()
 
-    def write_cell(self, cell: Cell, result: Mapping[str, Any]) -> None:
-        """Store the result of a cell."""
+    def keep_cell(self, cell: Cell, result: Mapping[str, Any], model: Model, extra: Mapping[str, Any]) -> None:
+        """Store the result of a cell and its model, whose file also holds the facts `extra`."""
+        save_model(model, self.model_path(cell.id), dict(extra))
         head = {"id": cell.id, "block": cell.block, "config": cell.config.model_dump(mode="json")}
         write_json(self.cell_path(cell.id), {**head, **result})
 

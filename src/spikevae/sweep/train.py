@@ -1,9 +1,14 @@
 """Train, evaluate and store one stack of a run."""
 
+import math
+import mmap
+import os
+import tempfile
 import time
-from collections.abc import Callable
+import warnings
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, Self
 
 import numpy as np
@@ -11,14 +16,14 @@ import torch
 
 from .._json import read_json, write_json
 from .._seeds import generator
-from ..data import PatchSet
+from ..data import DataConfig, PatchSet
 from ..evaluation.evaluate import Evaluation, evaluate
+from ..models._model import Model
 from ..models.config import ModelConfig
-from ..models.files import save_model
 from ..training import FitStack, budget_report, build_stack, train
 from ..training.fits import DIVERGED, FitResult
 from .plan import StackPlan
-from .store import RunFolder
+from .work import Failure, StackStore, is_memory_error
 
 N_SEEN = 5000  # training stimuli by which convergence is judged
 
@@ -32,68 +37,130 @@ class Stimuli:
     test: np.ndarray
     """(m, D) float32."""
     shape: tuple[int, ...]
+    source: dict[str, Any]
+    """The configuration of the data, JSON-serialisable; model files keep it."""
 
     @classmethod
-    def of(cls, data: PatchSet) -> Self:
-        """From a loaded data set."""
-        return cls(data.train, data.test, data.shape)
+    def of(cls, data: PatchSet, config: DataConfig) -> Self:
+        """From a loaded data set and its configuration."""
+        return cls(data.train, data.test, data.shape, config.model_dump(mode="json"))
 
-    def save(self, folder: Path) -> Path:
-        """Write arrays that :meth:`load` maps into memory."""
-        np.save(folder / "train.npy", self.train)
-        np.save(folder / "test.npy", self.test)
-        write_json(folder / "shape.json", self.shape)
-        return folder
+    @contextmanager
+    def shared(self) -> Iterator[tuple[int, dict[str, Any]]]:
+        """A file descriptor and the facts by which :meth:`of_shared` maps these stimuli in another process.
+
+        The file has no name, so nothing of it is left however the processes end.
+
+        Raises
+        ------
+        OSError
+            Where the temporary folder has no room; the message names it.
+        """
+        parts = [np.ascontiguousarray(part, np.float32) for part in (self.train, self.test)]
+        size = sum(part.nbytes for part in parts)
+        with tempfile.TemporaryFile(prefix="spikevae-", buffering=0) as file:
+            try:
+                if hasattr(os, "posix_fallocate"):
+                    os.posix_fallocate(file.fileno(), 0, size)
+                for part in parts:
+                    rest = memoryview(part.data).cast("B")
+                    while rest:
+                        rest = rest[file.write(rest) or 0 :]
+            except OSError as error:
+                raise OSError(
+                    f"the temporary folder {tempfile.gettempdir()} cannot hold the stimuli for the workers, "
+                    f"{size / 1e6:.3g} MB: {error.strerror}; set TMPDIR to a folder with free space, or train in one "
+                    "process (--jobs 1)"
+                ) from None
+            yield file.fileno(), {"sizes": [len(part) for part in parts], "shape": self.shape, "source": self.source}
 
     @classmethod
-    def load(cls, folder: Path) -> Self:
-        """Map what :meth:`save` wrote; copy-on-write, so that the pages stay shared."""
-        arrays = [np.load(folder / f"{part}.npy", mmap_mode="c", allow_pickle=False) for part in ("train", "test")]
-        return cls(arrays[0], arrays[1], tuple(read_json(folder / "shape.json")))
+    def of_shared(cls, file: int, facts: Mapping[str, Any]) -> Self:
+        """Map what :meth:`shared` gave; copy-on-write, so that the pages stay shared."""
+        n_train, n_test = facts["sizes"]
+        shape = tuple(facts["shape"])
+        pages = mmap.mmap(file, 0, access=mmap.ACCESS_COPY)
+        os.close(file)
+        both = np.frombuffer(pages, np.float32).reshape(n_train + n_test, math.prod(shape))
+        return cls(both[:n_train], both[n_train:], shape, facts["source"])
 
 
 def train_stack(
-    plan: StackPlan, data: Stimuli, folder: RunFolder, device: str, advance: Callable[[float, str], None]
-) -> dict[str, Any]:
-    """Train one stack from its checkpoint if there is one, then store each of its cells; return facts for the log."""
+    plan: StackPlan, data: Stimuli, store: StackStore, device: str, advance: Callable[[float, str], None]
+) -> tuple[dict[str, Any], list[Failure]]:
+    """Train one stack from its checkpoint if there is one, then store each of its cells.
+
+    Returns facts for the log, and the cells that could not be evaluated: they take no other cell with them.
+
+    Parameters
+    ----------
+    plan, data
+        What to train.
+    store
+        Where the checkpoint is and where the cells go. Cells that it has already are left as they are.
+    device
+        Torch device.
+    advance
+        Called with the work done since the last call, in the unit of `plan.work`, and a text for progress bars.
+    """
     began = time.monotonic()
     config = plan.cells[0].config
     stack = build_stack([cell.config for cell in plan.cells], torch.from_numpy(data.train), data.shape, device=device)
-    test, seen = torch.from_numpy(data.test), evenly_spaced(data.train, N_SEEN)
+    seen = evenly_spaced(data.train, N_SEEN)
     text = f"{config.latent} K={config.n_latents}, {len(stack)} fits"
     advance(0.0, text)
-    half_path, checkpoint = folder.half_path(plan.id), folder.checkpoint_path(plan.id)
-
-    def fit_objectives(stack: FitStack) -> list[float]:
-        return [fit_objective(stack.result(i), c, seen) for i, c in enumerate(stack.configs)]
-
+    half_path, checkpoint = store.half_path(plan.id), store.checkpoint_path(plan.id)
     train(
         stack,
         checkpoint_path=checkpoint,
-        at_half=lambda stack: write_json(half_path, fit_objectives(stack)),
+        at_half=lambda stack: write_json(half_path, [_half_objective(stack, i, seen) for i in range(len(stack))]),
         on_steps=lambda steps: advance(plan.work * steps / stack.n_steps, text),
     )
     lost = "delete it: its cells then lack their objective at half the budget"
     halves = read_json(half_path, lost) if half_path.exists() else [None] * len(stack)
-    seconds = time.monotonic() - began
-    source = folder.sweep().data.model_dump(mode="json")
-    for index, (cell, half, last) in enumerate(zip(plan.cells, halves, fit_objectives(stack), strict=True)):
-        if folder.is_done(cell):
+    seconds = (time.monotonic() - began) / len(stack)
+    failures = []
+    for index, (cell, half) in enumerate(zip(plan.cells, halves, strict=True)):
+        if store.is_done(cell):
             continue
-        result, config = stack.result(index), cell.config
-        evaluation = evaluate(
-            result.model, test, beta=config.beta, spike_price=result.model.price_of_spikes, seed=config.seed
-        )
-        budget = budget_report(result.model, seen, generator=generator(config.seed, "evaluation"))
-        found = {"budget": budget.to_dict()} if budget else {}
-        save_model(result.model, folder.model_path(cell.id), {"data": source, **found})
-        content = cell_result(stack, result, evaluation) | found
-        content |= {"fit_objective": last, "fit_objective_half": half, "seconds": seconds / len(stack)}
-        folder.write_cell(cell, content)
-    for path in (checkpoint, half_path):
-        path.unlink(missing_ok=True)
+        try:
+            content, model, extra = _evaluated(stack, index, data, seen)
+        except Exception as error:
+            if is_memory_error(error):
+                raise
+            failures.append(Failure.of([cell], error))
+        else:
+            store.keep_cell(cell, content | {"fit_objective_half": half, "seconds": seconds}, model, extra)
+    if not failures:
+        for path in (checkpoint, half_path):
+            path.unlink(missing_ok=True)
     facts = {"latent": config.latent, "n_latents": config.n_latents, "steps": stack.step_number}
-    return {**facts, "fits": len(stack), "seconds": seconds, "text": text}
+    return {**facts, "fits": len(stack), "seconds": time.monotonic() - began, "text": text}, failures
+
+
+def _evaluated(
+    stack: FitStack, index: int, data: Stimuli, seen: torch.Tensor
+) -> tuple[dict[str, Any], Model, dict[str, Any]]:
+    """Content of the file of a cell, its model, and what the file of the model says beside it."""
+    result, config = stack.result(index), stack.configs[index]
+    price = result.model.price_of_spikes
+    test = torch.from_numpy(data.test)
+    evaluation = evaluate(result.model, test, beta=config.beta, spike_price=price, seed=config.seed)
+    budget = budget_report(result.model, seen, generator=generator(config.seed, "evaluation"))
+    found = {"budget": budget.to_dict()} if budget else {}
+    objective = {"fit_objective": fit_objective(result, config, seen)}
+    return cell_result(stack, result, evaluation) | found | objective, result.model, {"data": data.source, **found}
+
+
+def _half_objective(stack: FitStack, index: int, seen: torch.Tensor) -> float | None:
+    """Objective of a fit at half the budget; None with a warning where it cannot be computed."""
+    try:
+        return fit_objective(stack.result(index), stack.configs[index], seen)
+    except Exception as error:
+        if is_memory_error(error):
+            raise
+        warnings.warn(f"a fit has no objective at half its budget: {type(error).__name__}: {error}", stacklevel=2)
+        return None
 
 
 def evenly_spaced(x: np.ndarray, count: int) -> torch.Tensor:

@@ -1,58 +1,97 @@
-"""`python -m spikevae.sweep.worker RUN DATA`: train the stacks whose ids arrive on standard input.
+"""A worker process of the local executor: trains the stacks that the parent process names.
 
-Only :mod:`spikevae.sweep.pool` starts it. Messages to the parent process are lines of JSON on standard output.
+Only :mod:`spikevae.sweep.executors.local` starts it. Both talk in lines of JSON over a socket of their own, so that
+whatever prints to standard output or reads standard input does not come between them. Once the parent process is gone,
+the next line cannot be written, and the worker ends too.
 """
 
 import json
 import os
 import signal
+import socket
 import sys
 import time
-from pathlib import Path
-from typing import Any
+import traceback
+import warnings
+from collections.abc import Mapping
+from typing import Any, TextIO
 
 INTERRUPTED = 130
 MESSAGE_SECONDS = 0.5
 
 
-def main(run: str, data: str) -> int:
-    """Train until standard input closes; returns the exit code."""
-    # Slow imports come after the signal handler is set, so that an early interrupt causes no traceback.
-    from .._allocator import keep_freed_memory
-    from .plan import cells_of, plan_stacks
-    from .store import RunFolder
-    from .train import Stimuli, train_stack
+class Line:
+    """Messages to and from the parent process."""
 
-    keep_freed_memory()
+    def __init__(self, number: int):
+        os.set_inheritable(number, False)  # a program that this process starts must not keep the socket open
+        connection = socket.socket(fileno=number)
+        self._input: TextIO = connection.makefile("r", encoding="utf-8")
+        self._output: TextIO = connection.makefile("w", encoding="utf-8")
+
+    def send(self, **message: Any) -> None:
+        """Write a message."""
+        self._output.write(json.dumps(message) + "\n")
+        self._output.flush()
+
+    def receive(self) -> dict[str, Any] | None:
+        """Wait for a message; None where there are no more."""
+        text = self._input.readline()
+        return json.loads(text) if text else None
+
+
+def main(number: int) -> int:
+    """Train until the parent process closes the socket; returns the exit code."""
+    signal.signal(signal.SIGINT, exit_at_once)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})  # the parent process blocks it
+    line = Line(number)
     try:
-        folder, stimuli = RunFolder(run), Stimuli.load(Path(data))
-        cells = cells_of(folder.sweep())
-        plans = {plan.id: plan for plan in plan_stacks(cells, len(stimuli.train), stimuli.shape)}
-        for line in sys.stdin:
-            plan, unreported, last = plans[line.strip()], 0.0, time.monotonic()
-
-            def advance(work: float, text: str) -> None:
-                nonlocal unreported, last
-                unreported += work
-                if time.monotonic() - last >= MESSAGE_SECONDS:
-                    send(work=unreported, text=text)
-                    unreported, last = 0.0, time.monotonic()
-
-            signal.signal(signal.SIGINT, signal.default_int_handler)
-            facts = train_stack(plan, stimuli, folder, "cpu", advance)
-            signal.signal(signal.SIGINT, exit_at_once)
-            send(done=plan.id, work=unreported, **facts)
-    except (KeyboardInterrupt, BrokenPipeError):  # interrupted, or the parent process has ended
+        task = line.receive()
+        if task is not None:
+            _train_all(task, line)
+    except (KeyboardInterrupt, BrokenPipeError, ConnectionError):  # interrupted, or the parent process has ended
         return INTERRUPTED
     except Exception as error:  # the parent process shows it
-        send(error=f"{type(error).__name__}: {error}")
+        line.send(error=f"{type(error).__name__}: {error}", traceback=traceback.format_exc())
         return 1
     return 0
 
 
-def send(**message: Any) -> None:
-    """Write a message to the parent process."""
-    print(json.dumps(message), flush=True)
+def _train_all(task: Mapping[str, Any], line: Line) -> None:
+    """Train the stacks whose plans arrive, in the run folder that `task` names."""
+    # Slow imports come after the signal handler is set, so that an early interrupt causes no traceback.
+    import torch
+
+    from .._allocator import keep_freed_memory
+    from .plan import StackPlan
+    from .store import RunFolder
+    from .train import Stimuli, train_stack
+    from .work import Failure, is_memory_error
+
+    keep_freed_memory()
+    torch.set_num_threads(1)
+    stimuli, folder = Stimuli.of_shared(task["file"], task["facts"]), RunFolder(task["run"])
+    show = lambda message, category, *place: line.send(warning=str(message), category=category.__name__)
+    warnings.showwarning = show
+    line.send(ready=True)
+    while (message := line.receive()) is not None:
+        plan, unreported, last = StackPlan.from_dict(message), 0.0, time.monotonic()
+
+        def advance(work: float, text: str) -> None:
+            nonlocal unreported, last
+            unreported += work
+            if time.monotonic() - last >= MESSAGE_SECONDS:
+                line.send(work=unreported, text=text)
+                unreported, last = 0.0, time.monotonic()
+
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+        try:
+            facts, failures = train_stack(plan, stimuli, folder, "cpu", advance)
+            answer: dict[str, Any] = {"done": facts, "failures": [failure.to_dict() for failure in failures]}
+        except Exception as error:
+            answer = {"failed": Failure.of(plan.cells, error).to_dict(), "memory": is_memory_error(error)}
+        signal.signal(signal.SIGINT, exit_at_once)
+        line.send(**answer)
 
 
 def exit_at_once(*_: Any) -> None:
@@ -61,5 +100,4 @@ def exit_at_once(*_: Any) -> None:
 
 
 if __name__ == "__main__":
-    signal.signal(signal.SIGINT, exit_at_once)
-    os._exit(main(*sys.argv[1:]))  # all output is flushed: skip the exit handlers of libraries
+    os._exit(main(int(sys.argv[1])))  # all output is flushed: skip the exit handlers of libraries

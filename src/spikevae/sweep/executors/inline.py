@@ -1,0 +1,23 @@
+"""Stacks one after the other in this process, with torch's own number of threads or on a GPU."""
+
+from functools import partial
+from typing import final
+
+from ..train import train_stack
+from ..work import Failure, Work, is_memory_error
+from . import Executor
+
+
+@final
+class InlineExecutor(Executor):
+    """Trains in this process."""
+
+    def run(self, work: Work) -> None:
+        while (plan := work.take()) is not None:
+            advance = partial(work.progress, plan)
+            try:
+                facts, failures = train_stack(plan, work.stimuli, work.store, work.device, advance)
+            except Exception as error:
+                work.failed(plan, Failure.of(plan.cells, error), memory=is_memory_error(error))
+            else:
+                work.finished(plan, facts, failures)
