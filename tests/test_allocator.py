@@ -1,5 +1,6 @@
 """Programs ask the C library to use freed memory again; the library leaves its settings alone."""
 
+import contextlib
 import ctypes
 import socket
 import sys
@@ -34,8 +35,9 @@ def test_programs_ask_for_it_unless_the_user_chose(monkeypatch: pytest.MonkeyPat
     assert run.main(["--version"]) == 0
     monkeypatch.setattr(_allocator, "keep_freed_memory", lambda: asked.append("worker"))
     ours, theirs = socket.socketpair()
-    with ours, pytest.raises(KeyError):  # a task without stimuli
-        worker._train_all({}, worker.Line(theirs.detach()))
+    line = worker.Line(theirs.detach())
+    with ours, contextlib.closing(line), pytest.raises(KeyError):  # a task without stimuli
+        worker._train_all({}, line)
     assert asked == ["program", "worker"]
     monkeypatch.undo()
     monkeypatch.setenv("MALLOC_TRIM_THRESHOLD_", "0")

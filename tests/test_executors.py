@@ -17,7 +17,7 @@ from spikevae.sweep.executors import Executor
 from spikevae.sweep.executors.inline import InlineExecutor
 from spikevae.sweep.executors.local import LocalExecutor
 from spikevae.sweep.plan import StackPlan, plan_stacks
-from spikevae.sweep.train import Stimuli
+from spikevae.sweep.stimuli import Stimuli
 from spikevae.sweep.work import MAX_LOSSES, Failure, Work
 
 

@@ -19,8 +19,9 @@ from ..training.checks import check_memory
 from .executors import Executor
 from .executors.choice import default_executor
 from .plan import Cell, cells_of, plan_stacks
+from .stimuli import Stimuli
 from .store import RunFolder
-from .train import Stimuli, evenly_spaced
+from .train import evenly_spaced
 from .work import Work
 
 N_EXAMPLES = 16

@@ -4,15 +4,13 @@ import traceback
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol, Self
+from typing import Any, Protocol, Self
 
 import torch
 
+from ..models._model import Model
 from .plan import Cell, StackPlan
-
-if TYPE_CHECKING:
-    from ..models._model import Model
-    from .train import Stimuli
+from .stimuli import Stimuli
 
 MAX_LOSSES = 3
 """How often a stack is trained again after the process that trained it was lost, before it is split."""
@@ -34,7 +32,7 @@ class StackStore(Protocol):
     def is_done(self, cell: Cell) -> bool:
         """Whether the result of this cell is stored."""
 
-    def keep_cell(self, cell: Cell, result: dict[str, Any], model: "Model", extra: dict[str, Any]) -> None:
+    def keep_cell(self, cell: Cell, result: dict[str, Any], model: Model, extra: dict[str, Any]) -> None:
         """Store the result of a cell and its model, whose file also holds the facts `extra`."""
 
 
@@ -80,7 +78,7 @@ class Work:
 
     pending: list[StackPlan]
     """What is left, in the order of training: the largest first, so that workers end at about the same time."""
-    stimuli: "Stimuli"
+    stimuli: Stimuli
     store: StackStore
     """The run folder; :func:`train_stack` writes to it, or to a store of the executor's own."""
     run: Path

@@ -25,9 +25,14 @@ class Line:
 
     def __init__(self, number: int):
         os.set_inheritable(number, False)  # a program that this process starts must not keep the socket open
-        connection = socket.socket(fileno=number)
-        self._input: TextIO = connection.makefile("r", encoding="utf-8")
-        self._output: TextIO = connection.makefile("w", encoding="utf-8")
+        self._socket = socket.socket(fileno=number)
+        self._input: TextIO = self._socket.makefile("r", encoding="utf-8")
+        self._output: TextIO = self._socket.makefile("w", encoding="utf-8")
+
+    def close(self) -> None:
+        """Close the socket."""
+        for part in (self._input, self._output, self._socket):
+            part.close()
 
     def send(self, **message: Any) -> None:
         """Write a message."""
@@ -64,8 +69,9 @@ def _train_all(task: Mapping[str, Any], line: Line) -> None:
 
     from .._allocator import keep_freed_memory
     from .plan import StackPlan
+    from .stimuli import Stimuli
     from .store import RunFolder
-    from .train import Stimuli, train_stack
+    from .train import train_stack
     from .work import Failure, is_memory_error
 
     keep_freed_memory()
