@@ -9,7 +9,7 @@ from typing import Any
 from pydantic import BaseModel
 from sphinx.application import Sphinx
 
-from spikevae.config import RECIPES, Block, FitConfig, SweepConfig
+from spikevae.config import RECIPES, Block, FitConfig, FrontierConfig, SweepConfig
 from spikevae.data import SOURCES, DataConfig, SyntheticConfig
 from spikevae.distributions import LAWS
 from spikevae.evaluation.metrics import Metrics
@@ -173,6 +173,7 @@ def config_text() -> str:
         ("[data]: DataConfig", DataConfig),
         ("[data.synthetic]: SyntheticConfig", SyntheticConfig),
         ("[[blocks]]: Block", Block),
+        ("[frontier]: FrontierConfig", FrontierConfig),
         ("The whole file: SweepConfig", SweepConfig),
     ):
         parts.append(f"## {heading}\n\n{fields_table(model)}")
@@ -195,7 +196,7 @@ def energy_table() -> str:
     for name in ("joules_per_mac", "joules_per_ac"):
         constant = getattr(PRICES, name)
         rows.append((name.replace("_", " "), f"{constant.value:.4g}", constant.unit, constant.citation))
-    return table(("price", "value", "unit", "source"), rows)
+    return table(("cost", "value", "unit", "source"), rows)
 
 
 def recipe_table(recipe: str) -> str:

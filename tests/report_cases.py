@@ -12,7 +12,9 @@ import torch
 
 from spikevae.config import FitConfig
 from spikevae.evaluation.metrics import Metrics
+from spikevae.frontier import Frontier, Point
 from spikevae.models import AmortisedConfig, AmortisedVAE, save_model
+from spikevae.sweep import RunFrontier
 
 BETAS = (0.01, 0.1, 1.0, 8.0)
 
@@ -107,6 +109,26 @@ def write_run(
     rng = np.random.default_rng(0)
     np.save(folder / "examples.npy", rng.normal(size=(16, SIDE * SIDE)).astype(np.float32))
     return folder
+
+
+def write_path(folder: Path, latent: str, size: int, beta: float) -> str:
+    """A made-up path along the spike price from the first such cell of a run; returns the id of the cell."""
+    cells = [json.loads(path.read_text()) for path in sorted((folder / "cells").glob("*.json"))]
+    wanted = {"latent": latent, "n_latents": size, "beta": beta}
+    cell = next(c for c in cells if wanted.items() <= c["config"].items())
+    start, points = cell["metrics"], []
+    for i, price in enumerate((0.0, 0.1, 0.3, 1.0)):
+        spikes, r2 = start["spikes"] * 0.3**i, start["r2_pooled"] * (1 - 0.02 * i**2)
+        point = Point(
+            beta=beta, spike_price=price, objective=start["free_energy"] + i, free_energy=start["free_energy"] + i,
+            bits=start["bits"] / (1 + i), r2=r2, fraction_zeros=0.5 + 0.1 * i, spikes=spikes,
+            firing_rate=spikes / size, joules=6e-11 * spikes, diverged=False,
+        )  # fmt: skip
+        points.append(point)
+    (folder / "frontiers").mkdir(exist_ok=True)
+    content = RunFrontier((cell["id"],), Frontier(latent, tuple(points))).to_dict()
+    (folder / "frontiers" / f"frontier-{cell['id']}.json").write_text(json.dumps(content))
+    return cell["id"]
 
 
 def grid(

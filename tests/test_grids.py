@@ -96,9 +96,10 @@ def test_edits_from_the_command_line():
     assert {c.seed for c in cells} == {7, 8} and new.data.seed == 7
     paper = [c for _, c in edited(demo, recipe="paper", settings=["latent=poisson"]).cells()]
     assert {c.recipe for c in paper} == {"paper"} and {c.epochs for c in paper} == {3000}
-    layers = [c for _, c in edited(demo, settings=["latent=poisson", "upper=[4]", "encoder=mlp", "hidden=[8]"]).cells()]
+    laws = SweepConfig.preset("laws")
+    layers = [c for _, c in edited(laws, settings=["latent=poisson", "upper=[4]", "encoder=mlp", "hidden=[8]"]).cells()]
     assert {c.upper for c in layers} == {(4,)} and {c.hidden for c in layers} == {(8,)}
-    axis = [c for _, c in edited(demo, settings=["latent=poisson", "upper=[[4], [4, 2]]"]).cells()]
+    axis = [c for _, c in edited(laws, settings=["latent=poisson", "upper=[[4], [4, 2]]"]).cells()]
     assert {c.upper for c in axis} == {(4,), (4, 2)}
     with pytest.raises(ValueError, match="Did you mean 'beta'"):
         edited(demo, settings=["bta=1"])

@@ -13,13 +13,12 @@ from spikevae._text import shown, signed, span
 from spikevae.cli import main
 from spikevae.reporting import build_report, headline
 from spikevae.reporting.answer import sides, statements
-from spikevae.reporting.curves import curves
 from spikevae.reporting.families import Family
 from spikevae.reporting.findings import findings
 from spikevae.reporting.reading import read_run
 from spikevae.reporting.sections import all_figures, answer_figure
 from spikevae.reporting.style import colour, marker
-from spikevae.reporting.summary import leading, reached
+from spikevae.reporting.summary import leading
 
 
 @pytest.fixture(scope="module")
@@ -382,43 +381,3 @@ def test_the_command_line_prints_few_lines(run, capsys):
     assert main(["report", str(run)]) == 0
     lines = capsys.readouterr().out.strip().split("\n")
     assert lines == [*headline(run), f"Report: {run / 'report.html'}"] and len(lines) < 5
-
-
-def zeros_of(folder, change):
-    """Set the zeros of every fit: a function of its law and beta."""
-    for path in (folder / "cells").glob("*.json"):
-        cell = json.loads(path.read_text())
-        cell["metrics"]["fraction_zeros"] = change(cell["config"]["latent"], cell["config"]["beta"])
-        path.write_text(json.dumps(cell))
-
-
-@pytest.mark.parametrize(
-    ("poisson", "control", "text"),
-    [
-        ((0.5, 0.9), (0.45, 0.46), "; this is special to counts: the rectified Gaussian loses R² as well"),
-        ((0.5, 0.9), (0.1, 0.5), "only approach the 50 % of an empty code"),
-        ((0.5, 0.9), (0.4, 0.8), "; this is not special to counts"),
-        ((0.9, 0.9), (0.5, 0.5), "without making it clearly sparser"),
-    ],
-)
-def test_the_answer_says_whether_sparsity_is_special_to_counts(tmp_path, poisson, control, text):
-    folder = write_run(tmp_path / "r", [("own", grid(sizes=(8,), betas=(0.1, 1.0), starts=(0.5,)))], models=False)
-    ends = {"poisson": poisson, "rectified_gaussian": control}
-    zeros_of(folder, lambda law, beta: ends[law][beta == 1.0])
-    assert text in headline(folder)[0]
-
-
-def test_the_cheapest_code_is_found_between_betas(tmp_path):
-    """R2 of 0.2 and 0.6 at 10 and 1000 spikes: 0.4 needs 100 on a straight line of log spikes; a dearer code 200."""
-    configs = [c for price in (0.0, 0.1) for c in grid(("poisson",), (8,), (0.1, 1.0), (0,), (0.5,), spike_price=price)]
-    folder = write_run(tmp_path / "r", [("own", configs)], models=False)
-    for path in (folder / "cells").glob("*.json"):
-        cell = json.loads(path.read_text())
-        low = cell["config"]["beta"] == 1.0
-        times = 1 if cell["config"]["spike_price"] else 2
-        cell["metrics"] |= {"r2_pooled": 0.2 if low else 0.6, "spikes": times * (10.0 if low else 1000.0)}
-        path.write_text(json.dumps(cell))
-    counts = curves(read_run(folder).best)
-    assert [reached(c, "spikes", 0.4) for c in counts] == pytest.approx([200.0, 100.0])
-    assert math.isnan(reached(counts[0], "spikes", 0.7))
-    assert headline(folder)[2].startswith("For R² of 0.35 or more (K = 8) Poisson (spike price 0.1) needs 56 spikes")

@@ -4,7 +4,7 @@ import csv
 import shutil
 
 import pytest
-from report_cases import grid, write_run
+from report_cases import grid, write_path, write_run
 
 from spikevae.reporting import build_report
 
@@ -45,7 +45,9 @@ def report(tmp_path_factory):
         ("priced", grid(("poisson",), seeds=(0, 1), starts=(-5.0,), spike_price=0.1)),
         ("published", grid(("poisson",), seeds=(0, 1), starts=(-5.0,), recipe="paper")),
     ]
-    return build_report(write_run(tmp_path_factory.mktemp("runs") / "run", blocks))
+    folder = write_run(tmp_path_factory.mktemp("runs") / "run", blocks)
+    write_path(folder, "poisson", 16, 1.0)
+    return build_report(folder)
 
 
 @pytest.fixture(scope="module")
@@ -145,6 +147,20 @@ def test_points_say_what_they_are(opened):
     assert tip.is_visible() and "K = 16, β = 0.01" in tip.inner_text() and "R²" in tip.inner_text()
     page.mouse.move(2, 2)
     assert tip.is_hidden()
+
+
+@pytest.mark.parametrize("width", WIDTHS)
+def test_one_drawing_of_spikes_fits_the_width(opened, width):
+    """A large one on wide screens, one of the usual size on narrow ones; both with the path, which says its price."""
+    page = opened(width)
+    charts = page.locator("#frontiers .leads svg.chart")
+    assert [chart.is_visible() for chart in charts.all()] == ([True, False] if width == 390 else [False, True])
+    chart = charts.nth(0 if width == 390 else 1)
+    assert chart.locator("g[data-family='0'][data-size='16']:not(.off)").count() == 4  # markers and lines of both
+    mark = chart.locator("use[data-t]").last
+    mark.scroll_into_view_if_needed()
+    mark.hover(force=True)
+    assert "spike price 1.00 nats" in page.locator("#tip").inner_text()
 
 
 def column(page, index):

@@ -16,6 +16,7 @@ from .fit import AnyModelConfig as AnyModelConfig
 from .fit import FitConfig as FitConfig
 from .recipes import RECIPES as RECIPES
 from .sweep import Block as Block
+from .sweep import FrontierConfig as FrontierConfig
 from .sweep import SweepConfig as SweepConfig
 
 readable = validation_message

@@ -11,6 +11,7 @@ from pydantic import Field, ValidationError, field_validator, model_validator
 
 from .._records import FrozenConfig, to_builtins, unknown_key_message, validation_message
 from ..data._config import DataConfig
+from ..models.codes import get_code
 from ..models.config import ModelConfig
 from .fit import OPTIONS, FitConfig, unknown_option_message
 
@@ -52,6 +53,30 @@ class Block(FrozenConfig):
         return cells
 
 
+class FrontierConfig(FrozenConfig):
+    """Paths along the spike price that start from finished fits of count codes without price or budget."""
+
+    prices: int = Field(8, ge=3, le=1000)
+    """Length of each path; the first price is zero, the others are 0.01 to 3 times beta."""
+    fits: float = Field(3.0, gt=0, le=100)
+    """Training time of all prices of a path together, in single fits."""
+    where: dict[str, list[Any]] = Field(default={})
+    """Options and their values: paths start from fits that have one of the values of each, as
+    `where = { n_latents = [64], beta = [0.5, 1.0] }`; `block` names blocks. Empty: from every fit. Of fits that differ
+    only in `start`, the one with the lowest objective."""
+
+    @field_validator("where", mode="before")
+    @classmethod
+    def _to_builtins(cls, given: Any) -> Any:
+        return to_builtins(given)
+
+    def chooses(self, block: Block, config: ModelConfig) -> bool:
+        """Whether a path may start from a fit."""
+        free = config.spike_price == 0 and not config.has_budget and config.beta > 0
+        facts = {"block": block.label, **config.model_dump(mode="json")}
+        return free and get_code(config.latent).is_count and all(facts.get(k) in v for k, v in self.where.items())
+
+
 class SweepConfig(FrozenConfig):
     """One data set and one or more blocks of fits."""
 
@@ -61,6 +86,8 @@ class SweepConfig(FrozenConfig):
     """The data set of all cells."""
     blocks: tuple[Block, ...] = ()
     """Grids of fits."""
+    frontier: FrontierConfig | None = None
+    """Paths along the spike price from some of the fits; none without this table."""
 
     @model_validator(mode="after")
     def _cells_are_valid(self) -> Self:
@@ -71,6 +98,20 @@ class SweepConfig(FrozenConfig):
             raise ValueError(f"block labels must differ, given {labels}")
         for block in self.blocks:
             block.cells()
+        return self
+
+    @model_validator(mode="after")
+    def _frontier_has_a_start(self) -> Self:
+        if self.frontier is None:
+            return self
+        for name in self.frontier.where:
+            if name not in (*OPTIONS, "block"):
+                raise ValueError(f"frontier.where: {unknown_option_message(name)}")
+        if not any(self.frontier.chooses(block, config) for block, config in self.cells()):
+            raise ValueError(
+                "frontier: no fit of a count code without price or budget has the values of `where`: correct "
+                f"{self.frontier.where}, or leave out [frontier]"
+            )
         return self
 
     def cells(self) -> list[tuple[Block, ModelConfig]]:

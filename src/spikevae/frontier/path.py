@@ -6,6 +6,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from ..models._model import Model
 from ..models.codes import get_code
 from ..models.config import ModelConfig
 from ..training import Stack
@@ -13,7 +14,7 @@ from ..training import Stack
 FIRST_PRICE, LAST_PRICE = 0.01, 3.0
 """Smallest and largest positive spike price, as multiples of beta."""
 FITS_FOR_PRICES = 3.0
-"""Training time of all fits with a price, in single fits."""
+"""Training time of all fits with a price by default, in single fits."""
 
 Progress = Callable[[float, float, str], None]
 
@@ -70,6 +71,10 @@ class Path:
     shape: tuple[int, ...]
     n_prices: int
     device: torch.device | str
+    fits: float = FITS_FOR_PRICES
+    """Training time of all fits with a price, in single fits."""
+    given: Sequence[Model] | None = None
+    """The fits without a price, where they are trained already."""
 
     @property
     def first_steps(self) -> int:
@@ -79,12 +84,17 @@ class Path:
     @property
     def steps_per_price(self) -> int:
         """Steps of every other fit, which starts from the one before."""
-        return max(1, min(self.first_steps, int(FITS_FOR_PRICES * self.first_steps / (self.n_prices - 1))))
+        return max(1, min(self.first_steps, int(self.fits * self.first_steps / (self.n_prices - 1))))
 
     def stack(self, index: int) -> Stack:
         """Fits at price number `index`, before their first step."""
         fits = [self._at_price(config, index) if index else config for config in self.configs]
-        return Stack(fits, self.train, self.shape, device=self.device)
+        if index == 0 and self.given is not None:  # weights follow
+            fits = [config.model_copy(update={"init": "random"}) for config in fits]
+        stack = Stack(fits, self.train, self.shape, device=self.device)
+        if index == 0 and self.given is not None:
+            stack.start_from(self.given)
+        return stack
 
     def _at_price(self, config: ModelConfig, index: int) -> ModelConfig:
         price = config.beta * price_at(index, self.n_prices)
@@ -95,6 +105,7 @@ class Path:
         """Function for the training loop that reports the progress of the whole path."""
         if progress is None:
             return None
-        before = self.first_steps + (index - 1) * self.steps_per_price if index else 0
-        total = self.first_steps + (self.n_prices - 1) * self.steps_per_price
+        first = 0 if self.given is not None else self.first_steps
+        before = first + (index - 1) * self.steps_per_price if index else 0
+        total = first + (self.n_prices - 1) * self.steps_per_price
         return lambda _: progress(before + stack.step_number, total, f"price {index + 1} of {self.n_prices}")

@@ -62,12 +62,12 @@ def measured(stack: Stack, index: int, test: Tensor) -> Point:
     )
 
 
-def read_point(entry: Any, path: Path) -> Point:
+def read_point(entry: Any, path: Path, remedy: str = REMEDY) -> Point:
     """A point from a file, or a ValueError that names the file and the remedy."""
     names = [field.name for field in fields(Point)]
     if not isinstance(entry, dict) or set(entry) != set(names):
-        raise ValueError(f"{path} has a point that is {entry!r:.80}; {REMEDY}")
+        raise ValueError(f"{path} has a point that is {entry!r:.80}; {remedy}")
     values: dict[str, Any] = {name: math.nan if entry[name] is None else entry[name] for name in names}
     if not all(isinstance(value, int | float) for value in values.values()):
-        raise ValueError(f"{path} has a point with text in place of a number; {REMEDY}")
+        raise ValueError(f"{path} has a point with text in place of a number; {remedy}")
     return Point(**values)

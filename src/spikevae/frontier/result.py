@@ -4,7 +4,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path as FilePath
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, Any, Self
 
 import torch
 from torch import Tensor
@@ -12,10 +12,11 @@ from torch import Tensor
 from .. import plotting
 from .._json import write_json
 from .._text import percent, shown
+from ..models._model import Model
 from ..models.config import ModelConfig
 from ..training import train
-from .path import Path, Progress, check, label_of
-from .point import Point, measured
+from .path import FITS_FOR_PRICES, Path, Progress, check, label_of
+from .point import REMEDY, Point, measured, read_point
 from .unfinished import Unfinished
 
 if TYPE_CHECKING:
@@ -66,6 +67,8 @@ class Frontier:
         shape: tuple[int, ...],
         *,
         n_prices: int = 12,
+        fits: float = FITS_FOR_PRICES,
+        models: Sequence[Model] | None = None,
         device: torch.device | str = "cpu",
         folder: FilePath | None = None,
         progress: Progress | None = None,
@@ -82,6 +85,11 @@ class Frontier:
             Stimulus shape.
         n_prices
             Length of the path; the first price is zero, the others are 0.01 to 3 times beta.
+        fits
+            Training time of all fits with a price together, in single fits.
+        models
+            Trained models of the configurations, in their order, for the path to start from; without them it trains
+            its own.
         device
             Where to train.
         folder
@@ -97,23 +105,42 @@ class Frontier:
             On Ctrl-C; finished prices and the steps of the present one are kept in `folder`.
         """
         check(configs, n_prices)
-        fits = Path(configs, train_stimuli, shape, n_prices, device)
+        path = Path(configs, train_stimuli, shape, n_prices, device, fits, models)
         kept = Unfinished(folder, configs, n_prices)
         points, last = list(kept.points), None
         done = len(points) // len(configs)
         if done:
-            last = fits.stack(done - 1)
+            last = path.stack(done - 1)
             kept.load(last)
         for index in range(done, n_prices):
-            stack = fits.stack(index)
+            stack = path.stack(index)
             if last is not None:
-                stack.start_from(last)
-            train(stack, checkpoint_path=kept.running, on_steps=fits.report(index, stack, progress))
+                stack.start_from([last.result(i).model for i in range(len(last))])
+            if index or models is None:
+                train(stack, checkpoint_path=kept.running, on_steps=path.report(index, stack, progress))
             points += [measured(stack, i, test_stimuli) for i in range(len(configs))]
             kept.keep(points, stack)
             last = stack
         kept.finish()
         return cls(label_of(configs[0]), tuple(points))
+
+    def to_dict(self) -> dict[str, Any]:
+        """The path as a mapping, for a JSON file."""
+        return {"label": self.label, "points": [asdict(point) for point in self.points]}
+
+    @classmethod
+    def from_dict(cls, values: Any, path: FilePath, remedy: str = REMEDY) -> Self:
+        """A path from the content of a JSON file.
+
+        Raises
+        ------
+        ValueError
+            With the file's name and the remedy, where the content is damaged.
+        """
+        points = values.get("points") if isinstance(values, dict) else None
+        if not isinstance(points, list) or not isinstance(values.get("label"), str):
+            raise ValueError(f"{path} is no path along the spike price: it has no label or no points; {remedy}")
+        return cls(values["label"], tuple(read_point(entry, path, remedy) for entry in points))
 
     @property
     def betas(self) -> tuple[float, ...]:
@@ -177,7 +204,7 @@ class Frontier:
 
         folder.mkdir(parents=True, exist_ok=True)
         csv.write_csv(self.table(), folder / "frontier.csv")
-        write_json(folder / "frontier.json", {"label": self.label, "points": [asdict(p) for p in self.points]})
+        write_json(folder / "frontier.json", self.to_dict())
         figure = self.figure(folder)
         return {"table": folder / "frontier.csv", "points": folder / "frontier.json", "figure": figure.png}
 

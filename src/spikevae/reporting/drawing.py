@@ -17,6 +17,8 @@ from .style import Axis
 
 WIDTH, HEIGHT, FONT = 360, 272, 13.0
 """Of a panel on the page, in pixels at its natural size."""
+LEADING, BESIDE = (745, 470), (WIDTH, 222)
+"""Size of a panel that leads its figure, and of each of two panels beside it."""
 MAX_TICKS = 6
 STEPS: tuple[tuple[float, ...], ...] = ((1, 1.2, 1.5, 2, 2.5, 3, 4, 5, 6, 7, 8, 9), (1, 1.5, 2, 3, 5, 7), (1, 2, 5),
                                         (1, 3), (1,))  # fmt: skip
@@ -99,7 +101,16 @@ def _line(line: Line, axes: Any, name: str) -> None:
     label = line.label or None
     if line.joined:
         style = {"drawstyle": "steps-mid"} if line.stepped else {}
-        axes.plot(line.x, line.y, line.dash, color=line.colour, linewidth=1.8, gid=f"{name}-l", label=label, **style)
+        axes.plot(
+            line.x,
+            line.y,
+            line.dash,
+            color=line.colour,
+            linewidth=1.0 if line.fine else 1.8,
+            gid=f"{name}-l",
+            label=label,
+            **style,
+        )
         label = None
     if not line.marker:
         return
@@ -160,7 +171,7 @@ def linear_text(value: float) -> str:
     return exact(float(f"{value:.6g}")) if abs(value) >= 1e-9 else "0"
 
 
-def svg(panel: Panel, size: int | None, texts: dict[str, int]) -> str:
+def svg(panel: Panel, size: int | None, texts: dict[str, int], shape: tuple[int, int] = (WIDTH, HEIGHT)) -> str:
     """A panel as an SVG element for the page.
 
     Parameters
@@ -169,6 +180,8 @@ def svg(panel: Panel, size: int | None, texts: dict[str, int]) -> str:
         The latent size whose lines are shown at first; all sizes are drawn.
     texts
         Numbers of the texts of points, which grow by those of this panel.
+    shape
+        Width and height in pixels at its natural size.
     """
     from matplotlib import rc_context
     from matplotlib.figure import Figure
@@ -176,11 +189,12 @@ def svg(panel: Panel, size: int | None, texts: dict[str, int]) -> str:
     groups: dict[str, Line] = {}
     margin = 50 if panel.second else 10
     with rc_context(SETTINGS | {"font.size": FONT, "axes.labelsize": FONT, "legend.fontsize": FONT}):
-        figure = Figure(figsize=(WIDTH / 72, HEIGHT / 72))
+        width, height = shape
+        figure = Figure(figsize=(width / 72, height / 72))
         axes = figure.subplots()
         draw(panel, axes, groups=groups)
         left = max(42, 14 + 8 * _widest_tick(axes)) + (22 if axes.get_ylabel() else 0)
-        figure.subplots_adjust(left / WIDTH, 46 / HEIGHT, 1 - 14 / WIDTH, 1 - margin / HEIGHT)
+        figure.subplots_adjust(left / width, 46 / height, 1 - 14 / width, 1 - margin / height)
         file = io.StringIO()
         figure.savefig(file, format="svg", metadata={"Date": None, "Creator": None, "Type": None, "Format": None})
     return _for_page(file.getvalue(), panel, groups, size, texts)

@@ -3,6 +3,7 @@
 import json
 import math
 from collections.abc import Sequence
+from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,8 @@ from ..evaluation.prices import PRICES
 from ..models.codes import CODES
 from ..sweep.convergence import FLAGS
 from .answer import claims, convergence_sentence, demo_warning, family_sentences, sides
-from .drawing import marker_path, svg
+from .drawing import BESIDE, HEIGHT, LEADING, WIDTH, marker_path, svg
+from .panels import Panel
 from .reading import Run
 from .sections import Figure, Gallery
 from .style import colour, dash, marker
@@ -75,7 +77,14 @@ def figure_view(run: Run, figure: Figure, size: int, texts: dict[str, int]) -> d
         "id": figure.id,
         "title": figure.title,
         "note": figure.note,
-        "panels": [{"title": p.title, "svg": Markup(svg(p, shown_size, texts))} for p in figure.panels],
+        "panels": [
+            {
+                "title": p.title,
+                "leads": p.leads,
+                "drawn": [Markup(one) for one in drawings(figure, p, shown_size, texts)],
+            }
+            for p in figure.panels
+        ],
         "key": [
             {
                 "index": f.index,
@@ -90,6 +99,13 @@ def figure_view(run: Run, figure: Figure, size: int, texts: dict[str, int]) -> d
         "sizes": figure.sizes,
         "size": shown_size,
     }
+
+
+def drawings(figure: Figure, panel: Panel, size: int, texts: dict[str, int]) -> list[str]:
+    """A panel as SVG; one that leads its figure twice, of which the page shows the one that fits its width."""
+    if panel.leads:
+        return [svg(panel, size, texts), svg(replace(panel, id=f"{panel.id}-large"), size, texts, LEADING)]
+    return [svg(panel, size, texts, BESIDE if figure.panels[0].leads else (WIDTH, HEIGHT))]
 
 
 def script_json(value: Any) -> str:

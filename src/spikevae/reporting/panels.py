@@ -3,7 +3,7 @@
 import math
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
@@ -43,6 +43,8 @@ class Line:
     label: str = ""
     """For a legend inside the panel."""
     stepped: bool = False
+    fine: bool = False
+    """Whether it is thin, with small markers: a path beside the line of its family."""
 
 
 @dataclass(frozen=True)
@@ -63,6 +65,8 @@ class Panel:
     """Range of x to show, if not that of all points."""
     extent: tuple[Sequence[float], Sequence[float]] = field(default=((), ()))
     """Values of x and y that must be inside, for panels with shared axes."""
+    leads: bool = False
+    """Whether it is drawn large on wide screens, with the other panels of its figure beside it."""
 
     @property
     def families(self) -> list[int]:
@@ -148,6 +152,27 @@ def along(run: Run, id: str, x: str, y: str, families: Iterable[Family], title: 
         reach = (float(near.min()), float(near.max()))
     alt = f"{AXES[y].label} against {AXES[x].label}, a line for each family"
     return Panel(id, title or AXES[y].label, AXES[x], AXES[y], tuple(lines), alt, reach=reach)
+
+
+def with_paths(run: Run, panel: Panel) -> Panel:
+    """A panel of R2 against spikes with the paths along the spike price in the colours of their families."""
+    lines = []
+    for path in run.paths:
+        family, cell = path.start.family, path.start
+        points = [p for p in path.points if p.spikes > 0 and math.isfinite(p.r2)]
+        if family.index not in panel.families or len(points) < 2:
+            continue
+        texts = tuple(
+            f"{family.label}\nK = {cell.n_latents}, β = {exact(p.beta)}, spike price {shown(p.spike_price)} nats\n"
+            f"zeros: {shown(p.fraction_zeros)}\nR²: {shown(p.r2)}\nspikes per stimulus: {shown(p.spikes)}\n"
+            f"bits per stimulus: {shown(p.bits)}\nJ per stimulus: {shown(p.joules)}"
+            for p in points
+        )
+        x, y = np.array([p.spikes for p in points]), np.array([p.r2 for p in points])
+        lines.append(Line(x, y, colour(family), ".", family.index, cell.n_latents, texts=texts, fine=True))
+    near = [x for line in lines for x, y in zip(line.x, line.y) if y >= FLOOR]
+    reach = panel.reach and (min([panel.reach[0], *near]), max([panel.reach[1], *near]))
+    return replace(panel, lines=(*panel.lines, *lines), reach=reach)
 
 
 def nearest_to_one(run: Run, families: Iterable[Family]) -> float:

@@ -1,7 +1,7 @@
 """The contents of a run folder for the report: fits in families, each with its convergence flag."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from functools import cached_property
 from pathlib import Path
@@ -11,6 +11,7 @@ import numpy as np
 
 from .._json import REMEDY
 from ..evaluation.metrics import Metrics
+from ..frontier import Point
 from ..sweep.convergence import Convergence
 from ..sweep.store import RunFolder, flags
 from .families import Family, families_of
@@ -51,6 +52,15 @@ class Cell:
 
 
 @dataclass(frozen=True)
+class PricePath:
+    """Codes along a rising spike price, from one fit on."""
+
+    start: Cell
+    points: tuple[Point, ...]
+    """By rising price, the fit without a price first; those that diverged left out."""
+
+
+@dataclass(frozen=True)
 class Run:
     """Everything that a report needs."""
 
@@ -61,6 +71,7 @@ class Run:
     families: tuple[Family, ...]
     n_planned: int
     """Number of fits in the sweep; some may not be done yet."""
+    paths: tuple[PricePath, ...] = ()
 
     @property
     def title(self) -> str:
@@ -163,6 +174,7 @@ def read_run(path: str | Path) -> Run:
     families = families_of(raw)
     cells = tuple(_cell(c, families[i], check) for i, (c, check) in enumerate(zip(raw, checks)))
     return Run(
+        paths=_paths(folder, cells),
         path=folder.path,
         config=config,
         data=folder.read_data_record(),
@@ -170,6 +182,18 @@ def read_run(path: str | Path) -> Run:
         families=tuple(dict.fromkeys(families)),
         n_planned=len(config.get("cells", raw)),
     )
+
+
+def _paths(folder: RunFolder, cells: Sequence[Cell]) -> tuple[PricePath, ...]:
+    """The paths whose first fit is still there."""
+    by_id = {cell.id: cell for cell in cells}
+    found = []
+    for one in folder.frontiers():
+        for start, beta in zip(one.cells, one.frontier.betas):
+            points = tuple(p for p in one.frontier.of(beta) if not p.diverged)
+            if start in by_id and len(points) > 1:
+                found.append(PricePath(by_id[start], points))
+    return tuple(found)
 
 
 def number(value: Any) -> float:

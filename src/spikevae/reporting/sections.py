@@ -89,19 +89,28 @@ def answer_figure(run: Run) -> list[Figure]:
 
 def cheapest_figure(run: Run) -> list[Figure]:
     """R2 against spikes for counts, and against bits and operations for all codes."""
-    spikes = panels.along(run, "", "spikes", "r2_pooled", run.families, "R² against spikes (count codes)")
-    if spikes:
-        spikes = replace(spikes, second=("Energy at the central cost (J per stimulus)", joules_per_spike()))
     bits = panels.along(run, "", "bits", "r2_pooled", run.families, "R² against bits (all codes)")
     chip = panels.along(run, "", "operations", "r2_pooled", run.families, "R² against operations (all codes)")
+    spikes = panels.along(run, "", "spikes", "r2_pooled", run.families, "R² against spikes (count codes)")
+    if spikes:
+        spikes = panels.with_paths(run, spikes)
+        top = "Energy at the central cost (J per stimulus)", joules_per_spike()
+        spikes = replace(spikes, second=top, leads=bool(bits and chip))
+    paths = f"; thin lines with dots: along a rising spike price, {path_starts(run)}" if run.paths else ""
     note = (
-        "Upper left is better; one line per family along β. Real-valued codes have no spikes, so they meet counts only "
-        "in bits and in operations: for each pixel an accumulate (0.9 pJ) per spike of counts, a multiply-accumulate "
+        f"Upper left is better. Lines: along β{paths}. Real-valued codes have no spikes, so they meet counts only in "
+        "bits and in operations: for each pixel an accumulate (0.9 pJ) per spike of counts, a multiply-accumulate "
         "(4.6 pJ) per non-zero value of the others."
     )
     if any(cell.config.get("inference", "amortised") != "amortised" for cell in run.cells):
         note += " Of iterative models these are the spikes of the final code, without those of inference."
     return _figure(run, "frontiers", "What fidelity costs", note, [spikes, bits, chip])
+
+
+def path_starts(run: Run) -> str:
+    """The values of beta from which paths start."""
+    betas = sorted({path.start.beta for path in run.paths})
+    return f"from β = {' and '.join(map(exact, betas))} on"
 
 
 def all_figures(run: Run) -> list[Figure]:

@@ -10,7 +10,7 @@ import numpy as np
 from .._text import exact, plural, shown
 from ..evaluation.prices import joules_per_spike
 from ..sweep.convergence import FIRING_RATE_TOLERANCE, FLAGS
-from .curves import Curve, curves
+from .curves import curves
 from .families import Family
 from .findings import Finding, findings
 from .panels import number
@@ -218,9 +218,34 @@ TARGETS = tuple(round(0.05 * i, 2) for i in range(1, 20))
 MAX_NAMED = 4
 
 
-def reached(curve: Curve, metric: str, target: float) -> float:
-    """Least amount of a quantity with which a code has at least a fidelity, between betas on lines; NaN if never."""
-    r2, amount = number(curve, "r2_pooled"), number(curve, metric)
+@dataclass(frozen=True)
+class Trace:
+    """Fidelity and spikes of codes of one family, along beta or along the spike price."""
+
+    name: str
+    r2: np.ndarray
+    spikes: np.ndarray
+
+
+def traces(run: Run, size: int) -> dict[int, list[Trace]]:
+    """The traces of each count family at a latent size, by its index."""
+    group = [c for c in curves(run.best) if c.family.is_count and c.n_latents == size]
+    names = short_labels(c.family for c in group)
+    found: dict[int, list[Trace]] = {}
+    for c in group:
+        own = Trace(names[c.family.index], number(c, "r2_pooled"), number(c, "spikes"))
+        found.setdefault(c.family.index, []).append(own)
+    for path in run.paths:
+        family = path.start.family.index
+        if family in found and path.start.n_latents == size:
+            r2, spikes = (np.array([getattr(p, name) for p in path.points]) for name in ("r2", "spikes"))
+            found[family].append(Trace(f"{names[family]} at a spike price", r2, spikes))
+    return found
+
+
+def reached(trace: Trace, target: float) -> float:
+    """Fewest spikes with which a code has at least a fidelity, between its points on lines; NaN if never."""
+    r2, amount = trace.r2, trace.spikes
     keep = np.isfinite(r2) & np.isfinite(amount) & (amount > 0)
     r2, log = r2[keep], np.log(amount[keep])
     found = [log[i] for i in np.flatnonzero(r2 >= target)]
@@ -231,9 +256,10 @@ def reached(curve: Curve, metric: str, target: float) -> float:
     return float(math.exp(min(found))) if found else math.nan
 
 
-def target_of(group: Sequence[Curve]) -> float | None:
-    """The fidelity that most codes have, the middle one of several."""
-    covered = {t: sum(math.isfinite(reached(c, "spikes", t)) for c in group) for t in TARGETS}
+def target_of(families: Iterable[Sequence[Trace]]) -> float | None:
+    """The fidelity that codes of most families have, the middle one of several."""
+    group = list(families)
+    covered = {t: sum(any(math.isfinite(reached(one, t)) for one in own) for own in group) for t in TARGETS}
     most = max(covered.values(), default=0)
     best = [t for t in TARGETS if covered[t] == most]
     return best[len(best) // 2] if most else None
@@ -244,13 +270,13 @@ def cheapest(run: Run) -> str:
     counts = [c for c in curves(run.best) if c.family.is_count]
     sizes = Counter(c.n_latents for c in counts)
     size = max(sizes, key=lambda k: (sizes[k], k), default=0)
-    group = [c for c in counts if c.n_latents == size]
-    target = target_of(group)
+    families = traces(run, size).values()
+    target = target_of(families)
     if target is None:
         return ""
-    names = short_labels(c.family for c in group)
-    every_need = [(reached(c, "spikes", target), names[c.family.index]) for c in group]
-    needs = sorted((spikes, name) for spikes, name in every_need if math.isfinite(spikes))
+    every_need = [[(reached(one, target), one.name) for one in own] for own in families]
+    finite = [[need for need in own if math.isfinite(need[0])] for own in every_need]
+    needs = sorted(min(own) for own in finite if own)
     (least, name), others = needs[0], needs[1:]
     energy = shown(least * joules_per_spike(), 2)
     needed = f"{shown(least, 2)} spikes per stimulus ({energy} J)"

@@ -11,8 +11,14 @@ if TYPE_CHECKING:
     from .run import Sweep as Sweep
     from .run import SweepResult as SweepResult
     from .store import RunFolder as RunFolder
+    from .store import RunFrontier as RunFrontier
 
-_HOMES = {"RunFolder": "store:RunFolder", "Sweep": "run:Sweep", "SweepResult": "run:SweepResult"}
+_HOMES = {
+    "RunFolder": "store:RunFolder",
+    "RunFrontier": "store:RunFrontier",
+    "Sweep": "run:Sweep",
+    "SweepResult": "run:SweepResult",
+}
 __all__ = [*_HOMES]
 
 __getattr__, __dir__ = _lazy_names(__name__, _HOMES)

@@ -4,7 +4,7 @@ import tomllib
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from ..config import OPTIONS, Block, SweepConfig, unknown_key_message
+from ..config import OPTIONS, Block, FrontierConfig, SweepConfig, unknown_key_message
 from ..config.fit import unknown_option_message
 from ..data import DataConfig
 
@@ -69,7 +69,8 @@ def edited(
         grid.
     settings
         KEY=VALUE: a list of values (of lists for `hidden` and `upper`) becomes an axis of every block's grid, a single
-        value is the same in all fits of every block; `data.KEY` changes the data.
+        value is the same in all fits of every block; `data.KEY` changes the data. Paths along the spike price then
+        start from every value of such an option.
     seed
         Added to every seed.
 
@@ -83,7 +84,21 @@ def edited(
     if seed:
         data["seed"] = _shifted(data["seed"], seed)
     blocks = [_edited_block(block, recipe, values, seed) for block in sweep.blocks]
-    return SweepConfig.from_mapping({"name": sweep.name, "data": data, "blocks": blocks}, where="edited sweep")
+    chosen = SweepConfig.from_mapping({"name": sweep.name, "data": data, "blocks": blocks}, where="edited sweep")
+    return chosen.model_copy(update={"frontier": _edited_frontier(sweep.frontier, chosen, values, seed)})
+
+
+def _edited_frontier(
+    frontier: FrontierConfig | None, sweep: SweepConfig, values: Mapping[str, Any], seed: int
+) -> FrontierConfig | None:
+    """Paths of the changed fits: from every value of an option that was replaced; none where no fit has a path."""
+    if frontier is None:
+        return None
+    where = {key: list(axis) for key, axis in frontier.where.items() if key not in values}
+    if seed and "seed" in where:
+        where["seed"] = [_shifted(value, seed) for value in where["seed"]]
+    frontier = frontier.model_copy(update={"where": where})
+    return frontier if any(frontier.chooses(block, config) for block, config in sweep.cells()) else None
 
 
 def _edited_block(block: Block, recipe: str | None, values: Mapping[str, Any], seed: int) -> dict[str, Any]:

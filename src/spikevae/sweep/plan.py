@@ -40,15 +40,21 @@ class StackPlan:
     cells: tuple[Cell, ...]
     work: float
     """Estimated multiply-accumulates, for the order of training and for the time left."""
+    prices: int = 0
+    """Length of the paths along the spike price that start from the cells, which are finished; 0: train the cells."""
+    fits: float = 0.0
+    """Training time of all prices of a path together, in single fits."""
 
     def to_dict(self) -> dict[str, Any]:
         """The plan as JSON values, for another process; :meth:`from_dict` reads it."""
-        return {"id": self.id, "work": self.work, "cells": [cell.to_dict() for cell in self.cells]}
+        numbers = {"work": self.work, "prices": self.prices, "fits": self.fits}
+        return {"id": self.id, **numbers, "cells": [cell.to_dict() for cell in self.cells]}
 
     @classmethod
     def from_dict(cls, given: Mapping[str, Any]) -> Self:
         """What :meth:`to_dict` wrote."""
-        return cls(given["id"], tuple(Cell.from_dict(cell) for cell in given["cells"]), given["work"])
+        cells = tuple(Cell.from_dict(cell) for cell in given["cells"])
+        return cls(given["id"], cells, given["work"], given["prices"], given["fits"])
 
 
 def cells_of(sweep: SweepConfig) -> list[Cell]:
@@ -71,19 +77,29 @@ def plan_stacks(cells: Sequence[Cell], n_train: int, shape: tuple[int, ...]) -> 
         groups.setdefault(stack_key(cell.config), []).append(cell)
     plans = []
     for members in groups.values():
-        config = members[0].config
-        fits = MAX_FITS
-        while fits > 1 and stack_bytes(config, shape, fits) > MAX_STACK_BYTES:
-            fits //= 2
+        fits = fits_per_stack(members[0].config, shape)
         members.sort(key=lambda cell: cell.config.seed)  # fits of one seed share their batches
         n_stacks = -(-len(members) // fits)
         size = -(-len(members) // n_stacks)
         for first in range(0, len(members), size):
             chosen = tuple(members[first : first + size])
-            macs = 5 * min(config.batch_size, n_train) * math.prod(shape) * config.n_latents * config.passes
-            work = float(len(chosen) * config.n_steps(n_train) * (macs + OVERHEAD_MACS))
-            plans.append(StackPlan(f"{chosen[0].id}-{len(chosen)}", chosen, work))
+            plans.append(StackPlan(f"{chosen[0].id}-{len(chosen)}", chosen, work_of(chosen, n_train, shape)))
     return plans
+
+
+def fits_per_stack(config: ModelConfig, shape: tuple[int, ...]) -> int:
+    """Largest number of such fits that train as one stack."""
+    fits = MAX_FITS
+    while fits > 1 and stack_bytes(config, shape, fits) > MAX_STACK_BYTES:
+        fits //= 2
+    return fits
+
+
+def work_of(cells: Sequence[Cell], n_train: int, shape: tuple[int, ...]) -> float:
+    """Estimated multiply-accumulates to train cells of equal shape."""
+    config = cells[0].config
+    macs = 5 * min(config.batch_size, n_train) * math.prod(shape) * config.n_latents * config.passes
+    return float(len(cells) * config.n_steps(n_train) * (macs + OVERHEAD_MACS))
 
 
 OVERHEAD_MACS = 3_000_000  # time of one step of one fit besides its matrix products, as multiply-accumulates

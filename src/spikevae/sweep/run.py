@@ -11,16 +11,19 @@ from typing import Any, Self
 import torch
 
 from .._device import resolve_device
+from .._json import write_json
 from ..config import FitConfig, SweepConfig
 from ..data import PatchSet, load_config
+from ..frontier import Frontier
 from ..progress import Report, show_progress
 from ..training import warn_of_scale
 from ..training.checks import check_memory
 from .executors import Executor
 from .executors.choice import default_executor
+from .frontiers import Paths, plan_frontiers
 from .plan import Cell, cells_of, plan_stacks
 from .stimuli import Stimuli
-from .store import RunFolder
+from .store import RunFolder, RunFrontier
 from .train import evenly_spaced
 from .work import Work
 
@@ -100,7 +103,7 @@ class Sweep:
         """
         folder = RunFolder(out)
         folder.check(self.config)
-        if self._unfinished(folder):
+        if self._unfinished(folder) or self._untraced(folder):
             stored = folder.read_data_record().get("digest")
             if stored not in (None, self.data.digest) and folder.has_results:
                 raise ValueError(
@@ -111,6 +114,17 @@ class Sweep:
 
     def _unfinished(self, folder: RunFolder) -> list[Cell]:
         return [cell for cell in self.cells if not folder.is_done(cell)]
+
+    def _untraced(self, folder: RunFolder) -> list[Paths]:
+        """Paths along the spike price that the folder does not have yet."""
+        if self.config.frontier is None:
+            return []
+        sizes = folder.read_data_record()  # a complete run needs no stimuli
+        n_train, shape = sizes.get("train"), sizes.get("shape")
+        if not (isinstance(n_train, int) and isinstance(shape, list)):
+            n_train, shape = len(self.data.train), list(self.data.shape)
+        plans = plan_frontiers(self.config, self.cells, n_train, tuple(shape))
+        return [plan for plan in plans if not folder.frontier_path(plan.id).is_file()]
 
     def run(
         self,
@@ -156,10 +170,13 @@ class Sweep:
             self.check(out)
             folder.begin(self.config)
             unfinished = self._unfinished(folder)
-            if unfinished or not folder.has_data_record:
-                self._keep_data_record(folder, needed=bool(unfinished))
-            if unfinished:
-                self._train(folder, device, executor or default_executor(device, n_jobs), report)
+            missing = bool(unfinished or self._untraced(folder))
+            if missing or not folder.has_data_record:
+                self._keep_data_record(folder, needed=missing)
+            if missing:
+                local = default_executor(device, n_jobs)
+                work = self._train(folder, device, executor or local, report)
+                self._trace(work, folder, local)
         folder.write_table()
         seconds = time.monotonic() - began
         folder.log("done", trained=len(unfinished), seconds=seconds)
@@ -177,7 +194,7 @@ class Sweep:
         if needed or folder.read_data_record().get("digest") in (None, data.digest):
             folder.keep_data_record(data, evenly_spaced(data.test, N_EXAMPLES).numpy())
 
-    def _train(self, folder: RunFolder, device: str, executor: Executor, report: Report) -> None:
+    def _train(self, folder: RunFolder, device: str, executor: Executor, report: Report) -> Work:
         data = self.data
         configs = [cell.config for cell in self.cells]
         FitConfig.warn_unused(configs, {name for block in self.config.blocks for name in (*block.fit, *block.grid)})
@@ -188,9 +205,10 @@ class Sweep:
             check_memory(plan.cells[0].config, data.shape, len(plan.cells), n_train=len(data.train))
         pending = [plan for plan in plans if not all(folder.is_done(cell) for cell in plan.cells)]
         pending.sort(key=lambda plan: -plan.work)  # the largest first, so that the workers end at about the same time
-        total = sum(plan.work for plan in plans)
+        left = sum(path.work for path in self._untraced(folder))
+        total = sum(plan.work for plan in plans) + left
         work = Work(pending, Stimuli.of(data, self.config.data), folder, folder.path, device, report, folder.log)
-        work.total, work.done = total, total - sum(plan.work for plan in pending)
+        work.total, work.done = total, total - left - sum(plan.work for plan in pending)
         folder.log("start", cells=len(self.cells), stacks=len(pending), device=device, executor=type(executor).__name__)
         report(work.done, total, "starting")
         executor.run(work)
@@ -200,4 +218,22 @@ class Sweep:
             raise RuntimeError(
                 f"{len(failed)} of {len(self.cells)} cells failed, the others are stored: {first} (tracebacks are in "
                 f"{folder.path / 'log.jsonl'}; the same command trains them again)"
+            )
+        return work
+
+    def _trace(self, work: Work, folder: RunFolder, executor: Executor) -> None:
+        """Trace the paths that are missing, on this machine, from the finished fits."""
+        if self.config.frontier is None:
+            return
+        plans = [paths.plan(self.config.frontier, folder) for paths in self._untraced(folder)]
+        for plan in plans:
+            if not plan.cells:  # all fits diverged
+                write_json(folder.frontier_path(plan.id), RunFrontier((), Frontier("", ())).to_dict())
+        work.pending = [plan for plan in plans if plan.cells]
+        if work.pending:
+            executor.run(work)
+        if work.failures:
+            raise RuntimeError(
+                f"paths along the spike price failed: {work.failures[0].error} (tracebacks are in "
+                f"{folder.path / 'log.jsonl'}; the same command traces them again)"
             )

@@ -5,7 +5,7 @@ import math
 import platform
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import fields
+from dataclasses import dataclass, fields
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,10 +13,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from .._files import atomic_write
-from .._json import jsonable, read_json, write_json
+from .._json import REMEDY, jsonable, read_json, write_json
 from ..config import OPTIONS, SweepConfig
 from ..data import PatchSet
 from ..evaluation.metrics import Metrics
+from ..frontier import Frontier
 from ..models._model import Model
 from ..models.files import load_model, save_model
 from .convergence import Convergence, flag_groups
@@ -33,6 +34,19 @@ UNITS = {field.name: {"unit": field.metadata["unit"]} for field in fields(Metric
 RESULTS = {"cells": ".json", "checkpoints": ".safetensors"}
 """Folders of results, and how the names of their files end."""
 PACKAGES = ("spikevae", "torch", "numpy", "scipy", "scikit-learn", "scikit-image")
+
+
+@dataclass(frozen=True)
+class RunFrontier:
+    """Paths along the spike price that start from fits of a run."""
+
+    cells: tuple[str, ...]
+    """Ids of the fits without a price, one for each beta."""
+    frontier: Frontier
+
+    def to_dict(self) -> dict[str, Any]:
+        """The content of a file."""
+        return {"cells": list(self.cells), **self.frontier.to_dict()}
 
 
 class RunFolder:
@@ -79,6 +93,9 @@ class RunFolder:
     def checkpoint_path(self, stack_id: str) -> Path:
         return self.path / "checkpoints" / f"{stack_id}.safetensors"
 
+    def frontier_path(self, name: str) -> Path:
+        return self.path / "frontiers" / f"{name}.json"
+
     def half_path(self, stack_id: str) -> Path:
         """Objectives at half the budget, kept until the stack is done."""
         return self.path / "checkpoints" / f"{stack_id}.half.json"
@@ -95,7 +112,7 @@ class RunFolder:
         if self.path.exists() and not self.path.is_dir():
             raise ValueError(f"{self.path} is a file, not a folder; choose another name for the run")
         if self.config_path.exists():
-            stored = self.read_config()["sweep"]
+            stored = {"frontier": None, **self.read_config()["sweep"]}  # runs of before paths have no such entry
             if stored != given:
                 lines = "\n".join(differences(stored, given))
                 raise ValueError(
@@ -173,6 +190,24 @@ class RunFolder:
                 check_cell(cell, str(entry["id"]), path)
                 cells.append(cell)
         return cells
+
+    def frontiers(self) -> list[RunFrontier]:
+        """The paths along the spike price that the run has traced.
+
+        Raises
+        ------
+        ValueError
+            Where a file is damaged; with its name and the remedy.
+        """
+        found = []
+        for path in sorted((self.path / "frontiers").glob("*.json")):
+            values = read_json(path)
+            frontier = Frontier.from_dict(values, path, REMEDY)
+            cells = values.get("cells")
+            if not isinstance(cells, list) or len(cells) != len(frontier.betas) or not all(map(str, cells)):
+                raise ValueError(f"{path} does not name one fit for each beta; {REMEDY}")
+            found.append(RunFrontier(tuple(map(str, cells)), frontier))
+        return found
 
     def rows(self) -> list[dict[str, Any]]:
         """One flat row per finished cell: configuration, metrics, objective and convergence.

@@ -105,7 +105,7 @@ class Work:
         """
         while self.pending:
             plan = self.pending.pop(0)
-            if not all(self.store.is_done(cell) for cell in plan.cells):
+            if plan.prices or not all(self.store.is_done(cell) for cell in plan.cells):
                 return plan
             self.done += plan.work
         return None
@@ -147,13 +147,13 @@ class Work:
             self.failed(plan, Failure(plan.cells, f"{reason}, {losses} times in training this cell", ""))
 
     def _split(self, plan: StackPlan, reason: str) -> bool:
-        """Put back the halves of a stack; False where it has one cell.
+        """Put back the halves of a stack; False where it has one cell, or traces paths.
 
         Fits do not depend on the stack that they train in, except for rounding.
         """
         self._shares.pop(plan.id, None)
         middle = len(plan.cells) // 2
-        if middle == 0:
+        if middle == 0 or plan.prices:
             return False
         parts = (plan.cells[:middle], plan.cells[middle:])
         halves = [

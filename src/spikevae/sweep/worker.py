@@ -68,6 +68,7 @@ def _train_all(task: Mapping[str, Any], line: Line) -> None:
     import torch
 
     from .._allocator import keep_freed_memory
+    from .frontiers import trace_frontier
     from .plan import StackPlan
     from .stimuli import Stimuli
     from .store import RunFolder
@@ -92,7 +93,10 @@ def _train_all(task: Mapping[str, Any], line: Line) -> None:
 
         signal.signal(signal.SIGINT, signal.default_int_handler)
         try:
-            facts, failures = train_stack(plan, stimuli, folder, "cpu", advance)
+            if plan.prices:
+                facts, failures = trace_frontier(plan, stimuli, folder, "cpu", advance)
+            else:
+                facts, failures = train_stack(plan, stimuli, folder, "cpu", advance)
             answer: dict[str, Any] = {"done": facts, "failures": [failure.to_dict() for failure in failures]}
         except Exception as error:
             answer = {"failed": Failure.of(plan.cells, error).to_dict(), "memory": is_memory_error(error)}

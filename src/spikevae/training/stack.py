@@ -90,9 +90,9 @@ class Stack(FitStack):
         self._optimal_prior = Recorded(self._mixed_prior, self.n_steps)
 
     @torch.no_grad()
-    def start_from(self, other: "Stack") -> None:
-        """Take over parameters and buffers of a stack of the same models, before the first step."""
-        for own, given in ((self.params, other.params), (self.buffers, other.buffers)):
+    def start_from(self, models: Sequence[Any]) -> None:
+        """Take over parameters and buffers of trained models, one for each fit, before the first step."""
+        for own, given in zip((self.params, self.buffers), stack_module_state(list(models))):
             for name, value in own.items():
                 if name != "spike_price":
                     value.copy_(given[name])

@@ -3,6 +3,8 @@
 from functools import partial
 from typing import final
 
+from ..frontiers import trace_frontier
+from ..store import RunFolder
 from ..train import train_stack
 from ..work import Failure, Work, is_memory_error
 from . import Executor
@@ -16,7 +18,10 @@ class InlineExecutor(Executor):
         while (plan := work.take()) is not None:
             advance = partial(work.progress, plan)
             try:
-                facts, failures = train_stack(plan, work.stimuli, work.store, work.device, advance)
+                if plan.prices:
+                    facts, failures = trace_frontier(plan, work.stimuli, RunFolder(work.run), work.device, advance)
+                else:
+                    facts, failures = train_stack(plan, work.stimuli, work.store, work.device, advance)
             except Exception as error:
                 work.failed(plan, Failure.of(plan.cells, error), memory=is_memory_error(error))
             else:
