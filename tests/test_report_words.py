@@ -3,13 +3,15 @@
 import json
 import math
 
+import numpy as np
 import pytest
 from report_cases import grid, write_path, write_run
 
 from spikevae.reporting import headline
+from spikevae.reporting.panels import code_histogram
 from spikevae.reporting.reading import read_run
 from spikevae.reporting.sections import all_figures
-from spikevae.reporting.summary import reached, traces
+from spikevae.reporting.summary import Trace, reached, target_of, traces
 
 
 def zeros_of(folder, change):
@@ -55,6 +57,13 @@ def test_a_path_along_the_spike_price_can_be_the_cheapest_code(tmp_path):
     assert "along a rising spike price, from β = 0.1 on" in text
 
 
+def test_codes_of_little_fidelity_do_not_set_the_fidelity_to_compare_at():
+    """Two of three families reach 0.6, one 0.05 alone: they are compared at 0.35, the middle of 0.05 to 0.6."""
+    good, bad = (Trace("", np.array([0.0, top]), np.array([1.0, 9.0])) for top in (0.61, 0.06))
+    assert target_of([[good], [good], [bad]]) == 0.35
+    assert target_of([[good], [bad], [bad]]) == 0.05 and target_of([]) is None
+
+
 def test_the_cheapest_code_is_found_between_betas(tmp_path):
     """R2 of 0.2 and 0.6 at 10 and 1000 spikes: 0.4 needs 100 on a straight line of log spikes; a dearer code 200."""
     configs = [c for price in (0.0, 0.1) for c in grid(("poisson",), (8,), (0.1, 1.0), (0,), (0.5,), spike_price=price)]
@@ -69,3 +78,14 @@ def test_the_cheapest_code_is_found_between_betas(tmp_path):
     assert [reached(one, 0.4) for one in (plain, priced)] == pytest.approx([200.0, 100.0])
     assert math.isnan(reached(plain, 0.7))
     assert headline(folder)[2].startswith("For R² of 0.35 or more (K = 8) Poisson (spike price 0.1) needs 56 spikes")
+
+
+def test_the_histogram_of_a_binary_code_shows_its_one_bin(tmp_path):
+    folder = write_run(tmp_path / "r", [("own", grid(("bernoulli",), (8,), (1.0,), (0,), (0.5,)))], models=False)
+    path = next((folder / "cells").glob("*.json"))
+    cell = json.loads(path.read_text())
+    cell["code_histogram"] = {"edges": [0.5, 1.5], "mass": [0.25], "zero": 0.75}
+    path.write_text(json.dumps(cell))
+    run = read_run(folder)
+    bins, zero = code_histogram(run, run.families[0]).lines
+    assert (bins.x.tolist(), bins.y.tolist(), bins.marker) == ([1.0], [0.25], "o") and zero.marker == "*"

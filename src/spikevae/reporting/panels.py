@@ -271,7 +271,8 @@ def code_histogram(run: Run, family: Family) -> Panel | None:
         centres, density, zero = histogram(cell)
         keep = density > 0
         if keep.any():
-            lines.append(Line(centres[keep], density[keep], tint, label=name, stepped=True))
+            symbol = "o" if keep.sum() == 1 else ""  # a single bin, as of binary codes, has no line
+            lines.append(Line(centres[keep], density[keep], tint, symbol, label=name, stepped=True))
         if zero > 0:
             at = np.array([0.0]), np.array([zero])
             lines.append(Line(*at, tint, "*", joined=False, label="" if keep.any() else name))

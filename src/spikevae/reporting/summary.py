@@ -257,12 +257,11 @@ def reached(trace: Trace, target: float) -> float:
 
 
 def target_of(families: Iterable[Sequence[Trace]]) -> float | None:
-    """The fidelity that codes of most families have, the middle one of several."""
+    """A fidelity that more than half of the families reach, the middle one of several."""
     group = list(families)
     covered = {t: sum(any(math.isfinite(reached(one, t)) for one in own) for own in group) for t in TARGETS}
-    most = max(covered.values(), default=0)
-    best = [t for t in TARGETS if covered[t] == most]
-    return best[len(best) // 2] if most else None
+    common = [t for t in TARGETS if covered[t] > len(group) / 2]
+    return common[len(common) // 2] if common else None
 
 
 def cheapest(run: Run) -> str:
