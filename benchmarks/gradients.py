@@ -1,6 +1,6 @@
 """`python benchmarks/gradients.py`: estimators of gradients through counts, five minutes on two cores.
 
-Measures bias, noise and cost of ten estimators, and the free energy that training with each reaches. Prints a table;
+Measures bias, noise and cost of 13 estimators, and the free energy that training with each reaches. Prints a table;
 `--out FOLDER` also writes `gradients.txt`, `gradients.json` and `gradients.png` there.
 """
 
@@ -18,6 +18,8 @@ STYLES = {  # colour (Okabe-Ito), line, marker
     "arrivals, cubic": ("#0072B2", "-", "o"),
     "arrivals, quintic": ("#56B4E9", "-", "s"),
     "arrivals, sigmoid": ("#E69F00", "--", "^"),
+    "Fini 2": ("#B40000", "-", "p"),
+    "Fini 3": ("#8B4FBF", "-", "h"),
     "Gumbel-softmax": ("#D55E00", "--", "v"),
     "straight-through": ("#CC79A7", ":", "D"),
     "score function": ("#000000", ":", "P"),

@@ -15,10 +15,11 @@ from gradients import text, write
 from helpers import seeded
 from scipy import stats
 
-from spikevae.distributions import INDICATORS, RelaxedPoisson
+from spikevae.distributions import INDICATORS, NegativeBinomial, RelaxedPoisson
 from spikevae.gradients import (
     Arrivals,
     Exact,
+    Fini,
     FiniteDifference,
     GumbelSoftmax,
     ImplicitGamma,
@@ -91,6 +92,26 @@ def test_bias_of_arrivals_is_that_of_their_moments(indicator, tau):
     if tau == 1.0:
         exact = Exact().gradient(f, log_rate, 1, generator=seeded())[0]
         assert scores(Arrivals(tau, indicator), f, log_rate, exact).abs().max() > SCORE  # and there it shows
+
+
+@pytest.mark.parametrize("degree", [2, 3, 4])
+def test_fini_is_exact_for_linear_decoders_and_has_integer_values(degree):
+    f, log_rate = problem("linear", 1.0, seed=2)
+    exact = Exact().gradient(f, log_rate, 1, generator=seeded())[0]
+    assert scores(Fini(degree), f, log_rate, exact).abs().max() < SCORE
+    cube = lambda z: (z**3).sum(-1)
+    closed = log_rate.exp() + 6 * (2 * log_rate).exp() + 3 * (3 * log_rate).exp()
+    assert (scores(Fini(degree), cube, log_rate, closed).abs().max() < SCORE) == (degree > 2)
+    values = Fini(degree)(lambda z: z.sum(-1), log_rate.expand(1000, -1), generator=seeded())
+    torch.testing.assert_close(values, values.round())
+
+
+def test_fini_takes_any_count_distribution():
+    log_rate = torch.zeros(20_000, 3, requires_grad=True)
+    values = Fini(3)(lambda z: (z**3).sum(-1), NegativeBinomial(log_rate, torch.zeros(3)), generator=seeded())
+    values.sum().backward()
+    # of mean m and dispersion 1, E z^3 = m + 6 m^2 + 6 m^3: the derivative by log m is 31 at m = 1
+    assert abs(log_rate.grad.mean() - 31) < SCORE * log_rate.grad.std() / math.sqrt(log_rate.numel())
 
 
 def test_gamma_numbers_are_exact_for_squares():
@@ -179,6 +200,7 @@ def test_interval_is_scipys():
         (lambda: StraightThrough(-1.0), "temperature"),
         (lambda: GumbelSoftmax(0.1, tail=2.0), "tail"),
         (lambda: ScoreFunction(1), "2 or more"),
+        (lambda: Fini(1), "degree is 1"),
         (lambda: quantile(math.inf, 1e-3), "finite"),
         (lambda: Exact().gradient(lambda z: z.sum(-1), torch.ones(20), 1, generator=seeded()), "fewer units"),
         (lambda: Exact()(lambda z: z.sum(-1), torch.randn(3, 2), generator=seeded()), "equal log-rates"),

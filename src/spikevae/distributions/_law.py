@@ -9,6 +9,7 @@ from torch import Tensor
 from torch.distributions import Distribution, kl_divergence
 from torch.nn import functional as F
 
+from ._fini import check_degree, from_factorial_moments, from_two_moments
 from ._random import Generator
 
 NO_CLOSED_FORM = "the optimal prior has no closed form; use prior='learned' or prior='fixed'"
@@ -70,6 +71,8 @@ class Law(Distribution, ABC):
     """Whether the optimal prior follows from :meth:`moments`."""
     takes_gumbel: ClassVar[bool] = False
     """Whether relaxed counts may be a relaxed choice among a few counts (indicator "gumbel")."""
+    fini_degree: ClassVar[int] = 0
+    """Largest degree of :meth:`fini`; 0 for real-valued codes."""
     formula: ClassVar[str]
     """The probability or density in one line."""
     mean_formula: ClassVar[str]
@@ -200,6 +203,42 @@ class Law(Distribution, ABC):
     @abstractmethod
     def sample(self, sample_shape: Any = (), *, generator: Generator) -> Float[Tensor, "*shape"]:  # type: ignore[override]
         """Draw codes of shape `sample_shape + batch_shape`, without gradient."""
+
+    def fini(self, counts: Float[Tensor, "*shape"], *, degree: int = 2) -> Float[Tensor, "*shape"]:
+        """Counts of this distribution with a gradient by its parameters that is exact for polynomials of the counts.
+
+        The values are the counts themselves. For a function f of them, the backward pass gives w(z) f'(z) at the counts
+        z, whose mean is the gradient of E f if f is a polynomial up to `degree` in each unit's count; of all weights
+        with this property w has the least mean square. A subclass overrides this if it knows w in closed form.
+
+        Parameters
+        ----------
+        counts
+            Counts drawn from this distribution, shape `sample_shape + batch_shape`.
+        degree
+            2, 3 or 4, at most `fini_degree`.
+
+        Raises
+        ------
+        ValueError
+            If there are no weights of this degree.
+        """
+        check_degree(degree, self.fini_degree, self.label)
+        if degree == 2:
+            return from_two_moments(counts, self.mean, self.variance)
+        wide = type(self).from_prior({key: getattr(self, key).double() for key in self.prior_params})
+        moments = [wide.factorial_moment(order) for order in range(1, 2 * degree - 1)]
+        return from_factorial_moments(counts, moments, degree)
+
+    def factorial_moment(self, order: int) -> Float[Tensor, "*shape"]:
+        """E z (z - 1) ... (z - order + 1), shape batch_shape, differentiable; of counts without weights of their own.
+
+        Raises
+        ------
+        NotImplementedError
+            For other distributions.
+        """
+        raise NotImplementedError(f"{self.label}: factorial moments are not needed")
 
     @abstractmethod
     def relaxed(self, *, temperature: float, indicator: str) -> Reparametrised:

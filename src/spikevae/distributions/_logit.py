@@ -9,6 +9,7 @@ from torch import Tensor
 from torch.distributions import constraints
 from torch.distributions.utils import lazy_property
 
+from ._fini import attached, binomial_weight, check_degree
 from ._law import Law
 
 MAX_START_PROBABILITY = 0.5
@@ -72,6 +73,12 @@ class LogitLaw(Law):
         """The optimal prior firing rate is the mean posterior firing rate; moments (1, K)."""
         info = torch.finfo(moments.dtype)
         return {"logit": torch.logit((moments[0] / cls.n_slots).clamp(info.tiny, 1 - info.eps))}
+
+    def fini(self, counts: Float[Tensor, "*shape"], *, degree: int = 2) -> Float[Tensor, "*shape"]:
+        """Counts with a gradient that is exact for polynomials up to `degree`, see :meth:`Law.fini`."""
+        check_degree(degree, self.fini_degree, self.label)
+        logit = self.logit.expand_as(counts)
+        return attached(counts, (logit, binomial_weight(counts, logit.detach(), self.n_slots, degree)))
 
     @lazy_property
     def p(self) -> Float[Tensor, "*shape"]:

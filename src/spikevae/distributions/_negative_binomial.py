@@ -11,6 +11,7 @@ from torch.nn import functional as F
 
 from .._batching import batched_like
 from ._elementwise import elementwise
+from ._fini import attached, check_degree, negative_binomial_weights
 from ._law import Relaxation
 from ._log_rate import LogRateLaw
 from ._random import Generator, log_standard_gamma, poisson
@@ -124,6 +125,7 @@ class NegativeBinomialBase(LogRateLaw):
     """A negative binomial distribution, parametrised by log mean and log dispersion; abstract."""
 
     closed_form_prior: ClassVar[bool] = False
+    fini_degree: ClassVar[int] = 4
     prior_params: ClassVar[tuple[str, ...]] = ("log_rate", "log_dispersion")
     formula: ClassVar[str] = "P(z) = Gamma(z + r) / (Gamma(r) z!) (r / (r + m))^r (m / (r + m))^z, m = exp(log_rate)"
     mean_formula: ClassVar[str] = "m = exp(log_rate)"
@@ -197,6 +199,13 @@ class NegativeBinomialBase(LogRateLaw):
             log_dispersion = batched_like(self.log_dispersion, self.log_rate).expand(self._extended_shape(sample_shape))
             log_gamma, _ = log_standard_gamma(log_dispersion, generator)
             return poisson(torch.exp(self.log_rate - log_dispersion + log_gamma), generator)
+
+    def fini(self, counts: Float[Tensor, "*shape"], *, degree: int = 2) -> Float[Tensor, "*shape"]:
+        """Counts with a gradient that is exact for polynomials up to `degree`, see :meth:`Law.fini`."""
+        check_degree(degree, self.fini_degree, self.label)
+        log_rate, log_dispersion = self.log_rate.expand_as(counts), self.log_dispersion.expand_as(counts)
+        by_mean, by_dispersion = negative_binomial_weights(counts, log_rate.detach(), log_dispersion.detach(), degree)
+        return attached(counts, (log_rate, by_mean), (log_dispersion, by_dispersion))
 
     def relaxed(self, *, temperature: float, indicator: str) -> "RelaxedNegativeBinomial":
         """Relaxed Poisson counts of a Gamma-distributed firing rate."""

@@ -110,6 +110,7 @@ class Bernoulli(LogitLaw):
     divergence: ClassVar[str] = "closed form"
     citation: ClassVar[str] = "Vafaii, Galor and Yates (2025), arXiv 2410.19315"
     n_slots: ClassVar[int] = 1
+    fini_degree: ClassVar[int] = 2
     support: ClassVar[Any] = constraints.boolean
 
     @classmethod

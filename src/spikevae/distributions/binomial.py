@@ -84,6 +84,7 @@ class Binomial(LogitLaw):
     divergence: ClassVar[str] = "closed form"
     citation: ClassVar[str] = "Berry and Meister (1998), doi 10.1523/JNEUROSCI.18-06-02200.1998"
     n_slots: ClassVar[int] = SLOTS
+    fini_degree: ClassVar[int] = 4
     support: ClassVar[Any] = constraints.integer_interval(0, SLOTS)
 
     @property

@@ -12,6 +12,7 @@ from torch.distributions import constraints, register_kl
 from torch.distributions.utils import lazy_property
 
 from ._elementwise import elementwise
+from ._fini import check_degree, from_factorial_moments, from_two_moments
 from ._law import Relaxation, softclamp_symmetric
 from ._log_rate import LogRateLaw
 from ._random import Generator, draw, standard_uniform
@@ -43,6 +44,13 @@ def _table(dtype: torch.dtype, device: torch.device) -> tuple[Tensor, Tensor]:
     """Counts and their log factorials, (N_TERMS,) each."""
     n = torch.arange(N_TERMS, dtype=torch.float64)
     return n.to(device, dtype), torch.lgamma(n + 1).to(device, dtype)
+
+
+def factorial_moments(log_rate: Float[Tensor, " n"], shape: Float[Tensor, " n"]) -> tuple[Float[Tensor, " n"], ...]:
+    """E z, E z (z - 1), ..., E z (z - 1) ... (z - 5) for rates up to MAX_TABLE_RATE; flat tensors."""
+    n, _ = _table(log_rate.dtype, log_rate.device)
+    falling = torch.stack([n - k for k in range(6)], -1).cumprod(-1)
+    return (table_probabilities(log_rate, shape)[1] @ falling).unbind(-1)
 
 
 def _just_above(log_value: float) -> float:
@@ -231,6 +239,7 @@ class ConwayMaxwellPoisson(LogRateLaw):
     label: ClassVar[str] = "Conway-Maxwell-Poisson"
     n_params: ClassVar[int] = 2
     closed_form_prior: ClassVar[bool] = False
+    fini_degree: ClassVar[int] = 4
     prior_params: ClassVar[tuple[str, ...]] = ("log_rate", "log_shape")
     formula: ClassVar[str] = "P(z) = (rate^z / z!)^shape / Z, rate = exp(log_rate), shape = exp(log_shape) in (1/4, 4)"
     mean_formula: ClassVar[str] = "by series (1e-5); about rate + 1 / (2 shape) - 1/2"
@@ -279,6 +288,21 @@ class ConwayMaxwellPoisson(LogRateLaw):
         parameters = torch.stack([self.log_rate, self.shape], -1)
         parameters = parameters.expand(*self._extended_shape(sample_shape), 2)
         return draw(_counts, parameters, generator)[0]
+
+    def fini(self, counts: Float[Tensor, "*shape"], *, degree: int = 2) -> Float[Tensor, "*shape"]:
+        """Counts with a gradient that is exact for polynomials up to `degree`, see :meth:`Law.fini`.
+
+        Above a rate of 40, where moments are expansions, for polynomials up to degree 2.
+        """
+        check_degree(degree, self.fini_degree, self.label)
+        two = from_two_moments(counts, self.mean, self.variance)
+        if degree == 2:
+            return two
+        log_rate, shape = self.log_rate.double().clamp_max(math.log(MAX_TABLE_RATE)), self.shape.double()
+        moments = elementwise(factorial_moments, N_TERMS, log_rate, shape)
+        return torch.where(
+            self.log_rate > math.log(MAX_TABLE_RATE), two, from_factorial_moments(counts, moments, degree)
+        )
 
     def relaxed(self, *, temperature: float, indicator: str) -> "RelaxedConwayMaxwellPoisson":
         """Counts by relaxed comparisons of a uniform number with the distribution function."""

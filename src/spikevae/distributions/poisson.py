@@ -10,6 +10,7 @@ from torch.autograd.function import once_differentiable
 from torch.distributions import constraints, register_kl
 
 from .._batching import BatchedFunction
+from ._fini import attached, check_degree, poisson_weight
 from ._law import Coded
 from ._log_rate import RESIDUAL_LIMIT, LogRateLaw
 from ._random import Generator, poisson
@@ -207,6 +208,7 @@ class Poisson(LogRateLaw):
     n_params: ClassVar[int] = 1
     prior_params: ClassVar[tuple[str, ...]] = ("log_rate",)
     takes_gumbel: ClassVar[bool] = True
+    fini_degree: ClassVar[int] = 4
     formula: ClassVar[str] = "P(z) = exp(z log_rate - exp(log_rate)) / z!"
     mean_formula: ClassVar[str] = "exp(log_rate)"
     variance_formula: ClassVar[str] = "exp(log_rate)"
@@ -276,6 +278,12 @@ class Poisson(LogRateLaw):
     def sample(self, sample_shape: Any = (), *, generator: Generator) -> Float[Tensor, "*shape"]:  # type: ignore[override]
         """Integer counts as floats, shape `sample_shape + batch_shape`, without gradient."""
         return poisson(self.rate.expand(self._extended_shape(sample_shape)), generator)
+
+    def fini(self, counts: Float[Tensor, "*shape"], *, degree: int = 2) -> Float[Tensor, "*shape"]:
+        """Counts with a gradient that is exact for polynomials up to `degree`, see :meth:`Law.fini`."""
+        check_degree(degree, self.fini_degree, self.label)
+        weight = poisson_weight(counts, self.rate.detach().expand_as(counts), degree)
+        return attached(counts, (self.log_rate.expand_as(counts), weight))
 
     def relaxed(self, *, temperature: float, indicator: str) -> RelaxedPoisson | GumbelPoisson:
         """Relaxed counts of arrivals, or for the indicator "gumbel" a relaxed choice among counts."""

@@ -78,6 +78,7 @@ class ZeroInflatedPoisson(LogRateLaw):
     label: ClassVar[str] = "Zero-inflated Poisson"
     n_params: ClassVar[int] = 2
     prior_params: ClassVar[tuple[str, ...]] = ("log_rate", "logit_off")
+    fini_degree: ClassVar[int] = 4
     start_offset: ClassVar[float] = math.log(2)  # off half of the time
     formula: ClassVar[str] = "P(z) = off [z = 0] + (1 - off) exp(z log_rate - exp(log_rate)) / z!"
     mean_formula: ClassVar[str] = "(1 - off) exp(log_rate), off = 1 / (1 + exp(-logit_off))"
@@ -148,6 +149,10 @@ class ZeroInflatedPoisson(LogRateLaw):
         with torch.no_grad():
             on = self.on.expand(self._extended_shape(sample_shape))
             return poisson(torch.where(standard_uniform(on, generator) < on, self.rate, 0.0), generator)
+
+    def factorial_moment(self, order: int) -> Float[Tensor, "*shape"]:
+        """(1 - pi) lambda^order."""
+        return self.on * torch.exp(order * self.log_rate)
 
     def relaxed(self, *, temperature: float, indicator: str) -> "RelaxedZeroInflatedPoisson":
         """Relaxed Poisson counts times a relaxed switch."""
