@@ -19,6 +19,7 @@ ITERATIVE = {
 
 OTHERS = {
     "hierarchical": {"upper": (4,)},
+    "hierarchical, fini": {"upper": (4,), "estimator": "fini"},
     "natural gradient": {"inference": "iterative", "guard": False, "learning": "natural_gradient", "optimizer": "sgd"},
     "sampled iterative": {"inference": "iterative", "dynamics": "sampled", "inference_steps": 3},
     "iterative, mlp": {"inference": "iterative", "decoder": "mlp", "hidden": (12,), "inference_steps": 3},

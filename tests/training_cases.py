@@ -13,6 +13,7 @@ def fit(**given):
 VARIANTS = {
     "poisson exact": {},
     "poisson sampled": {"estimator": "monte_carlo"},
+    "poisson fini": {"estimator": "fini"},
     "poisson learned prior": {"prior": "learned", "encoder_bias": False, "optimizer": "adamax"},
     "gaussian": {"latent": "gaussian", "prior": "fixed"},
     "rectified sampled": {"latent": "rectified_gaussian", "prior": "fixed", "estimator": "monte_carlo"},

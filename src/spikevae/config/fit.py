@@ -31,6 +31,8 @@ OPTIONS: dict[str, dict[str, type[ModelConfig]]] = {}
 for _word, _config in CONFIGS.items():
     for _name in _config.model_fields:
         OPTIONS.setdefault(_name, {})[_word] = _config
+TEMPERATURES = ("temperature", "temperature_start", "temperature_anneal", "indicator")
+"""Options of relaxed counts."""
 _ADAPTER: TypeAdapter[ModelConfig] = TypeAdapter(AnyModelConfig)
 
 
@@ -104,6 +106,12 @@ class FitConfig:
         inference = inference_of({"inference": by_recipe, **overrides})
         config = CONFIGS[inference]
         check_options(overrides, inference)
+        given = [name for name in TEMPERATURES if overrides.get(name) is not None]
+        if given and overrides.get("estimator") == "fini":
+            raise ValueError(
+                f"{', '.join(given)}: estimator='fini' draws integer counts, without a temperature; drop it, or use "
+                "estimator='monte_carlo'"
+            )
         if "steps" in overrides or "epochs" in overrides:
             values.pop("steps", None)
             values.pop("epochs", None)

@@ -95,7 +95,7 @@ def poisson_weight(z: Float[Tensor, "*shape"], rate: Float[Tensor, "*shape"], de
     >>> poisson_weight(torch.tensor([0.0, 1.0, 2.0]), torch.ones(3), 2)
     tensor([0.5000, 1.0000, 1.5000])
     """
-    return 0.5 * (z + rate) if degree == 2 else family_weight(z, rate, 0.0, degree)
+    return torch.lerp(rate, z, 0.5) if degree == 2 else family_weight(z, rate, 0.0, degree)
 
 
 def binomial_weight(

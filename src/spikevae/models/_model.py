@@ -136,7 +136,7 @@ class LatentModel(Model):
     def __init__(self, shape: tuple[int, ...], config: ModelConfig) -> None:
         super().__init__(shape, config)
         self.clamp, self.prior_mode, self.likelihood = config.clamp, config.prior, config.likelihood
-        self.law = get_law(config.latent)
+        self.law, self.degree_of_counts = get_law(config.latent), config.degree_of_counts
 
     def _build_encoder(self, config: EncoderConfig, generator: torch.Generator) -> nn.Module:
         """The encoder for all units of all layers."""
@@ -213,9 +213,15 @@ class LatentModel(Model):
         beta, spike_price
             Weights of the coding rate and of an expected spike.
         exact
-            Whether the expected distortion is in closed form; else it is that of one relaxed sample at `temperature`
-            with `indicator`, drawn from `generator`.
+            Whether the expected distortion is in closed form; else it is that of one sample, drawn from `generator`:
+            integer counts with `estimator` "fini", else relaxed ones at `temperature` with `indicator`.
         """
+
+    def _draw(self, q: Law, temperature: float, indicator: str, generator: Generator) -> Float[Tensor, "*shape"]:
+        """One sample per element of q through which gradients flow: integer counts, or a relaxed sample."""
+        if self.degree_of_counts is not None:
+            return q.fini(q.sample(generator=generator), degree=self.degree_of_counts)
+        return q.relaxed(temperature=temperature, indicator=indicator).rsample(generator=generator)
 
     def mean_code(self, x: Float[Tensor, "B D"], *, generator: Generator) -> Float[Tensor, "B K"]:
         """Posterior mean codes (B, K) of stimuli (B, D); only inference that samples uses `generator`."""

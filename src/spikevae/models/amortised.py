@@ -143,9 +143,8 @@ class AmortisedVAE(LatentModel):
         if exact:
             distortion = self._mean_distortion(x, q.mean, coded.variance)
         else:
-            relaxed = q.relaxed(temperature=temperature, indicator=indicator)
             assert generator is not None, "a Monte Carlo objective needs a generator"
-            distortion = self._mean_distortion(x, relaxed.rsample(generator=generator))
+            distortion = self._mean_distortion(x, self._draw(q, temperature, indicator, generator))
         spikes = coded.mean.sum(-1) if self.law.has_rate else torch.zeros_like(coded.kl)
         total = distortion + beta * coded.kl + spike_price * spikes
         moments = torch.zeros_like(coded.kl)

@@ -42,8 +42,11 @@ class ObjectiveConfig(FrozenConfig):
     """Distribution of a pixel given the code."""
     noise_variance: float | Literal["learned"] = 0.5
     """Pixel noise variance of the Gaussian likelihood; at one half the distortion is the squared error."""
-    estimator: Literal["auto", "exact", "monte_carlo"] = "auto"
-    """Expected distortion in closed form (linear decoders) or from one sample; auto takes the first if it can."""
+    estimator: Literal["auto", "exact", "monte_carlo", "fini"] = "auto"
+    """Expected distortion in closed form (linear decoders), from one relaxed sample (monte_carlo), or from one
+    sample of integer counts with finite-order exact gradients (fini); auto takes the first if it can."""
+    fini_degree: Literal[2, 3, 4] = 2
+    """Degree of the polynomials for which gradients through integer counts are exact."""
     indicator: Literal["sigmoid", "linear", "cubic", "quintic", "cosine", "gumbel"] = "cubic"
     """Shape of the indicator of relaxed counts (Monte Carlo only); gumbel samples Poisson counts by a relaxed choice
     among 0 to 31 instead, for firing rates up to 20, where the truncation removes half a percent."""
@@ -189,6 +192,16 @@ class ModelConfig(TrainingConfig, ObjectiveConfig):
                 "estimator='exact' needs decoder='linear', likelihood='gaussian' and a latent with independent units, "
                 f"given {self.decoder!r}, {self.likelihood!r} and {self.latent!r}; use estimator='auto'"
             )
+        if self.estimator == "fini" and not law.is_count:
+            raise ValueError(
+                f"estimator='fini' is for counts; {self.latent!r} codes are real-valued and have their own gradient: "
+                "use estimator='auto' or 'monte_carlo'"
+            )
+        if self.estimator == "fini" and self.fini_degree > law.fini_degree:
+            raise ValueError(
+                f"fini_degree is {self.fini_degree}, but {self.latent!r} counts take too few values for it: use "
+                f"fini_degree={law.fini_degree}"
+            )
         if self.indicator == "gumbel" and self.relaxes_counts and not law.takes_gumbel:
             raise ValueError(
                 f"indicator='gumbel' chooses among 0 to 31, fewer than the counts of {self.latent!r} need: use "
@@ -255,7 +268,7 @@ class ModelConfig(TrainingConfig, ObjectiveConfig):
     @property
     def exact(self) -> bool:
         """Whether training uses the closed form."""
-        return self.estimator != "monte_carlo" and self.has_exact_objective
+        return self.estimator in ("auto", "exact") and self.has_exact_objective
 
     @property
     def draws(self) -> bool:
@@ -265,7 +278,12 @@ class ModelConfig(TrainingConfig, ObjectiveConfig):
     @property
     def relaxes_counts(self) -> bool:
         """Whether a training step samples relaxed counts."""
-        return self.draws and get_code(self.latent).is_count
+        return self.draws and get_code(self.latent).is_count and self.degree_of_counts is None
+
+    @property
+    def degree_of_counts(self) -> int | None:
+        """Degree of the gradients through the integer counts that a training step samples; None if it samples none."""
+        return self.fini_degree if self.draws and self.estimator == "fini" else None
 
     @property
     def steps_in_graph(self) -> int:
@@ -319,6 +337,8 @@ class ModelConfig(TrainingConfig, ObjectiveConfig):
             found |= dict.fromkeys(
                 ("indicator", "temperature_start", "temperature", "temperature_anneal"), NO_RELAXED_COUNTS
             )
+        if self.degree_of_counts is None:
+            found["fini_degree"] = "it is for integer counts in training, see estimator='fini'"
         if not self.networks - {"linear"}:
             found["hidden"] = "it is for mlp and conv networks, but encoder and decoder are linear"
         return found

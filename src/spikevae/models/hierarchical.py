@@ -140,7 +140,7 @@ class HierarchicalVAE(LatentModel):
     ) -> Iterator[Layer]:
         """The layers from the highest to the lowest; codes are means without a generator, else samples.
 
-        `relaxed` is the temperature and the indicator of relaxed samples; the lowest layer then has its mean.
+        `relaxed` is the temperature and the indicator of samples in training; the lowest layer then has its mean.
         """
         n, outputs = self.law.n_params, self.encoder(x)
         above: Tensor | None = None
@@ -153,7 +153,7 @@ class HierarchicalVAE(LatentModel):
             elif relaxed is None:
                 above = q.sample(generator=generator)
             else:
-                above = q.relaxed(temperature=relaxed[0], indicator=relaxed[1]).rsample(generator=generator)
+                above = self._draw(q, *relaxed, generator)
             yield Layer(q, prior, above)
 
     def _joint_posterior(self, layers: list[Layer]) -> Law:
@@ -243,8 +243,7 @@ class HierarchicalVAE(LatentModel):
             assert expected is not None, "the exact objective needs a linear decoder and Gaussian pixels"
             distortion = expected.mean()
         else:
-            relaxed = below.relaxed(temperature=temperature, indicator=indicator).rsample(generator=generator)
-            distortion = super().distortion(x, relaxed).mean()
+            distortion = super().distortion(x, self._draw(below, temperature, indicator, generator)).mean()
         rates = [kl_divergence(layer.posterior, layer.prior).sum(-1).mean() for layer in layers]
         kl = torch.stack(rates)
         spikes = torch.stack([layer.posterior.mean.sum(-1).mean() for layer in layers]).sum()

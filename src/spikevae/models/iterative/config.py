@@ -82,7 +82,7 @@ class IterativeConfig(ModelConfig):
                 f"learning={self.learning!r} does not go with optimizer={self.optimizer!r}: natural gradients need "
                 "'sgd', and 'sgd' needs natural gradients"
             )
-        if self.learning == "natural_gradient" and not (self.has_exact_objective and self.estimator != "monte_carlo"):
+        if self.learning == "natural_gradient" and not self.exact:
             raise ValueError(
                 "learning='natural_gradient' needs decoder='linear', likelihood='gaussian' and the exact objective"
             )

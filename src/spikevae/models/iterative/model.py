@@ -280,8 +280,8 @@ class IterativeVAE(LatentModel):
     ) -> FreeEnergy:
         """Free energy of a batch over `inference_steps` steps: the mean of all of them, or the last.
 
-        The KL divergence of a step is from its reference. Sampled dynamics draw relaxed codes at `temperature` with
-        `indicator` from `generator`, so that they have gradients; see :meth:`LatentModel.forward` for the rest.
+        The KL divergence of a step is from its reference. Sampled dynamics draw codes that have gradients
+        from `generator`: integer counts, or relaxed ones; see :meth:`LatentModel.forward` for the rest.
         """
         if self.learning == "natural_gradient":
             return self._natural(x, beta, spike_price, generator)
@@ -295,9 +295,7 @@ class IterativeVAE(LatentModel):
                 return likelihood.at(law.mean)
             assert generator is not None, "sampled dynamics need a generator"
             wide = law.expand((*x.shape[:-1], self.n_latents))
-            return likelihood.at(
-                wide.relaxed(temperature=temperature, indicator=indicator).rsample(generator=generator)
-            )
+            return likelihood.at(self._draw(wide, temperature, indicator, generator))
 
         params: Params = self.flow.bounded(prior, self.clamp)
         point = point_at(self.flow.posterior(params))
@@ -385,8 +383,7 @@ class IterativeVAE(LatentModel):
             distortion = likelihood.distortion(point).mean()
         else:
             assert generator is not None, "a Monte Carlo objective needs a generator"
-            relaxed = law.relaxed(temperature=temperature, indicator=indicator)
-            distortion = self.distortion(x, relaxed.rsample(generator=generator)).mean()
+            distortion = self.distortion(x, self._draw(law, temperature, indicator, generator)).mean()
         spikes = law.mean.sum(-1).mean() if self.law.has_rate else torch.zeros_like(kl)
         moments = law.moments().detach().mean(-2) if self.prior_mode == "closed_form" else torch.zeros_like(kl)
         return distortion, kl, spikes, moments

@@ -58,7 +58,7 @@ class SparseCodingConfig(ModelConfig):
         idle = [n for n in ("start", "start_spread", "hidden") if getattr(self, n) != fields[n].default]
         if idle:
             raise ValueError(f"{', '.join(idle)} have no use for sparse codes: leave them out")
-        if self.noise_variance == "learned" or self.estimator == "monte_carlo":
+        if self.noise_variance == "learned" or self.estimator in ("monte_carlo", "fini"):
             raise ValueError(
                 "sparse codes need a given noise_variance, prior='fixed' and the exact objective: they have no "
                 f"posterior; given {self.noise_variance!r}, {self.prior!r} and estimator={self.estimator!r}"
