@@ -37,16 +37,16 @@ def test_bars_hold_several_counts_where_there_are_many(tmp_path, monkeypatch):
 
 
 def test_files(tmp_path, capsys):
-    table = np.array([[1, 2], [3, 4]])
+    table = np.array([[2, 1], [3, 4]])
     for name, write in (("a.npy", np.save), ("b.npz", lambda path, x: np.savez(path, x))):
         write(tmp_path / name, table)
         np.testing.assert_array_equal(read_counts(tmp_path / name), table)
-    for text in ("1,2\n3,4\n", "one,two\n1,2\n3,4\n"):
+    for text in ("2,1\n3,4\n", "one,two\n2,1\n3,4\n"):
         (tmp_path / "c.csv").write_text(text)
         np.testing.assert_array_equal(read_counts(tmp_path / "c.csv"), table)
     np.savez(tmp_path / "two.npz", a=table, b=table)
     np.save(tmp_path / "pickled.npy", np.array([{}], dtype=object), allow_pickle=True)
-    (tmp_path / "broken.csv").write_text("1,2\n3\n")
+    (tmp_path / "broken.csv").write_text("2,1\n3\n")
     for name, message in (
         ("two.npz", "--key"),
         ("pickled.npy", "pickle"),
@@ -71,7 +71,10 @@ def test_a_first_trial_with_a_missing_entry_is_not_taken_for_names(tmp_path):
         ("1,2,3,4,5\n5,2,0,1,1\n", [[5, 2, 0, 1, 1]], "first line, 1, 2, 3"),
         (",a,b\n0,5,2\n1,3,4\n", [[5, 2], [3, 4]], "column 1 numbers the trials.*units: a, b"),
         ("a,Trial\n5,1\n3,2\n", [[5], [3]], "column 2 numbers the trials.*units: a"),
-        ("0,1,2\n3,4,1\n", [[0, 1, 2], [3, 4, 1]], None),
+        ("0,1,2\n3,4,1\n", [[0, 1, 2], [3, 4, 1]], "first line, 0, 1, 2, is read as a trial"),
+        ("1.0,2.0\n3,4\n", [[1, 2], [3, 4]], "read as a trial"),
+        ("1.0,2.0,3.0,4.0,5.0\n5,2,0,1,1\n", [[5, 2, 0, 1, 1]], "first line, 1.0, 2.0"),
+        ("2,0,1\n3,4,1\n", [[2, 0, 1], [3, 4, 1]], None),
         ("0,1,2,4,3\n3,4,1,1,1\n", [[0, 1, 2, 4, 3], [3, 4, 1, 1, 1]], None),
         ("# of monkey 3\n\na,b\n5,2\n", [[5, 2]], None),
         ('"a","b"\n"5","2"\n', [[5, 2]], None),
@@ -105,6 +108,10 @@ def test_pandas_writes_both(tmp_path):
         ("c.csv", "trial,a\n5,2\n5,4\n", "column 1 is named 'trial'"),
         ("c.csv", "# nothing\n\n", "is empty"),
         ("c.csv", "3,0\n1,1\n4,2\n1,3\n5,4\n", "column 2 is 0, 1, ... in order"),
+        ("c.csv", "time,a\n0,3\n50,1\n100,4\n150,1\n200,5\n", "column 1 is 0, 50, ... in equal steps"),
+        ("c.csv", "a\n" + "\n".join(map(str, (3, 7, 9, 10, 15, 21, 22, 40, 41, 50))), "and rises from each trial"),
+        ("c.csv", "trial 1,trial 2\n1,2\n", "transpose it"),
+        ("c.csv", "x,y,z\nunit_1,2,1\nunit_2,0,1\n", "line 2 begins with 'unit_1'.*transpose"),
     ],
 )
 def test_tables_that_are_not_read(tmp_path, name, text, message):
@@ -112,6 +119,36 @@ def test_tables_that_are_not_read(tmp_path, name, text, message):
     with pytest.raises(ValueError, match=message) as caught:
         read_counts(tmp_path / name)
     assert name in str(caught.value)
+
+
+def with_first_line(path, first, n_units, n_trials=60):
+    z = np.random.default_rng(0).poisson(1.5, (n_trials, n_units))
+    path.write_text("\n".join(",".join(map(str, row)) for row in [first, *z.tolist()]) + "\n")
+    return z
+
+
+@pytest.mark.parametrize(
+    ("first", "left_out"),
+    [
+        ([14, 203, 377], True),
+        (sorted(range(3, 400, 13)), True),
+        ([0, 5, 8, 12, 90, 91], True),  # most of them above all trials
+        ([203, 14, 377], False),
+    ],
+)
+def test_numbers_of_units_in_the_first_line_are_no_trial(tmp_path, first, left_out):
+    """As sorters number units: far above all counts; out of order they may be a burst, so only a warning is given."""
+    z = with_first_line(tmp_path / "c.csv", first, len(first))
+    with pytest.warns(UserWarning, match="far above all others: " + ("it numbers" if left_out else "remove it if")):
+        found = read_counts(tmp_path / "c.csv")
+    assert len(found) == len(z) + (not left_out)
+    np.testing.assert_array_equal(found[-len(z) :], z)
+
+
+def test_first_trials_like_the_others_are_read_without_a_word(tmp_path):
+    for first in ([1, 2, 4], [4, 5, 3], [0, 3, 5, 6, 9][:3], [20, 1, 0]):
+        z = with_first_line(tmp_path / "c.csv", first, 3)
+        np.testing.assert_array_equal(read_counts(tmp_path / "c.csv"), [first, *z.tolist()])
 
 
 def test_rates_and_numbers_of_trials_in_arrays(tmp_path):

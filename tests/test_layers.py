@@ -21,6 +21,8 @@ LAYERS = {
     "_files": -2,
     "_seeds": -2,
     "_lazy": -2,
+    "_arrays": -2,
+    "_scope": -2,
     "_moved": -2,
     "_records": -2,
     "_sources": -2,

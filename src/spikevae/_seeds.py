@@ -6,7 +6,15 @@ alone draw the same numbers.
 
 import torch
 
+MAX_SEED = 2**32 - 1
 PURPOSES = ("weights", "order", "noise", "evaluation", "rotation")
+
+
+def checked_seed(seed: int) -> int:
+    """The seed, if PyTorch's generators take it; `ValueError` if not."""
+    if not 0 <= seed < 2**63:
+        raise ValueError(f"seed is {seed}; give a whole number from 0 to 2**63 - 1")
+    return int(seed)
 
 
 def derived_seed(seed: int, purpose: str, index: int = 0) -> int:

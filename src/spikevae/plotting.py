@@ -4,8 +4,10 @@ Matplotlib is imported by the functions that draw, never at import. Colours are 
 colour-blind readers can distinguish; lines also differ in marker or dash.
 """
 
-from collections.abc import Iterator
-from contextlib import contextmanager
+import io
+import re
+from collections.abc import Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -44,6 +46,45 @@ class Static:
     alt: str
 
 
+NOT_IN_XML = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\ud800-\udfff\ufffe\uffff]")
+"""Characters that no XML file may contain (XML 1.0, section 2.2)."""
+
+
+def settings(changes: Mapping[str, Any] | None = None) -> AbstractContextManager[None]:
+    """Matplotlib's own settings with those of this package, whatever styles the caller has chosen, for a while.
+
+    Parameters
+    ----------
+    changes
+        Further settings.
+    """
+    from matplotlib import style
+
+    context: AbstractContextManager[None] = style.context(["default", {**SETTINGS, **(changes or {})}])
+    return context
+
+
+def save_svg(figure: Any, file: Any, metadata: dict[str, Any] | None = None) -> None:
+    """Write a figure as SVG, without a date; characters in labels that XML does not allow become U+FFFD.
+
+    Parameters
+    ----------
+    figure
+        A Matplotlib figure.
+    file
+        Path, or file object for text.
+    metadata
+        As of `savefig`, beside the date.
+    """
+    text = io.StringIO()
+    figure.savefig(text, format="svg", metadata={"Date": None, **(metadata or {})})
+    clean = NOT_IN_XML.sub("\ufffd", text.getvalue())
+    if hasattr(file, "write"):
+        file.write(clean)
+    else:
+        Path(file).write_text(clean, encoding="utf-8")
+
+
 @contextmanager
 def canvas(
     rows: int, columns: int, width: float = 3.6, height: float = 3.0, *, key_rows: int = 0
@@ -53,13 +94,12 @@ def canvas(
     Margins are fixed in inches (labels and titles have known sizes), which is faster than a layout engine that
     measures every label. Space for `key_rows` lines is left for a legend below the axes.
     """
-    from matplotlib import rc_context
     from matplotlib.figure import Figure
 
     left, right, bottom, top, gap_x, gap_y = 0.7, 0.15, 0.5 + 0.2 * key_rows, 0.3, 0.8, 0.75
     wide = left + right + columns * width + (columns - 1) * gap_x
     tall = top + bottom + rows * height + (rows - 1) * gap_y
-    with rc_context(SETTINGS):
+    with settings():
         figure = Figure(figsize=(wide, tall))
         figure.subplots_adjust(
             left / wide, bottom / tall, 1 - right / wide, 1 - top / tall, gap_x / width, gap_y / height
@@ -71,7 +111,7 @@ def write(figure: Any, folder: Path, name: str, alt: str) -> Static:
     """Write PNG and SVG without a date, so that equal figures give equal files."""
     folder.mkdir(parents=True, exist_ok=True)
     figure.savefig(folder / f"{name}.png", dpi=PNG_DPI)
-    figure.savefig(folder / f"{name}.svg", metadata={"Date": None})
+    save_svg(figure, folder / f"{name}.svg")
     return Static(name, folder / f"{name}.png", alt)
 
 

@@ -18,6 +18,7 @@ from ..progress import show_progress
 from ..training import BudgetReport, budget_report, build_stack, train, warn_of_scale
 from ..training.checks import check_memory
 from ..training.fits import DIVERGED
+from ..training.scale import root_mean_square, warn_of_other_scale
 
 
 @dataclass(frozen=True)
@@ -82,7 +83,11 @@ def train_to_file(job: Job, out: Path) -> BudgetReport | None:
     noise, stimuli = generator(job.config.seed, "evaluation"), torch.from_numpy(job.data.train)
     budget = budget_report(result.model, stimuli, generator=noise)
     facts = {"budget": budget.to_dict()} if budget else {}
-    save_model(result.model, out, {"data": job.source, "history": result.history, **facts})
+    save_model(
+        result.model,
+        out,
+        {"data": job.source, "history": result.history, "scale": root_mean_square(job.data.train), **facts},
+    )
     checkpoint.unlink(missing_ok=True)
     return budget
 
@@ -116,6 +121,7 @@ def load_for(path: Path, source: str | None, *, patch: int | None, n: int | None
             f"{path} takes stimuli of {model.n_features} pixels, shape {model.shape}, but {data.name} has "
             f"{data.test.shape[1]}, shape {data.shape}{hint}"
         )
+    warn_of_other_scale(data.test, extra.get("scale"))
     return data
 
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from ..plotting import GREY, INK, PNG_DPI, SETTINGS
+from ..plotting import GREY, INK, PNG_DPI, save_svg, settings
 from .points import LEVEL, MATCHED, Comparison, Point
 from .recodings import OWN, RECODINGS
 
@@ -167,7 +167,6 @@ def write(comparison: Comparison, folder: Path) -> dict[str, Path]:
 
 def _figure(comparison: Comparison, png: Path, svg: Path) -> None:
     """R2 against the fraction of zeros: one panel per model, one line per inference."""
-    from matplotlib import rc_context
     from matplotlib.figure import Figure
 
     models = comparison.models
@@ -176,7 +175,7 @@ def _figure(comparison: Comparison, png: Path, svg: Path) -> None:
     names = [name for name in RECODINGS if any(p.inference == name for p in comparison.points)]
     key_rows = math.ceil((len(names) + 3) / (2 * columns))
     width, height, key = 4.4 * columns, 3.7 * rows, 0.2 * key_rows + 0.1
-    with rc_context(SETTINGS | {"axes.grid": False}):
+    with settings({"axes.grid": False}):
         figure = Figure(figsize=(width, height + key), layout="constrained")
         parts: Any = figure.subfigures(2, 1, height_ratios=[height, key])
         body, foot = parts
@@ -189,7 +188,7 @@ def _figure(comparison: Comparison, png: Path, svg: Path) -> None:
             axes.axis("off")
         foot.legend(handles=_legend(names), loc="center", ncols=2 * columns, fontsize=8.5)
         figure.savefig(png, dpi=PNG_DPI)
-        figure.savefig(svg, metadata={"Date": None})
+        save_svg(figure, svg)
 
 
 def _legend(names: Sequence[str]) -> list[Any]:

@@ -15,6 +15,8 @@ import torch
 from torch import Tensor
 
 from .._device import resolve_device
+from .._scope import own_scope
+from .._seeds import checked_seed
 from ..data import PatchSet
 from ..evaluation.evaluate import Evaluation, evaluate
 from ..evaluation.metrics import Metrics
@@ -89,6 +91,7 @@ class Comparison:
         return sorted(chosen, key=lambda p: p.price or 0.0)
 
 
+@own_scope()
 def compare(
     models: Sequence[Trained],
     data: PatchSet,
@@ -324,7 +327,7 @@ def milliseconds(model: Model, x: Tensor, seed: int) -> float:
     """Milliseconds of wall-clock time per stimulus to sample codes of all given stimuli in one batch."""
     best = float("inf")
     for _ in range(1 + TIMING_REPEATS):  # the first one warms up
-        generator = torch.Generator(device=x.device).manual_seed(seed)
+        generator = torch.Generator(device=x.device).manual_seed(checked_seed(seed))
         began = time.perf_counter()
         model.sample_codes(x, generator=generator)
         if x.device.type == "cuda":

@@ -2,6 +2,7 @@
 
 import math
 import tomllib
+import unicodedata
 from collections.abc import Mapping
 from itertools import product
 from pathlib import Path
@@ -14,6 +15,14 @@ from ..data._config import DataConfig
 from ..models.codes import get_code
 from ..models.config import ModelConfig
 from .fit import OPTIONS, FitConfig, unknown_option_message
+
+
+def printable_name(name: str) -> str:
+    """The name, if it can be printed in figures and pages; `ValueError` for control characters and half characters."""
+    bad = next((c for c in name if unicodedata.category(c) in ("Cc", "Cs")), None)
+    if bad is not None:
+        raise ValueError(f"{name!r:.80} holds the character U+{ord(bad):04X}, which cannot be printed: remove it")
+    return name
 
 
 class Block(FrozenConfig):
@@ -31,6 +40,16 @@ class Block(FrozenConfig):
     def _to_builtins(cls, given: Any) -> Any:
         return to_builtins(given)
 
+    @field_validator("label")
+    @classmethod
+    def _is_printable(cls, label: str) -> str:
+        return printable_name(label)
+
+    @property
+    def n_fits(self) -> int:
+        """Number of combinations."""
+        return math.prod(len(axis) for axis in self.grid.values())
+
     def cells(self) -> list[ModelConfig]:
         """All combinations, the last key of the grid varying fastest."""
         for key in (*self.fit, *self.grid):
@@ -42,7 +61,7 @@ class Block(FrozenConfig):
             if not self.grid[key]:
                 raise ValueError(f"block {self.label!r}: grid key {key!r} has no values")
         lengths = {key: len(axis) for key, axis in self.grid.items()}
-        if math.prod(lengths.values()) > MAX_CELLS:
+        if self.n_fits > MAX_CELLS:
             counted = " x ".join(f"{length} {key}" for key, length in lengths.items())
             raise ValueError(f"block {self.label!r}: {counted} are more than {MAX_CELLS:,} fits; take fewer values")
         cells = []
@@ -96,6 +115,11 @@ class SweepConfig(FrozenConfig):
         labels = [block.label for block in self.blocks]
         if len(set(labels)) < len(labels):
             raise ValueError(f"block labels must differ, given {labels}")
+        n_fits = sum(block.n_fits for block in self.blocks)
+        if n_fits > MAX_CELLS and len(self.blocks) > 1:
+            raise ValueError(
+                f"{len(self.blocks)} blocks have {n_fits:,} fits, more than {MAX_CELLS:,}; make several sweeps of them"
+            )
         for block in self.blocks:
             block.cells()
         return self
@@ -113,6 +137,11 @@ class SweepConfig(FrozenConfig):
                 f"{self.frontier.where}, or leave out [frontier]"
             )
         return self
+
+    @field_validator("name")
+    @classmethod
+    def _is_printable(cls, name: str) -> str:
+        return printable_name(name)
 
     def cells(self) -> list[tuple[Block, ModelConfig]]:
         """Every cell once, with the first block that holds it, in the order of the file."""
@@ -154,8 +183,8 @@ class SweepConfig(FrozenConfig):
         if path.stat().st_size > MAX_CONFIG_BYTES:
             raise ValueError(f"{path} has {path.stat().st_size} bytes; a sweep file has at most {MAX_CONFIG_BYTES}")
         try:
-            values = tomllib.loads(path.read_text(encoding="utf-8"))
-        except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+            values = tomllib.loads(path.read_text(encoding="utf-8-sig"))  # some editors write a byte order mark
+        except (tomllib.TOMLDecodeError, UnicodeDecodeError, RecursionError) as error:
             raise ValueError(f"{path} is not valid TOML: {error}") from None
         return cls.from_mapping(values, where=str(path))
 
@@ -168,6 +197,6 @@ class SweepConfig(FrozenConfig):
 
 
 MAX_CELLS = 20_000
-"""Largest number of fits in a block; one machine does not finish more."""
+"""Largest number of fits in a sweep; one machine does not finish more."""
 PRESETS = ("demo", "paper", "iterative", "laws")
 MAX_CONFIG_BYTES = 1_000_000

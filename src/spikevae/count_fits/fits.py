@@ -8,14 +8,20 @@ import numpy as np
 from numpy.typing import ArrayLike
 from scipy import stats
 
+from .._arrays import plain
+from .._scope import own_scope
 from ..progress import Report
 from .dispersion import FALSE_DISCOVERY_RATE, dispersion_p
 from .laws import LAWS, N_PARAMETERS, fit_law
 from .result import CountFits
+from .tables import check_columns, check_dimensions, check_names, warn_if_transposed
 
 MAX_COUNT = 1_000_000
+MAX_ROUNDING = 1e-3
+"""Distance from whole numbers below which counts are taken to be rounded, not to be rates."""
 
 
+@own_scope()
 def fit_counts(counts: ArrayLike, laws: Sequence[str] | str = LAWS, *, report: Report | None = None) -> CountFits:
     """Fit laws of counts to each unit of a recording by maximum likelihood.
 
@@ -41,7 +47,13 @@ def fit_counts(counts: ArrayLike, laws: Sequence[str] | str = LAWS, *, report: R
     Raises
     ------
     ValueError
-        For counts that are negative, not whole, not finite, above a million or of another shape; for an unknown law.
+        For counts that are negative, not whole, not finite, masked, above a million or of another shape, for columns
+        that number the trials, and for an unknown law.
+
+    Warns
+    -----
+    UserWarning
+        Where rows differ far more than columns, as in a table of (n_units, n_trials).
 
     References
     ----------
@@ -100,23 +112,49 @@ def _compare_laws(rows: list[dict[str, Any]], n: int) -> dict[str, str]:
 
 def _checked(counts: ArrayLike) -> np.ndarray:
     """Counts as whole numbers (n_trials, n_units)."""
-    z = np.asarray(counts)
-    if z.dtype.kind not in "buif":
-        raise ValueError(f"counts have type {z.dtype}; whole numbers are needed, for example counts.astype(int)")
+    z = _numbers(counts)
     z = z[:, None] if z.ndim == 1 else z
     if z.ndim != 2 or len(z) < 2 or not z.shape[1]:
         raise ValueError(f"counts have shape {np.shape(counts)}; expected (n_trials, n_units), two trials or more")
     if not np.isfinite(z).all():
-        raise ValueError("counts contain NaN or infinite values: leave these trials out")
-    if (z < 0).any() or (z != np.round(z)).any():
-        worst = z[(z < 0) | (z != np.round(z))][0]
-        raise ValueError(
-            f"counts must be whole numbers, zero or more; found {worst:g}. "
-            "If these are rates, multiply them by the length of the counting window"
+        raise ValueError("counts contain NaN, infinite or missing values: leave these trials out")
+    whole = np.round(z)
+    if (z < 0).any() or (z != whole).any():
+        worst = float(z[(z < 0) | (z != whole)][0])
+        near = worst >= 0 and np.abs(z - whole).max() < MAX_ROUNDING
+        remedy = (
+            "They differ from whole numbers by rounding only: give numpy.round(counts)"
+            if near
+            else "If these are rates, multiply them by the length of the counting window"
         )
+        raise ValueError(f"counts must be whole numbers, zero or more; found {worst!r}. {remedy}")
     if z.max() > MAX_COUNT:
         raise ValueError(f"the largest count is {z.max():g}, more than {MAX_COUNT:,}")
+    check_columns(z)
+    warn_if_transposed(z)
     return z.astype(np.int64)
+
+
+def _numbers(counts: Any) -> np.ndarray:
+    """Counts of any array or table as numbers; missing ones are NaN."""
+    check_dimensions(getattr(counts, "dims", ()))
+    z = plain(counts, "counts")
+    if hasattr(z, "columns"):
+        check_names([str(name) for name in z.columns])
+    if hasattr(z, "to_numpy"):
+        try:
+            z = z.to_numpy(dtype=float, na_value=np.nan)  # as pandas' tables with missing entries need it
+        except (TypeError, ValueError):
+            z = np.asarray(z)
+    z = np.asarray(z)
+    if z.dtype.kind == "O":
+        try:
+            z = z.astype(float)
+        except (TypeError, ValueError):
+            raise ValueError("counts have entries that are no numbers: leave out these columns or trials") from None
+    if z.dtype.kind not in "buif":
+        raise ValueError(f"counts have type {z.dtype}; whole numbers are needed: leave out all else")
+    return z.astype(float) if z.dtype.kind == "f" else z  # float16 ends at 65,504
 
 
 def describe_units(z: np.ndarray) -> list[dict[str, Any]]:

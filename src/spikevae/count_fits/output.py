@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from ..plotting import PNG_DPI, SETTINGS
+from ..plotting import PNG_DPI, settings
 from .result import CountFits
 
 STYLES = {  # colour (Okabe-Ito), line
@@ -62,11 +62,10 @@ def text(found: CountFits) -> str:
 
 def figure(found: CountFits, path: Path) -> None:
     """Variance against mean, counts of one unit with the laws, and differences in BIC, as one picture."""
-    from matplotlib import rc_context
     from matplotlib.figure import Figure
 
     firing = [row for row in found.units if not row["silent"]]
-    with rc_context(SETTINGS):
+    with settings():
         sheet = Figure(figsize=(12.5, 4.1), layout="constrained")
         left, middle, right = sheet.subplots(1, 3)
         _variances(left, found, firing)

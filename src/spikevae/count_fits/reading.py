@@ -7,10 +7,9 @@ from pathlib import Path
 import numpy as np
 
 from ..data.arrays import load_arrays
+from .tables import MIN_NUMBERED, UNIT_NAME, check_columns, check_names, numbers_columns
 
 MAX_CSV_BYTES = 1 << 30
-MIN_NUMBERED = 5
-"""Smallest number of consecutive whole numbers that are taken to number rows or columns, not to be counts."""
 MIN_COUNTS_FOR_DIVISOR = 20
 """Smallest number of counts for which a common divisor is reported."""
 ROW_NAMES = ("", "index", "trial", "unnamed: 0")
@@ -44,7 +43,7 @@ def read_counts(path: str | Path, key: str | None = None) -> np.ndarray:
         raise ValueError(f"{path} is neither .npy nor .npz nor .csv: save the counts as one of these")
     try:
         counts = _read_csv(path) if suffix == ".csv" else _choose(path, load_arrays(path), key)
-        _check_rows(counts)
+        check_columns(counts)
     except (ValueError, OSError, csv.Error) as error:
         raise ValueError(f"{path}: {error}") from None
     _warn_of_rates(path, counts)
@@ -77,15 +76,27 @@ def _read_csv(path: Path) -> np.ndarray:
             raise ValueError(f"its entries are separated by {word}: replace them with commas")
     # A line contains names only if no entry is a number: a trial with a missing entry must not be dropped as names.
     names = entries if not any(_is_number(entry) for entry in entries) else None
-    if names is None and (numbered := _column_numbers(entries)):
-        names = numbered
-        _warn(path, f"its first line, {', '.join(entries[:3])}, ..., numbers the columns and is left out")
+    if names is not None:
+        check_names(names)
+    elif numbered := _column_numbers(entries):
+        if not entries[0] or len(entries) >= MIN_NUMBERED:
+            names = numbered
+            _warn(path, f"its first line, {', '.join(entries[:3])}, ..., numbers the columns and is left out")
+        else:
+            _warn(path, f"its first line, {', '.join(entries)}, is read as a trial: remove it if it numbers the units")
     try:
         table = np.loadtxt(
             path, delimiter=",", skiprows=skipped + bool(names), ndmin=2, encoding="utf-8-sig", quotechar='"'
         )
     except ValueError as error:
         raise ValueError(_damage(path, skipped + bool(names)) or str(error)) from None
+    if names is None and (numbers := numbers_columns(table)) is not False:
+        start = ", ".join(entries[:3]) + (", ..." if len(entries) > 3 else "")
+        if numbers is None:
+            _warn(path, f"its first line, {start}, is far above all others: remove it if it numbers the units")
+            return table
+        _warn(path, f"its first line, {start}, is far above all others: it numbers the units and is left out")
+        names, table = entries, table[1:]
     return table if names is None else _without_row_numbers(path, table, names)
 
 
@@ -100,9 +111,11 @@ def _entries(line: str) -> list[str]:
 
 def _column_numbers(entries: list[str]) -> list[str] | None:
     """The entries if they are 0, 1, ... or 1, 2, ..., as pandas names columns; the first may be empty."""
-    numbers = entries[1:] if not entries[0] else entries
-    counted = any(numbers == [str(i + start) for i in range(len(numbers))] for start in (0, 1))
-    return entries if counted and (not entries[0] or len(numbers) >= MIN_NUMBERED) else None
+    texts = entries[1:] if not entries[0] else entries
+    if len(texts) < 2 or not all(_is_number(text) for text in texts):
+        return None
+    numbers = [float(text) for text in texts]
+    return entries if any(numbers == [i + start for i in range(len(numbers))] for start in (0, 1)) else None
 
 
 def _without_row_numbers(path: Path, table: np.ndarray, names: list[str]) -> np.ndarray:
@@ -126,16 +139,6 @@ def _without_row_numbers(path: Path, table: np.ndarray, names: list[str]) -> np.
 def _numbers_rows(column: np.ndarray) -> bool:
     rows = np.arange(len(column))
     return any(column[0] == start and np.array_equal(column, rows + start) for start in (0, 1))
-
-
-def _check_rows(counts: np.ndarray) -> None:
-    """Raise where a column numbers the trials."""
-    if counts.ndim == 2 and len(counts) >= MIN_NUMBERED:
-        for i, column in enumerate(counts.T):
-            if _numbers_rows(column):
-                raise ValueError(
-                    f"column {i + 1} is {column[0]:g}, {column[1]:g}, ... in order: remove these trial numbers"
-                )
 
 
 def _warn_of_rates(path: Path, counts: np.ndarray) -> None:
@@ -164,6 +167,8 @@ def _damage(path: Path, skipped: int) -> str | None:
                 continue
             entries = _entries(line.split("#")[0])
             for place, entry in enumerate(entries, 1):
+                if place == 1 and UNIT_NAME.match(entry) and not _is_number(entry):
+                    return f"line {number} begins with {entry!r}: if each line is a unit, transpose the table"
                 if not _is_number(entry):
                     what = f"is {entry!r}, not a number" if entry else "is empty"
                     return f"line {number}: entry {place} {what}: remove this trial or column"

@@ -3,6 +3,9 @@
 import difflib
 from typing import Any
 
+import numpy as np
+
+from .._scope import NUMPY_ERRORS
 from .._sources import SOURCES as SOURCES
 from .._sources import Source as Source
 from ._build import build
@@ -39,7 +42,8 @@ def load(source: str = "bundled", **options: Any) -> PatchSet:
 
 def load_config(config: DataConfig) -> PatchSet:
     """Load the data set that `config` describes; equal configurations give equal arrays."""
-    return build(config, read_images(config))
+    with np.errstate(**NUMPY_ERRORS):
+        return build(config, read_images(config))
 
 
 def read_images(config: DataConfig) -> Images:

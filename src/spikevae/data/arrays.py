@@ -13,6 +13,8 @@ import numpy as np
 from ._config import DataConfig
 from ._images import MAX_BYTES, Images, check_memory
 
+MAX_RATIO, MIN_BYTES_FOR_RATIO = 200, 1 << 28
+"""An archive that is larger than this when read, by more than this factor, holds the same number almost everywhere."""
 MAX_HEADER_BYTES = 1 << 16  # that are read for the header of one array
 SIZE_REMEDY = "save fewer rows, or numbers of fewer bytes"
 TRAIN, TEST = ("train", "x_train", "X_train"), ("test", "x_test", "X_test")
@@ -66,7 +68,13 @@ def load_arrays(path: Path) -> dict[str, np.ndarray]:
 
 
 def _read_members(archive: zipfile.ZipFile) -> dict[str, np.ndarray]:
-    _check_size(sum(member.file_size for member in archive.infolist()))
+    size, stored = (sum(getattr(m, name) for m in archive.infolist()) for name in ("file_size", "compress_size"))
+    _check_size(size)
+    if size > max(MIN_BYTES_FOR_RATIO, MAX_RATIO * stored):
+        raise ValueError(
+            f"holds {stored:,} bytes that are {size:,} when read, nearly all of them equal: save such arrays with "
+            "numpy.savez or numpy.save, without compression"
+        )
     arrays = {}
     for member in archive.infolist():
         name = member.filename.removesuffix(".npy")

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from ..plotting import BLUE, INK, ORANGE, SETTINGS, VERMILION
+from ..plotting import BLUE, INK, ORANGE, VERMILION, settings
 from . import preprocess
 from ._config import DataConfig
 from ._images import Images
@@ -49,7 +49,6 @@ def spectra_figure(config: DataConfig, images: Images, patches: PatchSet) -> "Fi
     ValueError
         Where the set is not cut from images.
     """
-    from matplotlib import rc_context
     from matplotlib.figure import Figure
 
     recipe = Recipe.resolve(config, images.photographs)
@@ -62,7 +61,7 @@ def spectra_figure(config: DataConfig, images: Images, patches: PatchSet) -> "Fi
     raw = [preprocess.to_grey(np.asarray(images.images[i], np.float32)) for i in index]
     grey = replace(recipe, colour="grey", zscore="none")
 
-    with rc_context(SETTINGS):
+    with settings():
         figure = Figure(figsize=(10, 7.6), layout="constrained")
         ((raw_axes, flat_axes), (after_axes, patch_axes)) = figure.subplots(2, 2)
         _draw_raw(raw_axes, raw)

@@ -85,6 +85,8 @@ def read_idx(path: Path) -> np.ndarray:
             size = math.prod(shape) * dtype.itemsize
             if size > MAX_BYTES:
                 raise ValueError(f"declares {size:,} bytes, more than {MAX_BYTES:,}")
+            if len(shape) > 1:
+                check_memory("declares too much", shape[0], math.prod(shape[1:]), "keep fewer images")
             body = stream.read(size + 1)  # one byte more, to detect trailing bytes
     except (EOFError, zlib.error, gzip.BadGzipFile) as error:
         raise ValueError(f"{path}: damaged or cut off gzip file ({error})") from error

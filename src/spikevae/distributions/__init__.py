@@ -4,6 +4,7 @@ import difflib
 from collections.abc import Mapping
 from typing import TypeVar
 
+from . import _torch_laws as _torch_laws  # registers divergences
 from ._law import Law as Law
 from ._law import Reparametrised as Reparametrised
 from ._random import Generator as Generator

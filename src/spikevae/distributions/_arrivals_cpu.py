@@ -41,7 +41,7 @@ MAX_ARRIVALS_IN_MEMORY = 1 << 18
 
 def uniform(n: int, dtype: Any, generator: torch.Generator) -> Array:
     """Numbers in [0, 1)."""
-    drawn: Array = torch.rand(n, generator=generator, dtype=dtype).numpy()
+    drawn: Array = torch.rand(n, generator=generator, dtype=dtype, device="cpu").numpy()
     return drawn
 
 
@@ -74,7 +74,9 @@ def first_arrivals(
 ) -> tuple[Array, Array]:
     """Elements that may have an arrival, and the first time, which may lie beyond `stop`; overwrites `buffer`."""
     dtype, kind = torch.from_numpy(rate).dtype, rate.dtype.type
-    words = torch.empty(-(-len(rate) // 8), dtype=torch.int64).random_(-(2**63), None, generator=generator)
+    words = torch.empty(-(-len(rate) // 8), dtype=torch.int64, device="cpu").random_(
+        -(2**63), None, generator=generator
+    )
     byte = words.numpy().view(np.uint8)[: len(rate)]
     # The gap's uniform number is (byte + rest) / 256. There is an arrival if it is below 1 - exp(-expected) < expected.
     largest = np.empty(len(rate), np.uint8)

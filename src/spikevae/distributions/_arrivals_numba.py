@@ -222,7 +222,7 @@ def soft_counts(
     with np.errstate(divide="ignore"):  # a byte of 0 always allows an arrival
         lowest = np.log(-np.log1p(np.arange(256) / -256) / stop).clip(None, limit).astype(numbers[0].dtype)
     n_blocks = -(-len(z) // BLOCK)
-    states = torch.empty(n_blocks, 4, dtype=torch.int64).random_(-(2**63), None, generator=generator)
+    states = torch.empty(n_blocks, 4, dtype=torch.int64, device="cpu").random_(-(2**63), None, generator=generator)
     n_threads = min(torch.get_num_threads(), n_blocks)
     each = -(-n_blocks // n_threads)
     shares = [

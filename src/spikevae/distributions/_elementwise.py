@@ -115,7 +115,8 @@ def elementwise(
     tensor([6., 6.])
     """
     x = torch.broadcast_tensors(*x)
-    if derivatives is None or not torch.is_grad_enabled():
+    differentiable = torch.is_grad_enabled() and not torch.is_inference_mode_enabled()  # both can hold
+    if derivatives is None or not differentiable:
         values: tuple[Tensor, ...] = _Elementwise.apply(function, n_nodes, *x)
         return values
     found: tuple[Tensor, ...] = _ElementwiseWithDerivatives.apply(function, derivatives, n_nodes, *x)

@@ -18,7 +18,7 @@ NO_CLOSED_FORM = "the optimal prior has no closed form; use prior='learned' or p
 class Reparametrised(Protocol):
     """An object that draws codes with a pathwise gradient."""
 
-    def rsample(self, sample_shape: Any = (), *, generator: Generator) -> Float[Tensor, "*shape"]:
+    def rsample(self, sample_shape: Any = (), *, generator: Generator | None = None) -> Float[Tensor, "*shape"]:
         """Codes of shape `sample_shape + batch_shape` through which gradients flow to the parameters."""
         ...
 
@@ -86,8 +86,8 @@ class Law(Distribution, ABC):
     citation: ClassVar[str]
     """Where the distribution was proposed or used for codes."""
 
-    def __init__(self, *parameters: Float[Tensor, "*#shape"], validate_args: bool | None) -> None:
-        for key, value in zip(self.prior_params, torch.broadcast_tensors(*parameters)):
+    def __init__(self, *parameters: Num[Tensor, "*#shape"] | int | float, validate_args: bool | None) -> None:
+        for key, value in zip(self.prior_params, torch.broadcast_tensors(*map(_floating, parameters))):
             setattr(self, key, value)
         super().__init__(getattr(self, self.prior_params[0]).shape, validate_args=validate_args)
 
@@ -201,8 +201,11 @@ class Law(Distribution, ABC):
         """Probability that the code is exactly zero, shape batch_shape."""
 
     @abstractmethod
-    def sample(self, sample_shape: Any = (), *, generator: Generator) -> Float[Tensor, "*shape"]:  # type: ignore[override]
-        """Draw codes of shape `sample_shape + batch_shape`, without gradient."""
+    def sample(self, sample_shape: Any = (), *, generator: Generator | None = None) -> Float[Tensor, "*shape"]:
+        """Draw codes of shape `sample_shape + batch_shape`, without gradient.
+
+        Without a generator, as where a function of PyTorch calls this, the numbers come from PyTorch's own one.
+        """
 
     def fini(self, counts: Float[Tensor, "*shape"], *, degree: int = 2) -> Float[Tensor, "*shape"]:
         """Counts of this distribution with a gradient by its parameters that is exact for polynomials of the counts.
@@ -245,16 +248,23 @@ class Law(Distribution, ABC):
         """Return the differentiable approximation of this distribution from which training draws."""
 
 
+def _floating(parameter: Tensor | float) -> Tensor:
+    """A parameter as a floating-point tensor: whole numbers, and numbers that are no tensors, get the default type."""
+    if isinstance(parameter, Tensor) and parameter.is_floating_point():
+        return parameter
+    return torch.as_tensor(parameter, dtype=torch.get_default_dtype())
+
+
 class Relaxation(Distribution, ABC):
     """Differentiable approximation of a count distribution; abstract."""
 
     has_rsample: ClassVar[bool] = True  # type: ignore[misc]
 
     @abstractmethod
-    def rsample(self, sample_shape: Any = (), *, generator: Generator) -> Float[Tensor, "*shape"]:  # type: ignore[override]
+    def rsample(self, sample_shape: Any = (), *, generator: Generator | None = None) -> Float[Tensor, "*shape"]:
         """Relaxed codes of shape `sample_shape + batch_shape`, differentiable in the parameters."""
 
-    def sample(self, sample_shape: Any = (), *, generator: Generator) -> Float[Tensor, "*shape"]:  # type: ignore[override]
+    def sample(self, sample_shape: Any = (), *, generator: Generator | None = None) -> Float[Tensor, "*shape"]:
         """Relaxed codes without gradient."""
         with torch.no_grad():
             return self.rsample(sample_shape, generator=generator)

@@ -72,10 +72,10 @@ class LocationScale(Law):
         return self.log_scale.exp()
 
     @abstractmethod
-    def rsample(self, sample_shape: Any = (), *, generator: Generator) -> Float[Tensor, "*shape"]:  # type: ignore[override]
+    def rsample(self, sample_shape: Any = (), *, generator: Generator | None = None) -> Float[Tensor, "*shape"]:
         """Codes through which gradients flow to the parameters."""
 
-    def sample(self, sample_shape: Any = (), *, generator: Generator) -> Float[Tensor, "*shape"]:  # type: ignore[override]
+    def sample(self, sample_shape: Any = (), *, generator: Generator | None = None) -> Float[Tensor, "*shape"]:
         """Codes without gradient, shape `sample_shape + batch_shape`."""
         with torch.no_grad():
             return self.rsample(sample_shape, generator=generator)

@@ -193,7 +193,7 @@ class NegativeBinomialBase(LogRateLaw):
         some = stirling - saddle + 0.5 * (F.logsigmoid(self.log_dispersion - log_n) - log_n - math.log(2 * math.pi))
         return torch.where(value > 0, some, -self._minus_log_zero)
 
-    def sample(self, sample_shape: Any = (), *, generator: Generator) -> Float[Tensor, "*shape"]:  # type: ignore[override]
+    def sample(self, sample_shape: Any = (), *, generator: Generator | None = None) -> Float[Tensor, "*shape"]:
         """Integer counts as floats: Poisson counts of a Gamma-distributed firing rate, without gradient."""
         with torch.no_grad():
             log_dispersion = batched_like(self.log_dispersion, self.log_rate).expand(self._extended_shape(sample_shape))
@@ -243,7 +243,7 @@ class RelaxedNegativeBinomial(Relaxation):
         soft_counts(log_rate, temperature, indicator)  # raises an error for invalid settings
         super().__init__(self.log_rate.shape, validate_args=False)
 
-    def rsample(self, sample_shape: Any = (), *, generator: Generator) -> Float[Tensor, "*shape"]:  # type: ignore[override]
+    def rsample(self, sample_shape: Any = (), *, generator: Generator | None = None) -> Float[Tensor, "*shape"]:
         """Relaxed counts of shape `sample_shape + batch_shape`, differentiable in both parameters."""
         log_dispersion = batched_like(self.log_dispersion, self.log_rate).expand(self._extended_shape(sample_shape))
         value, slope = log_standard_gamma(log_dispersion, generator)

@@ -102,7 +102,7 @@ class _Draw(torch.autograd.Function):
         return draws, (0,) * len(draws)
 
 
-def draw(sampler: Sampler, like: Float[Tensor, "..."], generator: Generator) -> tuple[Float[Tensor, "..."], ...]:
+def draw(sampler: Sampler, like: Float[Tensor, "..."], generator: Generator | None) -> tuple[Float[Tensor, "..."], ...]:
     """Call `sampler(like, generator)` so that it also works inside `torch.func.vmap`.
 
     Parameters
@@ -113,7 +113,8 @@ def draw(sampler: Sampler, like: Float[Tensor, "..."], generator: Generator) -> 
         Parameter of the draw, any shape. No gradient flows to it.
     generator
         A `torch.Generator`, or inside `vmap` also a `GeneratorStack` (entry i draws from generator i). A single
-        generator inside `vmap` makes one joint draw, which differs between entries.
+        generator inside `vmap` makes one joint draw, which differs between entries. None: PyTorch's own generator of
+        the device, as in `torch.distributions`; nothing in this package but what a user calls without one takes it.
 
     Returns
     -------
@@ -127,6 +128,8 @@ def draw(sampler: Sampler, like: Float[Tensor, "..."], generator: Generator) -> 
     ValueError
         If a stack does not match the batch dimension.
     """
+    if generator is None:
+        generator = _default_generator(like.device)
     if not isinstance(generator, (torch.Generator, GeneratorStack)):
         raise TypeError(
             f"generator is {type(generator).__name__}, expected torch.Generator or GeneratorStack: pass "
@@ -136,11 +139,19 @@ def draw(sampler: Sampler, like: Float[Tensor, "..."], generator: Generator) -> 
     return draws
 
 
+def _default_generator(device: torch.device) -> torch.Generator:
+    if device.type == "cuda":
+        torch.cuda.init()
+        index = torch.cuda.current_device() if device.index is None else device.index
+        return torch.cuda.default_generators[index]
+    return torch.default_generator
+
+
 def _normal(like: Tensor, generator: torch.Generator) -> tuple[Tensor, ...]:
     return (torch.randn(like.shape, generator=generator, dtype=like.dtype, device=like.device),)
 
 
-def standard_normal(like: Float[Tensor, "*shape"], generator: Generator) -> Float[Tensor, "*shape"]:
+def standard_normal(like: Float[Tensor, "*shape"], generator: Generator | None) -> Float[Tensor, "*shape"]:
     """Independent N(0, 1) numbers with the shape, type and device of `like`.
 
     Examples
@@ -166,7 +177,7 @@ def _poisson(like: Tensor, generator: torch.Generator) -> tuple[Tensor, ...]:
     return (poisson_counts(like, generator),)
 
 
-def poisson(rate: Float[Tensor, "*shape"], generator: Generator) -> Float[Tensor, "*shape"]:
+def poisson(rate: Float[Tensor, "*shape"], generator: Generator | None) -> Float[Tensor, "*shape"]:
     """Independent Poisson counts (as floats) with the shape, type and device of `rate`, without gradient.
 
     Examples
@@ -181,7 +192,7 @@ def _uniform(like: Tensor, generator: torch.Generator) -> tuple[Tensor, ...]:
     return (torch.rand(like.shape, generator=generator, dtype=like.dtype, device=like.device),)
 
 
-def standard_uniform(like: Float[Tensor, "*shape"], generator: Generator) -> Float[Tensor, "*shape"]:
+def standard_uniform(like: Float[Tensor, "*shape"], generator: Generator | None) -> Float[Tensor, "*shape"]:
     """Independent numbers uniform in [0, 1) with the shape, type and device of `like`.
 
     Examples
@@ -209,7 +220,7 @@ _GAMMA_LIMIT = 1e18
 
 
 def log_standard_gamma(
-    log_shape: Float[Tensor, "*shape"], generator: Generator
+    log_shape: Float[Tensor, "*shape"], generator: Generator | None
 ) -> tuple[Float[Tensor, "*shape"], Float[Tensor, "*shape"]]:
     """Logarithm of independent Gamma(exp(log_shape), 1) numbers, and its derivative by `log_shape`.
 

@@ -6,6 +6,7 @@ dz / dlog_rate = sum s'((1 - t) / temperature) t / temperature, because scaling 
 """
 
 import math
+import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache, lru_cache, partial
@@ -144,12 +145,35 @@ def contributions(t: Any, temperature: float, indicator: Indicator) -> tuple[Any
 
 @cache
 def cpu_sampler() -> ModuleType:
-    """The module that draws on a CPU: compiled where Numba is installed and works with this NumPy, else in NumPy."""
+    """The module that draws on a CPU: compiled where Numba is installed and works, else in NumPy.
+
+    Where Numba is installed and fails (it may not write its cache, or not suit this NumPy), there is one warning.
+    """
+    from . import _arrivals_cpu
+
+    if find_spec("numba") is None:
+        return _arrivals_cpu
     try:
-        from . import _arrivals_numba as sampler
-    except ImportError:
-        from . import _arrivals_cpu as sampler  # type: ignore[no-redef]
-    return sampler
+        from . import _arrivals_numba
+
+        _try_out(_arrivals_numba)
+        return _arrivals_numba
+    except Exception as error:
+        _warn_of_fallback("Numba", "NumPy draws relaxed counts instead, in a few times as long", error)
+    return _arrivals_cpu
+
+
+def _try_out(sampler: Any) -> None:
+    """Draw a few counts, so that what compiles at the first draw compiles now, and fails now if at all."""
+    indicator = INDICATORS["cubic"]
+    added = partial(contributions, temperature=0.5, indicator=indicator)
+    log_rate = torch.zeros(8, dtype=torch.float32, device="cpu")
+    sampler.soft_counts(log_rate, window(0.5, indicator), added, torch.Generator("cpu").manual_seed(0))
+
+
+def _warn_of_fallback(library: str, effect: str, error: Exception) -> None:
+    reason = " ".join(str(error).split()) or type(error).__name__
+    warnings.warn(f"{library} is installed but fails ({reason:.200}): {effect}", RuntimeWarning, stacklevel=3)
 
 
 def _soft_counts(
@@ -197,7 +221,33 @@ def _gaussian_counts(
 
 def has_kernel(log_rate: Float[Tensor, "..."]) -> bool:
     """Whether the Triton kernel draws for these log-rates."""
-    return log_rate.is_cuda and log_rate.dtype == torch.float32 and find_spec("triton") is not None
+    return log_rate.is_cuda and log_rate.dtype == torch.float32 and _kernel_works(log_rate.device)
+
+
+@cache
+def _kernel_works(device: torch.device) -> bool:
+    """Whether the Triton kernel can be loaded, compiled and run; one warning where Triton is installed and fails."""
+    if find_spec("triton") is None:
+        return False
+    try:
+        log_rate, generator = torch.zeros(8, dtype=torch.float32, device=device), torch.Generator(device).manual_seed(0)
+        _by_kernel(log_rate, generator, temperature=0.5, indicator=INDICATORS["cubic"])
+    except Exception as error:
+        _warn_of_fallback("Triton", "PyTorch draws relaxed counts instead, more slowly", error)
+        return False
+    return True
+
+
+def _by_kernel(
+    flat: Tensor, generator: torch.Generator, *, temperature: float, indicator: Indicator
+) -> tuple[Tensor, ...]:
+    from . import _arrivals_triton
+
+    integrals = window_integrals(temperature, indicator.name)
+    drawn: tuple[Tensor, ...] = _arrivals_triton.soft_counts(
+        flat, window(temperature, indicator), integrals, temperature, indicator.name, generator
+    )
+    return drawn
 
 
 def _sample(
@@ -206,10 +256,7 @@ def _sample(
     flat = log_rate.reshape(-1)
     start, stop = window(temperature, indicator)
     if has_kernel(flat):
-        from . import _arrivals_triton
-
-        integrals = window_integrals(temperature, indicator.name)
-        drawn = _arrivals_triton.soft_counts(flat, (start, stop), integrals, temperature, indicator.name, generator)
+        drawn = _by_kernel(flat, generator, temperature=temperature, indicator=indicator)
         return tuple(x.view_as(log_rate) for x in drawn)
     limit = math.log(MAX_WINDOW_ARRIVALS / (stop - start))
     if flat.numel() == 0 or bool(flat.max() <= limit):  # false for NaN
@@ -239,7 +286,7 @@ class Pathwise(BatchedFunction):
 
 
 def relaxed_counts(
-    log_rate: Float[Tensor, "*shape"], *, temperature: float, indicator: str = "cubic", generator: Generator
+    log_rate: Float[Tensor, "*shape"], *, temperature: float, indicator: str = "cubic", generator: Generator | None
 ) -> Float[Tensor, "*shape"]:
     r"""Draw relaxed Poisson counts with a pathwise gradient.
 
@@ -262,9 +309,9 @@ def relaxed_counts(
     indicator
         Smooth step, a key of `INDICATORS`. "sigmoid" is cut at `SIGMOID_REACH`.
     generator
-        Source of the arrivals. Inside `torch.func.vmap` a `GeneratorStack` gives entry i of the batch dimension the
-        numbers that it gets outside. On a CPU the numbers of a seed depend on whether Numba is installed, not on
-        the number of threads.
+        Source of the arrivals; None: PyTorch's own generator. Inside `torch.func.vmap` a `GeneratorStack` gives entry i
+        of the batch dimension the numbers that it gets outside. On a CPU the numbers of a seed depend on whether Numba
+        is installed, not on the number of threads.
 
     Returns
     -------

@@ -63,7 +63,7 @@ class RelaxedBernoulli(Relaxation):
         self.temperature = check_temperature(temperature)
         super().__init__(logit.shape, validate_args=False)
 
-    def rsample(self, sample_shape: Any = (), *, generator: Generator) -> Float[Tensor, "*shape"]:  # type: ignore[override]
+    def rsample(self, sample_shape: Any = (), *, generator: Generator | None = None) -> Float[Tensor, "*shape"]:
         """Values in [0, 1] of shape `sample_shape + batch_shape`, differentiable in `logit`."""
         logit = self.logit.expand(self._extended_shape(sample_shape))
         z, slope = draw(partial(_soft_spike, temperature=self.temperature), logit, generator)
@@ -149,7 +149,7 @@ class Bernoulli(LogitLaw):
         value = self._checked(value)
         return -F.softplus(torch.where(value > 0, -self.logit, self.logit))
 
-    def sample(self, sample_shape: Any = (), *, generator: Generator) -> Float[Tensor, "*shape"]:  # type: ignore[override]
+    def sample(self, sample_shape: Any = (), *, generator: Generator | None = None) -> Float[Tensor, "*shape"]:
         """Zeros and ones as floats, shape `sample_shape + batch_shape`, without gradient."""
         rate = self.rate.detach().expand(self._extended_shape(sample_shape))
         return (draw(_uniform, rate, generator)[0] < rate).to(rate.dtype)

@@ -108,7 +108,7 @@ class Binomial(LogitLaw):
         ways = math.lgamma(SLOTS + 1) - torch.lgamma(value + 1) - torch.lgamma(SLOTS - value + 1)
         return ways + value * F.logsigmoid(self.logit) + (SLOTS - value) * F.logsigmoid(-self.logit)
 
-    def sample(self, sample_shape: Any = (), *, generator: Generator) -> Float[Tensor, "*shape"]:  # type: ignore[override]
+    def sample(self, sample_shape: Any = (), *, generator: Generator | None = None) -> Float[Tensor, "*shape"]:
         """Integer counts as floats, shape `sample_shape + batch_shape`, without gradient."""
         return draw(_counts, self.logit.expand(self._extended_shape(sample_shape)), generator)[0]
 
@@ -154,7 +154,7 @@ class RelaxedBinomial(Relaxation):
         self.indicator = get_indicator("cubic" if indicator == GUMBEL else indicator)
         super().__init__(logit.shape, validate_args=False)
 
-    def rsample(self, sample_shape: Any = (), *, generator: Generator) -> Float[Tensor, "*shape"]:  # type: ignore[override]
+    def rsample(self, sample_shape: Any = (), *, generator: Generator | None = None) -> Float[Tensor, "*shape"]:
         """Relaxed counts of shape `sample_shape + batch_shape`, differentiable in `logit`."""
         logit = self.logit.expand(self._extended_shape(sample_shape))
         sampler = partial(_soft_counts, temperature=self.temperature, indicator=self.indicator.name)

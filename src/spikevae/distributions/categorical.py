@@ -141,7 +141,7 @@ class Categorical(Law):
         value = self._checked(value)
         return torch.where(value > 0, value * self.log_probability, 0.0)
 
-    def sample(self, sample_shape: Any = (), *, generator: Generator) -> Float[Tensor, "*shape"]:  # type: ignore[override]
+    def sample(self, sample_shape: Any = (), *, generator: Generator | None = None) -> Float[Tensor, "*shape"]:
         """Zeros and ones as floats, one 1 per group, shape `sample_shape + batch_shape`, without gradient."""
         log_probability = self.log_probability  # kept by the distribution, so computed with its gradient
         with torch.no_grad():
@@ -201,7 +201,7 @@ class RelaxedCategorical(Relaxation):
         self.temperature = check_temperature(temperature)
         super().__init__(logit.shape, validate_args=False)
 
-    def rsample(self, sample_shape: Any = (), *, generator: Generator) -> Float[Tensor, "*shape"]:  # type: ignore[override]
+    def rsample(self, sample_shape: Any = (), *, generator: Generator | None = None) -> Float[Tensor, "*shape"]:
         """Values in [0, 1] of shape `sample_shape + batch_shape`, differentiable in `logit`."""
         shape = self._extended_shape(sample_shape)
         logit = self.logit.expand(shape)

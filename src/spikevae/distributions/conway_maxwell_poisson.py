@@ -11,6 +11,7 @@ from torch import Tensor
 from torch.distributions import constraints, register_kl
 from torch.distributions.utils import lazy_property
 
+from .._scope import own_scope
 from ._elementwise import elementwise
 from ._fini import check_degree, from_factorial_moments, from_two_moments
 from ._law import Relaxation, softclamp_symmetric
@@ -40,6 +41,7 @@ MAX_REJECTION_RATE = 1e4
 
 
 @lru_cache(maxsize=8)
+@own_scope()
 def _table(dtype: torch.dtype, device: torch.device) -> tuple[Tensor, Tensor]:
     """Counts and their log factorials, (N_TERMS,) each."""
     n = torch.arange(N_TERMS, dtype=torch.float64)
@@ -138,7 +140,7 @@ def derivatives(
     if log_rate.device.type == "cpu" and not bool(large.any()):  # on other devices reading the value would wait
         return values, jacobian
     with torch.enable_grad():
-        x = log_rate.detach().clamp_min(border).requires_grad_(), shape.detach().requires_grad_()
+        x = log_rate.detach().clamp_min(border).requires_grad_(), shape.detach().clone().requires_grad_()
         beyond = _expansion(*x)
         gradients = [torch.autograd.grad(value.sum(), x, retain_graph=True) for value in beyond]
     return (
@@ -148,6 +150,7 @@ def derivatives(
 
 
 @lru_cache(maxsize=8)
+@own_scope()
 def _statistics(device: torch.device) -> Tensor:
     """(N_TERMS, 8): 1, n, n^2, n^3, log n!, n log n!, n^2 log n! and (log n!)^2."""
     n, f = _table(torch.float64, torch.device("cpu"))
@@ -172,7 +175,7 @@ def _counts(parameters: Tensor, generator: torch.Generator) -> tuple[Tensor, ...
     """
     log_rate, nu = parameters.reshape(-1, 2).double().unbind(-1)
     rate = log_rate.exp()
-    usable = rate <= MAX_REJECTION_RATE  # false for NaN
+    usable = (rate <= MAX_REJECTION_RATE) & (nu > 0)  # false for NaN, of which no draw would ever be accepted
     large = ~usable
     out = rate.clone()
     if bool(large.any()):
@@ -283,7 +286,7 @@ class ConwayMaxwellPoisson(LogRateLaw):
         value = self._checked(value)
         return self.shape * Poisson(self.log_rate, validate_args=False).log_prob(value) - self._sums[0]
 
-    def sample(self, sample_shape: Any = (), *, generator: Generator) -> Float[Tensor, "*shape"]:  # type: ignore[override]
+    def sample(self, sample_shape: Any = (), *, generator: Generator | None = None) -> Float[Tensor, "*shape"]:
         """Integer counts as floats, shape `sample_shape + batch_shape`, without gradient."""
         parameters = torch.stack([self.log_rate, self.shape], -1)
         parameters = parameters.expand(*self._extended_shape(sample_shape), 2)
@@ -344,7 +347,7 @@ class RelaxedConwayMaxwellPoisson(Relaxation):
         self.indicator = indicator if indicator == GUMBEL else get_indicator(indicator).name
         super().__init__(self.log_rate.shape, validate_args=False)
 
-    def rsample(self, sample_shape: Any = (), *, generator: Generator) -> Float[Tensor, "*shape"]:  # type: ignore[override]
+    def rsample(self, sample_shape: Any = (), *, generator: Generator | None = None) -> Float[Tensor, "*shape"]:
         """Relaxed counts of shape `sample_shape + batch_shape`, differentiable in both parameters."""
         extended = self._extended_shape(sample_shape)
         log_rate, shape = self.log_rate.expand(extended), self.shape.expand(extended)

@@ -81,7 +81,7 @@ class Gaussian(GaussianBased):
         standard = (value - self.loc) * torch.exp(-self.log_scale)
         return -0.5 * standard.square() - self.log_scale - _HALF_LOG_2PI
 
-    def rsample(self, sample_shape: Any = (), *, generator: Generator) -> Float[Tensor, "*shape"]:  # type: ignore[override]
+    def rsample(self, sample_shape: Any = (), *, generator: Generator | None = None) -> Float[Tensor, "*shape"]:
         """Codes loc + scale * noise, shape `sample_shape + batch_shape`."""
         noise = standard_normal(self.loc.expand(self._extended_shape(sample_shape)), generator)
         return self.loc + self.scale * noise

@@ -92,7 +92,7 @@ class GaussianExp(GaussianBased):
         inside = Gaussian(self.loc, self.log_scale, validate_args=False).log_prob(y) - y
         return torch.where(value > 0, inside, -math.inf)
 
-    def rsample(self, sample_shape: Any = (), *, generator: Generator) -> Float[Tensor, "*shape"]:  # type: ignore[override]
+    def rsample(self, sample_shape: Any = (), *, generator: Generator | None = None) -> Float[Tensor, "*shape"]:
         """Codes exp(loc + scale * noise), shape `sample_shape + batch_shape`."""
         noise = standard_normal(self.loc.expand(self._extended_shape(sample_shape)), generator)
         return torch.exp(self.loc + self.scale * noise)

@@ -11,6 +11,7 @@ from torch import Tensor
 from torch.distributions import constraints, register_kl
 from torch.distributions.utils import lazy_property
 
+from .._scope import own_scope
 from ._elementwise import elementwise
 from ._location_scale import GaussianBased, gaussian_kl
 from ._random import Generator, standard_normal
@@ -30,6 +31,7 @@ def _softplus(y: Tensor) -> Tensor:
 
 
 @lru_cache(maxsize=8)
+@own_scope()
 def _nodes(dtype: torch.dtype, device: torch.device) -> tuple[Tensor, ...]:
     """Gauss-Hermite nodes and weights for the standard Gaussian; Gauss-Laguerre ones for positive numbers."""
     x, w = np.polynomial.hermite_e.hermegauss(HERMITE)
@@ -68,7 +70,7 @@ def softplus_moments(
 
 def loc_of_rate(rate: float) -> float:
     """Mean of the unit-variance Gaussian whose softplus has the mean `rate`, by bisection in float64."""
-    zero = torch.zeros(1, dtype=torch.float64)
+    zero = torch.zeros(1, dtype=torch.float64, device="cpu")
     low, high = min(-1.0, math.log(rate) - 2) if rate > 0 else -745.0, max(rate, 0.0)
     for _ in range(100):
         middle = 0.5 * (low + high)
@@ -147,7 +149,7 @@ class GaussianSoftplus(GaussianBased):
         gaussian = Gaussian(self.loc, self.log_scale, validate_args=False)
         return torch.where(value > 0, gaussian.log_prob(value + log_slope) - log_slope, -math.inf)
 
-    def rsample(self, sample_shape: Any = (), *, generator: Generator) -> Float[Tensor, "*shape"]:  # type: ignore[override]
+    def rsample(self, sample_shape: Any = (), *, generator: Generator | None = None) -> Float[Tensor, "*shape"]:
         """Codes log(1 + exp(loc + scale * noise)), shape `sample_shape + batch_shape`."""
         noise = standard_normal(self.loc.expand(self._extended_shape(sample_shape)), generator)
         return _softplus(self.loc + self.scale * noise)

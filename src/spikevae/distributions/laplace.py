@@ -87,7 +87,7 @@ class Laplace(LocationScale):
         value = self._checked(value)
         return -(value - self.loc).abs() * torch.exp(-self.log_scale) - self.log_scale - math.log(2)
 
-    def rsample(self, sample_shape: Any = (), *, generator: Generator) -> Float[Tensor, "*shape"]:  # type: ignore[override]
+    def rsample(self, sample_shape: Any = (), *, generator: Generator | None = None) -> Float[Tensor, "*shape"]:
         """Codes loc + scale * noise, shape `sample_shape + batch_shape`."""
         (noise,) = draw(_noise, self.loc.expand(self._extended_shape(sample_shape)), generator)
         return self.loc + self.scale * noise

@@ -275,7 +275,7 @@ class Poisson(LogRateLaw):
         some = -(saddle + 0.5 * torch.log(2 * math.pi * n) + _stirling_residual(n))
         return torch.where(value > 0, some, -self.rate)
 
-    def sample(self, sample_shape: Any = (), *, generator: Generator) -> Float[Tensor, "*shape"]:  # type: ignore[override]
+    def sample(self, sample_shape: Any = (), *, generator: Generator | None = None) -> Float[Tensor, "*shape"]:
         """Integer counts as floats, shape `sample_shape + batch_shape`, without gradient."""
         return poisson(self.rate.expand(self._extended_shape(sample_shape)), generator)
 

@@ -325,7 +325,7 @@ class RectifiedGaussian(GaussianBased):
         inside = torch.where(value > 0, density, mass)
         return torch.where(value < 0, -torch.inf, inside)
 
-    def rsample(self, sample_shape: Any = (), *, generator: Generator) -> Float[Tensor, "*shape"]:  # type: ignore[override]
+    def rsample(self, sample_shape: Any = (), *, generator: Generator | None = None) -> Float[Tensor, "*shape"]:
         """Codes max(loc + scale * noise, 0), shape `sample_shape + batch_shape`."""
         noise = standard_normal(self.loc.expand(self._extended_shape(sample_shape)), generator)
         return F.relu(self.loc + self.scale * noise)

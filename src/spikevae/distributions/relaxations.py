@@ -85,7 +85,7 @@ class RelaxedPoisson(Relaxation):
         start, _ = window(self.temperature, self.indicator)
         return self.log_rate.exp() * (start + window_integrals(self.temperature, self.indicator.name)[1])
 
-    def rsample(self, sample_shape: Any = (), *, generator: Generator) -> Float[Tensor, "*shape"]:  # type: ignore[override]
+    def rsample(self, sample_shape: Any = (), *, generator: Generator | None = None) -> Float[Tensor, "*shape"]:
         """Relaxed counts of shape `sample_shape + batch_shape`, differentiable in `log_rate`."""
         log_rate = self.log_rate.expand(self._extended_shape(sample_shape))
         return relaxed_counts(
@@ -130,7 +130,7 @@ class GumbelPoisson(Relaxation):
         self.temperature = check_temperature(temperature)
         super().__init__(log_rate.shape, validate_args=False)
 
-    def rsample(self, sample_shape: Any = (), *, generator: Generator) -> Float[Tensor, "*shape"]:  # type: ignore[override]
+    def rsample(self, sample_shape: Any = (), *, generator: Generator | None = None) -> Float[Tensor, "*shape"]:
         """Relaxed counts of shape `sample_shape + batch_shape`, differentiable in `log_rate`."""
         log_rate = self.log_rate.expand(self._extended_shape(sample_shape)).unsqueeze(-1)
         k = torch.arange(N_GUMBEL_COUNTS, dtype=log_rate.dtype, device=log_rate.device)
@@ -139,7 +139,7 @@ class GumbelPoisson(Relaxation):
         return (weights * k).sum(-1)
 
 
-def gumbel(like: Float[Tensor, "*shape"], generator: Generator) -> Float[Tensor, "*shape"]:
+def gumbel(like: Float[Tensor, "*shape"], generator: Generator | None) -> Float[Tensor, "*shape"]:
     """Independent standard Gumbel numbers with the shape, type and device of `like`.
 
     Examples

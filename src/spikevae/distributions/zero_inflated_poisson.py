@@ -144,7 +144,7 @@ class ZeroInflatedPoisson(LogRateLaw):
         some = F.logsigmoid(-self.logit_off) + Poisson(self.log_rate, validate_args=False).log_prob(value)
         return torch.where(value > 0, some, self._log_zero)
 
-    def sample(self, sample_shape: Any = (), *, generator: Generator) -> Float[Tensor, "*shape"]:  # type: ignore[override]
+    def sample(self, sample_shape: Any = (), *, generator: Generator | None = None) -> Float[Tensor, "*shape"]:
         """Integer counts as floats, shape `sample_shape + batch_shape`, without gradient."""
         with torch.no_grad():
             on = self.on.expand(self._extended_shape(sample_shape))
@@ -188,7 +188,7 @@ class RelaxedZeroInflatedPoisson(Relaxation):
         soft_counts(log_rate, temperature, indicator)  # raises an error for invalid settings
         super().__init__(self.log_rate.shape, validate_args=False)
 
-    def rsample(self, sample_shape: Any = (), *, generator: Generator) -> Float[Tensor, "*shape"]:  # type: ignore[override]
+    def rsample(self, sample_shape: Any = (), *, generator: Generator | None = None) -> Float[Tensor, "*shape"]:
         """Relaxed counts of shape `sample_shape + batch_shape`, differentiable in both parameters."""
         shape = self._extended_shape(sample_shape)
         on = torch.sigmoid(-self.logit_off).expand(shape)

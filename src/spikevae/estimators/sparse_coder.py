@@ -1,9 +1,11 @@
 """`SparseCoder`: sparse coding with dictionary learning as a scikit-learn estimator."""
 
+import copy
 import numbers
 from pathlib import Path
 from typing import Any, Self, cast
 
+import numpy as np
 import torch
 from numpy.typing import NDArray
 from pydantic import ValidationError
@@ -12,6 +14,7 @@ from sklearn.utils.validation import check_is_fitted
 
 from .._device import resolve_device
 from .._records import to_builtins, validation_message
+from .._scope import own_scope
 from ..evaluation.evaluate import Evaluation, Metrics, evaluate
 from ..models.files import load_model, save_model
 from ..models.sparse.config import SparseCodingConfig
@@ -19,7 +22,15 @@ from ..models.sparse.model import SparseCoding
 from ..progress import show_progress
 from ..training import DictionaryStack, train
 from ..training.fits import DIVERGED
-from ._validation import checked_stimuli, codes_of, drawn_seed
+from ..training.scale import root_mean_square, warn_of_other_scale
+from ._validation import (
+    checked_codes,
+    checked_stimuli,
+    drawn_seed,
+    in_batches,
+    names_of,
+    take_facts,
+)
 
 CONFIG_OPTIONS = {
     "n_latents": "n_latents",
@@ -58,8 +69,8 @@ class SparseCoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimat
         Steps of inference after which a stimulus' code is left as it is.
     device : str
         Torch device for learning; "auto" takes a GPU if there is one.
-    random_state : int, RandomState or None
-        Seed of the first atoms and of the batches. None draws a fresh one at each fit.
+    random_state : int, Generator, RandomState or None
+        Seed of the first atoms and of the batches, or what it is drawn from. None draws a fresh one at each fit.
     verbose : bool
         Show a progress bar while fitting.
 
@@ -93,6 +104,7 @@ class SparseCoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimat
     """
 
     shape_: tuple[int, ...]
+    _scale: float | None = None  # root mean square of the training stimuli
 
     def __init__(
         self,
@@ -119,8 +131,9 @@ class SparseCoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimat
         self.random_state = random_state
         self.verbose = verbose
 
+    @own_scope()
     def fit(self, X: Any, y: Any = None) -> Self:
-        """Learn the dictionary.
+        """Learn the dictionary; where this fails or is interrupted, an earlier fit stays as it was.
 
         Parameters
         ----------
@@ -134,13 +147,21 @@ class SparseCoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimat
         ValueError
             For NaN, infinity, empty input or settings out of range.
         """
+        fitted = copy.copy(self)
+        fitted._fit(X)
+        self.__dict__ = fitted.__dict__  # at once
+        return self
+
+    def _fit(self, X: Any) -> None:
         self.seed_ = drawn_seed(self.random_state)
         for name in ("n_latents", "steps", "batch_size"):
             value = getattr(self, name)
             if not isinstance(value, numbers.Integral) or value < 1:
                 raise ValueError(f"{name} is {value!r}; give a whole number of one or more")
-        stimuli = torch.from_numpy(checked_stimuli(self, X, reset=True)).to(resolve_device(self.device))
-        stack = DictionaryStack([self._config()], stimuli, self.shape_, device=stimuli.device)
+        config = self._config()
+        checked = np.require(checked_stimuli(self, X, reset=True), requirements="W")  # as torch needs it
+        stimuli = torch.from_numpy(checked).to(resolve_device(self.device))
+        stack = DictionaryStack([config], stimuli, self.shape_, device=stimuli.device)
         with show_progress(f"SparseCoder {self.inference}", enabled=self.verbose) as report:
             train(stack, on_steps=lambda _: report(stack.step_number, stack.n_steps, "batches"))
         result = stack.result(0)
@@ -149,9 +170,8 @@ class SparseCoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimat
                 f"learning diverged at batch {result.frozen_at} of {stack.n_steps}: a loss was not finite. Scale X to "
                 "unit variance or raise sparsity_price"
             )
-        self.history_ = result.history
+        self.history_, self._scale = result.history, root_mean_square(checked)
         self._adopt(cast(SparseCoding, result.model))
-        return self
 
     def _config(self) -> SparseCodingConfig:
         given = {option: to_builtins(getattr(self, name)) for name, option in CONFIG_OPTIONS.items()}
@@ -168,26 +188,30 @@ class SparseCoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimat
         self.components_ = model.dictionary.detach().numpy().copy()
         self._n_features_out = model.n_latents
 
-    def _check(self, X: Any) -> torch.Tensor:
-        return torch.from_numpy(checked_stimuli(self, X, reset=False)).to(self.model_.decoder.head.weight)
+    def _check(self, X: Any) -> NDArray[Any]:
+        checked = checked_stimuli(self, X, reset=False)
+        warn_of_other_scale(checked, self._scale)
+        return checked
 
+    @property
+    def _dtype(self) -> torch.dtype:
+        return self.model_.decoder.head.weight.dtype
+
+    @own_scope()
     def transform(self, X: Any) -> NDArray[Any]:
         """Sparse codes (n, K) of stimuli."""
         check_is_fitted(self)
-        return self.model_.code(self._check(X)).code.numpy()
+        return in_batches(self._check(X), self._dtype, lambda batch: self.model_.code(batch).code)
 
+    @own_scope()
     def inverse_transform(self, X: Any) -> NDArray[Any]:
         """Pixels (n, D) of codes (n, K)."""
         check_is_fitted(self)
-        codes = codes_of(X).to(self.model_.decoder.head.weight)
-        if codes.ndim != 2 or codes.shape[1] != self.model_.n_latents:
-            raise ValueError(f"codes have shape {tuple(codes.shape)}; expected (n, {self.model_.n_latents})")
-        with torch.inference_mode():
-            return self.model_.decode(codes).numpy()
+        return in_batches(checked_codes(X, self.model_.n_latents), self._dtype, self.model_.decode)
 
     def _evaluate(self, X: Any) -> Evaluation:
         check_is_fitted(self)
-        return evaluate(self.model_, self._check(X))
+        return evaluate(self.model_, np.require(self._check(X), requirements="W"))
 
     def evaluate(self, X: Any) -> Metrics:
         """Every number that spikevae reports of a model, on these stimuli; NaN where a graded code has none."""
@@ -203,9 +227,11 @@ class SparseCoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimat
     def save(self, path: str | Path) -> None:
         """Write weights and parameters to one safetensors file; nothing is pickled."""
         check_is_fitted(self)
-        save_model(self.model_, path, {"shape": self.shape_, "history": self.history_})
+        facts = {"shape": self.shape_, "history": self.history_, "features": names_of(self), "scale": self._scale}
+        save_model(self.model_, path, {name: value for name, value in facts.items() if value is not None})
 
     @classmethod
+    @own_scope()
     def load(cls, path: str | Path) -> Self:
         """Read what :meth:`save` wrote, or a sparse fit of `spikevae train` or of a sweep.
 
@@ -219,9 +245,7 @@ class SparseCoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimat
             raise ValueError(f"{path} holds no sparse coder; read it with spikevae.load_model")
         params = {name: getattr(model.config, option) for name, option in CONFIG_OPTIONS.items()}
         coder = cls(**params | {"steps": params["steps"] or cls().steps, "random_state": model.config.seed})
-        coder.shape_ = tuple(extra.get("shape", model.shape))
-        coder.history_ = dict(extra.get("history", {}))
-        coder.n_features_in_ = model.n_features
+        take_facts(coder, extra, model, path)
         coder.seed_ = drawn_seed(coder.random_state)
         coder._adopt(model)
         return coder

@@ -13,9 +13,10 @@ from sklearn.base import BaseEstimator, ClassNamePrefixFeaturesOutMixin, Transfo
 from sklearn.utils.validation import check_is_fitted
 
 from .._device import resolve_device
+from .._scope import own_scope
 from .._seeds import generator
 from ..config import OPTIONS, FitConfig
-from ..evaluation.evaluate import BATCH_SIZE, Evaluation, Metrics, evaluate
+from ..evaluation.evaluate import Evaluation, Metrics, evaluate
 from ..models._model import Model
 from ..models.config import ModelConfig
 from ..models.files import load_model as load_model_file
@@ -23,7 +24,15 @@ from ..models.files import save_model
 from ..progress import show_progress
 from ..training import BudgetReport, budget_report, build_stack, train, warn_of_scale
 from ..training.fits import DIVERGED
-from ._validation import checked_stimuli, codes_of, drawn_seed
+from ..training.scale import root_mean_square, warn_of_other_scale
+from ._validation import (
+    checked_codes,
+    checked_stimuli,
+    drawn_seed,
+    in_batches,
+    names_of,
+    take_facts,
+)
 
 
 class SpikeVAE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
@@ -59,8 +68,8 @@ class SpikeVAE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator)
         Any further field of :class:`spikevae.config.FitConfig`.
     device : str
         Torch device for training; "auto" takes a GPU if there is one.
-    random_state : int, RandomState or None
-        Seed of weights, batches and noise. None draws a fresh one at each fit.
+    random_state : int, Generator, RandomState or None
+        Seed of weights, batches and noise, or what it is drawn from. None draws a fresh one at each fit.
     verbose : bool
         Show a progress bar while fitting.
 
@@ -102,6 +111,7 @@ class SpikeVAE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator)
     """
 
     shape_: tuple[int, ...]
+    _scale: float | None = None  # root mean square of the training stimuli
 
     def __init__(
         self,
@@ -179,17 +189,20 @@ class SpikeVAE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator)
         FitConfig.warn_unused([config], (*given, *(self.options or {})))
         return config
 
-    def _check(self, X: Any, *, reset: bool) -> torch.Tensor:
-        """(n, D) float tensor of stimuli; sets `shape_` where `reset`."""
+    def _check(self, X: Any, *, reset: bool) -> NDArray[np.float32]:
+        """(n, D) float32 stimuli; sets `shape_` where `reset`; elsewhere their scale is compared."""
         checked = checked_stimuli(self, X, reset=reset)
         with np.errstate(over="ignore"):
-            stimuli = torch.from_numpy(checked.astype(np.float32, copy=False))
-        if not stimuli.isfinite().all():
+            stimuli = checked.astype(np.float32, copy=False)
+        if checked.dtype != np.float32 and not math.isfinite(max(-float(stimuli.min()), float(stimuli.max()))):
             raise ValueError("X has numbers beyond the range of float32, in which models are trained: scale it")
+        if not reset:
+            warn_of_other_scale(stimuli, self._scale)
         return stimuli
 
+    @own_scope()
     def fit(self, X: Any, y: Any = None) -> Self:
-        """Train on stimuli.
+        """Train on stimuli; where this fails or is interrupted, an earlier fit stays as it was.
 
         Parameters
         ----------
@@ -208,8 +221,14 @@ class SpikeVAE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator)
         UserWarning
             Where stimuli are far larger or smaller than the noise of the pixels, or an option has no effect.
         """
+        fitted = copy.copy(self)
+        fitted._fit(X)
+        self.__dict__ = fitted.__dict__  # at once
+        return self
+
+    def _fit(self, X: Any) -> None:
         config = self._config(drawn_seed(self.random_state))
-        stimuli = self._check(X, reset=True)
+        stimuli = torch.from_numpy(np.require(self._check(X, reset=True), requirements="W"))  # as torch needs it
         if config.likelihood == "bernoulli" and (stimuli.min() < 0 or stimuli.max() > 1):
             low, high = float(stimuli.min()), float(stimuli.max())
             raise ValueError(f"likelihood='bernoulli' needs pixels in [0, 1]; X spans [{low:.3g}, {high:.3g}]")
@@ -230,10 +249,9 @@ class SpikeVAE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator)
                 f"training diverged at step {result.frozen_at} of {stack.n_steps}: a loss or gradient was not finite. "
                 "Scale X to unit variance, lower learning_rate, or set options={'clamp': 4.0}"
             )
-        self.config_, self.history_ = config, result.history
+        self.config_, self.history_, self._scale = config, result.history, root_mean_square(stimuli.numpy())
         self._set_model(result.model)
         self._set_budget(budget_report(result.model, stimuli, generator=generator(config.seed, "evaluation")))
-        return self
 
     def _set_budget(self, report: BudgetReport | None) -> None:
         self.__dict__.pop("budget_", None)  # remove that of an earlier fit
@@ -241,7 +259,7 @@ class SpikeVAE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator)
             return
         self.budget_ = report
         if not report.met:
-            warnings.warn(report.describe(), stacklevel=3)
+            warnings.warn(report.describe(), stacklevel=5)
 
     def _image_shape(self, config: ModelConfig) -> tuple[int, ...]:
         if "conv" in config.networks and len(self.shape_) == 1:
@@ -262,6 +280,7 @@ class SpikeVAE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator)
             self.prior_rates_ = rates.detach().numpy().copy()
         self._n_features_out = model.n_latents
 
+    @own_scope()
     def transform(self, X: Any) -> NDArray[np.floating[Any]]:
         """Posterior mean codes (n, K): firing rates in spikes per stimulus for counts. Computed in the type of X.
 
@@ -269,33 +288,30 @@ class SpikeVAE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator)
         fixed seed, so that the code of a stimulus depends on its position in X.
         """
         check_is_fitted(self)
-        stimuli = torch.from_numpy(checked_stimuli(self, X, reset=False))
-        noise = generator(0, "evaluation")
-        model = self.model_ if stimuli.dtype == torch.float32 else copy.deepcopy(self.model_).to(stimuli.dtype)
-        with torch.inference_mode():
-            return model.mean_code(stimuli, generator=noise).numpy()
+        stimuli = checked_stimuli(self, X, reset=False)
+        warn_of_other_scale(stimuli, self._scale)
+        noise, dtype = generator(0, "evaluation"), torch.float32 if stimuli.dtype == np.float32 else torch.float64
+        model = self.model_ if dtype == torch.float32 else copy.deepcopy(self.model_).to(dtype)
+        return in_batches(stimuli, dtype, lambda batch: model.mean_code(batch, generator=noise))
 
+    @own_scope()
     def sample_codes(self, X: Any, *, random_state: Any = 0) -> NDArray[Any]:
         """One sampled code (n, K) per stimulus: int64 for count distributions, float32 otherwise.
 
-        `random_state` is a seed, a RandomState, or None for fresh noise. With the same seed, :meth:`evaluate` uses the
-        same codes.
+        `random_state` is a seed, what a seed is drawn from (a Generator or RandomState), or None for fresh noise. With
+        the same seed, :meth:`evaluate` uses the same codes.
         """
         check_is_fitted(self)
         noise = torch.Generator().manual_seed(drawn_seed(random_state))
-        batches = self._check(X, reset=False).split(BATCH_SIZE)
-        with torch.inference_mode():
-            codes = torch.cat([self.model_.sample_codes(batch, generator=noise) for batch in batches])
-        return codes.numpy().astype(np.int64) if self.model_.law.is_count else codes.numpy()
+        stimuli, model = self._check(X, reset=False), self.model_
+        result = np.dtype(np.int64 if model.law.is_count else np.float32)
+        return in_batches(stimuli, torch.float32, lambda batch: model.sample_codes(batch, generator=noise), result)
 
+    @own_scope()
     def inverse_transform(self, X: Any) -> NDArray[np.float32]:
         """Mean pixels (n, D) of codes (n, K)."""
         check_is_fitted(self)
-        codes = codes_of(X).float()
-        if codes.ndim != 2 or codes.shape[1] != self.model_.n_latents:
-            raise ValueError(f"codes have shape {tuple(codes.shape)}; expected (n, {self.model_.n_latents})")
-        with torch.inference_mode():
-            return self.model_.decode(codes).numpy()
+        return in_batches(checked_codes(X, self.model_.n_latents), torch.float32, self.model_.decode)
 
     def evaluate(self, X: Any, *, random_state: Any = 0) -> Metrics:
         """All metrics of the model on these stimuli; `random_state` as in :meth:`sample_codes`."""
@@ -303,7 +319,7 @@ class SpikeVAE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator)
 
     def _evaluate(self, X: Any, random_state: Any) -> Evaluation:
         check_is_fitted(self)
-        stimuli = self._check(X, reset=False)
+        stimuli = np.require(self._check(X, reset=False), requirements="W")
         config, seed = self.config_, drawn_seed(random_state)
         return evaluate(self.model_, stimuli, beta=config.beta, spike_price=self.model_.price_of_spikes, seed=seed)
 
@@ -318,8 +334,9 @@ class SpikeVAE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator)
     def save(self, path: str | Path) -> None:
         """Write weights and configuration to one safetensors file; nothing is pickled."""
         check_is_fitted(self)
-        budget = {"budget": self.budget_.to_dict()} if hasattr(self, "budget_") else {}
-        save_model(self.model_, path, {"shape": self.shape_, "history": self.history_, **budget})
+        facts: dict[str, Any] = {"shape": self.shape_, "history": self.history_, "features": names_of(self)}
+        facts |= {"scale": self._scale} | ({"budget": self.budget_.to_dict()} if hasattr(self, "budget_") else {})
+        save_model(self.model_, path, {name: value for name, value in facts.items() if value is not None})
 
     def __sklearn_tags__(self) -> Any:
         tags = super().__sklearn_tags__()
@@ -330,6 +347,7 @@ class SpikeVAE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator)
         return hasattr(self, "model_")
 
 
+@own_scope()
 def load_model(path: str | Path) -> SpikeVAE:
     """Read a model that `SpikeVAE.save`, `spikevae train` or a sweep wrote.
 
@@ -341,9 +359,7 @@ def load_model(path: str | Path) -> SpikeVAE:
     model, extra = load_model_file(path)
     estimator = SpikeVAE(**estimator_params(model.config))
     estimator.config_ = model.config
-    estimator.shape_ = tuple(extra.get("shape", model.shape))
-    estimator.history_ = extra.get("history", {})
-    estimator.n_features_in_ = model.n_features
+    take_facts(estimator, extra, model, path)
     estimator._set_model(model)
     if "budget" in extra:
         estimator.budget_ = BudgetReport.from_dict(extra["budget"], str(path))

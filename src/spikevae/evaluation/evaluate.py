@@ -8,6 +8,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from .._arrays import plain
+from .._scope import own_scope
+from .._seeds import checked_seed
 from ..metrics.coding import active_units, bits, bits_per_spike, fano_of_sums, prior_posterior_gap
 from ..metrics.reconstruction import r2_of_sums, r2_pooled_of_sums
 from ..metrics.sparsity import sparseness_of_sums
@@ -48,6 +51,7 @@ BATCH_SIZE = 1024
 """Number of stimuli coded at once."""
 
 
+@own_scope()
 @torch.inference_mode()
 def evaluate(
     model: Model,
@@ -102,17 +106,22 @@ def evaluate(
     """
     stimuli = _checked(x, model.n_features)
     weight = next(model.parameters())
-    generator = torch.Generator(device=weight.device).manual_seed(seed)
+    generator = torch.Generator(device=weight.device).manual_seed(checked_seed(seed))
     sums = Sums(model.law)
     for batch in stimuli.split(batch_size):
         batch = batch.to(weight)
         sums.add(batch, model.code(batch, generator=generator))
+    rates = model.prior_firing_rates()
+    if rates is not None:
+        sums.n_bad += rates.numel() - int(rates.isfinite().sum())
     return _undefined(model, sums) if sums.n_bad else _evaluation(model, sums, beta, spike_price, prices)
 
 
 def _checked(x: Any, n_features: int) -> Tensor:
     """Stimuli (m, D) as a tensor; refuses another shape and values that are not finite."""
-    stimuli = x if isinstance(x, Tensor) else torch.tensor(np.asarray(x))
+    stimuli = (
+        x if isinstance(x, Tensor) and x.layout == torch.strided else torch.tensor(np.asarray(plain(x, "stimuli")))
+    )
     if stimuli.ndim != 2 or stimuli.shape[1] != n_features or not len(stimuli):
         raise ValueError(
             f"stimuli have shape {tuple(stimuli.shape)}; expected (m, {n_features}), with one or more rows"

@@ -9,6 +9,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from .._arrays import plain
+from .._seeds import checked_seed
 from ..metrics.reconstruction import r2_pooled_of_sums
 from ..models.iterative.model import IterativeVAE
 from ..networks import dense_macs
@@ -126,7 +128,7 @@ def _checked_stimuli(model: IterativeVAE, x: Any) -> Tensor:
     """(m, D) stimuli as a tensor; errors if the model or the stimuli are not as :func:`inference_energy` needs them."""
     if not isinstance(model, IterativeVAE):
         raise TypeError(f"{type(model).__name__} has no iterative inference; give a model with inference='iterative'")
-    stimuli = x if isinstance(x, Tensor) else torch.tensor(np.asarray(x))
+    stimuli = x if isinstance(x, Tensor) else torch.tensor(np.asarray(plain(x, "stimuli")))
     if stimuli.ndim != 2 or stimuli.shape[1] != model.n_features or not len(stimuli):
         raise ValueError(
             f"stimuli have shape {tuple(stimuli.shape)}; expected (m, {model.n_features}), with one or more rows"
@@ -152,7 +154,7 @@ def _follow(
 ) -> tuple[NDArray[np.float64], NDArray[np.float64], _CodeCounts]:
     """Pooled R2, KL divergence per stimulus and counts of the code, after each update of the state."""
     weight = next(model.parameters())
-    generator = torch.Generator(device=weight.device).manual_seed(seed)
+    generator = torch.Generator(device=weight.device).manual_seed(checked_seed(seed))
     sums = np.zeros((n_updates, 4))  # KL divergence, spikes, non-zero units, units that are one
     residual, contrast = np.zeros((n_updates, len(stimuli))), np.zeros(len(stimuli))
     prior, start = model.prior(), 0

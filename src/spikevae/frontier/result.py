@@ -11,6 +11,7 @@ from torch import Tensor
 
 from .. import plotting
 from .._json import write_json
+from .._scope import own_scope
 from .._text import percent, shown
 from ..models._model import Model
 from ..models.config import ModelConfig
@@ -59,6 +60,7 @@ class Frontier:
     """By price, then by beta."""
 
     @classmethod
+    @own_scope()
     def trace(
         cls,
         configs: Sequence[ModelConfig],

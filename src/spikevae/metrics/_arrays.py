@@ -6,14 +6,14 @@ import numpy as np
 from numpy.typing import ArrayLike
 from torch import Tensor
 
+from .._arrays import plain
+
 Array: TypeAlias = ArrayLike | Tensor
 
 
 def as_float64(x: Array) -> np.ndarray:
     """`x` (numpy, torch on any device, or nested lists) as a float64 numpy array."""
-    if isinstance(x, Tensor):
-        x = x.detach().cpu().numpy()
-    return np.asarray(x, dtype=np.float64)
+    return np.asarray(plain(x, "the array"), dtype=np.float64)
 
 
 def matrix(x: Array, name: str) -> np.ndarray:

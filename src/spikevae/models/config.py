@@ -7,15 +7,22 @@ files.
 
 import hashlib
 import json
-import math
 from collections.abc import Mapping
-from typing import Any, ClassVar, Literal, Self
+from typing import Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import BaseModel, Field, model_validator
 
 from .._records import FrozenConfig
 from .codes import get_code
 
+MIN_POSITIVE, MAX_NUMBER = 1e-30, 1e30
+"""Bounds of numbers; float32 has both of them and their reciprocals."""
+MAX_STEPS = 2**40
+"""Bound of numbers of steps and stimuli; no training is longer."""
+MIN_TEMPERATURE = 1e-6
+"""Smallest temperature of relaxed counts: float32 resolves times near 1 to a tenth of it."""
+MAX_UNITS, MAX_LAYERS = 2**24, 16
+"""Bounds of the width of a layer and of the number of layers."""
 DEFAULT_STEPS = 3000
 """Optimiser steps if neither `steps` nor `epochs` is given."""
 
@@ -23,17 +30,17 @@ DEFAULT_STEPS = 3000
 class ObjectiveConfig(FrozenConfig):
     """The objective: distortion + beta * kl + spike_price * expected spikes."""
 
-    beta: float = Field(1.0, ge=0, allow_inf_nan=False)
+    beta: float = Field(1.0, ge=0, le=MAX_NUMBER)
     """Weight of the coding rate (KL, nats per stimulus) in the objective; of sparse codes the sparsity weight,
     in the unit of a pixel."""
-    spike_price: float = Field(0.0, ge=0, allow_inf_nan=False)
+    spike_price: float = Field(0.0, ge=0, le=MAX_NUMBER)
     """Weight of the expected number of spikes in the objective, nats per spike."""
-    spike_budget: float | None = Field(None, allow_inf_nan=False)
+    spike_budget: float | None = Field(None, le=MAX_NUMBER)
     """Largest expected number of spikes, per unit per stimulus (or as `budget_per` says); the spike price that keeps to
     it is found in training. None: no budget."""
     budget_per: Literal["unit", "stimulus"] = "unit"
     """Whether `spike_budget` is per unit per stimulus, or per stimulus for all units together."""
-    energy_budget: float | None = Field(None, allow_inf_nan=False)
+    energy_budget: float | None = Field(None, le=MAX_NUMBER)
     """Largest modelled energy of the spikes, joules per stimulus at the energy cost `energy_level`; in place of
     `spike_budget`."""
     energy_level: Literal["low", "central", "high"] = "central"
@@ -50,9 +57,9 @@ class ObjectiveConfig(FrozenConfig):
     indicator: Literal["sigmoid", "linear", "cubic", "quintic", "cosine", "gumbel"] = "cubic"
     """Shape of the indicator of relaxed counts (Monte Carlo only); gumbel samples Poisson counts by a relaxed choice
     among 0 to 31 instead, for firing rates up to 20, where the truncation removes half a percent."""
-    temperature_start: float = Field(1.0, gt=0)
+    temperature_start: float = Field(1.0, ge=MIN_TEMPERATURE, le=100)
     """Temperature of relaxed counts at the first step (Monte Carlo only)."""
-    temperature: float = Field(0.05, gt=0)
+    temperature: float = Field(0.05, ge=MIN_TEMPERATURE, le=100)
     """Temperature of relaxed counts after annealing (Monte Carlo only)."""
     temperature_anneal: float = Field(0.5, ge=0, le=1)
     """Fraction of training over which the temperature falls linearly."""
@@ -65,11 +72,11 @@ class TrainingConfig(FrozenConfig):
 
     seed: int = Field(0, ge=0, lt=2**32)
     """Seed of the initial weights, the order of the batches and the sampling noise."""
-    steps: int | None = Field(None, ge=1, le=2**40)
+    steps: int | None = Field(None, ge=1, le=MAX_STEPS)
     """Number of optimiser steps; either this or `epochs`."""
-    epochs: int | None = Field(None, ge=1, le=2**40)
+    epochs: int | None = Field(None, ge=1, le=MAX_STEPS)
     """Number of passes over the training set; either this or `steps`."""
-    batch_size: int = Field(250, ge=1, le=2**40)
+    batch_size: int = Field(250, ge=1, le=MAX_STEPS)
     """Stimuli per optimiser step (the whole training set if that is smaller)."""
     decoder_update: Literal["auto", "least_squares", "gradient"] = "auto"
     """Update of a linear decoder: least squares from running second moments of the code, or gradient descent; auto
@@ -77,19 +84,19 @@ class TrainingConfig(FrozenConfig):
     optimizer: Literal["adam", "adamax", "sgd"] = "adam"
     """torch.optim class; moments .9 and .999, epsilon 1e-8, no weight decay; sgd, without moments, is for learning
     along natural gradients."""
-    learning_rate: float = Field(0.005, gt=0)
+    learning_rate: float = Field(0.005, ge=MIN_POSITIVE, le=MAX_NUMBER)
     """Peak learning rate."""
-    learning_rate_end: float = Field(1e-5, ge=0)
+    learning_rate_end: float = Field(1e-5, ge=0, le=MAX_NUMBER)
     """Learning rate at the end of the cosine."""
     warmup: float = Field(0.02, ge=0, lt=1)
     """Fraction of a cycle over which the learning rate rises linearly."""
     cycles: Literal[1, 2] = 2
     """Cycles of warm-up and cosine; with two, the result of half the budget is recorded and compared."""
-    grad_clip: float | None = Field(None, gt=0)
+    grad_clip: float | None = Field(None, ge=MIN_POSITIVE, le=MAX_NUMBER)
     """Largest gradient norm of a fit (three times that during warm-up); None: no clipping."""
-    patience: int | None = Field(None, ge=1)
+    patience: int | None = Field(None, ge=1, le=MAX_STEPS)
     """Stop after this number of windows without `stop_tolerance` relative improvement; None: no early stop."""
-    stop_tolerance: float = Field(1e-4, ge=0)
+    stop_tolerance: float = Field(1e-4, ge=0, le=MAX_NUMBER)
     """Relative improvement of the objective between windows that counts as progress."""
 
     def n_steps(self, n_train: int) -> int:
@@ -129,7 +136,7 @@ class ModelConfig(TrainingConfig, ObjectiveConfig):
     """Name of the recipe that the values come from; a label only, since all values are fields."""
     latent: str = "poisson"
     """Distribution of the code, a name from `spikevae models`; or sparse: sparse coding, without a distribution."""
-    n_latents: int = Field(128, ge=1, le=2**24)
+    n_latents: int = Field(128, ge=1, le=MAX_UNITS)
     """Number of latent units K."""
     init: Literal["auto", "linear_limit", "random"] = "auto"
     """Initial weights: `linear_limit` is the optimum for signals that are small compared with firing rates, for linear
@@ -137,17 +144,17 @@ class ModelConfig(TrainingConfig, ObjectiveConfig):
     start: float = Field(0.5, ge=-20, le=5)
     """Initial log firing rate (spikes per unit per stimulus) of every unit; for `linear_limit` the lowest one
     considered: it starts at the lowest at which the limit nearly holds. Default: -5 for `linear_limit`, else 0.5."""
-    start_spread: float = Field(0.0, ge=0)
+    start_spread: float = Field(0.0, ge=0, le=20)
     """Half-width of the uniform distribution of the prior's initial log firing rate around `start`."""
     decoder: Literal["linear", "mlp", "conv"] = "linear"
     """The network that turns a code into a stimulus; linear has a closed-form objective and a dictionary."""
     decoder_bias: bool = False
     """Whether the decoder's last layer has a bias."""
-    hidden: tuple[int, ...] | None = None
+    hidden: tuple[Annotated[int, Field(ge=1, le=MAX_UNITS)], ...] | None = Field(None, max_length=MAX_LAYERS)
     """Widths of the hidden layers of mlp networks, channels of conv networks; None: the network's default."""
-    init_scale: float = Field(0.05, gt=0)
+    init_scale: float = Field(0.05, ge=MIN_POSITIVE, le=MAX_NUMBER)
     """Standard deviation of the initial weights of linear networks."""
-    clamp: float | None = Field(5.0, gt=0)
+    clamp: float | None = Field(5.0, ge=MIN_POSITIVE, le=MAX_NUMBER)
     """Soft clamp of the encoder's output (log firing rate from above, log scale on both sides); None: none."""
     prior: Literal["learned", "closed_form", "fixed"] = "closed_form"
     """Update of the prior's parameters: by gradient, from the mean moments of the posterior, or none."""
@@ -185,8 +192,11 @@ class ModelConfig(TrainingConfig, ObjectiveConfig):
                 f"prior='closed_form': the optimal prior of {self.latent!r} has no closed form. Set prior='learned' "
                 "or prior='fixed'"
             )
-        if self.noise_variance != "learned" and not 0 < float(self.noise_variance) < math.inf:
-            raise ValueError(f"noise_variance is {self.noise_variance}; it must be positive or 'learned'")
+        if self.noise_variance != "learned" and not MIN_POSITIVE <= self.noise_variance <= MAX_NUMBER:
+            raise ValueError(
+                f"noise_variance is {self.noise_variance}; it must be 'learned', or positive: {MIN_POSITIVE:g} to "
+                f"{MAX_NUMBER:g}"
+            )
         if self.estimator == "exact" and not self.has_exact_objective:
             raise ValueError(
                 "estimator='exact' needs decoder='linear', likelihood='gaussian' and a latent with independent units, "
@@ -359,9 +369,9 @@ class EncoderConfig(ModelConfig):
     """The network that turns a stimulus into the parameters of its posterior."""
     encoder_bias: bool = True
     """Whether the encoder's last layer has a bias."""
-    encoder_lr_factor: float = Field(0.3, gt=0)
+    encoder_lr_factor: float = Field(0.3, ge=MIN_POSITIVE, le=MAX_NUMBER)
     """Learning rate of the encoder's weights, as a multiple of `learning_rate`."""
-    bias_lr_factor: float = Field(20.0, gt=0)
+    bias_lr_factor: float = Field(20.0, ge=MIN_POSITIVE, le=MAX_NUMBER)
     """Learning rate of the encoder's last bias, as a multiple of `learning_rate`: it changes the mean firing rates.
     Default: 5 with `linear_limit`, whose initial firing rates are nearly optimal, else 20."""
 

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator, Mapping
 from itertools import pairwise
-from typing import Any, ClassVar, Literal, NamedTuple, Self, final
+from typing import Annotated, Any, ClassVar, Literal, NamedTuple, Self, final
 
 import torch
 from jaxtyping import Float
@@ -16,7 +16,7 @@ from ..networks import LinearNetwork, dense_macs
 from ..objectives import FreeEnergy
 from ._model import CodedBatch, LatentModel
 from .codes import get_code
-from .config import EncoderConfig, ModelConfig
+from .config import MAX_NUMBER, MAX_UNITS, EncoderConfig, ModelConfig
 
 RATE = "log_rate"
 """The parameter of a layer's prior that depends on the layer above."""
@@ -30,10 +30,10 @@ class HierarchicalConfig(EncoderConfig):
     inference: Literal["hierarchical"] = "hierarchical"
     prior: Literal["learned", "closed_form", "fixed"] = "learned"
     """Learned: the priors of all layers but the highest depend on the layer above."""
-    upper: tuple[int, ...] = Field((), max_length=8)
+    upper: tuple[Annotated[int, Field(le=MAX_UNITS)], ...] = Field((), max_length=8)
     """Units of the layers above the first, from below to above; given without `inference`, it implies
     inference='hierarchical'."""
-    free_bits: float = Field(0.0, ge=0, allow_inf_nan=False)
+    free_bits: float = Field(0.0, ge=0, le=MAX_NUMBER)
     """Coding rate of a layer, nats per stimulus, below which the objective does not reduce it further; for warm-up
     see `beta_anneal`."""
 

@@ -7,6 +7,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from .._seeds import checked_seed
 from ..data.sequences import bar, image_size
 from ..progress import Report
 from .neurons import Neurons, check, place
@@ -81,7 +82,7 @@ def moving_bar(
     check(model)
     _check_arguments(model, unit, speed=speed, width=width, trials=trials, margin=margin)
     like = place(model)
-    generator = torch.Generator(device=like.device).manual_seed(seed)
+    generator = torch.Generator(device=like.device).manual_seed(checked_seed(seed))
     state, steps = model.init_state(2 * trials), []
     frames = _two_bars(model.shape, orientation, width=width, speed=speed, contrast=contrast, margin=margin)
     for count, frame in enumerate(frames, 1):

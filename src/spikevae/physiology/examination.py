@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from .._scope import own_scope
 from ..progress import Report
 from .bars import BarResponse, moving_bar
 from .fields import ReceptiveFields, correlation, receptive_fields
@@ -120,6 +121,7 @@ class Examination:
         }
 
 
+@own_scope()
 def examine(
     model: Neurons,
     gratings: Gratings | None = None,

@@ -8,6 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from .._seeds import checked_seed
 from ..progress import Report
 from .neurons import Neurons, check, place
 
@@ -118,8 +119,8 @@ def _show_noise(
     progress: Report | None,
 ) -> _Sums:
     """Show white noise; sum the spikes and the stimuli before them."""
-    like, generator = place(model), torch.Generator().manual_seed(seed)
-    spiking = torch.Generator(device=like.device).manual_seed(seed)
+    like, generator = place(model), torch.Generator().manual_seed(checked_seed(seed))
+    spiking = torch.Generator(device=like.device).manual_seed(checked_seed(seed))
     n_pixels = int(np.prod(model.shape))
     past: deque[Tensor] = deque(maxlen=lags)
     stimuli = torch.zeros(lags, model.n_latents, n_pixels, dtype=like.dtype, device=like.device)

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple, Self
 import numpy as np
 
 from ..data.sequences import image_size
-from ..plotting import INK, PNG_DPI, SETTINGS, VERMILION
+from ..plotting import INK, PNG_DPI, VERMILION, settings
 from .examination import Examination
 
 MAX_TICKS = 40
@@ -84,11 +84,10 @@ class _Box(NamedTuple):
 def _last_frame(found: Examination) -> tuple[np.ndarray, _Box, _Box, list[int]]:
     """The figure with all spikes and no stimulus (H, W, 3), the boxes of the stimulus and of the raster of spikes, and
     the column of pixels at which each time step ends."""
-    from matplotlib import rc_context
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    with rc_context(SETTINGS):
+    with settings():
         figure = Figure(figsize=(6.6, 3.0), dpi=PNG_DPI)
         agg = FigureCanvasAgg(figure)
         screen = figure.add_axes((0.02, 0.2, 0.3, 0.66))

@@ -11,7 +11,7 @@ import numpy as np
 from .._json import jsonable
 from .._text import exact, plural, shown
 from ..data.sequences import image_size
-from ..plotting import GREY, INK, SETTINGS, Static, canvas, write
+from ..plotting import GREY, INK, Static, canvas, settings, write
 from ..progress import Report
 from .examination import Examination, examine
 from .film import ticks, write_film
@@ -117,7 +117,6 @@ def _picture(axes: Any, row: np.ndarray, shape: tuple[int, ...], limit: float | 
 
 def _fields(found: Examination, folder: Path, name: str) -> Static:
     """Decoder columns above receptive fields from white noise, best-tuned units first."""
-    from matplotlib import rc_context
     from matplotlib.figure import Figure
 
     from .fields import correlation
@@ -127,7 +126,7 @@ def _fields(found: Examination, folder: Path, name: str) -> Static:
     if found.dictionary is not None:
         rows.insert(0, ("Dictionary", found.dictionary))
         alike = correlation(np.nan_to_num(found.fields.field), found.dictionary)
-    with rc_context(SETTINGS):
+    with settings():
         figure = Figure(figsize=(1.1 + 0.72 * len(units), 0.45 + 0.8 * len(rows)))
         panels = figure.subplots(len(rows), len(units), squeeze=False)
         wide, tall = figure.get_size_inches()
@@ -278,7 +277,6 @@ def _suppression(found: Examination, folder: Path, name: str) -> Static:
 
 def _bar(found: Examination, folder: Path, name: str) -> Static:
     """Film strips, spikes of repeated trials and expected spikes, for two directions of motion."""
-    from matplotlib import rc_context
     from matplotlib.figure import Figure
 
     film = found.bar
@@ -289,7 +287,7 @@ def _bar(found: Examination, folder: Path, name: str) -> Static:
         f"unit {film.unit}, preferred direction ({degrees:.0f}°)",
         f"orthogonal direction ({degrees + 90:.0f}°)",
     )
-    with rc_context(SETTINGS):
+    with settings():
         figure = Figure(figsize=(8.6, 4.3))
         columns: Any = figure.add_gridspec(1, 2, left=0.08, right=0.985, bottom=0.12, top=0.93, wspace=0.1)
         top = 1.08 * float(film.expected.max()) or 1.0

@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from .._seeds import checked_seed
 from ..data.sequences import Frames, grating
 from ..progress import Report
 from .neurons import Neurons, check, mean_response, place
@@ -327,7 +328,7 @@ def _respond(
 ) -> Response:
     """Responses (n, K) to conditions, mean and standard error over trials."""
     n, trials = len(conditions.angle), shown.phases
-    generator = torch.Generator(device=place(model).device).manual_seed(seed)
+    generator = torch.Generator(device=place(model).device).manual_seed(checked_seed(seed))
     means, errors, step = [], [], max(1, BATCH // trials)
     for start in range(0, n, step):
         some = conditions.rows(slice(start, start + step))

@@ -7,10 +7,12 @@ from collections.abc import Callable
 from pathlib import Path
 
 from .._files import atomic_write
+from .._scope import own_scope
 
 N_STEPS = 15  # of `progress`: reading, pictures, physiology, ten figures, page, done
 
 
+@own_scope()
 def build_report(
     run_dir: str | Path, *, seed: int = 0, progress: Callable[[float, float, str], None] | None = None
 ) -> Path:

@@ -11,7 +11,7 @@ from xml.etree import ElementTree
 import numpy as np
 
 from .._text import SUPERSCRIPT, exact, shown
-from ..plotting import GREY, SETTINGS, spans_decades
+from ..plotting import GREY, save_svg, settings, spans_decades
 from .panels import Line, Panel
 from .style import Axis
 
@@ -183,12 +183,11 @@ def svg(panel: Panel, size: int | None, texts: dict[str, int], shape: tuple[int,
     shape
         Width and height in pixels at its natural size.
     """
-    from matplotlib import rc_context
     from matplotlib.figure import Figure
 
     groups: dict[str, Line] = {}
     margin = 50 if panel.second else 10
-    with rc_context(SETTINGS | {"font.size": FONT, "axes.labelsize": FONT, "legend.fontsize": FONT}):
+    with settings({"font.size": FONT, "axes.labelsize": FONT, "legend.fontsize": FONT}):
         width, height = shape
         figure = Figure(figsize=(width / 72, height / 72))
         axes = figure.subplots()
@@ -196,7 +195,7 @@ def svg(panel: Panel, size: int | None, texts: dict[str, int], shape: tuple[int,
         left = max(42, 14 + 8 * _widest_tick(axes)) + (22 if axes.get_ylabel() else 0)
         figure.subplots_adjust(left / width, 46 / height, 1 - 14 / width, 1 - margin / height)
         file = io.StringIO()
-        figure.savefig(file, format="svg", metadata={"Date": None, "Creator": None, "Type": None, "Format": None})
+        save_svg(figure, file, metadata={"Creator": None, "Type": None, "Format": None})
     return _for_page(file.getvalue(), panel, groups, size, texts)
 
 

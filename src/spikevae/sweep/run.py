@@ -12,6 +12,7 @@ import torch
 
 from .._device import resolve_device
 from .._json import write_json
+from .._scope import own_scope
 from ..config import FitConfig, SweepConfig
 from ..data import PatchSet, load_config
 from ..frontier import Frontier
@@ -126,6 +127,7 @@ class Sweep:
         plans = plan_frontiers(self.config, self.cells, n_train, tuple(shape))
         return [plan for plan in plans if not folder.frontier_path(plan.id).is_file()]
 
+    @own_scope()
     def run(
         self,
         out: str | Path,

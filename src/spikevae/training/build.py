@@ -5,6 +5,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from .._scope import own_scope
 from ..models.config import ModelConfig
 from .dictionary import DictionaryStack
 from .fits import FitStack
@@ -14,6 +15,7 @@ STACKS: dict[str, type[FitStack]] = {"gradients": Stack, "dictionary": Dictionar
 """Classes of stacks by the `trainer` of a configuration."""
 
 
+@own_scope()
 def build_stack(
     configs: Sequence[ModelConfig], train: Tensor, shape: tuple[int, ...], *, device: torch.device | str = "cpu"
 ) -> FitStack:

@@ -15,6 +15,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
+from .._scope import own_scope
 from .._seeds import generator
 from ..models._model import Model
 from ..models.build import build_model
@@ -172,6 +173,7 @@ class FitStack(ABC):
             self._freeze((self.status == RUNNING) & (self.stale >= self.config.patience), SETTLED)
         self.finished = self.finished or bool((self.status != RUNNING).all())
 
+    @own_scope()
     def result(self, index: int) -> FitResult:
         """Fit number `index` as a model of its own."""
         model = build_model(self.configs[index], self.shape).to(self.train.dtype)
@@ -195,6 +197,7 @@ class FitStack(ABC):
         tensors["ledger/step"] = torch.tensor(self.step_number)
         return {k: v.contiguous().cpu() for k, v in tensors.items()}
 
+    @own_scope()
     @torch.no_grad()
     def load_state(self, tensors: dict[str, Tensor]) -> None:
         """Restore a :meth:`state` of a stack of the same configurations.

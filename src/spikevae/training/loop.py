@@ -11,6 +11,7 @@ from typing import Any
 
 import torch
 
+from .._scope import own_scope
 from . import checkpoint
 from .fits import FitStack
 
@@ -61,6 +62,7 @@ class _StepReports:
             self._step, self._time = step, now
 
 
+@own_scope()
 def train(
     stack: FitStack,
     *,

@@ -6,7 +6,7 @@ from typing import ClassVar, Literal, Self
 
 from pydantic import Field, model_validator
 
-from ..config import ModelConfig
+from ..config import MAX_NUMBER, MIN_POSITIVE, ModelConfig
 from .flows import get_flow
 
 MAX_STEPS = 100_000
@@ -29,7 +29,7 @@ class IterativeConfig(ModelConfig):
     """Steps of inference in evaluation."""
     inner_steps: int = Field(1, ge=1, le=1000)
     """Updates of the state within a step; the reference changes only between steps."""
-    backprop_steps: int | None = Field(None, ge=1)
+    backprop_steps: int | None = Field(None, ge=1, le=10_000)
     """Steps through which gradients are propagated back at a time; None: through all."""
     reference: Literal["prior", "previous"] = "prior"
     """Reference of the leak and of the KL divergence in training: the prior, or the posterior of the previous step, as
@@ -40,11 +40,11 @@ class IterativeConfig(ModelConfig):
     """Euler steps, or steps with the leak integrated exactly."""
     guard: bool = True
     """Whether expected dynamics use a backtracking line search, so that no step raises the free energy."""
-    step_size: float = Field(0.1, gt=0, allow_inf_nan=False)
+    step_size: float = Field(0.1, ge=MIN_POSITIVE, le=MAX_NUMBER)
     """Initial step size of inference."""
     learn_step_size: bool = True
     """Whether the step size is learned."""
-    beta_inner: float | None = Field(None, ge=0, allow_inf_nan=False)
+    beta_inner: float | None = Field(None, ge=0, le=MAX_NUMBER)
     """Weight of the leak in inference; None: that of the coding rate in the objective, `beta`."""
     self_inhibition: Literal["auto", "exact", "learned", "none"] = "auto"
     """Self-inhibition of a unit, which stands for the cost of its variance: half its squared weights over the noise

@@ -5,7 +5,7 @@ from typing import Any, ClassVar, Literal, Self
 
 from pydantic import Field, model_validator
 
-from ..config import ModelConfig
+from ..config import MAX_NUMBER, MIN_POSITIVE, ModelConfig
 
 STEPS = 400
 """Batches to learn from where neither `steps` nor `epochs` is given."""
@@ -37,7 +37,7 @@ class SparseCodingConfig(ModelConfig):
     """There is no prior to learn; always "fixed"."""
     algorithm: Literal["lca-soft", "lca-hard", "lca-rectified", "ista", "fista", "nonnegative"] = "fista"
     """How sparse codes are found."""
-    tolerance: float = Field(1e-3, gt=0, lt=1e30)
+    tolerance: float = Field(1e-3, ge=MIN_POSITIVE, le=MAX_NUMBER)
     """Inference of a stimulus stops when no condition of optimality is violated by more than this share of its largest
     drive."""
     max_steps: int = Field(1000, ge=1, le=1_000_000)
