@@ -51,10 +51,13 @@ CASES = {
 
 @pytest.mark.parametrize("case", CASES.values(), ids=CASES)
 def test_fits_keep_to_their_budgets(x, case):
-    """A budget of half the spikes of the free fit binds; one of a million does not and changes nothing."""
-    stack, (unbound, none) = trained([fit(**case, spike_budget=1e6), fit(**case)], x)
+    """A budget of half the spikes of the free fit binds; one of a million does not and changes nothing.
+
+    The two fits train alone: within a stack, the place of a fit may change the rounding of a matrix product.
+    """
+    (stack, (unbound,)), (without, (none,)) = (trained([fit(**case, **b)], x) for b in ({"spike_budget": 1e6}, {}))
     assert none is None and not unbound.binds and unbound.met and unbound.shadow_price == 0
-    free, same = (stack.result(i).model.state_dict() for i in range(2))
+    free, same = (one.result(0).model.state_dict() for one in (stack, without))
     torch.testing.assert_close(free, same, rtol=0, atol=0)
     half = unbound.spikes_used / 2
     _, (bound,) = trained([fit(**case, spike_budget=half, budget_per="stimulus")], x)

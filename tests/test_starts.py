@@ -12,7 +12,8 @@ from spikevae.config import FitConfig
 from spikevae.distributions import Poisson
 from spikevae.models import build_model
 from spikevae.training import Stack, train
-from spikevae.training.starts import Spectrum, limit_encoder, linear_limit, solve_decoder, start_at_linear_limit
+from spikevae.training.decoder import solve_decoder
+from spikevae.training.starts import Spectrum, limit_encoder, linear_limit, start_at_linear_limit
 
 D = 12
 VALUES = torch.linspace(6.0, 0.2, D, dtype=torch.float64)
@@ -61,13 +62,22 @@ def test_the_limit_is_the_minimum_over_gain_and_dictionary(beta, noise_variance)
 
 
 def test_poisson_models_tend_to_the_limit_as_rates_grow():
-    """The remainder falls as one over the rate: by e^2 over two log units, within a quarter."""
+    """Without pairs the remainder falls as one over the rate: by e^2 over two log units, within a quarter."""
     x = gaussian_stimuli(2000)  # all of them set the decoder
-    limit = float(linear_limit(VALUES, 1.0, 16))
-    near, middle, far, end = (objective(limit_model(x, r)[0], x) / limit - 1 for r in (3.0, 5.0, 7.0, 10.0))
+    limit = float(linear_limit(VALUES, 1.0, 13))
+    found = (objective(limit_model(x, r, n_latents=D + 1)[0], x) / limit - 1 for r in (3.0, 5.0, 7.0, 10.0))
+    near, middle, far, end = found
     assert abs(end) < 1e-3 and 0.01 < near < 0.02
     assert (middle - end) / (far - end) == pytest.approx(math.e**2, rel=0.25)
     assert (near - end) / (middle - end) == pytest.approx(math.e**2, rel=0.25)
+
+
+def test_opponent_pairs_are_near_the_limit_at_low_rates():
+    """The remainder of pairs has no even powers of the signal: it is a tenth of that of single units."""
+    x = gaussian_stimuli(2000)
+    limit = float(linear_limit(VALUES, 1.0, D + 1))
+    single, pairs = (objective(limit_model(x, 3.0, n_latents=k)[0], x) / limit - 1 for k in (D + 1, 2 * D))
+    assert pairs < 0.1 * single
 
 
 def test_the_limit_does_not_know_the_firing_rate():
@@ -93,16 +103,34 @@ def test_the_lowest_rate_at_which_the_limit_nearly_holds():
     rates = [limit_model(x, None, beta=beta, lowest=-5.0)[1] for beta in (0.1, 1.0, 6.0)]
     assert rates == sorted(rates, reverse=True) and rates[0] > rates[2] + 1
     assert limit_model(x, None, beta=6.0, lowest=2.0)[1] == 2.0
-    priced = limit_model(x, None, lowest=-5.0, price=0.5)[1]
-    assert priced <= rates[1]
+
+
+def test_the_chosen_rate_costs_little():
+    """At most 1.5 % of the objective and 30 % of what the code gains over silence; a grid of rates is the judge."""
+    x = gaussian_stimuli(4000)  # all of them set the decoder, and judge it
+    for beta in (0.5, 2.0, 8.0):
+        model, rate = limit_model(x, None, beta=beta, lowest=-5.0)
+        least = min(objective(limit_model(x, r, beta=beta)[0], x, beta) for r in (-2.0, -1.0, 0.0, 1.0, 2.0, 3.0, 4.0))
+        silent = float(VALUES.sum())
+        excess = objective(model, x, beta) - least
+        assert excess < min(0.017 * least, 0.34 * (silent - least))
+        cheaper, _ = limit_model(x, rate - 0.5, beta=beta)
+        assert objective(cheaper, x, beta) - least > min(0.013 * least, 0.26 * (silent - least))
+
+
+def test_a_spike_price_lowers_the_chosen_rate():
+    x = gaussian_stimuli()
+    free, priced = (limit_model(x, None, lowest=-5.0, price=price)[1] for price in (0.0, 0.5))
+    assert priced < free - 1
 
 
 def test_spread_over_more_units_than_directions_changes_nothing():
-    spectrum = Spectrum.of(gaussian_stimuli())
-    codes = [limit_encoder(spectrum, 1.0, k, torch.Generator().manual_seed(2)) for k in (D, 40)]
-    assert codes[1].shape == (40, D)
-    torch.testing.assert_close(codes[0].mT @ codes[0], codes[1].mT @ codes[1])
-    assert torch.linalg.matrix_rank(limit_encoder(spectrum, 5.0, 40, torch.Generator().manual_seed(2))) == int(
+    x = gaussian_stimuli()
+    spectrum = Spectrum.of(x)
+    codes = [limit_encoder(spectrum, 1.0, k, x, torch.Generator().manual_seed(2)) for k in (D + 1, 18, 24, 25, 41)]
+    for code in codes[1:]:
+        torch.testing.assert_close(codes[0].mT @ codes[0], code.mT @ code, rtol=1e-5, atol=1e-6)
+    assert torch.linalg.matrix_rank(limit_encoder(spectrum, 5.0, 40, x, torch.Generator().manual_seed(2))) == int(
         (VALUES > 2.5).sum()
     )
 

@@ -16,7 +16,7 @@ from ._model import LatentModel
 from .codes import CODES
 from .config import EncoderConfig, ModelConfig
 
-STEPS_FROM_LIMIT, STEPS_WITH_BUDGET = 1000, 2000
+STEPS_FROM_LIMIT = 2000
 """Default number of optimiser steps of a fit that starts at the limit of small signals."""
 OPTIONS_OF_LIMIT = ("init", "latent", "encoder", "decoder", "encoder_bias", "decoder_bias", "likelihood")
 
@@ -31,9 +31,7 @@ class AmortisedConfig(EncoderConfig):
         defaults = super().defaults_for(given)
         if not cls._starts_at_limit(given):
             return defaults
-        limited = given.get("spike_budget") is not None or given.get("energy_budget") is not None
-        steps = STEPS_WITH_BUDGET if limited else STEPS_FROM_LIMIT
-        return {**dict.fromkeys(defaults, steps), "start": -5.0, "bias_lr_factor": 5.0}
+        return {**dict.fromkeys(defaults, STEPS_FROM_LIMIT), "start": -5.0, "bias_lr_factor": 5.0}
 
     @classmethod
     def _starts_at_limit(cls, given: Mapping[str, Any]) -> bool:

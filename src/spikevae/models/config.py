@@ -15,7 +15,7 @@ from pydantic import BaseModel, Field, model_validator
 from .._records import FrozenConfig
 from .codes import get_code
 
-MIN_POSITIVE, MAX_NUMBER = 1e-30, 1e30
+MIN_POSITIVE, MAX_NUMBER = 1e-30, 3e38
 """Bounds of numbers; float32 has both of them and their reciprocals."""
 MAX_STEPS = 2**40
 """Bound of numbers of steps and stimuli; no training is longer."""
@@ -143,7 +143,7 @@ class ModelConfig(TrainingConfig, ObjectiveConfig):
     fits and distributions that have one; `random` weights; auto takes the limit if there is one."""
     start: float = Field(0.5, ge=-20, le=5)
     """Initial log firing rate (spikes per unit per stimulus) of every unit; for `linear_limit` the lowest one
-    considered: it starts at the lowest at which the limit nearly holds. Default: -5 for `linear_limit`, else 0.5."""
+    considered: it starts at the lowest whose objective is near the least. Default: -5 for `linear_limit`, else 0.5."""
     start_spread: float = Field(0.0, ge=0, le=20)
     """Half-width of the uniform distribution of the prior's initial log firing rate around `start`."""
     decoder: Literal["linear", "mlp", "conv"] = "linear"

@@ -116,6 +116,9 @@ class FitStack(ABC):
     def step(self) -> None:
         """One training step of every running fit."""
 
+    def finish(self) -> None:  # noqa: B027 - most stacks have nothing to do
+        """What is done once after the last step; doing it again changes nothing."""
+
     @abstractmethod
     def _fill(self, model: Model, index: int) -> None:
         """Copy the current parameters of fit number `index` to a model on the CPU."""

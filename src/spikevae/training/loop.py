@@ -115,6 +115,8 @@ def train(
                 save_time = _save_if_due(stack, checkpoint_path, save_time)
                 if interrupted():
                     raise KeyboardInterrupt
+            if stack.finished:
+                stack.finish()
     except KeyboardInterrupt:
         if checkpoint_path is not None and not stepping:
             checkpoint.save(stack, checkpoint_path)

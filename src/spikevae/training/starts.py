@@ -4,23 +4,28 @@ In this limit every distribution is locally Gaussian: unit k codes a signal s_k,
 a coding rate of s_k^2 / 2, and adds noise of variance ||phi_k||^2. With a linear encoder and decoder the best such code
 is known (`linear_limit`). For Poisson units it is the same at every firing rate: with a prior that follows the
 posterior, the free energy does not depend on the number of spikes. At a finite firing rate the free energy differs from
-the limit by the order of the signal's variance over the firing rate. The lowest firing rate is chosen at which the
-limit nearly holds.
+the limit by the order of the signal's variance over the firing rate. The lowest firing rate is chosen whose free energy
+is near the least.
 """
 
 import math
+from collections.abc import Callable
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 from ..models.amortised import AmortisedVAE
+from .decoder import set_optimal_decoder_and_prior
+from .spread import N_STIMULI, spread_over_units
 
 MAX_LOG_RATE, LOG_RATE_STEP = 4.0, 0.5  # largest log firing rate tried, and distance between two of them
-OBJECTIVE_TOLERANCE = 0.02  # relative distance from the lowest objective within which a firing rate is accepted
-N_FIT, N_COMPARE = 2000, 1000  # stimuli from which decoder and prior are computed; others that compare firing rates
+OBJECTIVE_TOLERANCE = 0.015  # rise of the objective, relative to it, that is accepted for a lower firing rate
+GAIN_TOLERANCE = 0.3  # the same, relative to what the code gains over silence
+HOPELESS = 0.05  # relative rise of the objective from which lower firing rates are not tried
+GAIN_STEP, MIN_GAIN = 0.88, 0.02  # from one gain of the encoder that is tried to the next, and the smallest
+N_FIT, N_COMPARE = 4000, 2000  # stimuli from which decoder and prior are computed; others that compare firing rates
 MIN_RELATIVE_BETA = 3e-5  # of the largest eigenvalue: below, signals saturate at every rate, distortion rises again
-RIDGE = 1e-7  # added to the unit diagonal, for units that never fire
 
 
 class Spectrum(NamedTuple):
@@ -75,12 +80,14 @@ def linear_limit(eigenvalues: Tensor, beta: float, n_latents: int, noise_varianc
     return (coded[:k].sum() + values[k:].sum()) / (2 * noise_variance)
 
 
-def limit_encoder(spectrum: Spectrum, beta: float, n_latents: int, generator: torch.Generator) -> Tensor:
+def limit_encoder(
+    spectrum: Spectrum, beta: float, n_latents: int, stimuli: Tensor, generator: torch.Generator
+) -> Tensor:
     """(K, D) weights w of the best linear code, in standard deviations of the code: signals are x @ w.T.
 
-    The optimum is a subspace: a random rotation spreads the coded directions over all units. Its columns sum to zero
-    over units, so that a decoder without bias can cancel the mean code. Gains grow without bound as beta goes to zero:
-    beta is at least `MIN_RELATIVE_BETA` times the largest eigenvalue.
+    The optimum is a subspace. :func:`spread_over_units` chooses how its directions are spread over the units, from
+    these `stimuli`. Gains grow without bound as beta goes to zero: beta is at least `MIN_RELATIVE_BETA` times the
+    largest eigenvalue.
     """
     values = spectrum.values.clamp_min(1e-12)
     beta = max(beta, MIN_RELATIVE_BETA * float(values[0]))
@@ -88,22 +95,8 @@ def limit_encoder(spectrum: Spectrum, beta: float, n_latents: int, generator: to
     values, vectors = values[:k], spectrum.vectors[:, :k]
     product = 1 - (beta / (2 * values)).sqrt().clamp_max(0.99)
     gain = (product / (beta * values / 2).sqrt()).sqrt()
-    normal = torch.randn(n_latents, k, generator=generator, dtype=torch.float64)
-    rotation = torch.linalg.qr(normal - normal.mean(0) if n_latents > 1 else normal).Q.to(values.device)
-    return (rotation * gain) @ vectors.mT
-
-
-def solve_decoder(second: Tensor, cross: Tensor) -> Tensor:
-    """Dictionary that minimises the expected squared error, given E[z z^T] (..., K, K) and E[z x^T] (..., K, D).
-
-    Solved in float64 after scaling to a unit diagonal; not finite where the moments are not.
-    """
-    scale = second.diagonal(dim1=-2, dim2=-1).double().clamp_min(1e-30).rsqrt()
-    scaled = second.double() * scale.unsqueeze(-1) * scale.unsqueeze(-2)
-    scaled.diagonal(dim1=-2, dim2=-1).add_(RIDGE)
-    factor = torch.linalg.cholesky_ex(scaled).L
-    solution = torch.cholesky_solve(cross.double() * scale.unsqueeze(-1), factor)
-    return (solution * scale.unsqueeze(-1)).to(cross.dtype)
+    spread = spread_over_units(stimuli[:N_STIMULI] @ vectors.to(stimuli), n_latents, generator)
+    return (spread.to(vectors) * gain) @ vectors.mT
 
 
 @torch.no_grad()
@@ -119,8 +112,9 @@ def start_at_linear_limit(
 ) -> float:
     """Set a linear model's encoder, decoder and prior; return its initial log firing rate.
 
-    Log firing rates from `lowest` upwards in steps of 0.5 are compared, each with the optimal decoder and prior for its
-    encoder. The lowest one is chosen whose objective is within 2 % of the best.
+    Log firing rates from `lowest` upwards are compared, each with the gain of the encoder that is best for it and with
+    the optimal decoder and prior for this encoder. The lowest one is chosen whose objective exceeds the least by no
+    more than 1.5 % of it and 30 % of what the code gains over silence. Training removes most of this excess.
 
     Parameters
     ----------
@@ -142,24 +136,66 @@ def start_at_linear_limit(
     For Gaussian codes this is the optimum of the linear VAE, probabilistic PCA: Lucas et al. (2019), arXiv 1911.02469.
     """
     variance = float(torch.exp(model.log_noise_variance))
-    signal = limit_encoder(spectrum, 2 * variance * beta, model.n_latents, generator).to(stimuli)
-    fit, compare = stimuli[:N_FIT], stimuli[N_FIT : N_FIT + N_COMPARE]
-    if len(compare) < N_COMPARE:
-        compare = fit
-    top = max(lowest, MAX_LOG_RATE if model.clamp is None else min(MAX_LOG_RATE, model.clamp - 1))
-    n_tried = 1 + int((top - lowest) // LOG_RATE_STEP) if model.law.has_rate else 1
-    tried = [lowest + LOG_RATE_STEP * i for i in range(n_tried)]
-    objectives = []
+    signal = limit_encoder(spectrum, 2 * variance * beta, model.n_latents, stimuli, generator).to(stimuli)
     clamp, model.clamp = model.clamp, None  # the clamp bounds log rates smoothly in training; the limit has none
-    for log_rate in tried:
-        _set_weights(model, signal, log_rate, fit)
-        objectives.append(float(model(compare, beta, spike_price, exact=True).total))
+    compare = _Comparison(model, signal, stimuli, beta, spike_price)
+    if not model.law.has_rate:
+        rate = lowest
+    else:
+        silent = float(compare.held_out.square().sum(-1).mean()) / (2 * variance)
+        silent += 0.5 * stimuli.shape[1] * math.log(2 * variance)
+        top = max(lowest, MAX_LOG_RATE if clamp is None else min(MAX_LOG_RATE, clamp - 1))
+        rate = _lowest_rate(compare, lowest, top, silent)
+    compare.gain = 1.0
+    compare(rate)
+    _set_weights(model, compare.gain * signal, rate, compare.fit)
     model.clamp = clamp
-    usable = [value if math.isfinite(value) else math.inf for value in objectives]
-    best = min(usable)
-    chosen = next(r for r, value in zip(tried, usable) if value <= best + OBJECTIVE_TOLERANCE * abs(best))
-    _set_weights(model, signal, chosen, fit)
-    return chosen
+    return rate
+
+
+class _Comparison:
+    """The objective at a log firing rate, with the best gain of the encoder, at most one step above the last one."""
+
+    def __init__(self, model: AmortisedVAE, signal: Tensor, stimuli: Tensor, beta: float, spike_price: float) -> None:
+        self.model, self.signal, self.weights = model, signal, (beta, spike_price)
+        self.fit, self.held_out = stimuli[:N_FIT], stimuli[N_FIT : N_FIT + N_COMPARE]
+        if len(self.held_out) < N_COMPARE:
+            self.held_out = self.fit
+        self.gain = 1.0
+
+    def __call__(self, log_rate: float) -> float:
+        """Objective, infinite where it is not finite; `gain` is lowered step by step until the objective rises."""
+        gain = self.gain = min(1.0, self.gain / GAIN_STEP)
+        least = math.inf
+        while gain > MIN_GAIN:
+            _set_weights(self.model, gain * self.signal, log_rate, self.fit)
+            value = float(self.model(self.held_out, *self.weights, exact=True).total)
+            if value >= least:
+                break
+            if math.isfinite(value):
+                least, self.gain = value, gain
+            gain *= GAIN_STEP
+        return least
+
+
+def _lowest_rate(objective: Callable[[float], float], lowest: float, top: float, silent: float) -> float:
+    """Lowest log rate in [lowest, top] at which the objective is near its least value; see the caller."""
+    tried: list[tuple[float, float]] = []
+    least = limit = math.inf
+    rate = top
+    while rate >= lowest:
+        tried.append((rate, objective(rate)))
+        least = min(least, tried[-1][1])
+        limit = least + min(OBJECTIVE_TOLERANCE * abs(least), GAIN_TOLERANCE * max(0.0, silent - least))
+        if tried[-1][1] > least + HOPELESS * abs(least):
+            break
+        rate -= LOG_RATE_STEP
+    usable = [i for i, (_, value) in enumerate(tried) if value <= limit]
+    last = usable[-1] if usable else 0
+    if last + 1 == len(tried) or not math.isfinite(tried[last + 1][1]):
+        return tried[last][0]
+    (rate, inside), (_, outside) = tried[last], tried[last + 1]
+    return rate - LOG_RATE_STEP * (limit - inside) / (outside - inside)
 
 
 def _set_weights(model: AmortisedVAE, signal: Tensor, log_rate: float, stimuli: Tensor) -> None:
@@ -174,11 +210,4 @@ def _set_weights(model: AmortisedVAE, signal: Tensor, log_rate: float, stimuli: 
     if residual and model.law.has_rate:
         for name, value in model.law.initial_prior(model.n_latents, log_rate, 0.0, torch.Generator()).items():
             getattr(model, f"prior_{name}").copy_(value)
-    q = model.posterior(stimuli)
-    if not residual:
-        moments = q.moments().mean(-2)
-        model.get_buffer("prior_moments").copy_(moments)
-        for name, value in model.law.prior_from_moments(moments).items():
-            model.get_buffer(f"prior_{name}").copy_(value)
-    second = q.mean.mT @ q.mean / len(stimuli) + torch.diag(q.variance.mean(0))
-    model.decoder.get_parameter("head.weight").copy_(solve_decoder(second, q.mean.mT @ stimuli / len(stimuli)).mT)
+    set_optimal_decoder_and_prior(model, stimuli)
