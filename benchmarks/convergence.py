@@ -67,6 +67,8 @@ def trace(configs: list[FitConfig], train: Tensor, test: Tensor) -> dict[str, An
         began = time.perf_counter()
         while stack.step_number < mark:
             stack.step()
+        if stack.finished:
+            stack.finish()
         spent += time.perf_counter() - began
         points.append((mark, spent, held_out(stack, test)))
     return {
