@@ -326,7 +326,7 @@ def test_unknown_indicator_and_missing_generator():
     with pytest.raises(ValueError, match=r"unknown indicator 'cubik'.*cubic"):
         RelaxedPoisson(torch.zeros(2), 0.5, "cubik")
     with pytest.raises(TypeError, match=r"expected torch\.Generator"):
-        relaxed_counts(torch.zeros(2), temperature=0.5, generator=None)
+        relaxed_counts(torch.zeros(2), temperature=0.5, generator=0)
 
 
 def test_global_random_state_is_untouched():
