@@ -12,6 +12,12 @@ shape_checks.install()  # before anything of the package is imported
 from helpers import draw, seeded  # noqa: E402
 
 
+@pytest.fixture(scope="session", autouse=True)
+def state_folder(tmp_path_factory: pytest.TempPathFactory) -> None:
+    """The command line keeps tracebacks in the user's folder; those of tests are in a folder of the tests."""
+    os.environ["XDG_STATE_HOME"] = str(tmp_path_factory.mktemp("state"))
+
+
 @pytest.fixture(scope="session")
 def shared_data() -> Path:
     """Folder of real data for tests, beside the repository or named by SPIKEVAE_TEST_DATA; skips where it is

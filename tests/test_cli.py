@@ -15,7 +15,10 @@ from cli_cases import TINY, tiny
 
 from spikevae.cli import DONE, FAILED, USAGE, main
 
-VERBS = ("sweep", "train", "evaluate", "compare", "physiology", "report", "data", "bench", "models")
+VERBS = (
+    *("sweep", "train", "evaluate", "compare", "physiology", "report", "data", "bench", "models"),
+    *("verify", "repair", "merge", "reproduce"),
+)
 
 
 @pytest.fixture(autouse=True)

@@ -4,7 +4,6 @@ import json
 import math
 import os
 import stat
-from pathlib import Path
 
 import pytest
 import torch
@@ -115,6 +114,7 @@ def honest(tmp_path_factory):
 def forge(honest, path, word, given, tensors=None, **metadata):
     said, held = honest[word]
     said = {**said, "config": json.dumps({**json.loads(said["config"]), **given}), **metadata}
+    said.pop("checksum")  # whoever lies can compute it too
     save_file(held if tensors is None else tensors(held), path, metadata=said)
 
 
@@ -279,12 +279,3 @@ def test_steps_of_inference_that_keep_nothing_cost_nothing(monkeypatch):
     with pytest.raises(ValueError, match="GB of memory"):
         check_memory(fit(**steps), SHAPE, 1)
     check_memory(fit(**steps, learning="natural_gradient", optimizer="sgd"), SHAPE, 1)
-
-
-def test_free_memory_is_what_the_system_says(tmp_path: Path):
-    table = tmp_path / "meminfo"
-    table.write_text("MemTotal:   100 kB\nMemAvailable:   12 kB\nHugePages_Total:  0\n")
-    assert checks.available_bytes(table) == 12 << 10
-    assert checks.available_bytes(tmp_path / "none") is None
-    table.write_text("MemTotal:   100 kB\n")
-    assert checks.available_bytes(table) is None

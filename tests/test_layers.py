@@ -19,6 +19,7 @@ PACKAGE, ROOT = spikevae.__name__, Path(spikevae.__file__).parent
 LAYERS = {
     "_batching": -2,
     "_files": -2,
+    "_machine": -2,
     "_seeds": -2,
     "_lazy": -2,
     "_arrays": -2,

@@ -8,9 +8,9 @@ from typing import Any
 
 import numpy as np
 
-from ._files import atomic_write
+from ._files import write_bytes
 
-MAX_JSON_BYTES = 64 << 20
+MAX_JSON_BYTES = 16 << 20
 REMEDY = "delete it and give the sweep's command again: it is made again"
 
 
@@ -29,11 +29,14 @@ def jsonable(value: Any) -> Any:
     return value
 
 
+def json_text(value: Any) -> str:
+    """A value as JSON text in one line; numbers that are not finite are null."""
+    return json.dumps(jsonable(value), allow_nan=False)
+
+
 def write_json(path: Path, value: Any) -> None:
     """Write a JSON file atomically: after a crash it is either the old file or the whole new one."""
-    text = json.dumps(jsonable(value), allow_nan=False)
-    with atomic_write(path) as scratch:
-        scratch.write_text(text, encoding="utf-8")
+    write_bytes(path, json_text(value).encode())
 
 
 def read_json(path: Path, remedy: str = REMEDY) -> Any:

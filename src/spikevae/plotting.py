@@ -14,6 +14,8 @@ from typing import Any
 
 import numpy as np
 
+from ._files import write_bytes
+
 BLUE, VERMILION, GREEN, PURPLE, ORANGE, SKY = "#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9"
 INK, GREY, GRID = "#1b1f24", "#59636e", "#d8dee4"
 BETA_COLOURS = ("#0072B2", "#E69F00", "#D55E00")  # Okabe-Ito: lowest beta, near 1, highest
@@ -107,11 +109,34 @@ def canvas(
         yield figure, figure.subplots(rows, columns, squeeze=False)
 
 
+def save(figure: Any, path: Path) -> None:
+    """Write a figure without a date, so that equal figures give equal files; the ending of the name says how.
+
+    Raises
+    ------
+    OSError
+        Where the file cannot be written; the one before is unchanged.
+    """
+    kind = path.suffix.lower().removeprefix(".")
+    if kind == "svg":
+        text = io.StringIO()
+        save_svg(figure, text)
+        write_bytes(path, text.getvalue().encode())
+    else:
+        drawn = io.BytesIO()
+        figure.savefig(drawn, format=kind, dpi=PNG_DPI)
+        write_bytes(path, drawn.getvalue())
+
+
+def well_formed(svg: str) -> str:
+    """The text of an SVG with characters that XML forbids, such as ESC in a label, replaced."""
+    return NOT_IN_XML.sub("\N{REPLACEMENT CHARACTER}", svg)
+
+
 def write(figure: Any, folder: Path, name: str, alt: str) -> Static:
     """Write PNG and SVG without a date, so that equal figures give equal files."""
-    folder.mkdir(parents=True, exist_ok=True)
-    figure.savefig(folder / f"{name}.png", dpi=PNG_DPI)
-    save_svg(figure, folder / f"{name}.svg")
+    save(figure, folder / f"{name}.png")
+    save(figure, folder / f"{name}.svg")
     return Static(name, folder / f"{name}.png", alt)
 
 

@@ -3,7 +3,7 @@
 from importlib.metadata import version
 from typing import Annotated, Literal
 
-from cyclopts import App, Parameter
+from cyclopts import App, Parameter, validators
 
 from .._sources import SOURCES
 
@@ -22,6 +22,9 @@ app = App(
 Device = Annotated[
     Literal["auto", "cpu", "cuda"], Parameter(help="Where to compute, if the verb computes; auto takes a GPU.")
 ]
+_in_range = validators.Number(gte=0, lt=2**32)
+Seed = Annotated[int, Parameter(validator=_in_range)]
+OptionalSeed = Annotated[int | None, Parameter(validator=_in_range)]
 Json = Annotated[bool, Parameter(name="--json", negative=(), help="Print one JSON object instead of text.")]
 Data = Annotated[
     str,

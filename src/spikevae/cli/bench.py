@@ -3,12 +3,12 @@
 from typing import Literal
 
 from .._terminal import checking_input, emit
-from .app import Device, Json, app
+from .app import Device, Json, Seed, app
 
 
 @app.command
 def bench(
-    what: Literal["stacks", "gradients"] = "stacks", /, *, seed: int = 0, device: Device = "auto", json: Json = False
+    what: Literal["stacks", "gradients"] = "stacks", /, *, seed: Seed = 0, device: Device = "auto", json: Json = False
 ) -> None:
     """Measure how fast this machine trains: a stack of fits against the same fits one after another (half a minute).
 

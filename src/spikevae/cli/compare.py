@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 from cyclopts import Parameter, validators
 
 from .._terminal import check_out, checking_input, emit
-from .app import Device, Json, app
+from .app import Device, Json, OptionalSeed, app
 
 
 @app.command
@@ -24,7 +24,7 @@ def compare(
     tolerance: Annotated[float, Parameter(validator=validators.Number(gt=0))] = 1e-3,
     max_steps: Annotated[int, Parameter(validator=validators.Number(gte=1))] = 1000,
     out: Path = Path("comparison"),
-    seed: int | None = None,
+    seed: OptionalSeed = None,
     device: Device = "auto",
     json: Json = False,
 ) -> None:
@@ -67,7 +67,7 @@ def compare(
         from ..progress import show_progress
         from .single import load_for
 
-        check_out(out, folder=True)
+        out = check_out(out, folder=True)
         chosen = read_models(models)
         patches = load_for(chosen[0].path, data, patch=patch, n=n, seed=seed)
         with show_progress("compare") as progress:

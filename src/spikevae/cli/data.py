@@ -6,7 +6,7 @@ from typing import Annotated, Any
 from cyclopts import Parameter
 
 from .._terminal import check_out, checking_input, emit
-from .app import Data, Device, Json, app
+from .app import Data, Device, Json, Seed, app
 
 
 @app.command
@@ -21,7 +21,7 @@ def data(
         Parameter(help="Also draw power spectra before and after preparation, and patches, to this file."),
     ] = None,
     set_: Annotated[list[str] | None, Parameter(name="--set", negative=())] = None,
-    seed: int = 0,
+    seed: Seed = 0,
     device: Device = "auto",
     json: Json = False,
 ) -> None:
@@ -45,7 +45,7 @@ def data(
         from ..sweep.edit import parse_settings, split_settings
 
         if figure is not None:
-            check_out(figure, folder=False)
+            figure = check_out(figure, folder=False)
             from matplotlib.figure import Figure
 
             kinds = Figure().canvas.get_supported_filetypes()
@@ -57,14 +57,14 @@ def data(
         patches = load_config(config)
         if figure is not None:
             from ..data.figure import spectra_figure
+            from ..plotting import save
 
             spectra = spectra_figure(config, read_images(config), patches)
     facts: dict[str, Any] = {"name": patches.name, "train": len(patches.train), "test": len(patches.test)}
     facts |= {"shape": list(patches.shape), "variance": patches.variance, "info": patches.info}
     text = patches.describe()
     if figure is not None:
-        figure.parent.mkdir(parents=True, exist_ok=True)
-        spectra.savefig(figure)
+        save(spectra, figure)
         facts["figure"] = str(figure)
         text += f"\n\nFigure: {figure}"
     emit(json, facts, text)

@@ -6,7 +6,7 @@ from typing import Annotated
 from cyclopts import Parameter
 
 from .._terminal import checking_input, emit
-from .app import Device, Json, app
+from .app import Device, Json, OptionalSeed, app
 
 
 @app.command
@@ -17,7 +17,7 @@ def evaluate(
     data: Annotated[str | None, Parameter(help="Data source; by default what the model was trained on.")] = None,
     patch: int | None = None,
     n: int | None = None,
-    seed: int | None = None,
+    seed: OptionalSeed = None,
     device: Device = "auto",
     json: Json = False,
 ) -> None:

@@ -41,7 +41,7 @@ def fit_counts_(
         from ..count_fits.output import facts, text, write
         from ..progress import show_progress
 
-        check_out(out, folder=True)
+        out = check_out(out, folder=True)
         table = read_counts(counts, key)
         with show_progress("fit-counts") as progress:
             found = fit_counts(table, law, report=progress) if law else fit_counts(table, report=progress)

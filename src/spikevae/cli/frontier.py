@@ -6,7 +6,7 @@ from typing import Annotated
 from cyclopts import Parameter, validators
 
 from .._terminal import check_out, checking_input, emit
-from .app import Data, Device, Json, app
+from .app import Data, Device, Json, Seed, app
 
 
 @app.command
@@ -23,7 +23,7 @@ def frontier(
     n: int | None = None,
     set_: Annotated[list[str] | None, Parameter(name="--set", negative=())] = None,
     out: Path = Path("frontier"),
-    seed: int = 0,
+    seed: Seed = 0,
     device: Device = "auto",
     json: Json = False,
 ) -> None:
@@ -75,7 +75,7 @@ def frontier(
         )
         configs = [FitConfig.from_recipe(recipe, **given, beta=b) for b in beta or [1.0]]
         check(configs, prices)
-        check_out(out, folder=True)
+        out = check_out(out, folder=True)
         stimuli = {"source": data, "seed": seed, "patch": patch, "n": n} | of_data
         job = prepare(stimuli, given | {"beta": configs[0].beta}, recipe=recipe, device=device)
     train, test = torch.from_numpy(job.data.train), torch.from_numpy(job.data.test)

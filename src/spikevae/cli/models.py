@@ -1,11 +1,11 @@
 """`spikevae models`: the distributions of the latent code."""
 
 from .._terminal import emit
-from .app import Device, Json, app
+from .app import Device, Json, Seed, app
 
 
 @app.command
-def models(*, seed: int = 0, device: Device = "auto", json: Json = False) -> None:
+def models(*, seed: Seed = 0, device: Device = "auto", json: Json = False) -> None:
     """List the distributions of the latent code: formula, mean, variance, Fano factor, divergence and source.
 
     Example: `spikevae models --json`

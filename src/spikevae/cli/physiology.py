@@ -6,7 +6,7 @@ from typing import Annotated
 from cyclopts import Parameter, validators
 
 from .._terminal import check_out, checking_input, emit
-from .app import Device, Json, app
+from .app import Device, Json, Seed, app
 
 
 @app.command
@@ -18,7 +18,7 @@ def physiology(
     background: float = 0.0,
     frames: Annotated[int, Parameter(validator=validators.Number(gte=1))] = 200,
     out: Path = Path("physiology"),
-    seed: int = 0,
+    seed: Seed = 0,
     device: Device = "auto",
     json: Json = False,
 ) -> None:
@@ -51,7 +51,7 @@ def physiology(
         from ..physiology.output import describe, write_all
         from ..progress import show_progress
 
-        check_out(out, folder=True)
+        out = check_out(out, folder=True)
         chosen, _ = load_model(model)
         check(chosen)
         shown = Gratings.scaled(contrast, background)

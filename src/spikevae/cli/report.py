@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from .._terminal import checking_input, emit
-from .app import Device, Json, app
+from .app import Device, Json, Seed, app
 
 
 def make_report(folder: Path, seed: int = 0) -> tuple[Path, list[str]]:
@@ -17,7 +17,7 @@ def make_report(folder: Path, seed: int = 0) -> tuple[Path, list[str]]:
 
 
 @app.command(name="report")
-def report_(run: Path, /, *, seed: int = 0, device: Device = "auto", json: Json = False) -> None:
+def report_(run: Path, /, *, seed: Seed = 0, device: Device = "auto", json: Json = False) -> None:
     """Write the report of a run folder again, from the files in it.
 
     Example: `spikevae report runs/demo`

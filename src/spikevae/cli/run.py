@@ -1,6 +1,7 @@
 """Run the program: register verbs, show warnings and errors, return exit codes."""
 
 import os
+import traceback
 import warnings
 from typing import Any
 
@@ -8,8 +9,32 @@ from cyclopts import CycloptsError
 from rich.console import Console
 
 from .._allocator import keep_freed_memory
-from .._terminal import UsageError, printable, signals_as_interrupts
-from . import bench, compare, data, evaluate, fit_counts, frontier, models, physiology, report, sweep, train  # noqa: F401 - registers the verbs
+from .._terminal import (
+    UsageError,
+    debugging,
+    flush_output,
+    keep_traceback,
+    prepare_streams,
+    printable,
+    signals_as_interrupts,
+)
+from . import (  # noqa: F401 - registers the verbs
+    bench,
+    compare,
+    data,
+    evaluate,
+    fit_counts,
+    frontier,
+    merge,
+    models,
+    physiology,
+    repair,
+    report,
+    reproduce,
+    sweep,
+    train,
+    verify,
+)
 from .app import DONE, FAILED, INTERRUPTED, USAGE, app
 
 
@@ -18,6 +43,7 @@ def main(arguments: list[str] | None = None) -> int:
     # Threads that wait actively (spin) make a step many times slower as soon as other programs use a core.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     keep_freed_memory()
+    prepare_streams()
     errors = Console(stderr=True, highlight=False, soft_wrap=True)
 
     def show(text: str, **options: Any) -> None:
@@ -30,20 +56,32 @@ def main(arguments: list[str] | None = None) -> int:
         with warnings.catch_warnings(), signals_as_interrupts():
             warnings.showwarning = warn  # type: ignore[assignment]
             app(arguments, exit_on_error=False, print_error=True)
+        flush_output()
     except CycloptsError:
-        return USAGE
-    except UsageError as error:
-        show(str(error), style="red")
         return USAGE
     except KeyboardInterrupt as stop:
         show(f"interrupted; the same command continues. {stop}")
         return INTERRUPTED
     except BrokenPipeError:
+        flush_output()
         return DONE
-    except (ValueError, OSError, RuntimeError) as error:
-        show(str(error), style="red")
-        return FAILED
-    except MemoryError as error:
-        show(f"not enough memory: {error}; take fewer or smaller stimuli or a smaller model", style="red")
-        return FAILED
+    except Exception as error:
+        if debugging():
+            traceback.print_exception(error)
+        code, text = _described(error)
+        show(text, style="red")
+        return code
     return DONE
+
+
+def _described(error: Exception) -> tuple[int, str]:
+    """Exit code and message of an error; the traceback of one that is not the user's is kept."""
+    if isinstance(error, UsageError):
+        return USAGE, str(error)
+    kept = keep_traceback(error)
+    where = f" (traceback in {kept})" if kept else ""
+    if isinstance(error, MemoryError):
+        return FAILED, f"not enough memory: {error}; take fewer or smaller stimuli or a smaller model{where}"
+    if isinstance(error, ValueError | OSError | RuntimeError):
+        return FAILED, f"{error}{where}"
+    return FAILED, f"an error of the program, {type(error).__name__}: {error}{where}; SPIKEVAE_DEBUG=1 prints more"

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 from cyclopts import Parameter, validators
 
 from .._terminal import check_out, checking_input, emit
-from .app import Device, Json, app
+from .app import Device, Json, Seed, app
 from .report import make_report
 
 if TYPE_CHECKING:
@@ -23,8 +23,9 @@ def sweep(
     out: Path | None = None,
     recipe: str | None = None,
     set_: Annotated[list[str] | None, Parameter(name="--set", negative=())] = None,
-    seed: int = 0,
+    seed: Seed = 0,
     device: Device = "auto",
+    shard: str | None = None,
     jobs: Annotated[int | None, Parameter(validator=validators.Number(gte=1))] = None,
     report: bool = True,
     json: Json = False,
@@ -52,8 +53,10 @@ def sweep(
         the grid; data.KEY for data.
     seed
         Added to every cell's seed and to the seed of the data.
+    shard
+        i/n: train the i-th of n parts, in a folder of its own; `spikevae merge` joins them.
     jobs
-        Worker processes on the CPU; by default one per core.
+        Worker processes on the CPU; by default one for each CPU that may be used. With 1, all threads train one fit.
     report
         Write the report at the end.
     """
@@ -62,16 +65,19 @@ def sweep(
         from ..progress import show_progress
         from ..sweep import Sweep
         from ..sweep.edit import edited
+        from ..sweep.shards import parse_shard
 
         chosen = edited(_read_sweep(config, preset), recipe=recipe, settings=set_ or [], seed=seed)
-        folder = out or Path("runs") / (config.stem if config else preset or "demo")
+        part = parse_shard(shard) if shard else None
+        name = config.stem if config else preset or "demo"
+        name = f"{name}-{part[0]}-of-{part[1]}" if part else name
+        folder = check_out(out or Path("runs") / name, folder=True)
         where = resolve_device(device)
-        check_out(folder, folder=True)
         job = Sweep(chosen)
         with show_progress(chosen.name) as progress:
             progress(0, 1, "loading data")
-            job.check(folder)
-    result = job.run(folder, device=where, n_jobs=jobs, progress=True)
+            job.check(folder, part)
+    result = job.run(folder, device=where, n_jobs=jobs, shard=part, progress=True)
     emit(json, *_describe(result, report=report))
 
 

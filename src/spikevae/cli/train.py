@@ -6,7 +6,7 @@ from typing import Annotated
 from cyclopts import Parameter
 
 from .._terminal import check_out, checking_input, emit
-from .app import Data, Device, Json, app
+from .app import Data, Device, Json, Seed, app
 
 
 @app.command
@@ -25,7 +25,7 @@ def train(
     patch: int | None = None,
     n: int | None = None,
     set_: Annotated[list[str] | None, Parameter(name="--set", negative=())] = None,
-    seed: int = 0,
+    seed: Seed = 0,
     device: Device = "auto",
     json: Json = False,
 ) -> None:
@@ -72,7 +72,7 @@ def train(
         of_data, of_fit = split_settings(parse_settings(set_ or []))
         given |= of_fit
         stimuli = {"source": data, "seed": seed, "patch": patch, "n": n} | of_data
-        check_out(out, folder=False)
+        out = check_out(out, folder=False)
         job = prepare(stimuli, given, recipe=recipe, device=device)
     budget = train_to_file(job, out)
     metrics = evaluate_file(out, job.data).metrics

@@ -9,7 +9,8 @@ from typing import Any
 
 import numpy as np
 
-from ..plotting import GREY, INK, PNG_DPI, save_svg, settings
+from .._files import write_bytes
+from ..plotting import GREY, INK, save, settings
 from .points import LEVEL, MATCHED, Comparison, Point
 from .recodings import OWN, RECODINGS
 
@@ -157,10 +158,9 @@ def write(comparison: Comparison, folder: Path) -> dict[str, Path]:
     """Write comparison.json, comparison.txt and comparison.png / .svg into a folder; their paths."""
     from .._json import jsonable
 
-    folder.mkdir(parents=True, exist_ok=True)
     paths = {ending: folder / f"comparison.{ending}" for ending in ("json", "txt", "png", "svg")}
-    paths["json"].write_text(json.dumps(jsonable(facts(comparison)), indent=1), encoding="utf-8")
-    paths["txt"].write_text(table(comparison) + "\n", encoding="utf-8")
+    write_bytes(paths["json"], json.dumps(jsonable(facts(comparison)), indent=1).encode())
+    write_bytes(paths["txt"], f"{table(comparison)}\n".encode())
     _figure(comparison, paths["png"], paths["svg"])
     return paths
 
@@ -187,8 +187,8 @@ def _figure(comparison: Comparison, png: Path, svg: Path) -> None:
         for axes in panels.flat[len(models) :]:
             axes.axis("off")
         foot.legend(handles=_legend(names), loc="center", ncols=2 * columns, fontsize=8.5)
-        figure.savefig(png, dpi=PNG_DPI)
-        save_svg(figure, svg)
+        save(figure, png)
+        save(figure, svg)
 
 
 def _legend(names: Sequence[str]) -> list[Any]:

@@ -10,6 +10,7 @@ from typing import Any, Self
 
 from pydantic import Field, ValidationError, field_validator, model_validator
 
+from .._files import user_path
 from .._records import FrozenConfig, to_builtins, unknown_key_message, validation_message
 from ..data._config import DataConfig
 from ..models.codes import get_code
@@ -177,7 +178,7 @@ class SweepConfig(FrozenConfig):
         FileNotFoundError, ValueError
             With the file's name and what to correct.
         """
-        path = Path(path)
+        path = user_path(path)
         if not path.is_file():
             raise FileNotFoundError(f"no sweep file at {path}; presets are named with --preset ({', '.join(PRESETS)})")
         if path.stat().st_size > MAX_CONFIG_BYTES:

@@ -8,7 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from ..plotting import PNG_DPI, settings
+from .._files import atomic_write, write_bytes
+from ..plotting import save, settings
 from .result import CountFits
 
 STYLES = {  # colour (Okabe-Ito), line
@@ -72,7 +73,7 @@ def figure(found: CountFits, path: Path) -> None:
         if firing:
             _histogram(middle, found)
             _criteria(right, found)
-        sheet.savefig(path, dpi=PNG_DPI)
+        save(sheet, path)
 
 
 def _variances(axis: Any, found: CountFits, firing: list[dict[str, Any]]) -> None:
@@ -176,10 +177,9 @@ def _criteria(axis: Any, found: CountFits) -> None:
 
 def write(found: CountFits, folder: Path) -> list[Path]:
     """`fits.csv`, `fits.json` and `fits.png` in a folder."""
-    folder.mkdir(parents=True, exist_ok=True)
     rows, data, picture = (folder / f"fits.{kind}" for kind in ("csv", "json", "png"))
     names = sorted({name for row in found.fits for name in row["parameters"] if name != "mean"})
-    with rows.open("w", newline="", encoding="utf-8") as file:
+    with atomic_write(rows) as scratch, scratch.open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file)
         errors = [f"{name}_se" for name in ("mean", *names)]
         writer.writerow([*COLUMNS, *names, *errors])
@@ -189,7 +189,7 @@ def write(found: CountFits, folder: Path) -> list[Path]:
                 + [row["parameters"].get(name, "") for name in names]
                 + [row["standard_errors"].get(name, "") for name in ("mean", *names)]
             )
-    data.write_text(json.dumps(facts(found), indent=1) + "\n", encoding="utf-8")
+    write_bytes(data, (json.dumps(facts(found), indent=1) + "\n").encode())
     figure(found, picture)
     return [rows, data, picture]
 

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from .. import plotting
+from .._files import atomic_write
 from .._json import write_json
 from .._scope import own_scope
 from .._text import percent, shown
@@ -204,8 +205,8 @@ class Frontier:
         """Write frontier.csv, frontier.json and frontier.png and .svg; return their paths."""
         from pyarrow import csv
 
-        folder.mkdir(parents=True, exist_ok=True)
-        csv.write_csv(self.table(), folder / "frontier.csv")
+        with atomic_write(folder / "frontier.csv") as scratch:
+            csv.write_csv(self.table(), scratch)
         write_json(folder / "frontier.json", self.to_dict())
         figure = self.figure(folder)
         return {"table": folder / "frontier.csv", "points": folder / "frontier.json", "figure": figure.png}

@@ -1,7 +1,9 @@
 """Model files: weights and configuration in one safetensors file, nothing pickled."""
 
+import hashlib
 import json
 import math
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -12,13 +14,15 @@ from safetensors.torch import save_file
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
-from .._files import atomic_write, check_regular
+from .._files import atomic_write, check_regular, user_path
 from .._records import validation_message
 from ._model import Model
 from .build import MODELS
 from .config import ModelConfig
 
 FORMAT = "spikevae model 1"
+CHECKED = ("shape", "config", "extra")
+"""Metadata that the checksum covers beside the tensors."""
 MAX_LAYER_WEIGHTS = 1 << 28
 """Largest number of weights of one layer: a gigabyte in float32."""
 MAX_ENTRIES = 16
@@ -46,7 +50,8 @@ def save_model(model: Model, path: str | Path, extra: dict[str, Any] | None = No
         "extra": json.dumps(extra or {}),
     }
     tensors = {name: value.detach().contiguous().cpu() for name, value in model.state_dict().items()}
-    with atomic_write(Path(path)) as scratch:
+    metadata["checksum"] = tensors_checksum(tensors, *(metadata[name] for name in CHECKED))
+    with atomic_write(user_path(path)) as scratch:
         save_file(tensors, scratch, metadata=metadata)
         sort_header(scratch)
 
@@ -62,6 +67,25 @@ def sort_header(path: Path) -> None:
             file.write(text.ljust(size))
 
 
+def tensors_checksum(tensors: Mapping[str, Tensor], *texts: str) -> str:
+    """SHA-256 of the names, types, shapes and values of tensors on the CPU, and of texts that belong to them."""
+    digest = hashlib.sha256(json.dumps(texts).encode())
+    for name in sorted(tensors):
+        value = tensors[name].detach().contiguous()
+        digest.update(f"{name} {value.dtype} {tuple(value.shape)}\n".encode())
+        digest.update(value.reshape(-1).view(torch.uint8).numpy().data)
+    return digest.hexdigest()
+
+
+def stored_checksum(path: Path) -> str | None:
+    """The checksum that a model file states, unchecked; None in files of earlier versions, and where there is none."""
+    try:
+        with safe_open(path, framework="pt") as file:
+            return (file.metadata() or {}).get("checksum")
+    except (SafetensorError, OSError):
+        return None
+
+
 def load_model(path: str | Path) -> tuple[Any, dict[str, Any]]:
     """Read a model, of one of the classes of `MODELS`, and its further facts.
 
@@ -71,7 +95,7 @@ def load_model(path: str | Path) -> tuple[Any, dict[str, Any]]:
         If the file is missing, unreadable, damaged, of another format, or has tensors that do not match its
         configuration; the message has its name.
     """
-    path = Path(path)
+    path = user_path(path)
     check_regular(path, "model file")
     try:
         with safe_open(path, framework="pt") as file:
@@ -86,6 +110,9 @@ def load_model(path: str | Path) -> tuple[Any, dict[str, Any]]:
             model = _unfilled_model(json.loads(metadata["shape"]), metadata["config"], found)
             # Copies, because what is read is in the mapped file and may not be aligned.
             tensors = {name: file.get_tensor(name).clone() for name in found}
+            checksum = tensors_checksum(tensors, *(metadata[name] for name in CHECKED))
+            if metadata.get("checksum") not in (None, checksum):
+                raise ValueError("it is damaged: its checksum does not match its content")
         _check_finite(tensors)
         model.to(next(iter(tensors.values())).dtype).load_state_dict(tensors, assign=True)
     except ERRORS_OF_DAMAGED_FILES as error:

@@ -6,6 +6,7 @@ from typing import Any, NamedTuple, Self
 
 import numpy as np
 
+from .._files import write_bytes
 from ..data.sequences import image_size
 from ..plotting import INK, PNG_DPI, VERMILION, settings
 from .examination import Examination
@@ -61,8 +62,7 @@ def write_film(found: Examination, path: Path, *, milliseconds: int = 60) -> Pat
         frames.append(Image.fromarray(frame).quantize(64))
     handle = io.BytesIO()
     frames[0].save(handle, "GIF", save_all=True, append_images=frames[1:], duration=milliseconds, loop=0)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_bytes(handle.getvalue())
+    write_bytes(path, handle.getvalue())
     return path
 
 

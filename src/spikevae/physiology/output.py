@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from .._files import write_bytes
 from .._json import jsonable
 from .._text import exact, plural, shown
 from ..data.sequences import image_size
@@ -66,9 +67,8 @@ def write_all(
             progress(0.5 * done / total, 1.0, text)
 
     found = examine(model, gratings, noise_frames=noise_frames, seed=seed, progress=part)
-    folder.mkdir(parents=True, exist_ok=True)
     table = folder / "physiology.json"
-    table.write_text(json.dumps(jsonable(found.to_dict()), indent=1), encoding="utf-8")
+    write_bytes(table, json.dumps(jsonable(found.to_dict()), indent=1).encode())
     if progress is not None:
         progress(0.5, 1.0, "figures")
     paths = {one.name: one.png for one in draw(found, folder)}

@@ -6,7 +6,7 @@ The plotting library is loaded only when a report is built.
 from collections.abc import Callable
 from pathlib import Path
 
-from .._files import atomic_write
+from .._files import atomic_write, user_path
 from .._scope import own_scope
 
 N_STEPS = 15  # of `progress`: reading, pictures, physiology, ten figures, page, done
@@ -35,8 +35,10 @@ def build_report(
     Raises
     ------
     FileNotFoundError, ValueError
-        If the folder is no run, has no finished fit, or a file in it is damaged; the message names the file.
+        If the folder is no run, has no finished fit, has links to other places, or a file in it is damaged; the message
+        names the file.
     """
+    from ..sweep.file_checks import check_links
     from .figures import write_figures
     from .page import render
     from .physiology import report_figures
@@ -54,6 +56,7 @@ def build_report(
         done += 1
 
     advance("reading fits")
+    check_links(user_path(run_dir))
     run = read_run(run_dir)
     folder = run.path / "figures"
     advance("dictionaries and reconstructions")

@@ -10,8 +10,10 @@ import numpy as np
 import torch
 from PIL import Image
 
+from .._files import write_bytes
 from .._text import exact, shown
 from ..models import LatentModel
+from ..plotting import well_formed
 from ..sweep.store import RunFolder
 from .reading import Cell, Run
 from .words import percentage, two_places
@@ -173,13 +175,12 @@ def _write(stem: Path, picture: Picture) -> None:
     """The picture as PNG, and as an SVG that contains it with a title."""
     from html import escape
 
-    stem.parent.mkdir(parents=True, exist_ok=True)
     width, height = picture.sheet.width * SCALE, picture.sheet.height * SCALE
     large = picture.sheet.resize((width, height), Image.Resampling.NEAREST)
-    stem.with_name(stem.name + ".png").write_bytes(_png(large))
+    write_bytes(stem.with_name(stem.name + ".png"), _png(large))
     svg = (
         f'<svg xmlns="http://www.w3.org/2000/svg" width="{width}" height="{height}" role="img">'
         f"<title>{escape(picture.alt)}</title>"
         f'<image width="{width}" height="{height}" image-rendering="pixelated" href="{picture.uri}"/></svg>\n'
     )
-    stem.with_name(stem.name + ".svg").write_text(svg, encoding="utf-8")
+    write_bytes(stem.with_name(stem.name + ".svg"), well_formed(svg).encode())

@@ -13,7 +13,8 @@ from .._json import REMEDY
 from ..evaluation.metrics import Metrics
 from ..frontier import Point
 from ..sweep.convergence import Convergence
-from ..sweep.store import RunFolder, flags
+from ..sweep.store import RunFolder
+from ..sweep.table import flags
 from .families import Family, families_of
 
 MAX_EXAMPLE_VALUES = 1 << 22

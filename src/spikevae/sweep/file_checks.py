@@ -1,5 +1,6 @@
 """Checks of the JSON files of a run folder, which other programs may have changed."""
 
+import os
 import re
 import reprlib
 from collections.abc import Mapping
@@ -8,8 +9,10 @@ from typing import Any
 
 from pydantic import ValidationError
 
+from .._files import SCRATCH
 from .._records import validation_message
 from ..config import FitConfig
+from .integrity import check_seal
 
 FORMAT = "spikevae run 1"
 CELL_REMEDY = "delete it and give the sweep's command again: the cell is trained again"
@@ -20,8 +23,10 @@ CELL_TYPES: dict[str, Any] = {
     "fit_objective_half": NUMBER, "diverged": bool, "steps_done": int,
 }  # fmt: skip
 REQUIRED_OPTIONS = ("latent", "n_latents", "beta", "seed", "start")
-OPTIONAL_TABLES = ("units", "code_histogram", "history", "budget")
+OPTIONAL_TABLES = ("units", "code_histogram", "history", "budget", "made_with")
 BUDGET_TYPES = {"spikes_allowed": NUMBER, "shadow_price": NUMBER, "shadow_price_per_joule": NUMBER, "met": bool}
+FOLDERS = ("cells", "models", "frontiers", "checkpoints", "figures", "locks", "damaged")
+"""Folders of a run folder."""
 MAX_INTEGER = 2**53
 """Largest integer that every JSON reader represents exactly."""
 
@@ -38,10 +43,14 @@ def check_config(config: Any, path: Path) -> None:
         _check_types(config, {"format": str, "sweep": dict, "cells": list})
         _check_types(config["sweep"], {"data": dict})
         ids = [entry.get("id") for entry in config["cells"] if isinstance(entry, dict)]
+        check_seal(config)
         if config["format"] != FORMAT or len(ids) != len(config["cells"]) or len(set(map(str, ids))) != len(ids):
             raise ValueError("its format or its list of cells is wrong")
         if not all(isinstance(name, str) and re.fullmatch("[0-9a-f]{12}", name) for name in ids):
             raise ValueError("the id of a cell is not twelve hexadecimal digits")
+        shard = config.get("shard", [1, 1])
+        if not isinstance(shard, list) or len(shard) != 2 or not all(isinstance(n, int) for n in shard):
+            raise ValueError(f"its shard is {reprlib.repr(shard)}")
     except ValueError as error:
         raise ValueError(f"{path} is not a {FORMAT!r} file: {error}; {CONFIG_REMEDY}") from None
 
@@ -98,3 +107,30 @@ def differences(old: Any, new: Any, where: str = "") -> list[str]:
     if lists and any(isinstance(value, dict) for value in old):
         return [line for i, (a, b) in enumerate(zip(old, new)) for line in differences(a, b, f"{where}[{i}]")]
     return [] if old == new else [f"  {where}: {old!r} -> {new!r}"]
+
+
+def check_links(run: Path) -> None:
+    """Refuse symbolic links in a run folder to places outside it, since writing would follow them.
+
+    Raises
+    ------
+    ValueError
+        With the name of the link.
+    """
+    home = run.resolve()
+    for folder in (run, *(run / name for name in FOLDERS)):
+        if not folder.is_dir():
+            continue
+        with os.scandir(folder) as entries:
+            links = [Path(entry.path) for entry in entries if entry.is_symlink()]
+        for link in links:
+            if not link.resolve().is_relative_to(home):
+                raise ValueError(
+                    f"{link} is a link to {link.resolve()}, outside the run folder, where nothing is written; "
+                    "replace it by what it points to"
+                )
+
+
+def is_left_over(path: Path) -> bool:
+    """Whether a process that was stopped before it wrote config.json may have left this in a new folder."""
+    return path.suffix == SCRATCH or path.name in ("locks", "log.jsonl")

@@ -8,11 +8,12 @@ from typing import Any
 
 import torch
 
-from .._json import read_json, write_json
+from .._json import write_json
 from ..config import FrontierConfig, SweepConfig
 from ..frontier import Frontier
 from ..models._model import Model
 from ..training.fits import stack_key
+from .integrity import sealed
 from .plan import Cell, StackPlan, fits_per_stack, work_of
 from .stimuli import Stimuli
 from .store import RunFolder, RunFrontier
@@ -65,7 +66,7 @@ def best_start(group: Sequence[Cell], folder: RunFolder) -> Cell | None:
     """The finished fit with the lowest objective on training stimuli; None where all diverged."""
     found: dict[str, float] = {}
     for cell in group:
-        result = read_json(folder.cell_path(cell.id))
+        result = folder.read_cell(cell.id)
         value = result.get("fit_objective")
         if not result.get("diverged") and isinstance(value, int | float) and math.isfinite(value):
             found[cell.id] = float(value)
@@ -114,7 +115,8 @@ def trace_frontier(
         folder=scratch,
         progress=progress,
     )
-    write_json(folder.frontier_path(plan.id), RunFrontier(tuple(cell.id for cell in plan.cells), path).to_dict())
+    found = RunFrontier(tuple(cell.id for cell in plan.cells), path)
+    write_json(folder.frontier_path(plan.id), sealed(found.to_dict()))
     scratch.rmdir()
     progress(1.0, 1.0, "")
     facts = {"latent": config.latent, "n_latents": config.n_latents, "prices": plan.prices, "fits": len(plan.cells)}

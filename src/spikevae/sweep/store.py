@@ -1,39 +1,48 @@
 """The run folder: one JSON file per cell, written atomically, and a Parquet table that is rebuilt from these files."""
 
-import json
-import math
-import platform
+import errno
+import os
+import secrets
+import stat
 import time
+import warnings
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields
-from importlib.metadata import version
+from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from .._files import atomic_write
-from .._json import REMEDY, jsonable, read_json, write_json
-from ..config import OPTIONS, SweepConfig
+from .._files import atomic_write, create, user_path, write_bytes
+from .._json import REMEDY, json_text, read_json, write_json
+from ..config import SweepConfig
 from ..data import PatchSet
-from ..evaluation.metrics import Metrics
 from ..frontier import Frontier
 from ..models._model import Model
-from ..models.files import load_model, save_model
-from .convergence import Convergence, flag_groups
-from .file_checks import CELL_REMEDY, CONFIG_REMEDY, FORMAT, check_cell, check_config, differences
+from ..models.files import load_model, save_model, stored_checksum
+from .file_checks import (
+    CELL_REMEDY,
+    CONFIG_REMEDY,
+    FORMAT,
+    check_cell,
+    check_config,
+    check_links,
+    differences,
+    is_left_over,
+)
+from .integrity import check_seal, file_checksum, sealed
 from .plan import Cell, cells_of
+from .provenance import machine, versions
+from .shards import Shard, shard_text
+from .table import rows_of, table_of
 
 if TYPE_CHECKING:
     import pandas
     import pyarrow as pa
 
-TEXT = ("id", "block", "convergence", "noise_variance", "hidden", "upper")
-"""Columns of the table that are text: null where there is no value, lists as they are printed."""
-UNITS = {field.name: {"unit": field.metadata["unit"]} for field in fields(Metrics)}
 RESULTS = {"cells": ".json", "checkpoints": ".safetensors"}
 """Folders of results, and how the names of their files end."""
-PACKAGES = ("spikevae", "torch", "numpy", "scipy", "scikit-learn", "scikit-image")
 
 
 @dataclass(frozen=True)
@@ -59,7 +68,7 @@ class RunFolder:
     """
 
     def __init__(self, path: str | Path):
-        self.path = Path(path)
+        self.path = user_path(path)
 
     @property
     def config_path(self) -> Path:
@@ -83,6 +92,9 @@ class RunFolder:
         if not path.is_file():
             return None
         try:
+            found = self.read_cell(cell_id).get("model_checksum") if self.cell_path(cell_id).is_file() else None
+            if found not in (None, stored_checksum(path)):
+                raise ValueError(f"{path} is damaged: its checksum does not match that of the cell")
             return load_model(path)[0]
         except ValueError as error:
             raise ValueError(
@@ -100,39 +112,74 @@ class RunFolder:
         """Objectives at half the budget, kept until the stack is done."""
         return self.path / "checkpoints" / f"{stack_id}.half.json"
 
-    def check(self, sweep: SweepConfig) -> None:
-        """Check that the folder can hold this sweep, without writing anything.
+    def check(self, sweep: SweepConfig, shard: Shard | None = None) -> None:
+        """Check that the folder can hold this sweep, or this shard of it, without writing anything.
+
+        It can where it is new, holds the same sweep, or holds one whose cells are all in this one.
 
         Raises
         ------
         ValueError
-            Where the folder holds another sweep (the message shows the difference) or other files, or is a file.
+            Where the folder holds another sweep (the message shows the difference) or other files, has links to other
+            places, or is a file.
         """
         given = sweep.model_dump(mode="json")
         if self.path.exists() and not self.path.is_dir():
             raise ValueError(f"{self.path} is a file, not a folder; choose another name for the run")
+        check_links(self.path)
         if self.config_path.exists():
-            stored = {"frontier": None, **self.read_config()["sweep"]}  # runs of before paths have no such entry
-            if stored != given:
+            config = self.read_config()
+            part = config.get("shard")
+            stored = {"frontier": None, **config["sweep"]}  # runs of before paths have no such entry
+            if part != (list(shard) if shard else None):
+                raise ValueError(
+                    f"{self.path} holds {shard_text(part)} of a sweep, and {shard_text(shard)} was asked for; choose "
+                    "another folder with --out"
+                )
+            if stored != given and not self._grew(stored, sweep):
                 lines = "\n".join(differences(stored, given))
                 raise ValueError(
                     f"{self.path} holds another sweep; nothing was changed. Differences (stored -> given):\n{lines}\n"
                     "Choose another folder with --out, or delete this one."
                 )
+            ids = [entry["id"] for entry in config["cells"]]
+            if stored == given and not shard and ids != [cell.id for cell in cells_of(sweep)]:
+                raise ValueError(f"{self.config_path} names other cells than its sweep has; {CONFIG_REMEDY}")
             return
-        if self.path.exists() and any(path.suffix != ".tmp" for path in self.path.iterdir()):
+        if self.path.exists() and any(not is_left_over(path) for path in self.path.iterdir()):
             raise ValueError(f"{self.path} is not empty and holds no sweep (no config.json); choose another folder")
 
-    def begin(self, sweep: SweepConfig) -> None:
-        """Make the folder, or :meth:`check` that it holds this sweep."""
-        self.check(sweep)
-        if self.config_path.exists():
-            return
+    def _grew(self, stored: Mapping[str, Any], sweep: SweepConfig) -> bool:
+        """Whether every cell of the stored sweep is in this one, on the same data."""
+        try:
+            old = {cell.id for cell in cells_of(SweepConfig.from_mapping(stored))}
+        except ValueError:
+            return False
+        if stored.get("frontier") is not None or sweep.frontier is not None:  # a path would miss the new betas
+            return False
+        return stored["data"] == sweep.data.model_dump(mode="json") and old <= {cell.id for cell in cells_of(sweep)}
+
+    def begin(self, sweep: SweepConfig, cells: Sequence[Cell] | None = None, shard: Shard | None = None) -> None:
+        """Make the folder, or :meth:`check` that it holds this sweep.
+
+        Parameters
+        ----------
+        cells
+            Those of the shard; by default all.
+        shard
+            Number of the shard, from 1, and number of shards.
+        """
+        is_there = self.config_path.exists()  # one that appears after the check is of another process
+        self.check(sweep, shard)
         given = sweep.model_dump(mode="json")
-        versions = {name: version(name) for name in PACKAGES}
-        versions["python"] = platform.python_version()
-        cells = [{"id": c.id, "block": c.block} for c in cells_of(sweep)]
-        write_json(self.config_path, {"format": FORMAT, "sweep": given, "cells": cells, "versions": versions})
+        names = [{"id": c.id, "block": c.block} for c in (cells_of(sweep) if cells is None else cells)]
+        content = {"format": FORMAT, "sweep": given, "cells": names, "versions": versions(), "machine": machine()}
+        text = json_text(sealed(content | ({"shard": list(shard)} if shard else {})))
+        if is_there:
+            if self.read_config()["sweep"] != given:  # it grew
+                write_bytes(self.config_path, text.encode())
+        elif not create(self.config_path, text.encode()):  # another process was faster
+            self.begin(sweep, cells, shard)
 
     def read_config(self) -> dict[str, Any]:
         """The resolved configuration of this run."""
@@ -157,18 +204,51 @@ class RunFolder:
         return any(any((self.path / name).glob(f"*{suffix}")) for name, suffix in RESULTS.items())
 
     def read_data_record(self) -> dict[str, Any]:
-        """Sizes, digest, description and preparation of the stimuli; empty where there is no record."""
+        """Sizes, digest, description and preparation of the stimuli; empty where there is no record.
+
+        Raises
+        ------
+        ValueError
+            Where the record or the examples are damaged, with the name of the file and the remedy.
+        """
         path = self.path / "data.json"
         record = read_json(path) if path.is_file() else {}
-        return record if isinstance(record, dict) else {}
+        if not isinstance(record, dict):
+            raise ValueError(f"{path} holds no table; {REMEDY}")
+        _check_seal(record, path, REMEDY)
+        examples = self.path / "examples.npy"
+        if "examples" in record and examples.is_file() and file_checksum(examples) != record["examples"]:
+            raise ValueError(f"{examples} is damaged: its checksum does not match that in data.json; {REMEDY}")
+        return record
 
     def keep_data_record(self, data: PatchSet, examples: np.ndarray) -> None:
         """Write what :meth:`read_data_record` reads, and the examples."""
-        with atomic_write(self.path / "examples.npy") as scratch, open(scratch, "wb") as handle:
+        path = self.path / "examples.npy"
+        with atomic_write(path) as scratch, open(scratch, "wb") as handle:
             np.save(handle, examples)
         sizes = {"train": len(data.train), "test": len(data.test), "shape": list(data.shape), "name": data.name}
         facts = {"digest": data.digest, "info": data.info, "variance": data.variance, "description": data.describe()}
-        write_json(self.path / "data.json", sizes | facts)
+        write_json(self.path / "data.json", sealed(sizes | facts | {"examples": file_checksum(path)}))
+
+    @property
+    def sizes(self) -> dict[str, Any]:
+        """The record of the data, empty where it is damaged."""
+        try:
+            return self.read_data_record()
+        except ValueError:
+            return {}
+
+    @property
+    def digest(self) -> str | None:
+        """Digest of the stimuli of the results: of the record of the data, else of the first readable cell."""
+        digest = self.sizes.get("digest")
+        for path in [] if digest else sorted((self.path / "cells").glob("*.json")):
+            try:
+                digest = self.read_cell(path.stem).get("made_with", {}).get("data")
+            except ValueError:
+                continue
+            break
+        return digest if isinstance(digest, str) else None
 
     def is_done(self, cell: Cell) -> bool:
         """Whether the result of this cell is stored."""
@@ -176,20 +256,42 @@ class RunFolder:
 
     def keep_cell(self, cell: Cell, result: Mapping[str, Any], model: Model, extra: Mapping[str, Any]) -> None:
         """Store the result of a cell and its model, whose file also holds the facts `extra`."""
-        save_model(model, self.model_path(cell.id), dict(extra))
-        head = {"id": cell.id, "block": cell.block, "config": cell.config.model_dump(mode="json")}
-        write_json(self.cell_path(cell.id), {**head, **result})
+        path = self.model_path(cell.id)
+        save_model(model, path, dict(extra))
+        made = {"versions": versions(), "machine": machine(), "data": self._own_digest}
+        facts = {"made_with": made, "model_checksum": stored_checksum(path)}
+        write_json(self.cell_path(cell.id), sealed({**cell.to_dict(), **result, **facts}))
+
+    @cached_property
+    def _own_digest(self) -> str | None:
+        return self.digest
+
+    def read_cell(self, cell_id: str) -> dict[str, Any]:
+        """The result of a finished cell.
+
+        Raises
+        ------
+        ValueError
+            Where its file is damaged, with its name and the remedy.
+        """
+        path = self.cell_path(cell_id)
+        cell = read_json(path, CELL_REMEDY)
+        _check_seal(cell, path, CELL_REMEDY)
+        check_cell(cell, cell_id, path)
+        return cell
+
+    def set_aside(self, path: Path, reason: str) -> None:
+        """Move a damaged file to the folder `damaged`, warn, and log it; what it held is computed again."""
+        kept = self.path / "damaged" / f"{path.parent.name}-{path.name}-{secrets.token_hex(4)}"
+        kept.parent.mkdir(parents=True, exist_ok=True)
+        os.replace(path, kept)
+        self.log("damaged", file=str(path.relative_to(self.path)), kept=kept.name, reason=reason)
+        warnings.warn(f"{path} is damaged and is made again; it is kept as {kept}: {reason}", stacklevel=2)
 
     def read_cells(self) -> list[dict[str, Any]]:
         """Results of the finished cells in the order of the sweep."""
-        cells = []
-        for entry in self.read_config()["cells"]:
-            path = self.cell_path(str(entry["id"]))
-            if path.is_file():
-                cell = read_json(path, CELL_REMEDY)
-                check_cell(cell, str(entry["id"]), path)
-                cells.append(cell)
-        return cells
+        ids = [str(entry["id"]) for entry in self.read_config()["cells"]]
+        return [self.read_cell(cell_id) for cell_id in ids if self.cell_path(cell_id).is_file()]
 
     def frontiers(self) -> list[RunFrontier]:
         """The paths along the spike price that the run has traced.
@@ -199,46 +301,21 @@ class RunFolder:
         ValueError
             Where a file is damaged; with its name and the remedy.
         """
-        found = []
-        for path in sorted((self.path / "frontiers").glob("*.json")):
-            values = read_json(path)
-            frontier = Frontier.from_dict(values, path, REMEDY)
-            cells = values.get("cells")
-            if not isinstance(cells, list) or len(cells) != len(frontier.betas) or not all(map(str, cells)):
-                raise ValueError(f"{path} does not name one fit for each beta; {REMEDY}")
-            found.append(RunFrontier(tuple(map(str, cells)), frontier))
-        return found
+        return [self.read_frontier(path) for path in sorted((self.path / "frontiers").glob("*.json"))]
+
+    def read_frontier(self, path: Path) -> RunFrontier:
+        """One of the :meth:`frontiers`."""
+        values = read_json(path)
+        _check_seal(values, path, REMEDY)
+        frontier = Frontier.from_dict(values, path, REMEDY)
+        cells = values.get("cells")
+        if not isinstance(cells, list) or len(cells) != len(frontier.betas) or not all(map(str, cells)):
+            raise ValueError(f"{path} does not name one fit for each beta; {REMEDY}")
+        return RunFrontier(tuple(map(str, cells)), frontier)
 
     def rows(self) -> list[dict[str, Any]]:
-        """One flat row per finished cell: configuration, metrics, objective and convergence.
-
-        There are no wall-clock times, so that the table of an interrupted and continued run equals that of another one.
-        """
-        rows = []
-        for cell in self.read_cells():
-            config = {k: v for k, v in cell["config"].items() if k in OPTIONS}
-            budget = cell.get("budget") or {}
-            rows.append(
-                {
-                    "id": cell["id"],
-                    "block": cell["block"],
-                    **{k: str(v) if k in TEXT and v is not None else v for k, v in config.items()},
-                    **cell["metrics"],
-                    "objective": cell["objective"],
-                    "fit_objective": cell["fit_objective"],
-                    "fit_objective_half": cell["fit_objective_half"],
-                    "diverged": cell["diverged"],
-                    "steps_done": cell["steps_done"],
-                    **{name: budget.get(name) for name in ("spikes_allowed", "shadow_price", "shadow_price_per_joule")},
-                    "budget_met": budget.get("met"),
-                }
-            )
-        for row, flag in zip(rows, flags(rows), strict=True):
-            row["convergence"] = flag.flag
-            row["best_of_group"] = flag.is_best
-            row["budget_change"] = flag.budget_change
-            row["start_gap"] = flag.start_gap
-        return rows
+        """One flat row per finished cell: configuration, metrics, objective and convergence."""
+        return rows_of(self.read_cells())
 
     @property
     def table(self) -> "pa.Table":
@@ -252,19 +329,10 @@ class RunFolder:
         ValueError
             Where no fit is finished yet.
         """
-        import pyarrow as pa
-
         rows = self.rows()
         if not rows:
             raise ValueError(f"{self.path} has no finished cell yet")
-        columns, described = [], []
-        for name in dict.fromkeys(name for row in rows for name in row):
-            values = [row.get(name) for row in rows]
-            if name not in TEXT and not any(isinstance(value, str | bool) for value in values):
-                values = [math.nan if value is None else value for value in values]
-            columns.append(pa.array(values, pa.string() if name in TEXT else None))
-            described.append(pa.field(name, columns[-1].type, metadata=UNITS.get(name)))
-        return pa.table(columns, schema=pa.schema(described))
+        return table_of(rows)
 
     def to_pandas(self) -> "pandas.DataFrame":
         """:attr:`table` as a pandas data frame.
@@ -290,13 +358,26 @@ class RunFolder:
         return path
 
     def log(self, event: str, **facts: Any) -> None:
-        """Append a line to log.jsonl."""
-        self.path.mkdir(parents=True, exist_ok=True)
-        with open(self.path / "log.jsonl", "a", encoding="utf-8") as handle:
-            handle.write(json.dumps(jsonable({"time": time.time(), "event": event, **facts})) + "\n")
+        """Append a line to log.jsonl; where that cannot be, warn: a log is not worth a run."""
+        line = json_text({"time": time.time(), "event": event, **facts}) + "\n"
+        try:
+            self.path.mkdir(parents=True, exist_ok=True)
+            flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK
+            handle = os.open(self.path / "log.jsonl", flags, 0o666)
+            try:
+                if not stat.S_ISREG(os.fstat(handle).st_mode):
+                    raise OSError(errno.EINVAL, "it is no regular file")
+                os.write(handle, line.encode())  # at once, since other processes write to it too
+            finally:
+                os.close(handle)
+        except OSError as error:
+            warnings.warn(
+                f"{self.path / 'log.jsonl'} cannot be written: {error.strerror}; the run goes on", stacklevel=2
+            )
 
 
-def flags(rows: Sequence[Mapping[str, Any]]) -> list[Convergence]:
-    """Convergence of the cells of these rows, by the objective that the fits minimise."""
-    compared = [{**row, "objective": row["fit_objective"], "objective_half": row["fit_objective_half"]} for row in rows]
-    return flag_groups(compared, settings=OPTIONS)
+def _check_seal(content: Any, path: Path, remedy: str) -> None:
+    try:
+        check_seal(content)
+    except ValueError as error:
+        raise ValueError(f"{path} is damaged: {error}; {remedy}") from None

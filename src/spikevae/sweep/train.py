@@ -3,6 +3,7 @@
 import time
 import warnings
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -14,7 +15,9 @@ from ..evaluation.evaluate import Evaluation, evaluate
 from ..models._model import Model
 from ..models.config import ModelConfig
 from ..training import FitStack, budget_report, build_stack, train
+from ..training.checkpoint import load as load_checkpoint
 from ..training.fits import DIVERGED, FitResult
+from .integrity import check_seal, sealed
 from .plan import StackPlan
 from .stimuli import Stimuli
 from .work import Failure, StackStore, is_memory_error
@@ -42,19 +45,23 @@ def train_stack(
     """
     began = time.monotonic()
     config = plan.cells[0].config
-    stack = build_stack([cell.config for cell in plan.cells], torch.from_numpy(data.train), data.shape, device=device)
     seen = evenly_spaced(data.train, N_SEEN)
-    text = f"{config.latent} K={config.n_latents}, {len(stack)} fits"
+    text = f"{config.latent} K={config.n_latents}, {len(plan.cells)} fits"
     advance(0.0, text)
     half_path, checkpoint = store.half_path(plan.id), store.checkpoint_path(plan.id)
+    stack = _continued(plan, data, store, device)
+
+    def keep_halves(stack: FitStack) -> None:
+        objectives = [_half_objective(stack, i, seen) for i in range(len(stack))]
+        write_json(half_path, sealed({"objectives": objectives}))
+
     train(
         stack,
         checkpoint_path=checkpoint,
-        at_half=lambda stack: write_json(half_path, [_half_objective(stack, i, seen) for i in range(len(stack))]),
+        at_half=keep_halves,
         on_steps=lambda steps: advance(plan.work * steps / stack.n_steps, text),
     )
-    lost = "delete it: its cells then lack their objective at half the budget"
-    halves = read_json(half_path, lost) if half_path.exists() else [None] * len(stack)
+    halves = _read_halves(half_path, len(stack)) if half_path.exists() else [None] * len(stack)
     seconds = (time.monotonic() - began) / len(stack)
     failures = []
     for index, (cell, half) in enumerate(zip(plan.cells, halves, strict=True)):
@@ -73,6 +80,46 @@ def train_stack(
             path.unlink(missing_ok=True)
     facts = {"latent": config.latent, "n_latents": config.n_latents, "steps": stack.step_number}
     return {**facts, "fits": len(stack), "seconds": time.monotonic() - began, "text": text}, failures
+
+
+def _continued(plan: StackPlan, data: Stimuli, store: StackStore, device: str) -> FitStack:
+    """The stack of a plan, with its checkpoint checked: one that is damaged, or of other stimuli, is set aside.
+
+    Without the objectives at half the budget, a checkpoint of the second half is of no use.
+    """
+
+    def new() -> FitStack:
+        configs = [cell.config for cell in plan.cells]
+        return build_stack(configs, torch.from_numpy(data.train), data.shape, device=device)
+
+    stack, half_path, path = new(), store.half_path(plan.id), store.checkpoint_path(plan.id)
+    half = stack.n_steps // 2 if stack.config.cycles == 2 else None
+    try:
+        if half_path.exists():
+            _read_halves(half_path, len(stack))
+    except ValueError as error:
+        store.set_aside(half_path, str(error))
+    if path.exists():
+        try:
+            load_checkpoint(stack, path)
+            if half is not None and stack.step_number > half and not half_path.exists():
+                raise ValueError(f"the objectives at half the budget, {half_path.name}, are missing")
+        except (ValueError, FileNotFoundError) as error:
+            store.set_aside(path, str(error))
+        return new()  # the training loop reads the checkpoint
+    return stack
+
+
+def _read_halves(path: Path, n_fits: int) -> list[float | None]:
+    """Objectives at half the budget; `ValueError` where the file is damaged or of another stack."""
+    content = read_json(path)
+    check_seal(content)
+    found = content.get("objectives") if isinstance(content, dict) else None
+    if not isinstance(found, list) or len(found) != n_fits:
+        raise ValueError(f"{path} has no list of {n_fits} objectives")
+    if not all(value is None or isinstance(value, int | float) for value in found):
+        raise ValueError(f"{path} holds something else than numbers")
+    return found
 
 
 def _evaluated(

@@ -1,5 +1,7 @@
 """The stacks of a run that are still to be trained: who takes them, and what becomes of them."""
 
+import sys
+import time
 import traceback
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -8,10 +10,12 @@ from typing import Any, Protocol, Self
 
 import torch
 
+from .._terminal import debugging
 from ..models._model import Model
 from .plan import Cell, StackPlan
 from .stimuli import Stimuli
 
+WAIT_SECONDS = 1.0
 MAX_LOSSES = 3
 """How often a stack is trained again after the process that trained it was lost, before it is split."""
 
@@ -31,6 +35,9 @@ class StackStore(Protocol):
 
     def is_done(self, cell: Cell) -> bool:
         """Whether the result of this cell is stored."""
+
+    def set_aside(self, path: Path, reason: str) -> None:
+        """Move a damaged checkpoint out of the way, and say so."""
 
     def keep_cell(self, cell: Cell, result: dict[str, Any], model: Model, extra: dict[str, Any]) -> None:
         """Store the result of a cell and its model, whose file also holds the facts `extra`."""
@@ -93,22 +100,61 @@ class Work:
     """Work of the whole run, in the unit of :attr:`StackPlan.work`."""
     done: float = 0.0
     """Work that is done, without that of the stacks in training."""
+    trained: int = 0
+    """Cells trained by this process."""
+    claim: Callable[[str], bool] = lambda stack_id: True
+    """Take a stack for this process; False where another process has it."""
+    release: Callable[[str], None] = lambda stack_id: None
+    """Give a stack back."""
     failures: list[Failure] = field(default_factory=list)
     """What could not be trained, by :meth:`failed`, :meth:`lost` and :meth:`finished`."""
     _shares: dict[str, float] = field(default_factory=dict)
     _losses: dict[str, int] = field(default_factory=dict)
+    _left: dict[str, int] = field(default_factory=dict)
+
+    def wait(self) -> bool:
+        """Wait until a stack can be taken; False where none is left. Other processes may train those that are left."""
+        told = False
+        while True:
+            self._drop_done()
+            if not self.pending:
+                self._report("done")
+                return False
+            if any(self.claim(plan.id) for plan in self.pending):
+                return True
+            if not told:
+                self._report(f"waiting for another process, which trains {len(self.pending)} stacks")
+                told = True
+            time.sleep(WAIT_SECONDS)
 
     def take(self) -> StackPlan | None:
         """The next stack to train; None where none is left at the moment.
 
         A stack that is lost is there again later: an executor with stacks in training asks again when one ends.
         """
-        while self.pending:
-            plan = self.pending.pop(0)
-            if plan.prices or not all(self.store.is_done(cell) for cell in plan.cells):
+        for plan in list(self.pending):
+            if not self.claim(plan.id):
+                continue
+            finished = self._is_finished(plan)  # another process may have been faster
+            self.pending.remove(plan)
+            if not finished:
+                self._left[plan.id] = sum(not self.store.is_done(cell) for cell in plan.cells)
                 return plan
+            self.release(plan.id)
             self.done += plan.work
         return None
+
+    def _drop_done(self) -> None:
+        """Forget pending stacks whose cells are all stored."""
+        for plan in list(self.pending):
+            if self._is_finished(plan):
+                self.pending.remove(plan)
+                self.done += plan.work
+
+    def _is_finished(self, plan: StackPlan) -> bool:
+        if plan.prices:
+            return (self.run / "frontiers" / f"{plan.id}.json").is_file()
+        return all(self.store.is_done(cell) for cell in plan.cells)
 
     def progress(self, plan: StackPlan, work: float, text: str) -> None:
         """A stack in training did some more of its `plan.work`."""
@@ -119,9 +165,11 @@ class Work:
         """A stack is trained and the store has its cells, except those of `failures`, which could not be evaluated."""
         self._shares.pop(plan.id, None)
         self.done += plan.work
+        self.trained += self._left.get(plan.id, len(plan.cells)) - sum(len(failure.cells) for failure in failures)
         self.log("stack", id=plan.id, **facts)
         for failure in failures:
             self._keep(failure)
+        self.release(plan.id)
         self._report(str(facts.get("text", "")))
 
     def failed(self, plan: StackPlan, failure: Failure, *, memory: bool = False) -> None:
@@ -166,6 +214,8 @@ class Work:
     def _keep(self, failure: Failure) -> None:
         self.failures.append(failure)
         cells = [cell.id for cell in failure.cells]
+        if debugging():
+            print(failure.details, file=sys.stderr)
         self.log("failed", cells=cells, error=failure.error, traceback=failure.details)
 
     def _report(self, text: str) -> None:

@@ -1,8 +1,8 @@
 """How much memory a stack of fits needs, and whether this machine has that much."""
 
 import math
-from pathlib import Path
 
+from .._machine import available_bytes
 from ..models.build import build_model
 from ..models.config import ModelConfig
 from ..models.files import Unfilled, check_sizes
@@ -51,10 +51,7 @@ def check_memory(config: ModelConfig, shape: tuple[int, ...], n_fits: int, *, n_
     free = available_bytes()
     if free is None:
         return
-    batch = min(config.batch_size, n_train or config.batch_size)
-    need = stack_bytes(config.model_copy(update={"batch_size": batch}), shape, n_fits, steps=config.steps_kept)
-    if config.solves_decoder or config.starts_at_limit:
-        need += 4 * N_SQUARE_ARRAYS * n_fits * config.n_latents**2
+    need = needed_bytes(config, shape, n_fits, n_train=n_train)
     if need > free:
         raise ValueError(
             f"training needs about {need / 1e9:.3g} GB of memory, and {free / 1e9:.3g} GB are free: lower n_latents "
@@ -62,10 +59,11 @@ def check_memory(config: ModelConfig, shape: tuple[int, ...], n_fits: int, *, n_
         )
 
 
-def available_bytes(table: Path = Path("/proc/meminfo")) -> int | None:
-    """Memory that programs can take without swapping, as Linux estimates it; None elsewhere."""
-    try:
-        lines = dict(line.split(":", 1) for line in table.read_text().splitlines())
-        return 1024 * int(lines["MemAvailable"].split()[0])
-    except (OSError, KeyError, ValueError):
-        return None
+def needed_bytes(config: ModelConfig, shape: tuple[int, ...], n_fits: int, *, n_train: int | None = None) -> int:
+    """Estimated bytes for training such fits as one stack: `stack_bytes` of the batches that there are, and what the
+    solution for the decoder takes."""
+    batch = min(config.batch_size, n_train or config.batch_size)
+    need = stack_bytes(config.model_copy(update={"batch_size": batch}), shape, n_fits, steps=config.steps_kept)
+    if config.solves_decoder or config.starts_at_limit:
+        need += 4 * N_SQUARE_ARRAYS * n_fits * config.n_latents**2
+    return need
