@@ -8,7 +8,7 @@ DOCS_INSTALLED := .venv/installed-docs
 # Two workers with one thread each: more threads than cores make small matrix products slower, not faster.
 PYTEST := OMP_NUM_THREADS=1 MPLBACKEND=Agg $(BIN)/python -m pytest -n 2 --dist worksteal --doctest-modules src tests
 
-.PHONY: demo test test-fast lint docs bench clean
+.PHONY: demo test test-fast lint docs bench chaos clean
 
 demo: $(INSTALLED)  ## fit the demo sweep to bundled photographs and write runs/demo/report.html; continues if stopped
 	$(BIN)/spikevae sweep --preset demo --out runs/demo
@@ -31,14 +31,17 @@ docs: $(DOCS_INSTALLED)  ## docs/_build/html/index.html
 bench: $(INSTALLED)  ## timings on this machine; BENCH="--markdown benchmarks/RESULTS.md" keeps them
 	OMP_WAIT_POLICY=PASSIVE $(BIN)/python benchmarks/run.py $(BENCH)
 
+chaos: $(INSTALLED)  ## inject faults and hostile input, under 25 minutes; CHAOS="--share" is a tenth of it
+	OMP_NUM_THREADS=1 MPLBACKEND=Agg PYTHONPATH=benchmarks $(BIN)/python -m chaos $(CHAOS)
+
 clean:  ## remove the environment and everything that was built, but not the runs
 	rm -rf .venv docs/_build docs/generated .pytest_cache .ruff_cache .mypy_cache .hypothesis
 
 $(INSTALLED): pyproject.toml constraints.txt
 	$(PYTHON) -m venv .venv
-	$(INSTALL) -e ".[test,fast]"
+	$(INSTALL) -e ".[test,fast,cluster]"
 	touch $@
 
 $(DOCS_INSTALLED): $(INSTALLED)
-	$(INSTALL) -e ".[test,fast,docs]"
+	$(INSTALL) -e ".[test,fast,cluster,docs]"
 	touch $@

@@ -1,7 +1,7 @@
 """`spikevae sweep`: fit a grid of models and write the report."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from cyclopts import Parameter, validators
 
@@ -12,6 +12,7 @@ from .report import make_report
 if TYPE_CHECKING:
     from ..config import SweepConfig
     from ..sweep import SweepResult
+    from ..sweep.executors import Executor
 
 
 @app.command
@@ -27,6 +28,8 @@ def sweep(
     device: Device = "auto",
     shard: str | None = None,
     jobs: Annotated[int | None, Parameter(validator=validators.Number(gte=1))] = None,
+    executor: Literal["local", "dask"] = "local",
+    scheduler: str | None = None,
     report: bool = True,
     json: Json = False,
 ) -> None:
@@ -57,11 +60,14 @@ def sweep(
         i/n: train the i-th of n parts, in a folder of its own; `spikevae merge` joins them.
     jobs
         Worker processes on the CPU; by default one for each CPU that may be used. With 1, all threads train one fit.
+    executor
+        local trains on this machine; dask on the workers of a Dask cluster, by default --jobs processes here.
+    scheduler
+        Address of a running Dask scheduler, such as tcp://HOST:8786; its workers train.
     report
         Write the report at the end.
     """
     with checking_input():
-        from .._device import resolve_device
         from ..progress import show_progress
         from ..sweep import Sweep
         from ..sweep.edit import edited
@@ -72,12 +78,12 @@ def sweep(
         name = config.stem if config else preset or "demo"
         name = f"{name}-{part[0]}-of-{part[1]}" if part else name
         folder = check_out(out or Path("runs") / name, folder=True)
-        where = resolve_device(device)
+        where, remote = _place(executor, scheduler, jobs, device)
         job = Sweep(chosen)
         with show_progress(chosen.name) as progress:
             progress(0, 1, "loading data")
             job.check(folder, part)
-    result = job.run(folder, device=where, n_jobs=jobs, shard=part, progress=True)
+    result = job.run(folder, device=where, n_jobs=jobs, executor=remote, shard=part, progress=True)
     emit(json, *_describe(result, report=report))
 
 
@@ -88,6 +94,20 @@ def _read_sweep(config: Path | None, preset: str | None) -> "SweepConfig":
     if config is not None and preset is not None:
         raise ValueError("give either a file or --preset, not both")
     return SweepConfig.from_toml(config) if config else SweepConfig.preset(preset or "demo")
+
+
+def _place(executor: str, scheduler: str | None, jobs: int | None, device: str) -> tuple[str, "Executor | None"]:
+    """The torch device of this machine, and the executor where it is not the usual one."""
+    from .._device import resolve_device
+    from ..sweep.executors.choice import dask_executor
+
+    if executor == "dask":
+        if scheduler is not None and jobs is not None:
+            raise ValueError(f"--jobs {jobs} is for workers on this machine; --scheduler {scheduler} has its own")
+        return "cpu", dask_executor(scheduler, jobs, device)
+    if scheduler is not None:
+        raise ValueError(f"--scheduler {scheduler} is for --executor dask: give both")
+    return resolve_device(device), None
 
 
 def _describe(result: "SweepResult", *, report: bool) -> tuple[dict[str, Any], str]:

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from .._json import REMEDY
+from ..data.arrays import load_arrays
 from ..evaluation.metrics import Metrics
 from ..frontier import Point
 from ..sweep.convergence import Convergence
@@ -140,7 +141,7 @@ class Run:
         if not path.is_file():
             return None
         try:
-            values = np.load(path, mmap_mode="r", allow_pickle=False)
+            values = load_arrays(path)["x"]
             if values.ndim != 2 or not 0 < values.size <= MAX_EXAMPLE_VALUES:
                 raise ValueError(f"shape {values.shape}")
             return np.array(values, dtype=np.float32)

@@ -66,3 +66,18 @@ def workers_that_fit(needs: Sequence[int], wanted: int, free: int | None) -> int
     while fitting < wanted and sum(largest[: fitting + 1]) + (fitting + 1) * WORKER_BYTES <= free:
         fitting += 1
     return fitting
+
+
+def dask_executor(scheduler: str | None, n_jobs: int | None, device: str) -> Executor:
+    """The workers of a Dask cluster, or `n_jobs` processes of a new one on this machine.
+
+    Raises
+    ------
+    ValueError
+        Without dask.distributed; the message names the extra that installs it.
+    """
+    try:
+        from .dask import DaskExecutor
+    except ImportError as error:
+        raise ValueError(f"--executor dask: {error}; install it with pip install 'spikevae[cluster]'") from None
+    return DaskExecutor(scheduler, n_workers=n_jobs, device=device)

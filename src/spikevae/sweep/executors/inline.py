@@ -15,13 +15,14 @@ class InlineExecutor(Executor):
     """Trains in this process."""
 
     def run(self, work: Work) -> None:
+        stimuli = work.stimuli.aligned()
         while (plan := work.take()) is not None:
             advance = partial(work.progress, plan)
             try:
                 if plan.prices:
-                    facts, failures = trace_frontier(plan, work.stimuli, RunFolder(work.run), work.device, advance)
+                    facts, failures = trace_frontier(plan, stimuli, RunFolder(work.run), work.device, advance)
                 else:
-                    facts, failures = train_stack(plan, work.stimuli, work.store, work.device, advance)
+                    facts, failures = train_stack(plan, stimuli, work.store, work.device, advance)
             except Exception as error:
                 work.failed(plan, Failure.of(plan.cells, error), memory=is_memory_error(error))
             else:

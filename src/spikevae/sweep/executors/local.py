@@ -59,7 +59,7 @@ class _Worker:
         self.plan: StackPlan | None = None
         self.ready = False
         self.socket, theirs = socket.socketpair()
-        with theirs, _interrupts_blocked():  # until the worker has its own handler
+        with theirs, interrupts_blocked():  # until the worker has its own handler
             number = theirs.fileno()
             self.process = subprocess.Popen(
                 [sys.executable, "-P", "-c", PROGRAM, str(number), PACKAGE_FOLDER],
@@ -200,7 +200,7 @@ class _Pool:
 
 
 @contextmanager
-def _interrupts_blocked() -> Iterator[None]:
+def interrupts_blocked() -> Iterator[None]:
     """Keep Ctrl-C from this thread, and from processes that it starts meanwhile until they unblock it."""
     before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     try:
