@@ -34,6 +34,9 @@ N_TABLES = 13
 """Poisson counts of means 1, 2, 4, ..., 4096 are drawn from tables. Any mean is a sum of these and a rest below 1,
 whose arrivals are drawn one by one."""
 
+MAX_TABLED_RATE = 2.0**N_TABLES - 1
+"""Largest rate whose counts are sums of those of the tables, at most one of each."""
+
 MAX_ARRIVALS_IN_MEMORY, MAX_ARRIVALS_PER_ELEMENT = 1 << 14, 1 << 10
 """Most arrivals in memory at once, and the memory reserved for each element of a group. None expects more than
 MAX_EARLY_ARRIVALS + MAX_WINDOW_ARRIVALS; exp(-expected) would underflow at one and a half times as many."""
@@ -142,6 +145,45 @@ def _early(log_rate: Any, z: Any, block: int, states: Any, limit: float, start: 
 
 
 @numba.njit(nogil=True, cache=True)
+def _counts(rate: Any, z: Any, block: int, states: Any, lowest: Any, tables: Any) -> None:
+    """Write Poisson counts: one arrival after another up to MAX_EARLY_ARRIVALS, by tables above, none beyond."""
+    first, shift, share, alias = tables
+    for at in range(len(states)):
+        a, b, c, d = _load(states[at])
+        for group in range(at * block, min((at + 1) * block, len(rate)), 8):
+            bytes_left, a, b, c, d = _bits(a, b, c, d)
+            for i in range(group, min(group + 8, len(rate))):
+                byte = bytes_left & np.uint64(255)
+                bytes_left >>= np.uint64(8)
+                if not rate[i] > lowest[byte] or rate[i] > MAX_TABLED_RATE:
+                    continue
+                u, a, b, c, d = _uniform(a, b, c, d)
+                whole, power, count = 0, 0, 0
+                if rate[i] > MAX_EARLY_ARRIVALS:
+                    whole = int(rate[i])
+                else:
+                    u = (byte + u) * (1 / 256)
+                end = math.exp(whole - rate[i])
+                while whole > 0:
+                    if whole & 1:
+                        bits_left, a, b, c, d = _bits(a, b, c, d)
+                        column = np.int64(bits_left >> shift[power])
+                        if (bits_left & np.uint64(0xFFFFFFFF)) < share[first[power] + column]:
+                            count += alias[first[power] - 1] + column
+                        else:
+                            count += alias[first[power] + column]
+                    whole >>= 1
+                    power += 1
+                product = 1.0 - u
+                while product > end:
+                    count += 1
+                    u, a, b, c, d = _uniform(a, b, c, d)
+                    product *= u
+                z[i] = count
+        _save(states[at], a, b, c, d)
+
+
+@numba.njit(nogil=True, cache=True)
 def _arrivals(
     log_rate: Any, first: int, block: int, states: Any, lowest: Any, limit: float, window: Any, owner: Any, time: Any
 ) -> tuple[int, int]:
@@ -209,6 +251,49 @@ def _draw(
         _add(z, slope, owner, value, gradient)
 
 
+def _in_blocks(draw: Callable[..., None], arrays: list[Array], generator: torch.Generator) -> None:
+    """Call `draw(*parts, states)` with parts of flat arrays that are whole blocks, one per thread."""
+    n = len(arrays[0])
+    n_blocks = -(-n // BLOCK)
+    states = torch.empty(n_blocks, 4, dtype=torch.int64, device="cpu").random_(-(2**63), None, generator=generator)
+    each = -(-n_blocks // min(torch.get_num_threads(), n_blocks))
+    shares = [
+        (*(x[i * BLOCK : (i + each) * BLOCK] for x in arrays), states.numpy().view(np.uint64)[i : i + each])
+        for i in range(0, n_blocks, each)
+    ]
+    if len(shares) == 1:
+        draw(*shares[0])
+    else:
+        with ThreadPoolExecutor(len(shares) - 1) as pool:
+            others = [pool.submit(draw, *share) for share in shares[1:]]
+            draw(*shares[0])
+            for other in others:
+                other.result()  # so that an error is raised here
+
+
+def _lowest(stop: float, limit: float) -> Array:
+    """Rates above which each value of the first byte allows an arrival before `stop`, at most `limit`."""
+    lowest: Array = (-np.log1p(np.arange(256) / -256) / stop).clip(None, limit)
+    return lowest
+
+
+def counts(rate: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+    """Poisson counts of flat rates, and the indices of the rates, too large or NaN, whose counts are not drawn."""
+    z = torch.zeros_like(rate)
+    if len(z) == 0:
+        return z, torch.zeros(0, dtype=torch.int64, device="cpu")
+    numbers = [rate.detach().numpy(), z.numpy()]
+    lowest = _lowest(1.0, MAX_EARLY_ARRIVALS).astype(numbers[0].dtype)
+
+    def draw(rate: Array, z: Array, states: Array) -> None:
+        _counts(rate, z, BLOCK, states, lowest, alias_tables())
+
+    _in_blocks(draw, numbers, generator)
+    if float(rate.max()) <= MAX_TABLED_RATE:  # false for NaN
+        return z, torch.zeros(0, dtype=torch.int64, device="cpu")
+    return z, (~(rate <= MAX_TABLED_RATE)).nonzero()[:, 0]
+
+
 def soft_counts(
     log_rate: Tensor, window: tuple[float, float], contributions: Contributions, generator: torch.Generator
 ) -> tuple[Tensor, Tensor]:
@@ -220,22 +305,7 @@ def soft_counts(
     limit = math.log(MAX_EARLY_ARRIVALS / start) if start > 0 else math.inf
     numbers = [x.numpy() for x in (log_rate, z, slope)]
     with np.errstate(divide="ignore"):  # a byte of 0 always allows an arrival
-        lowest = np.log(-np.log1p(np.arange(256) / -256) / stop).clip(None, limit).astype(numbers[0].dtype)
-    n_blocks = -(-len(z) // BLOCK)
-    states = torch.empty(n_blocks, 4, dtype=torch.int64, device="cpu").random_(-(2**63), None, generator=generator)
-    n_threads = min(torch.get_num_threads(), n_blocks)
-    each = -(-n_blocks // n_threads)
-    shares = [
-        (*(x[i * BLOCK : (i + each) * BLOCK] for x in numbers), states.numpy().view(np.uint64)[i : i + each])
-        for i in range(0, n_blocks, each)
-    ]
+        lowest = np.log(_lowest(stop, math.inf)).clip(None, limit).astype(numbers[0].dtype)
     draw = partial(_draw, lowest=lowest, limit=limit, window=window, contributions=contributions)
-    if len(shares) == 1:
-        draw(*shares[0])
-    else:
-        with ThreadPoolExecutor(len(shares) - 1) as pool:
-            others = [pool.submit(draw, *share) for share in shares[1:]]
-            draw(*shares[0])
-            for other in others:
-                other.result()  # so that an error is raised here
+    _in_blocks(draw, numbers, generator)
     return z, slope

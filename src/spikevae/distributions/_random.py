@@ -1,6 +1,8 @@
 """Random draws from a named generator, with or without the batch dimension of `torch.func.vmap`."""
 
 from collections.abc import Callable, Iterator, Sequence
+from functools import cache
+from types import ModuleType
 from typing import Any
 
 import torch
@@ -167,8 +169,32 @@ _POISSON_LIMIT = 1e18
 so the mean itself is returned, which also keeps inf and NaN."""
 
 
+@cache
+def _compiled() -> ModuleType | None:
+    """The module that draws counts on a CPU; None where Numba is not installed or does not work with this NumPy."""
+    try:
+        from . import _arrivals_numba
+    except ImportError:
+        return None
+    return _arrivals_numba
+
+
 def poisson_counts(rate: Float[Tensor, "*shape"], generator: torch.Generator) -> Float[Tensor, "*shape"]:
-    """Poisson counts as floats; a rate of inf or NaN gives inf or NaN, not an error."""
+    """Poisson counts as floats; a rate of inf or NaN gives inf or NaN, not an error.
+
+    On a CPU, the numbers of a seed depend on whether Numba is installed.
+    """
+    on_cpu = rate.device.type == "cpu" and rate.dtype in (torch.float32, torch.float64)
+    if on_cpu and (compiled := _compiled()) is not None:
+        counts, large = compiled.counts(rate.contiguous().view(-1), generator)
+        if len(large):
+            counts[large] = _any_counts(rate.reshape(-1)[large], generator)
+        result: Tensor = counts.view(rate.shape)
+        return result
+    return _any_counts(rate, generator)
+
+
+def _any_counts(rate: Tensor, generator: torch.Generator) -> Tensor:
     usable = rate < _POISSON_LIMIT
     return torch.where(usable, torch.poisson(torch.where(usable, rate, 0), generator=generator), rate)
 
