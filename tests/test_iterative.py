@@ -242,7 +242,7 @@ def test_sampled_dynamics_with_the_exact_objective_hold_the_mean_against_the_pix
     generator = seeded(1)
 
     def drawn_of(law):
-        return law.relaxed(temperature=0.05, indicator="cubic").rsample(generator=generator)
+        return law.sample(generator=generator)
 
     law = model.law_of(model.init_state(50))  # of the step, all that is random is the state that it ends in
     drawn = drawn_of(law)

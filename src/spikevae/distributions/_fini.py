@@ -43,7 +43,7 @@ def check_degree(degree: int, largest: int, label: str) -> int:
         raise ValueError(f"degree is {degree}: weights have degree 2, 3 or 4")
     if largest < 2:
         raise ValueError(
-            f"{label} codes are not counts and have their own pathwise gradient: use estimator='monte_carlo'"
+            f"{label} codes are not counts and have their own pathwise gradient: draw them by relaxed(...).rsample(...)"
         )
     if degree > largest:
         raise ValueError(

@@ -50,8 +50,8 @@ class ObjectiveConfig(FrozenConfig):
     noise_variance: float | Literal["learned"] = 0.5
     """Pixel noise variance of the Gaussian likelihood; at one half the distortion is the squared error."""
     estimator: Literal["auto", "exact", "monte_carlo", "fini"] = "auto"
-    """Expected distortion in closed form (linear decoders), from one relaxed sample (monte_carlo), or from one
-    sample of integer counts with finite-order exact gradients (fini); auto takes the first if it can."""
+    """Expected distortion in closed form (linear decoders), from one sample of integer counts with finite-order exact
+    gradients (fini), or from one relaxed sample (monte_carlo); auto takes the first that it can."""
     fini_degree: Literal[2, 3, 4] = 2
     """Degree of the polynomials for which gradients through integer counts are exact."""
     indicator: Literal["sigmoid", "linear", "cubic", "quintic", "cosine", "gumbel"] = "cubic"
@@ -207,7 +207,7 @@ class ModelConfig(TrainingConfig, ObjectiveConfig):
                 f"estimator='fini' is for counts; {self.latent!r} codes are real-valued and have their own gradient: "
                 "use estimator='auto' or 'monte_carlo'"
             )
-        if self.estimator == "fini" and self.fini_degree > law.fini_degree:
+        if self.degree_of_counts is not None and self.fini_degree > law.fini_degree:
             raise ValueError(
                 f"fini_degree is {self.fini_degree}, but {self.latent!r} counts take too few values for it: use "
                 f"fini_degree={law.fini_degree}"
@@ -293,7 +293,8 @@ class ModelConfig(TrainingConfig, ObjectiveConfig):
     @property
     def degree_of_counts(self) -> int | None:
         """Degree of the gradients through the integer counts that a training step samples; None if it samples none."""
-        return self.fini_degree if self.draws and self.estimator == "fini" else None
+        integer = self.draws and self.estimator != "monte_carlo" and get_code(self.latent).is_count
+        return self.fini_degree if integer else None
 
     @property
     def steps_in_graph(self) -> int:
@@ -348,7 +349,9 @@ class ModelConfig(TrainingConfig, ObjectiveConfig):
                 ("indicator", "temperature_start", "temperature", "temperature_anneal"), NO_RELAXED_COUNTS
             )
         if self.degree_of_counts is None:
-            found["fini_degree"] = "it is for integer counts in training, see estimator='fini'"
+            found["fini_degree"] = (
+                "it is for integer counts, and training samples none (see estimator, latent, dynamics)"
+            )
         if not self.networks - {"linear"}:
             found["hidden"] = "it is for mlp and conv networks, but encoder and decoder are linear"
         return found
