@@ -18,9 +18,8 @@ from spikevae._text import exact, shown
 from spikevae.reporting import build_report
 from spikevae.sweep import RunFolder
 
-SIZE = 64
-BETAS = (0.1, 0.5, 1.0, 1.5, 2.0, 4.0, 8.0)
-BUDGET_BETAS = (0.1, 0.5, 1.0, 2.0, 4.0)
+SIZE = 48
+BETAS = (0.1, 0.5, 1.0, 2.0, 4.0)
 PICTURE = Path(__file__).parents[1] / "docs" / "_static" / "report.png"
 Row = Mapping[str, Any]
 
@@ -72,12 +71,12 @@ def codes_table(rows: Sequence[Row]) -> str:
         groups[block] = lambda b, block=block: at(rows, block=block, beta=b)
     lines = []
     for name, rows_at in groups.items():
-        found = [rows_at(b) for b in BUDGET_BETAS]
+        found = [rows_at(b) for b in BETAS]
         numbers = [" / ".join(mean(f, m) for m in ("firing_rate", "r2_pooled", "fraction_zeros")) for f in found]
         lines.append([f"{name}: spikes per unit / R² / zeros", *numbers])
         if name.startswith("budget"):
             lines.append(["shadow price, nats per spike", *(mean(f, "shadow_price") for f in found)])
-    return table([f"K = {SIZE}", *(f"β = {exact(b)}" for b in BUDGET_BETAS)], lines)
+    return table([f"K = {SIZE}", *(f"β = {exact(b)}" for b in BETAS)], lines)
 
 
 def screenshot(page: Path) -> None:
