@@ -167,7 +167,7 @@ class Frontier:
         if not (max(saved) > 0 and max(lost) > 0):
             return None
         gain = [s / max(saved) - f / max(lost) for s, f in zip(saved, lost)]
-        best = max(range(len(path)), key=gain.__getitem__)
+        best = max((i for i in range(len(path)) if saved[i] > 0), key=gain.__getitem__)
         return Knee(path[best], saved[best], lost[best]) if gain[best] > 0 else None
 
     def table(self) -> "pa.Table":

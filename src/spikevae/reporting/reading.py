@@ -13,7 +13,7 @@ from .._json import REMEDY
 from ..data.arrays import load_arrays
 from ..evaluation.metrics import Metrics
 from ..frontier import Point
-from ..sweep.convergence import Convergence
+from ..sweep.convergence import OBJECTIVE_TOLERANCE, Convergence
 from ..sweep.store import RunFolder
 from ..sweep.table import flags
 from .families import Family, families_of
@@ -92,9 +92,9 @@ class Run:
 
     @cached_property
     def best(self) -> list[Cell]:
-        """Of each family, latent size, beta and seed the fit with the lowest objective on training stimuli: the best
-        of its starts."""
-        return self._choose(lambda cell: cell.fit_objective)
+        """Of each family, latent size, beta and seed the best of its starts: the one with the fewest spikes among
+        those whose objective on training stimuli agrees with the lowest one (1 %); the lowest one without spikes."""
+        return [_fewest_spikes(group) for group in self._groups()]
 
     @cached_property
     def low(self) -> list[Cell]:
@@ -107,11 +107,15 @@ class Run:
         return self._choose(lambda cell: (-cell.start, -cell.budget))
 
     def _choose(self, order: Any) -> list[Cell]:
+        return [min(group, key=order) for group in self._groups()]
+
+    def _groups(self) -> list[list[Cell]]:
+        """Fits that differ only in start and budget."""
         groups: dict[tuple[int, int, float, int], list[Cell]] = {}
         for cell in self.cells:
             if not cell.diverged and math.isfinite(cell.fit_objective):
                 groups.setdefault((cell.family.index, cell.n_latents, cell.beta, cell.seed), []).append(cell)
-        return [min(group, key=order) for _, group in sorted(groups.items())]
+        return [group for _, group in sorted(groups.items())]
 
     @cached_property
     def has_starts(self) -> bool:
@@ -184,6 +188,16 @@ def read_run(path: str | Path) -> Run:
         families=tuple(dict.fromkeys(families)),
         n_planned=len(config.get("cells", raw)),
     )
+
+
+def _fewest_spikes(group: Sequence[Cell]) -> Cell:
+    """Of fits that differ only in start and budget, the one with the fewest spikes at nearly the lowest objective.
+
+    Real-valued codes have no spikes: of them the one with the lowest objective.
+    """
+    least = min(cell.fit_objective for cell in group)
+    near = [cell for cell in group if cell.fit_objective <= least + OBJECTIVE_TOLERANCE * abs(least)]
+    return min(near, key=lambda cell: (cell["spikes"] if cell.family.is_count else 0.0, cell.fit_objective))
 
 
 def _paths(folder: RunFolder, cells: Sequence[Cell]) -> tuple[PricePath, ...]:
