@@ -96,7 +96,7 @@ def write_run(
             cells.append({"id": cell["id"], "block": block})
             (folder / "cells" / f"{cell['id']}.json").write_text(json.dumps(cell))
             if models and config.seed == 0 and config.beta in (0.01, 1.0, 8.0):
-                given = {"latent": config.latent, "n_latents": config.n_latents, "hidden": [4]}
+                given = {"latent": config.latent, "n_latents": config.n_latents, "hidden": [4], "start": 0.5}
                 shape = (1, SIDE, SIDE)
                 model = AmortisedVAE(shape, AmortisedConfig(**given), torch.Generator().manual_seed(0))
                 save_model(model, folder / "models" / f"{cell['id']}.safetensors")

@@ -140,5 +140,5 @@ def test_examples_with_a_header_that_is_no_python_are_named(whole, tmp_path):
     run = tmp_path / "run"
     shutil.copytree(whole, run)
     (run / "examples.npy").write_bytes(b"\x93NUMPY\x01\x00\x10\x00{'descr': '<f4'\n" + bytes(64))
-    with pytest.raises(ValueError, match=r"examples\.npy is not a small float matrix.*delete it"):
+    with pytest.raises(ValueError, match=r"examples\.npy is damaged.*delete it"):
         read_run(run).examples()

@@ -50,8 +50,8 @@ def verify(run: str | Path) -> Verified:
     >>> from spikevae.sweep import Sweep, verify
     >>> tiny = {"steps": 2, "n_latents": 2}
     >>> sweep = Sweep.from_grid({"beta": [1.0]}, fit=tiny, data={"source": "synthetic", "n": 50})
-    >>> folder = tempfile.TemporaryDirectory()
-    >>> verify(sweep.run(folder.name, n_jobs=1).path).damages
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     verify(sweep.run(folder, n_jobs=1).path).damages
     ()
     """
     folder = RunFolder(run)
