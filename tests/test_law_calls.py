@@ -18,6 +18,7 @@ from spikevae.distributions import (
     NegativeBinomial,
     Poisson,
     _arrivals_cpu,
+    _random,
     arrivals,
     relaxed_counts,
 )
@@ -127,6 +128,22 @@ def test_a_compiler_that_fails_to_load_is_left_out_with_one_warning(monkeypatch,
         assert len(said) == 1 and z.shape == (5,) and arrivals.cpu_sampler() is _arrivals_cpu
     finally:
         arrivals.cpu_sampler.cache_clear()
+
+
+@pytest.mark.parametrize("error", [RuntimeError("cannot cache function"), ImportError("NumPy")])
+def test_integer_counts_do_without_a_compiler_that_fails(monkeypatch, error):
+    monkeypatch.setattr(_random, "find_spec", lambda name: object())
+    monkeypatch.delitem(sys.modules, "spikevae.distributions._arrivals_numba", raising=False)
+    monkeypatch.delattr("spikevae.distributions._arrivals_numba", raising=False)
+    monkeypatch.setattr(sys, "meta_path", [FailingLoader(error), *sys.meta_path])
+    _random._compiled.cache_clear()
+    try:
+        with pytest.warns(RuntimeWarning, match=rf"Numba is installed but fails \({error}") as said:
+            for _ in range(2):
+                assert _random.poisson_counts(torch.ones(5), seeded(0)).isfinite().all()
+        assert len(said) == 1
+    finally:
+        _random._compiled.cache_clear()
 
 
 def test_a_compiler_that_fails_at_the_first_draw_is_left_out(monkeypatch):

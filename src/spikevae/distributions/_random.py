@@ -1,7 +1,9 @@
 """Random draws from a named generator, with or without the batch dimension of `torch.func.vmap`."""
 
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from functools import cache
+from importlib.util import find_spec
 from types import ModuleType
 from typing import Any
 
@@ -171,10 +173,20 @@ so the mean itself is returned, which also keeps inf and NaN."""
 
 @cache
 def _compiled() -> ModuleType | None:
-    """The module that draws counts on a CPU; None where Numba is not installed or does not work with this NumPy."""
+    """The module that draws counts on a CPU; None where Numba is not installed.
+
+    Where Numba is installed and fails (it may not write its cache, or not suit this NumPy), there is one warning.
+    """
+    if find_spec("numba") is None:
+        return None
     try:
         from . import _arrivals_numba
-    except ImportError:
+
+        _arrivals_numba.counts(torch.ones(8, device="cpu"), torch.Generator("cpu").manual_seed(0))
+    except Exception as error:
+        reason = " ".join(str(error).split()) or type(error).__name__
+        effect = "PyTorch draws counts instead, in twice as long"
+        warnings.warn(f"Numba is installed but fails ({reason:.200}): {effect}", RuntimeWarning, stacklevel=2)
         return None
     return _arrivals_numba
 
