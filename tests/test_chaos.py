@@ -20,6 +20,7 @@ from sweep_cases import tiny
 
 from spikevae.config import SweepConfig
 from spikevae.reporting.reading import read_run
+from spikevae.sweep.integrity import CHECKSUM, file_checksum, sealed
 
 N_INPUTS = 60
 
@@ -141,4 +142,12 @@ def test_examples_with_a_header_that_is_no_python_are_named(whole, tmp_path):
     shutil.copytree(whole, run)
     (run / "examples.npy").write_bytes(b"\x93NUMPY\x01\x00\x10\x00{'descr': '<f4'\n" + bytes(64))
     with pytest.raises(ValueError, match=r"examples\.npy is damaged.*delete it"):
+        read_run(run).examples()
+    record = json.loads((run / "data.json").read_text())  # whoever changes a file may write its checksum as well
+    forged = sealed(
+        {name: value for name, value in record.items() if name != CHECKSUM}
+        | {"examples": file_checksum(run / "examples.npy")}
+    )
+    (run / "data.json").write_text(json.dumps(forged))
+    with pytest.raises(ValueError, match=r"examples\.npy is not a small float matrix.*delete it"):
         read_run(run).examples()

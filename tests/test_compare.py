@@ -57,9 +57,9 @@ def data():
 
 @pytest.fixture(scope="module")
 def comparison(folder, data):
-    return compare(
-        read_models([folder / "poisson.spikevae"]), data, inferences=DEFAULT, n_prices=4, n_stimuli=120, seed=3
-    )
+    effort = Effort(max_steps=2000)  # enough for hard thresholds at the lowest price
+    models = read_models([folder / "poisson.spikevae"])
+    return compare(models, data, inferences=DEFAULT, n_prices=4, n_stimuli=120, effort=effort, seed=3)
 
 
 def test_every_inference_is_in_the_table():
@@ -100,7 +100,7 @@ def test_inferences_are_compared_at_equal_zeros(comparison):
         assert zeros == sorted(zeros) and zeros[-1] - zeros[0] > 0.3
         r2 = [p.metrics.r2_pooled for p in line]
         assert name == "lca-hard" or r2 == sorted(r2, reverse=True)
-        assert all(p.facts["converged"] > 0.4 and p.facts["steps"] > 0 for p in line)
+        assert all(p.facts["converged"] > 0.5 and p.facts["steps"] > 0 for p in line)
         assert all(p.metrics.encoder_macs > p.facts["events"] > 0 for p in line)
     soft, fast = (next(p for p in comparison.of("poisson", n) if p.role == "matched") for n in ("lca-soft", "fista"))
     assert soft.metrics.r2_pooled == pytest.approx(fast.metrics.r2_pooled, abs=0.01)  # one problem, one optimum

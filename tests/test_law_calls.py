@@ -114,36 +114,33 @@ class FailingLoader:
             raise self.error
 
 
+DRAWS = {
+    "relaxed counts": (
+        arrivals,
+        arrivals.cpu_sampler,
+        lambda g: relaxed_counts(torch.zeros(5), temperature=0.5, generator=g),
+    ),
+    "integer counts": (_random, _random._compiled, lambda g: _random.poisson_counts(torch.ones(5), g)),
+}
+"""For each kind of count the module that looks for the compiler, the function that remembers it, and a draw."""
+
+
+@pytest.mark.parametrize("kind", DRAWS)
 @pytest.mark.parametrize("error", [RuntimeError("cannot cache function"), OSError("read-only"), ImportError("NumPy")])
-def test_a_compiler_that_fails_to_load_is_left_out_with_one_warning(monkeypatch, error):
-    monkeypatch.setattr(arrivals, "find_spec", lambda name: object())
+def test_a_compiler_that_fails_to_load_is_left_out_with_one_warning(monkeypatch, kind, error):
+    module, found, draws = DRAWS[kind]
+    monkeypatch.setattr(module, "find_spec", lambda name: object())
     monkeypatch.delitem(sys.modules, "spikevae.distributions._arrivals_numba", raising=False)
     monkeypatch.delattr("spikevae.distributions._arrivals_numba", raising=False)
     monkeypatch.setattr(sys, "meta_path", [FailingLoader(error), *sys.meta_path])
-    arrivals.cpu_sampler.cache_clear()
+    found.cache_clear()
     try:
         with pytest.warns(RuntimeWarning, match=rf"Numba is installed but fails \({error}") as said:
             for _ in range(2):
-                z = relaxed_counts(torch.zeros(5), temperature=0.5, generator=seeded(0))
-        assert len(said) == 1 and z.shape == (5,) and arrivals.cpu_sampler() is _arrivals_cpu
+                z = draws(seeded(0))
+        assert len(said) == 1 and z.shape == (5,) and z.isfinite().all() and found() in (_arrivals_cpu, None)
     finally:
-        arrivals.cpu_sampler.cache_clear()
-
-
-@pytest.mark.parametrize("error", [RuntimeError("cannot cache function"), ImportError("NumPy")])
-def test_integer_counts_do_without_a_compiler_that_fails(monkeypatch, error):
-    monkeypatch.setattr(_random, "find_spec", lambda name: object())
-    monkeypatch.delitem(sys.modules, "spikevae.distributions._arrivals_numba", raising=False)
-    monkeypatch.delattr("spikevae.distributions._arrivals_numba", raising=False)
-    monkeypatch.setattr(sys, "meta_path", [FailingLoader(error), *sys.meta_path])
-    _random._compiled.cache_clear()
-    try:
-        with pytest.warns(RuntimeWarning, match=rf"Numba is installed but fails \({error}") as said:
-            for _ in range(2):
-                assert _random.poisson_counts(torch.ones(5), seeded(0)).isfinite().all()
-        assert len(said) == 1
-    finally:
-        _random._compiled.cache_clear()
+        found.cache_clear()
 
 
 def test_a_compiler_that_fails_at_the_first_draw_is_left_out(monkeypatch):

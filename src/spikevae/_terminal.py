@@ -100,7 +100,7 @@ def keep_traceback(error: BaseException) -> Path | None:
         grown = path.is_file() and path.stat().st_size > MAX_LOG_BYTES
         with open(path, "w" if grown else "a", encoding="utf-8", errors="backslashreplace") as file:
             file.write(text + "\n")
-    except (OSError, RuntimeError):  # no home folder, or no room in it
+    except (OSError, RuntimeError):  # no home folder, or its disk is full
         return None
     return path
 

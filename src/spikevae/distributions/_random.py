@@ -171,6 +171,12 @@ _POISSON_LIMIT = 1e18
 so the mean itself is returned, which also keeps inf and NaN."""
 
 
+def warn_of_fallback(library: str, effect: str, error: Exception) -> None:
+    """Warn that an optional library is installed and fails, and say what is done instead."""
+    reason = " ".join(str(error).split()) or type(error).__name__
+    warnings.warn(f"{library} is installed but fails ({reason:.200}): {effect}", RuntimeWarning, stacklevel=3)
+
+
 @cache
 def _compiled() -> ModuleType | None:
     """The module that draws counts on a CPU; None where Numba is not installed.
@@ -184,9 +190,7 @@ def _compiled() -> ModuleType | None:
 
         _arrivals_numba.counts(torch.ones(8, device="cpu"), torch.Generator("cpu").manual_seed(0))
     except Exception as error:
-        reason = " ".join(str(error).split()) or type(error).__name__
-        effect = "PyTorch draws counts instead, in twice as long"
-        warnings.warn(f"Numba is installed but fails ({reason:.200}): {effect}", RuntimeWarning, stacklevel=2)
+        warn_of_fallback("Numba", "PyTorch draws counts instead, in a few times as long", error)
         return None
     return _arrivals_numba
 

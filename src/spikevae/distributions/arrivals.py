@@ -6,7 +6,6 @@ dz / dlog_rate = sum s'((1 - t) / temperature) t / temperature, because scaling 
 """
 
 import math
-import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache, lru_cache, partial
@@ -20,7 +19,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from .._batching import BatchedFunction
-from ._random import Generator, draw, poisson_counts
+from ._random import Generator, draw, poisson_counts, warn_of_fallback
 
 
 @dataclass(frozen=True)
@@ -159,7 +158,7 @@ def cpu_sampler() -> ModuleType:
         _try_out(_arrivals_numba)
         return _arrivals_numba
     except Exception as error:
-        _warn_of_fallback("Numba", "NumPy draws relaxed counts instead, in a few times as long", error)
+        warn_of_fallback("Numba", "NumPy draws relaxed counts instead, in a few times as long", error)
     return _arrivals_cpu
 
 
@@ -169,11 +168,6 @@ def _try_out(sampler: Any) -> None:
     added = partial(contributions, temperature=0.5, indicator=indicator)
     log_rate = torch.zeros(8, dtype=torch.float32, device="cpu")
     sampler.soft_counts(log_rate, window(0.5, indicator), added, torch.Generator("cpu").manual_seed(0))
-
-
-def _warn_of_fallback(library: str, effect: str, error: Exception) -> None:
-    reason = " ".join(str(error).split()) or type(error).__name__
-    warnings.warn(f"{library} is installed but fails ({reason:.200}): {effect}", RuntimeWarning, stacklevel=3)
 
 
 def _soft_counts(
@@ -233,7 +227,7 @@ def _kernel_works(device: torch.device) -> bool:
         log_rate, generator = torch.zeros(8, dtype=torch.float32, device=device), torch.Generator(device).manual_seed(0)
         _by_kernel(log_rate, generator, temperature=0.5, indicator=INDICATORS["cubic"])
     except Exception as error:
-        _warn_of_fallback("Triton", "PyTorch draws relaxed counts instead, more slowly", error)
+        warn_of_fallback("Triton", "PyTorch draws relaxed counts instead, more slowly", error)
         return False
     return True
 

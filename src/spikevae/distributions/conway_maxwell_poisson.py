@@ -207,11 +207,11 @@ _TINY, _LARGEST = 1e-300, 1e18
 class ConwayMaxwellPoisson(LogRateLaw):
     r"""Conway-Maxwell-Poisson spike count, parametrised by the log of its rate and of its shape.
 
-    .. math:: P(z) = \frac1Z \Big(\frac{\lambda^z}{z!}\Big)^\nu, \qquad \lambda = e^{\text{log_rate}},\
+    .. math:: P(z) = \frac{1}{Z} \Big(\frac{\lambda^z}{z!}\Big)^\nu, \qquad \lambda = e^{\text{log_rate}},\
         \nu = e^{\text{log_shape}}
 
     Poisson at :math:`\nu = 1`, less variable for larger :math:`\nu`, more for smaller: at large rates the mean is
-    :math:`\lambda + \frac{1}{2\nu} - \frac12` and the Fano factor :math:`1/\nu`. The log shape is bounded softly to
+    :math:`\lambda + \frac{1}{2\nu} - \frac{1}{2}` and the Fano factor :math:`1/\nu`. The log shape is bounded softly to
     :math:`\pm\log 4`. Normaliser and moments are sums of 128 terms up to a rate of 40 (less than 3e-8 is left out) and
     an expansion above (error 1e-5 at most). The KL divergence,
     :math:`(\theta-\theta_0)\,\mathbb E z - (\nu-\nu_0)\,\mathbb E\log z! - \log Z + \log Z_0` nats with

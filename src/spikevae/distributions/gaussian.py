@@ -21,7 +21,7 @@ class Gaussian(GaussianBased):
     .. math:: z \sim \mathcal N(\mu, \sigma^2), \qquad \sigma = e^{\text{log_scale}}
 
     The KL divergence between two of them is
-    :math:`\tfrac12[(\mu-\mu_0)^2/\sigma_0^2 + \sigma^2/\sigma_0^2 - 1] - \log(\sigma/\sigma_0)` nats.
+    :math:`\tfrac{1}{2}[(\mu-\mu_0)^2/\sigma_0^2 + \sigma^2/\sigma_0^2 - 1] - \log(\sigma/\sigma_0)` nats.
     Codes are signed, so no firing rate is defined.
 
     Parameters

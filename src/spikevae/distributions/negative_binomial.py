@@ -21,7 +21,7 @@ class NegativeBinomial(NegativeBinomialBase):
     Poisson distribution as :math:`r \to \infty`. The posterior has the dispersion of the prior, which is learned per
     unit. The KL divergence is then :math:`m\log\frac{m}{m_0} - (m + r)\log\frac{m + r}{m_0 + r}`
     nats; with q and p the success probabilities of posterior and prior that is
-    :math:`r\,[\log\frac qp + \frac{1-q}{q}\log\frac{1-q}{1-p}]`.
+    :math:`r\,[\log\frac{q}{p} + \frac{1-q}{q}\log\frac{1-q}{1-p}]`.
 
     Parameters
     ----------

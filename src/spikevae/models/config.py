@@ -15,7 +15,8 @@ from pydantic import BaseModel, Field, model_validator
 from .._records import FrozenConfig
 from .codes import get_code
 
-MIN_POSITIVE, MAX_NUMBER = 1e-30, 3e38
+MIN_POSITIVE, MAX_NUMBER = 1e-30, 1e30
+MAX_BETA = 3e38  # nearly the largest float32
 """Bounds of numbers; float32 has both of them and their reciprocals."""
 MAX_STEPS = 2**40
 """Bound of numbers of steps and stimuli; no training is longer."""
@@ -30,7 +31,7 @@ DEFAULT_STEPS = 3000
 class ObjectiveConfig(FrozenConfig):
     """The objective: distortion + beta * kl + spike_price * expected spikes."""
 
-    beta: float = Field(1.0, ge=0, le=MAX_NUMBER)
+    beta: float = Field(1.0, ge=0, le=MAX_BETA)
     """Weight of the coding rate (KL, nats per stimulus) in the objective; of sparse codes the sparsity weight,
     in the unit of a pixel."""
     spike_price: float = Field(0.0, ge=0, le=MAX_NUMBER)

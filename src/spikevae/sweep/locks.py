@@ -134,7 +134,7 @@ def _read(path: Path) -> str:
 
 
 def identity() -> dict[str, Any]:
-    """Facts by which a process on this machine is told from others; process numbers hold within a namespace."""
+    """Facts that identify a process on this machine; process numbers are unique within a namespace only."""
     facts = {"host": platform.node(), "boot": "", "namespace": "", "pid": os.getpid(), "started": _started(os.getpid())}
     with suppress(OSError):
         facts["boot"] = Path("/proc/sys/kernel/random/boot_id").read_text().strip()

@@ -44,7 +44,7 @@ class Stimuli:
         Raises
         ------
         OSError
-            Where the temporary folder has no room; the message names it.
+            Where the disk of the temporary folder is full; the message names the folder.
         """
         train, test = (np.ascontiguousarray(part, np.float32) for part in (self.train, self.test))
         padding = np.zeros(-train.nbytes % ALIGNMENT, np.uint8)
@@ -86,8 +86,8 @@ def _aligned(values: np.ndarray) -> np.ndarray:
     values = np.ascontiguousarray(values, np.float32)
     if values.ctypes.data % ALIGNMENT == 0 and values.flags.writeable:
         return values
-    room = np.empty(values.nbytes + ALIGNMENT, np.uint8)
-    first = -room.ctypes.data % ALIGNMENT
-    found = room[first : first + values.nbytes].view(np.float32).reshape(values.shape)
+    buffer = np.empty(values.nbytes + ALIGNMENT, np.uint8)
+    first = -buffer.ctypes.data % ALIGNMENT
+    found = buffer[first : first + values.nbytes].view(np.float32).reshape(values.shape)
     found[:] = values
     return found

@@ -11,7 +11,6 @@ import torch
 from torch import Tensor
 
 MAX_ITERATIONS = 50
-N_STIMULI = 10_000
 MAX_OPERATIONS = 2e11
 """Multiplications after which the search for independent components stops: about three seconds of a CPU core."""
 
@@ -61,7 +60,7 @@ def independent_components(signals: Tensor, rotation: Tensor) -> Tensor:
     Parameters
     ----------
     signals
-        (n, k) signals; the first ten thousand are used.
+        (n, k) signals.
     rotation
         (m, k) with orthonormal columns, m >= k: where the search starts.
 
@@ -75,7 +74,7 @@ def independent_components(signals: Tensor, rotation: Tensor) -> Tensor:
     symmetric orthogonalisation; for more rows than columns the orthogonalisation is the polar factor.
     """
     m, k = rotation.shape
-    z = signals[:N_STIMULI].double()
+    z = signals.double()
     z = (z / z.square().mean(0).sqrt().clamp_min(1e-30)).float()
     operations = 4 * len(z) * m * k + 30 * m * k**2
     found = rotation.to(z)

@@ -17,13 +17,14 @@ from torch import Tensor
 
 from ..models.amortised import AmortisedVAE
 from .decoder import set_optimal_decoder_and_prior
-from .spread import N_STIMULI, spread_over_units
+from .spread import spread_over_units
 
 MAX_LOG_RATE, LOG_RATE_STEP = 4.0, 0.5  # largest log firing rate tried, and distance between two of them
 OBJECTIVE_TOLERANCE = 0.015  # rise of the objective, relative to it, that is accepted for a lower firing rate
 GAIN_TOLERANCE = 0.3  # the same, relative to what the code gains over silence
 HOPELESS = 0.05  # relative rise of the objective from which lower firing rates are not tried
 GAIN_STEP, MIN_GAIN = 0.88, 0.02  # from one gain of the encoder that is tried to the next, and the smallest
+N_SPREAD = 10_000  # stimuli from which independent components are found
 N_FIT, N_COMPARE = 4000, 2000  # stimuli from which decoder and prior are computed; others that compare firing rates
 MIN_RELATIVE_BETA = 3e-5  # of the largest eigenvalue: below, signals saturate at every rate, distortion rises again
 
@@ -95,7 +96,7 @@ def limit_encoder(
     values, vectors = values[:k], spectrum.vectors[:, :k]
     product = 1 - (beta / (2 * values)).sqrt().clamp_max(0.99)
     gain = (product / (beta * values / 2).sqrt()).sqrt()
-    spread = spread_over_units(stimuli[:N_STIMULI] @ vectors.to(stimuli), n_latents, generator)
+    spread = spread_over_units(stimuli[:N_SPREAD] @ vectors.to(stimuli), n_latents, generator)
     return (spread.to(vectors) * gain) @ vectors.mT
 
 
