@@ -1,6 +1,7 @@
 """Run the program: register verbs, show warnings and errors, return exit codes."""
 
 import os
+import sys
 import traceback
 import warnings
 from typing import Any
@@ -39,7 +40,24 @@ from .app import DONE, FAILED, INTERRUPTED, USAGE, app
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Run the program; returns the exit code."""
+    """Run the program; returns the exit code.
+
+    Of the processes that torchrun starts, the first runs the program, and the others train with it.
+    """
+    if os.environ.get("WORLD_SIZE", "1") == "1":
+        return _main(arguments)
+    from ..training import RanksLost, data_parallel
+
+    try:
+        code = data_parallel(lambda: _main(arguments))
+    except RanksLost as error:
+        print(f"spikevae: {printable(error)}", file=sys.stderr)
+        return FAILED
+    return DONE if code is None else code
+
+
+def _main(arguments: list[str] | None) -> int:
+    """Run the program in this process."""
     # Threads that wait actively (spin) make a step many times slower as soon as other programs use a core.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     keep_freed_memory()

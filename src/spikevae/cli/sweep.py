@@ -100,6 +100,14 @@ def _place(executor: str, scheduler: str | None, jobs: int | None, device: str) 
     """The torch device of this machine, and the executor where it is not the usual one."""
     from .._device import resolve_device
     from ..sweep.executors.choice import dask_executor
+    from ..training.ranks import active_ranks
+
+    if active_ranks() is not None:
+        given = [f"--executor {executor}"] * (executor != "local") + [f"--jobs {jobs}"] * (jobs is not None)
+        if given:
+            raise ValueError(
+                f"{given[0]} does not go with torchrun, whose processes train the sweep: drop one of the two"
+            )
 
     if executor == "dask":
         if scheduler is not None and jobs is not None:

@@ -45,7 +45,7 @@ class GeneratorStack:
     True
     """
 
-    def __init__(self, generators: Sequence[torch.Generator]) -> None:
+    def __init__(self, generators: "Sequence[torch.Generator | SharedGenerator]") -> None:
         if len(generators) == 0:
             raise ValueError("GeneratorStack needs at least one generator, got none: pass one per entry of the batch")
         self.generators = tuple(generators)
@@ -53,11 +53,43 @@ class GeneratorStack:
     def __len__(self) -> int:
         return len(self.generators)
 
-    def __iter__(self) -> Iterator[torch.Generator]:
+    def __iter__(self) -> "Iterator[torch.Generator | SharedGenerator]":
         return iter(self.generators)
 
 
-Generator = torch.Generator | GeneratorStack
+class SharedGenerator:
+    """A generator that several processes hold in the same state, accepted wherever a generator is.
+
+    Each process has some rows of a batch. A draw gathers the parameters of all rows, draws for all of them, and returns
+    those of this process: together the processes draw what one process draws for the whole batch.
+
+    Parameters
+    ----------
+    generator
+        In the same state in all processes.
+    gather
+        Gives the rows of all processes, (B, ...), for those of this one; all processes call it.
+    rows
+        Gives, for B, the rows of this process.
+    """
+
+    def __init__(
+        self, generator: torch.Generator, gather: Callable[[Tensor], Tensor], rows: Callable[[int], slice]
+    ) -> None:
+        self.generator, self._gather, self._rows = generator, gather, rows
+
+    def manual_seed(self, seed: int) -> None:
+        """Seed the generator, equally in all processes."""
+        self.generator.manual_seed(seed)
+
+    def draw(self, sampler: Sampler, like: Tensor) -> tuple[Tensor, ...]:
+        """What the sampler returns for the rows `like` of this process."""
+        whole = self._gather(like)
+        rows = self._rows(len(whole))
+        return tuple(drawn[rows].clone() for drawn in sampler(whole, self.generator))
+
+
+Generator = torch.Generator | GeneratorStack | SharedGenerator
 """What a draw takes its random numbers from."""
 
 
@@ -83,6 +115,8 @@ class _Draw(torch.autograd.Function):
                 f"a GeneratorStack of {len(generator)} was used for a parameter without batch dimension: use it "
                 "inside torch.func.vmap on parameters that are batched there, or pass one torch.Generator"
             )
+        if isinstance(generator, SharedGenerator):
+            return opaque(lambda x: generator.draw(sampler, x), like)
         return opaque(lambda x: sampler(x, generator), like)
 
     @staticmethod
@@ -134,7 +168,7 @@ def draw(sampler: Sampler, like: Float[Tensor, "..."], generator: Generator | No
     """
     if generator is None:
         generator = _default_generator(like.device)
-    if not isinstance(generator, (torch.Generator, GeneratorStack)):
+    if not isinstance(generator, (torch.Generator, GeneratorStack, SharedGenerator)):
         raise TypeError(
             f"generator is {type(generator).__name__}, expected torch.Generator or GeneratorStack: pass "
             "generator=torch.Generator(device).manual_seed(seed)"

@@ -337,6 +337,11 @@ class ModelConfig(TrainingConfig, ObjectiveConfig):
         """Whether training keeps running second moments of the codes, (K, K), and of codes and stimuli, (K, D)."""
         return self.solves_decoder or self.trainer == "dictionary"
 
+    @property
+    def coupling(self) -> str | None:
+        """What makes a training step more than a mean over the stimuli of a batch; None where nothing does."""
+        return None
+
     def learning_rate_factor(self, parameter: str) -> float:
         """Learning rate of a named parameter of the model, as a multiple of `learning_rate`."""
         return 1.0

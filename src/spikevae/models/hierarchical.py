@@ -59,6 +59,10 @@ class HierarchicalConfig(EncoderConfig):
         return True
 
     @property
+    def coupling(self) -> str | None:
+        return f"free_bits={self.free_bits:g} is a bound on the mean over a batch" if self.free_bits else None
+
+    @property
     def layer_sizes(self) -> tuple[int, ...]:
         return (self.n_latents, *self.upper)
 

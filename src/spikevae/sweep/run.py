@@ -18,6 +18,7 @@ from ..data import PatchSet, load_config
 from ..frontier import Frontier
 from ..progress import Report, show_progress
 from ..training import warn_of_scale
+from ..training.ranks import active_ranks
 from .executors import Executor
 from .executors.choice import default_executor
 from .frontiers import Paths, plan_frontiers
@@ -196,6 +197,11 @@ class Sweep:
         """
         if n_jobs is not None and n_jobs < 1:
             raise ValueError(f"n_jobs is {n_jobs}; give 1 or more, or None for one per CPU")
+        if active_ranks() is not None and (executor is not None or n_jobs not in (None, 1)):
+            raise ValueError(
+                "the processes that torchrun started train the sweep: drop the executor and the number of jobs, or "
+                "start one process without torchrun"
+            )
         device = resolve_device(device)
         began = time.monotonic()
         folder = RunFolder(out)

@@ -8,5 +8,7 @@ from .fits import FitResult as FitResult
 from .fits import FitStack as FitStack
 from .loop import Interrupted as Interrupted
 from .loop import train as train
+from .parallel import data_parallel as data_parallel
+from .ranks import RanksLost as RanksLost
 from .scale import warn_of_scale as warn_of_scale
 from .stack import Stack as Stack

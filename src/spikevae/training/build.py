@@ -17,7 +17,12 @@ STACKS: dict[str, type[FitStack]] = {"gradients": Stack, "dictionary": Dictionar
 
 @own_scope()
 def build_stack(
-    configs: Sequence[ModelConfig], train: Tensor, shape: tuple[int, ...], *, device: torch.device | str = "cpu"
+    configs: Sequence[ModelConfig],
+    train: Tensor,
+    shape: tuple[int, ...],
+    *,
+    device: torch.device | str = "cpu",
+    window: int | None = None,
 ) -> FitStack:
     """Fits that start, with the kind of training that their configurations name.
 
@@ -29,5 +34,7 @@ def build_stack(
         (n, D) stimuli, float32 or float64.
     shape
         Stimulus shape: (D,), or (C, H, W) for convolutions.
+    window
+        Steps over which the history is averaged; None: a fortieth of all steps, at most 50.
     """
-    return STACKS[configs[0].trainer](configs, train, shape, device=device)
+    return STACKS[configs[0].trainer](configs, train, shape, device=device, window=window)

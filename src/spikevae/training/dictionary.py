@@ -10,6 +10,7 @@ from .._seeds import generator
 from ..models._model import Model
 from ..models.build import build_model
 from ..models.config import ModelConfig
+from ..models.sparse.inference import SparseInference
 from ..models.sparse.model import SparseCoding
 from .fits import DIVERGED, RUNNING, FitStack
 
@@ -105,15 +106,14 @@ class DictionaryStack(FitStack):
         atoms, bias = rows[: self.n_atoms], rows[self.n_atoms :]
         method = model.build_inference(atoms, model.sparsity_price)
         centred = x - bias[0] if len(bias) else x
-        found = method.solve(centred, tolerance=model.tolerance, max_steps=model.max_steps)
-        z = found.codes
+        z, is_converged = self._codes(model, method, centred)
         distortion = 0.5 * (centred - z @ atoms).square().sum(-1).mean()
         penalty = method.threshold.cost(z, model.sparsity_price).sum(-1).mean()
         if not bool(torch.isfinite(distortion + penalty)):
             return self.sums.new_full((len(self.columns),), torch.nan)
         number = self.step_number + 1
         kept = (1.0 - 1.0 / number) ** self.forgetting
-        active, converged = z.count_nonzero() / len(x), found.converged.double().mean()
+        active, converged = z.count_nonzero() / len(x), is_converged.double().mean()
         if len(bias):
             z = torch.cat([z, torch.ones_like(z[:, :1])], dim=1)
         self.second[index] = kept * self.second[index] + z.mT @ z / len(x)
@@ -124,6 +124,14 @@ class DictionaryStack(FitStack):
         per_variance = torch.exp(-model.log_noise_variance)
         distortion, penalty = distortion * per_variance, penalty * per_variance
         return torch.stack([v.double() for v in (distortion + penalty, distortion, penalty, active, converged)])
+
+    def _codes(self, model: SparseCoding, method: SparseInference, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Codes of a batch (B, D), (B, K), and (B,) which are converged; each process codes a share of the stimuli."""
+        own = x if self.ranks is None else x[self.ranks.rows(len(x))]
+        found = method.solve(own, tolerance=model.tolerance, max_steps=model.max_steps)
+        if self.ranks is None:
+            return found.codes, found.converged
+        return self.ranks.gather(found.codes), self.ranks.gather(found.converged)
 
     def _update(self, index: int) -> None:
         """Block-coordinate descent on the rows: the atoms stay at norm one, the bias is free."""

@@ -20,6 +20,7 @@ from .._seeds import generator
 from ..models._model import Model
 from ..models.build import build_model
 from ..models.config import ModelConfig
+from .ranks import Ranks
 
 # What may differ between the fits of a stack; everything else decides the shape of a step.
 PER_FIT = (
@@ -100,6 +101,8 @@ class FitStack(ABC):
         self.best = torch.full((n,), math.inf, dtype=torch.float64, device=self.device)
         self.stale = torch.zeros(n, dtype=torch.int64, device=self.device)
         self.windows: list[Tensor] = []  # (n, columns) each
+        self.ranks: Ranks | None = None
+        """The processes that train together; None where this one trains alone."""
         self._orders: tuple[int, Tensor] | None = None
         self.finished = self.n_steps == 0
         """Whether all steps are done or no fit is left to train; updated when a window ends."""
@@ -111,6 +114,32 @@ class FitStack(ABC):
     def data_digest(self) -> str:
         """SHA-256 of the training stimuli, which a checkpoint must match to continue."""
         return hashlib.sha256(self.train.cpu().contiguous().numpy().data).hexdigest()
+
+    def join(self, ranks: Ranks | None) -> None:
+        """Train with other processes from the next step on, each of which calls this; None: alone.
+
+        Raises
+        ------
+        ValueError
+            Where the batches cannot be divided among them, or a step is not a mean over stimuli.
+        """
+        if ranks is not None:
+            self._check_divisible(ranks.size)
+        self.ranks = ranks
+
+    def _check_divisible(self, size: int) -> None:
+        """Refuse to divide batches among a number of processes where that cannot be done."""
+        if self.config.coupling is not None:
+            raise ValueError(
+                f"{size} processes cannot train this fit together: {self.config.coupling}; train it in one process"
+            )
+        if self.batch_size % size:
+            nearest = max(size, self.batch_size // size * size)
+            why = "" if self.batch_size == self.config.batch_size else ", the number of training stimuli"
+            raise ValueError(
+                f"{size} processes cannot divide batches of {self.batch_size} stimuli{why}: set batch_size to a "
+                f"multiple of {size}, such as {nearest}"
+            )
 
     @abstractmethod
     def step(self) -> None:
@@ -131,15 +160,20 @@ class FitStack(ABC):
     def _load_trained(self, tensors: dict[str, Tensor]) -> None:
         """Restore the tensors of :meth:`_trained`; names and shapes have been checked."""
 
-    def _batch(self) -> Tensor:
-        """Each fit's batch of this step, from its own shuffle of this epoch: (F, B, D), or (B, D) for one seed."""
+    def _batch(self, rows: slice | None = None) -> Tensor:
+        """Each fit's batch of this step, from its own shuffle of this epoch: (F, B, D), or (B, D) for one seed.
+
+        `rows` are those of the batch that are wanted.
+        """
         epoch, place = divmod(self.step_number, self.batches_per_epoch)
         if self._orders is None or self._orders[0] != epoch:
             orders = [torch.randperm(len(self.train), generator=generator(seed, "order", epoch)) for seed in self.seeds]
             self._orders = (epoch, torch.stack(orders).to(self.device))
         chosen = self._orders[1][:, place * self.batch_size : (place + 1) * self.batch_size]
+        if rows is not None:
+            chosen = chosen[:, rows]
         x = self.train.index_select(0, chosen.flatten())  # several times faster than self.train[chosen]
-        return x if len(self.seeds) == 1 else x.view(len(self.seeds), self.batch_size, -1)
+        return x if len(self.seeds) == 1 else x.view(len(self.seeds), chosen.shape[1], -1)
 
     def _any_or_gpu(self, which: Tensor) -> bool:
         """Whether work on the marked fits must be done: on a CPU if any is marked, on other devices always.

@@ -14,6 +14,7 @@ import torch
 from .._scope import own_scope
 from . import checkpoint
 from .fits import FitStack
+from .parallel import together
 
 SAVE_EVERY_SECONDS = 20.0
 REPORT_EVERY_SECONDS = 0.2
@@ -92,6 +93,10 @@ def train(
     Interrupted
         On Ctrl-C, once the step is complete and the checkpoint written. The noise of a step depends on its number
         alone, so the continued fit equals the uninterrupted one to the bit.
+    ValueError
+        Where several processes train together (:func:`~spikevae.training.data_parallel`) and cannot divide this fit.
+    RanksLost
+        Where another one of them has ended.
     """
     resumed = checkpoint_path is not None and checkpoint_path.exists()
     report = _StepReports(on_steps, stack.step_number)
@@ -102,7 +107,7 @@ def train(
     half = stack.n_steps // 2 if stack.config.cycles == 2 else None
     save_time, stepping = time.monotonic(), False
     try:
-        with deferred_interrupts() as interrupted:
+        with deferred_interrupts() as interrupted, together(stack, last) as stops:
             if resumed and stack.step_number == half and at_half is not None:
                 at_half(stack)  # it may have been interrupted
             while not stack.finished and stack.step_number < last:
@@ -113,7 +118,7 @@ def train(
                     at_half(stack)
                 report(stack.step_number)
                 save_time = _save_if_due(stack, checkpoint_path, save_time)
-                if interrupted():
+                if stops(interrupted()):
                     raise KeyboardInterrupt
             if stack.finished:
                 stack.finish()

@@ -16,7 +16,7 @@ from torch import Tensor
 from torch.func import functional_call, stack_module_state, vmap
 
 from .._seeds import derived_seed, generator
-from ..distributions._random import Generator, GeneratorStack, reseed
+from ..distributions._random import Generator, GeneratorStack, SharedGenerator, reseed
 from ..models._model import Model
 from ..models.build import build_model
 from ..models.config import ModelConfig
@@ -25,6 +25,7 @@ from . import schedules
 from .budgets import Budgets
 from .decoder import set_optimal_decoder_and_prior, solve_decoder
 from .fits import DIVERGED, RUNNING, FitStack
+from .ranks import Ranks
 from .recorded import Recorded
 from .starts import Spectrum, start_at_linear_limit
 
@@ -76,10 +77,7 @@ class Stack(FitStack):
         self.beta = self._vector([config.beta for config in configs])
         self.budgets = Budgets(configs, self.train)
 
-        self.noise: Generator | None = None
-        if self.config.draws:
-            sources = [torch.Generator(self.device) for _ in configs]
-            self.noise = GeneratorStack(sources) if len(sources) > 1 else sources[0]
+        self.noise = self._noise(None)
 
         n = len(configs)
         k = self.config.n_latents if self.config.solves_decoder else 0
@@ -89,6 +87,20 @@ class Stack(FitStack):
         self._steady_from = math.ceil(self.config.temperature_anneal * self.n_steps) if relaxes else 0
         self._gradients = Recorded(self._fresh_gradients, self.n_steps - self._steady_from)
         self._optimal_prior = Recorded(self._mixed_prior, self.n_steps)
+
+    def join(self, ranks: Ranks | None) -> None:
+        super().join(ranks)
+        self.noise = self._noise(ranks)
+        if ranks is not None and self.noise is not None:  # all draw together: none may trace while another does not
+            self._gradients = Recorded(self._fresh_gradients, 0)
+
+    def _noise(self, ranks: Ranks | None) -> Generator | None:
+        """Generators for the noise of training, seeded at each step; None where training does not draw."""
+        if not self.config.draws:
+            return None
+        own = [torch.Generator(self.device) for _ in self.configs]
+        sources = own if ranks is None else [SharedGenerator(one, ranks.gather, ranks.rows) for one in own]
+        return GeneratorStack(sources) if len(sources) > 1 else sources[0]
 
     @torch.no_grad()
     def start_from(self, models: Sequence[Any]) -> None:
@@ -164,7 +176,7 @@ class Stack(FitStack):
         config, step = self.config, self.step_number
         rise = schedules.linear_ramp(step, self.n_steps, config.beta_anneal, 0.0, 1.0)
         floor = torch.clamp(self.beta, max=schedules.BETA_FLOOR)
-        x = self._batch()
+        x = self._batch(None if self.ranks is None else self.ranks.rows(self.batch_size))
         beta = floor + (self.beta - floor) * rise
         seeds = [derived_seed(fit.seed, "noise", step) for fit in self.configs]
         steady = step >= self._steady_from  # until then the temperature falls, which is not among the arguments
@@ -173,6 +185,10 @@ class Stack(FitStack):
             parts, gradients = gradients_of(
                 self.params, self.buffers, x, beta, self.budgets.prices, torch.tensor(seeds)
             )
+        moments: list[Tensor] = []
+        if self.ranks is not None:
+            moments = self._moments(x, parts.code) if config.solves_decoder else []
+            parts, gradients, moments = self._averaged(self.ranks, parts, gradients, moments)
 
         norms = [torch.linalg.vector_norm(g.view(len(self), -1), dim=1) for g in gradients.values()]
         norm = torch.linalg.vector_norm(torch.stack(norms), dim=0)
@@ -205,19 +221,42 @@ class Stack(FitStack):
         if "prior_moments" in self.buffers:
             self._update_prior(parts.moments, running)
         if config.solves_decoder:
-            self._update_decoder(x, parts.code, parts.variance, running)
+            self._update_decoder(x, parts.code, parts.variance, moments, running)
         if self.budgets.any:
             speed = rate / config.learning_rate
             self.budgets.update(parts.spikes, running, step=step, n_steps=self.n_steps, speed=speed)
         self._end_step(torch.stack([parts.total, parts.distortion, parts.kl, parts.spikes], dim=1), running)
 
-    def _update_decoder(self, x: Tensor, code: Tensor, variance: Tensor, running: Tensor) -> None:
-        """Update the second moments of codes and, every few steps, solve for the dictionary optimal for them."""
+    def _moments(self, x: Tensor, code: Tensor) -> list[Tensor]:
+        """Means over a batch of products of codes, (F, K, K), and of codes and stimuli, (F, K, D)."""
+        return [code.mT @ code / code.shape[1], code.mT @ x.expand(len(self), -1, -1) / code.shape[1]]
+
+    @staticmethod
+    def _averaged(
+        ranks: Ranks, parts: FreeEnergy, gradients: Tensors, moments: list[Tensor]
+    ) -> tuple[FreeEnergy, Tensors, list[Tensor]]:
+        """Means over all processes, each of which has equally many rows of the batch; codes stay those of its own."""
+        means = {name: value for name, value in parts._asdict().items() if name != "code"}
+        found = iter(ranks.average([*means.values(), *gradients.values(), *moments]))
+        averaged = parts._replace(**dict(zip(means, found)))
+        return averaged, dict(zip(gradients, found)), list(found)
+
+    def _update_decoder(
+        self, x: Tensor, code: Tensor, variance: Tensor, moments: Sequence[Tensor], running: Tensor
+    ) -> None:
+        """Update the second moments of codes and, every few steps, solve for the dictionary optimal for them.
+
+        `moments` are those of the whole batch where several processes train; then `x` and `code` are a part of it.
+        """
         fresh = max(1 / (self.step_number + 1), 1 / DECODER_AVERAGED_STEPS)
-        share = fresh / code.shape[1]
-        self.second.baddbmm_(code.mT, code, beta=1 - fresh, alpha=share)
+        if moments:
+            for mean, value in zip((self.second, self.cross), moments):
+                mean.mul_(1 - fresh).add_(value, alpha=fresh)
+        else:
+            share = fresh / code.shape[1]
+            self.second.baddbmm_(code.mT, code, beta=1 - fresh, alpha=share)
+            self.cross.baddbmm_(code.mT, x.expand(len(self), -1, -1), beta=1 - fresh, alpha=share)
         self.second.diagonal(dim1=1, dim2=2).add_(variance, alpha=fresh)
-        self.cross.baddbmm_(code.mT, x.expand(len(self), -1, -1), beta=1 - fresh, alpha=share)
         if (self.step_number + 1) % STEPS_PER_SOLUTION == 0:
             stored = self.params[DICTIONARY]
             solved = solve_decoder(self.second, self.cross).mT
@@ -236,7 +275,7 @@ class Stack(FitStack):
         stimuli = self.train[torch.linspace(0, len(self.train) - 1, n).round().long().to(self.device)]
         for i in torch.nonzero(self.status != DIVERGED).flatten().tolist():
             model: Any = self.result(i).model.to(self.device)
-            set_optimal_decoder_and_prior(model, stimuli)
+            set_optimal_decoder_and_prior(model, stimuli, self.ranks)
             solved = model.state_dict()
             for given in (self.params, self.buffers):
                 for name, value in given.items():

@@ -104,6 +104,11 @@ class IterativeConfig(ModelConfig):
         return self.samples_codes or not self.exact
 
     @property
+    def coupling(self) -> str | None:
+        natural = self.learning == "natural_gradient"
+        return "learning='natural_gradient' solves a flow for the moments of a whole batch" if natural else None
+
+    @property
     def steps_in_graph(self) -> int:
         return self.inference_steps * self.inner_steps
 

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 
 from ..._machine import available_bytes, usable_cpus
 from ...training.checks import check_memory, needed_bytes
+from ...training.ranks import active_ranks
 from ..plan import StackPlan
 from . import Executor
 from .inline import InlineExecutor
@@ -17,7 +18,7 @@ WORKER_BYTES = 200_000_000
 def default_executor(
     device: str, n_jobs: int | None, plans: Sequence[StackPlan], shape: tuple[int, ...], n_train: int
 ) -> Executor:
-    """Worker processes on a CPU, this process where one job is asked for or on a GPU.
+    """Worker processes on a CPU; this process where one job is asked for, on a GPU, or where several train together.
 
     Parameters
     ----------
@@ -36,7 +37,7 @@ def default_executor(
     if device == "cpu":
         for plan in plans:
             check_memory(plan.cells[0].config, shape, len(plan.cells), n_train=n_train)
-    if device != "cpu" or n_jobs == 1:
+    if device != "cpu" or n_jobs == 1 or active_ranks() is not None:
         return InlineExecutor()
     wanted = min(n_jobs or usable_cpus(), len(plans))
     needs = [needed_bytes(plan.cells[0].config, shape, len(plan.cells), n_train=n_train) for plan in plans]
