@@ -30,7 +30,8 @@ def reproduce(cell: Path, /, *, seed: Seed = 0, device: Device = "cpu", json: Js
     changed = [f"{name}: {before} when recorded, {now} now" for name, (before, now) in found.surroundings.items()]
     if found.differences:
         lines = [f"{name}: {before} recorded, {now} now" for name, (before, now) in found.differences.items()]
-        text = f"{len(lines)} numbers differ, by {found.largest:.2g} of their value at most"
+        subject = "1 number differs" if len(lines) == 1 else f"{len(lines)} numbers differ"
+        text = f"{subject}, by {found.largest:.2g} of its value at most"
     else:
         lines, text = [], "every number is the same to the bit"
     facts = {"cell": found.cell, "largest": found.largest, "differences": found.differences}

@@ -53,12 +53,13 @@ def reproduce(run: str | Path, cell_id: str, *, device: str = "cpu", progress: R
         raise ValueError(f"the stimuli of {sweep.config.data.source!r} are others now than when {cell_id} was trained")
     plan = next(plan for plan in sweep.plans() if any(cell.id == cell_id for cell in plan.cells))
     again = _trained(sweep, plan, cell_id, resolve_device(device), progress)
-    pairs = {name: (recorded["metrics"].get(name), value) for name, value in again["metrics"].items()}
+    before, now = recorded["metrics"], again["metrics"]
+    pairs = {name: (before.get(name), now.get(name)) for name in (*now, *(before.keys() - now.keys()))}
     pairs |= {name: (recorded[name], again[name]) for name in ("objective", "fit_objective", "fit_objective_half")}
     differing = {name: pair for name, pair in pairs.items() if pair[0] != pair[1]}
-    now = {**versions(), **machine()}
-    before = {**made.get("versions", {}), **made.get("machine", {})}
-    changed = {name: (value, now.get(name)) for name, value in before.items() if now.get(name) != value}
+    here = {**versions(), **machine()}
+    there = {**made.get("versions", {}), **made.get("machine", {})}
+    changed = {name: (value, here.get(name)) for name, value in there.items() if here.get(name) != value}
     return Reproduced(cell_id, differing, max(map(_relative, differing.values()), default=0.0), changed)
 
 
