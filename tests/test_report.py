@@ -214,6 +214,18 @@ def test_a_single_fit_still_makes_a_page(tmp_path):
     assert "starts" not in parsed.ids
 
 
+def test_scratch_files_of_a_report_that_was_killed_are_removed(tmp_path, page_only):
+    configs = grid(("gaussian",), sizes=(8,), betas=(1.0,), seeds=(0,), starts=(0.5,))
+    folder = write_run(tmp_path / "one", [("own", configs)], models=False)
+    (folder / "figures").mkdir()
+    others = [folder / "cells" / "a.json.0.tmp", folder / "figures" / "notes.txt"]  # of a sweep at work, of a person
+    left = [folder / "report.html.0123.tmp", folder / "figures" / "cost.png.4567.tmp"]
+    for path in (*others, *left):
+        path.touch()
+    build_report(folder)
+    assert [path.exists() for path in (*others, *left)] == [True, True, False, False]
+
+
 def test_one_seed_one_family_one_size(tmp_path):
     folder = write_run(
         tmp_path / "few", [("own", grid(("poisson",), sizes=(8,), seeds=(0,), starts=(0.5,)))], models=False

@@ -1,5 +1,6 @@
 """Run folders: damage is never data, nothing is written outside, and several processes share one folder."""
 
+import errno
 import json
 import os
 import shutil
@@ -109,6 +110,31 @@ def test_cells_that_vanish_while_it_runs_are_missed(tmp_path):
         FOUR.run(tmp_path / "a", n_jobs=1, progress=vanish)
 
 
+def test_cells_that_vanish_while_the_table_is_written_are_missed(tmp_path, monkeypatch):
+    with monkeypatch.context() as patch:
+        patch.setattr(RunFolder, "write_table", lambda folder: shutil.rmtree(folder.path / "cells"))
+        with pytest.raises(RuntimeError, match=r"4 of 4 cells have no file in .*cells.*removed meanwhile"):
+            FOUR.run(tmp_path / "a", n_jobs=1)
+    assert FOUR.run(tmp_path / "a", n_jobs=1).n_trained == 4
+
+
+def test_models_that_vanish_are_missed_and_made_again(four, trained):
+    def vanish(done, total, text):
+        if done == total:
+            shutil.rmtree(four / "models", ignore_errors=True)
+
+    next((four / "cells").iterdir()).unlink()
+    with pytest.raises(RuntimeError, match=r"4 of 4 cells have no file in .*models.*`spikevae repair .*` trains"):
+        FOUR.run(four, n_jobs=1, progress=vanish)
+    with pytest.warns(UserWarning, match=r"4 of 4 cells have no file in .*models"):
+        FOUR.run(four, n_jobs=1)
+    with pytest.warns(UserWarning, match="damaged and is made again"):
+        assert len(repair(four).damages) == 4
+    assert FOUR.run(four, n_jobs=1).n_trained == 4
+    names = sorted(path.name for path in (four / "models").iterdir())
+    assert names == sorted(path.name for path in (trained / "models").iterdir())
+
+
 def test_cells_remember_their_stimuli(tmp_path):
     """The record of the data is deleted, as messages advise, and the file of the stimuli has changed meanwhile."""
     x = np.random.default_rng(0).normal(size=(200, 16)).astype("float32")
@@ -211,6 +237,30 @@ def test_stacks_are_shared_and_those_of_the_gone_are_taken_over(tmp_path, monkey
         os.utime(gone._file, (now - 60, now - 60))
         assert one.claim("b") and one.others() == 0
     gone._ended.set()
+
+
+def test_locks_of_killed_processes_are_removed(tmp_path, monkeypatch):
+    killed = Presence(tmp_path)
+    killed.__enter__()
+    killed._ended.set()
+    assert killed.claim("a")
+    killed._file.write_text(json.dumps(json.loads(killed._file.read_text()) | {"pid": 2**22 + 1}))
+    (tmp_path / "locks" / "gone-0").write_text(killed.token)
+    with Presence(tmp_path), Presence(tmp_path):
+        pass
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_lock_that_cannot_be_removed_ends_no_run(tmp_path, monkeypatch):
+    unlink = Path.unlink
+
+    def refuse(path, missing_ok=False):
+        if path.name.startswith("stack-"):
+            raise OSError(errno.EROFS, os.strerror(errno.EROFS), str(path))
+        unlink(path, missing_ok)
+
+    monkeypatch.setattr(Path, "unlink", refuse)
+    assert FOUR.run(tmp_path / "a", n_jobs=1).n_trained == 4
 
 
 def test_another_process_that_trains_is_waited_for(four, trained, monkeypatch):

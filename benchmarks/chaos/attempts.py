@@ -18,6 +18,7 @@ IDLE_SECONDS, MAX_CPU_SECONDS = 90.0, 300.0
 WAITING_SECONDS = 6.0
 HUNG = -1000
 """Exit code of an attempt that used no processor for `IDLE_SECONDS`, or more of it than `MAX_CPU_SECONDS`."""
+NEVER_PRINTED = ("Traceback (most recent", "nan s left", "nan %", "Exception ignored", "leaked", "error of the program")
 
 
 @dataclass(frozen=True)
@@ -34,7 +35,7 @@ class Attempt:
         """What nobody should have to read in its output, or None."""
         if self.code == HUNG:
             return f"hangs: {self.err[-300:]}"
-        for text in ("Traceback (most recent", "nan s left", "nan %", "Exception ignored", "leaked"):
+        for text in NEVER_PRINTED:
             if text in self.err or text in self.out:
                 return f"printed {text!r}: {self.err[-300:]}"
         if self.code not in (0, 130) and self.code > 0 and "spikevae: " not in self.err:

@@ -48,7 +48,17 @@ def damaged(bench: Bench, rng: random.Random, change: Callable[[Path, random.Ran
     shutil.copytree(bench.whole if rng.random() < 0.6 else bench.stopped, run)
     victim = choose_file(run, rng)
     change(victim, rng)
-    outcome = settle(run, bench.expected, lambda: bench.sweep(run))
+    return mended(bench, run, settle(run, bench.expected, lambda: bench.sweep(run)), victim)
+
+
+def mended(bench: Bench, run: Path, outcome: Outcome, victim: Path) -> Outcome:
+    """The outcome after `spikevae verify` and `repair`, where the command alone does not bring back a finished file.
+
+    Parameters
+    ----------
+    victim
+        A file or folder that is damaged or removed; the output of `verify` must name it.
+    """
     if not outcome.lost and not outcome.wrong:
         return outcome
     verified = attempt(["verify", str(run)])

@@ -65,11 +65,11 @@ def inject_crafted(bench: Bench, rng: random.Random) -> Outcome:
     whole = Outcome(times=0)
     for number, (name, make) in enumerate(CRAFTED):
         reader = readers(bench.whole)[name]
-        folder = bench.scratch / f"crafted{number}"
+        folder, others = (bench.scratch / f"{part}{number}" for part in ("crafted", "valid"))
         folder.mkdir()
-        valid = reader.write(folder)
-        target = make(folder, valid)
-        found = read_all(reader, folder, [(target, None)], valid)
+        others.mkdir()
+        target = make(folder, reader.write(folder))  # it may change a valid file, so others are read before it
+        found = read_all(reader, folder, [(target, None)], reader.write(others))
         whole.times += 1
         for part in ("lost", "wrong", "ugly"):
             getattr(whole, part).extend(f"{make.__name__}: {line}" for line in getattr(found, part))

@@ -98,9 +98,9 @@ def compare(found: Contents, expected: Contents, without: Collection[str] = ()) 
 
 
 def leftovers(run: Path) -> list[str]:
-    """Scratch files and checkpoints that a finished run still has."""
+    """Scratch files, checkpoints and locks that a finished run still has."""
     scratch = [path for path in run.rglob("*") if path.is_file() and re.search(r"\.tmp$|\.tmp\.|~$", path.name)]
-    kept = [*run.glob("checkpoints/*")] if (run / "checkpoints").is_dir() else []
+    kept = [path for name in ("checkpoints", "locks") for path in (run / name).glob("*")]
     return [str(path.relative_to(run)) for path in (*scratch, *kept)]
 
 

@@ -24,6 +24,7 @@ KINDS = (
     ("config.json", "config"),
     ("data.json", "data record"),
     ("examples.npy", "examples"),
+    ("locks/", "lock"),
     ("log", "log"),
     (r"\.?$", "folder"),
 )

@@ -16,7 +16,7 @@ PHASES = {
     "checkpoint": ("checkpoint", "half"),
     "append": ("cell", "model", "log"),
     "table": ("table",),
-    "begin": ("config", "data record", "examples", "folder"),
+    "begin": ("config", "data record", "examples", "folder", "lock"),
 }
 """Kinds of file that are written in each phase of a sweep."""
 MAX_DELAY = 0.004

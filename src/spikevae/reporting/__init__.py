@@ -4,9 +4,10 @@ The plotting library is loaded only when a report is built.
 """
 
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
-from .._files import atomic_write, user_path
+from .._files import SCRATCH, atomic_write, user_path
 from .._scope import own_scope
 
 N_STEPS = 15  # of `progress`: reading, pictures, physiology, ten figures, page, done
@@ -58,7 +59,8 @@ def build_report(
     advance("reading fits")
     check_links(user_path(run_dir))
     run = read_run(run_dir)
-    folder = run.path / "figures"
+    folder, page = run.path / "figures", run.path / "report.html"
+    left_over = [*folder.glob(f"*{SCRATCH}"), *run.path.glob(f"{page.name}.*{SCRATCH}")]  # by a process that was killed
     advance("dictionaries and reconstructions")
     dictionaries, strips = pictures(run, folder, seed)
     advance("physiology")
@@ -67,9 +69,12 @@ def build_report(
     write_figures(run, folder, figures, advance)
     advance("page")
     text = render(run, summary(run), figures, [*galleries(run, dictionaries, strips), *neurons])
-    page = run.path / "report.html"
     with atomic_write(page) as scratch:
         scratch.write_text(text, encoding="utf-8")
+    for path in left_over:
+        if path.is_file() and not path.is_symlink():
+            with suppress(OSError):
+                path.unlink()
     done = N_STEPS
     advance("done")
     return page

@@ -44,12 +44,17 @@ class Presence:
         return self
 
     def __exit__(self, *_: Any) -> None:
+        alone = not self.others()
         self._ended.set()
         for path in self._claims():
-            if _read(path) == self.token:
-                path.unlink(missing_ok=True)
+            holder = _read(path)
+            if holder == self.token:
+                _discard(path)
+            elif alone:  # of a process that was killed
+                self._remove(path, holder)
+        for path in (*(self.folder.glob("gone-*") if alone else ()), self._file):
+            _discard(path)
         with suppress(OSError):
-            self._file.unlink(missing_ok=True)
             self.folder.rmdir()  # fails where another process is there
 
     def _beat(self) -> None:
@@ -79,7 +84,7 @@ class Presence:
             if self._is_there(path):
                 count += 1
             else:
-                path.unlink(missing_ok=True)
+                _discard(path)
         return count
 
     def _is_there(self, path: Path) -> bool:
@@ -115,13 +120,19 @@ class Presence:
             path.rename(aside)
             if _read(aside) != holder:
                 os.link(aside, path)
-        aside.unlink(missing_ok=True)
+        _discard(aside)
 
     def release(self, stack_id: str) -> None:
         """Give a stack back."""
         path = self.folder / f"stack-{stack_id}"
         if _read(path) == self.token:
-            path.unlink(missing_ok=True)
+            _discard(path)
+
+
+def _discard(path: Path) -> None:
+    """Remove a lock; one that cannot be removed counts as left by a process that is gone, once this one has ended."""
+    with suppress(OSError):
+        path.unlink()
 
 
 def _read(path: Path) -> str:

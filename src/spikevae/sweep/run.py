@@ -232,15 +232,15 @@ class Sweep:
                 if not presence.others():
                     remove_leftovers(folder, cells)
         seconds = time.monotonic() - began
-        self._conclude(folder, cells, failures)
+        self._conclude(folder, cells, unfinished, failures)
         folder.log("done", trained=trained, seconds=seconds)
         return SweepResult(folder.path, len(cells), trained, seconds)
 
-    def _conclude(self, folder: RunFolder, cells: list[Cell], failures: list[Failure]) -> None:
-        """Write the table, and raise an error unless it has a row for every cell."""
-        missing = self._unfinished(folder, cells)
-        if len(missing) < len(cells):
+    def _conclude(self, folder: RunFolder, cells: list[Cell], trained: list[Cell], failures: list[Failure]) -> None:
+        """Write the table, and raise an error unless every cell is there, and the model of each that was `trained`."""
+        if len(self._unfinished(folder, cells)) < len(cells):
             folder.write_table()
+        missing = self._unfinished(folder, cells)  # files may be removed while the table is written, too
         failed = {cell.id for failure in failures for cell in failure.cells} & {cell.id for cell in missing}
         if failed:
             raise RuntimeError(
@@ -252,6 +252,13 @@ class Sweep:
                 f"{len(missing)} of {len(cells)} cells have no file in {folder.path / 'cells'}, though they were "
                 "trained: the files were removed meanwhile; the same command trains them again"
             )
+        without = {cell.id for cell in cells if not folder.model_path(cell.id).is_file()}
+        text = f"{len(without)} of {len(cells)} cells have no file in {folder.path / 'models'}"
+        remedy = f"`spikevae repair {folder.path}` trains them again"
+        if without & {cell.id for cell in trained}:
+            raise RuntimeError(f"{text}, though they were stored: the files were removed meanwhile; {remedy}")
+        if without:
+            warnings.warn(f"{text}; {remedy}", stacklevel=3)
 
     def _keep_data_record(self, folder: RunFolder, *, needed: bool) -> None:
         """Write the description of the stimuli and the examples that the report shows, where they are missing."""
