@@ -167,3 +167,10 @@ def test_rates_and_numbers_of_trials_in_arrays(tmp_path):
     np.save(tmp_path / "trials.npy", z)
     with pytest.raises(ValueError, match=r"column 2 is 1, 2, \.\.\. in order"):
         read_counts(tmp_path / "trials.npy")
+
+
+@pytest.mark.parametrize("dtype", ["datetime64[s]", "timedelta64[ms]"])
+def test_dates_are_no_counts(tmp_path, dtype):
+    np.save(tmp_path / "c.npy", np.arange(12).reshape(4, 3).astype(dtype))
+    with pytest.raises(ValueError, match=r"c\.npy: holds dates or times"):
+        read_counts(tmp_path / "c.npy")

@@ -2,6 +2,7 @@
 
 import json
 import math
+import time
 
 import numpy as np
 import pytest
@@ -11,6 +12,7 @@ import spikevae
 from spikevae.cli import main
 from spikevae.count_fits import fit_counts, newton, read_counts
 from spikevae.count_fits.goodness import pearson_p
+from spikevae.count_fits.laws import LAWS
 from spikevae.count_fits.output import text as table_of
 
 N = 400
@@ -300,6 +302,23 @@ def test_a_fit_that_is_not_there_is_named(found):
 
 def test_one_law_needs_no_list():
     assert fit_counts([1, 2, 0, 1], "poisson").laws == ("poisson",)
+
+
+def test_time_grows_no_faster_than_the_number_of_units():
+    """Twenty times the units may take forty times as long; once it was four hundred."""
+    z = np.random.default_rng(0).poisson(1.0, (4, 20_000)) + 1
+    seconds = []
+    for n in (1000, 20_000):
+        began = time.process_time()
+        assert len(fit_counts(z[:, :n], "poisson").fits) == n
+        seconds.append(time.process_time() - began)
+    assert seconds[1] < 40 * seconds[0] + 0.5
+
+
+def test_laws_given_twice_are_fitted_once():
+    z = np.random.default_rng(0).poisson(2.0, (50, 3))
+    once, twice = fit_counts(z), fit_counts(z, [*LAWS, *LAWS])
+    assert once.laws == twice.laws and repr(once.fits) == repr(twice.fits) and repr(once.units) == repr(twice.units)
 
 
 def test_the_bound_of_a_shape_is_not_the_poisson_limit():

@@ -209,6 +209,9 @@ def test_what_is_no_file_is_refused_at_once(tmp_path, monkeypatch):
         load_model(tmp_path / "pipe")
     with pytest.raises(FileNotFoundError, match="a folder"):
         load_model(tmp_path)
+    (tmp_path / "loop").symlink_to("loop")
+    with pytest.raises(PermissionError, match=r"no model file at .*loop: Too many levels"):
+        load_model(tmp_path / "loop")
 
     def denied(path, *args):
         raise PermissionError(13, "Permission denied", str(path))

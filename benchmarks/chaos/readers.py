@@ -10,6 +10,7 @@ import zipfile
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -247,7 +248,9 @@ def mutate_run(data: bytes, rng: random.Random, others: Sequence[bytes]) -> byte
     return (mutations.mutate_npy if data.startswith(b"\x93NUMPY") else mutations.mutate_json)(data, rng, others)
 
 
+@cache
 def _stack() -> Any:
+    """A stack, whose state the last checkpoint that was read may have changed."""
     import torch
 
     from spikevae.config import FitConfig

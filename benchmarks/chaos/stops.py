@@ -21,7 +21,7 @@ PHASES = {
 """Kinds of file that are written in each phase of a sweep."""
 MAX_DELAY = 0.004
 """Processor seconds from the beginning of an operation within which the process is killed, in the middle of a write."""
-SLOWER = 1.15
+SLOWER = 1.05
 """Longest time until a kill, as a multiple of the time that the undisturbed run takes."""
 
 

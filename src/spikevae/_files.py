@@ -175,6 +175,8 @@ def check_regular(path: Path, kind: str) -> None:
         mode = os.stat(path).st_mode
     except (FileNotFoundError, NotADirectoryError):
         raise FileNotFoundError(f"no {kind} at {path}") from None
+    except OSError as error:  # a link to itself, a name that is too long, a folder that may not be read
+        raise PermissionError(f"no {kind} at {path}: {error.strerror}") from None
     if stat.S_ISDIR(mode):
         raise FileNotFoundError(f"no {kind} at {path}, which is a folder")
     if not stat.S_ISREG(mode):

@@ -49,6 +49,8 @@ def fit_counts(counts: ArrayLike, laws: Sequence[str] | str = LAWS, *, report: R
     ValueError
         For counts that are negative, not whole, not finite, masked, above a million or of another shape, for columns
         that number the trials, and for an unknown law.
+    TypeError
+        For sparse arrays, and for dates and times.
 
     Warns
     -----
@@ -71,7 +73,7 @@ def fit_counts(counts: ArrayLike, laws: Sequence[str] | str = LAWS, *, report: R
     True
     """
     z = _checked(counts)
-    laws = [laws] if isinstance(laws, str) else laws
+    laws = [laws] if isinstance(laws, str) else list(dict.fromkeys(laws))
     unknown = [law for law in laws if law not in LAWS]
     if unknown or not len(laws):
         raise ValueError(f"unknown laws {unknown}: choose from {', '.join(LAWS)}")
@@ -79,15 +81,15 @@ def fit_counts(counts: ArrayLike, laws: Sequence[str] | str = LAWS, *, report: R
     unit_rows = describe_units(z)
     firing = np.flatnonzero([not row["silent"] for row in unit_rows])
     rows: list[dict[str, Any]] = []
-    for i, law in enumerate(dict.fromkeys(laws)):
+    for i, law in enumerate(laws):
         if report is not None:
             report(i, len(laws), law.replace("_", " "))
         found = fit_law(law, values, frequency[firing]) if len(firing) else []
         rows += [{"unit": int(unit), "law": law, **row} for unit, row in zip(firing, found)]
     rows.sort(key=lambda row: (row["unit"], laws.index(row["law"])))
-    for unit in firing:
-        unit_rows[unit] |= _compare_laws([row for row in rows if row["unit"] == unit], len(z))
-    return CountFits(len(z), tuple(dict.fromkeys(laws)), unit_rows, rows, z)
+    for first, unit in zip(range(0, len(rows), len(laws)), firing):
+        unit_rows[unit] |= _compare_laws(rows[first : first + len(laws)], len(z))
+    return CountFits(len(z), tuple(laws), unit_rows, rows, z)
 
 
 def _frequencies(z: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -165,6 +167,7 @@ def describe_units(z: np.ndarray) -> list[dict[str, Any]]:
     safe = np.where(silent, 1.0, mean)
     fano = variance / safe
     influence = ((z - mean) ** 2 - variance) / safe - fano * (z - mean) / safe
+    fano_se, zeros = influence.std(0, ddof=1) / math.sqrt(n), (z == 0).mean(0)
     index = (n - 1) * fano
     p = dispersion_p(z)
     adjusted = np.full(len(p), np.nan)
@@ -176,8 +179,8 @@ def describe_units(z: np.ndarray) -> list[dict[str, Any]]:
             "mean": float(mean[u]),
             "variance": float(variance[u]),
             "fano": math.nan if silent[u] else float(fano[u]),
-            "fano_se": math.nan if silent[u] else float(influence[:, u].std(ddof=1) / math.sqrt(n)),
-            "zeros": float((z[:, u] == 0).mean()),
+            "fano_se": math.nan if silent[u] else float(fano_se[u]),
+            "zeros": float(zeros[u]),
             "silent": bool(silent[u]),
             "index": math.nan if silent[u] else float(index[u]),
             "p_value": float(p[u]),

@@ -165,7 +165,7 @@ def _fit_poisson(values: np.ndarray, frequency: np.ndarray, mean: np.ndarray) ->
             "parameters": {"mean": float(m)},
             "standard_errors": {"mean": math.sqrt(m / n[u])},
             "at_limit": False,
-            "fit_p_value": pearson_p(frequency[u], values, stats.poisson(m).pmf, m, m, 1),
+            "fit_p_value": pearson_p(frequency[u], values, partial(stats.poisson.pmf, mu=m), m, m, 1),
         }
         for u, m in enumerate(mean)
     ]

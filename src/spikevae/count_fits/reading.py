@@ -32,8 +32,8 @@ def read_counts(path: str | Path, key: str | None = None) -> np.ndarray:
     Raises
     ------
     ValueError
-        If the file is missing, damaged, pickled, too large, of another format or without such an array, or if a column
-        numbers the trials under another name. The message contains the file's name.
+        If the file is missing, damaged, pickled, too large, of another format or without such an array, or if it holds
+        dates or times or a column that numbers the trials under another name. The message contains the file's name.
     """
     path = Path(path).expanduser()
     if not path.is_file():
@@ -60,7 +60,10 @@ def _choose(path: Path, arrays: dict[str, np.ndarray], key: str | None) -> np.nd
     ignored = [repr(other) for other in arrays if other != name]
     if ignored and key is None:
         _warn(path, f"{name!r} is read, {', '.join(ignored)} not: counts should be of one stimulus condition")
-    return np.asarray(arrays[name])
+    found = np.asarray(arrays[name])
+    if found.dtype.kind in "mM":
+        raise ValueError(f"holds dates or times ({found.dtype}): save numbers, in a unit that you choose")
+    return found
 
 
 def _read_csv(path: Path) -> np.ndarray:
