@@ -107,6 +107,8 @@ def test_pandas_writes_both(tmp_path):
         ("c.csv", "a,b\n1,2\n3\n", "line 3 has 1 entries, earlier lines 2"),
         ("c.csv", "trial,a\n5,2\n5,4\n", "column 1 is named 'trial'"),
         ("c.csv", "# nothing\n\n", "is empty"),
+        ("c.csv", "trial", "has no trial, only names"),
+        ("c.csv", "trial,a\n# nothing\n", "has no trial, only names"),
         ("c.csv", "3,0\n1,1\n4,2\n1,3\n5,4\n", "column 2 is 0, 1, ... in order"),
         ("c.csv", "time,a\n0,3\n50,1\n100,4\n150,1\n200,5\n", "column 1 is 0, 50, ... in equal steps"),
         ("c.csv", "a\n" + "\n".join(map(str, (3, 7, 9, 10, 15, 21, 22, 40, 41, 50))), "and rises from each trial"),

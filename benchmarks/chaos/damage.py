@@ -42,13 +42,22 @@ def damaged(bench: Bench, rng: random.Random, change: Callable[[Path, random.Ran
     """One file of a finished run, or of one that was stopped, is damaged.
 
     The command must end with the results of the undisturbed run, after `spikevae verify` and `repair` where a finished
-    file is damaged that nothing reads.
+    file is damaged that nothing reads. A damaged config.json is refused by a message that says to put back a copy.
     """
     run = bench.new(rng)
     shutil.copytree(bench.whole if rng.random() < 0.6 else bench.stopped, run)
     victim = choose_file(run, rng)
+    copy = victim.read_bytes()
     change(victim, rng)
-    return mended(bench, run, settle(run, bench.expected, lambda: bench.sweep(run)), victim)
+    first = bench.sweep(run)
+    refused = first.code == 2 and victim.name == "config.json" and f"{victim} " in first.err
+    if refused and "put back a copy of it" in first.err:
+        victim.write_bytes(copy)
+        outcome = settle(run, bench.expected, lambda: bench.sweep(run))
+        outcome.asked.append(first.message)
+        outcome.ugly += [first.complaint] if first.complaint else []
+        return outcome
+    return mended(bench, run, settle(run, bench.expected, lambda: bench.sweep(run), [first]), victim)
 
 
 def mended(bench: Bench, run: Path, outcome: Outcome, victim: Path) -> Outcome:

@@ -1,5 +1,6 @@
 """Everything of the package that reads what others wrote, with valid files to start from."""
 
+import copy
 import gzip
 import io
 import json
@@ -248,9 +249,12 @@ def mutate_run(data: bytes, rng: random.Random, others: Sequence[bytes]) -> byte
     return (mutations.mutate_npy if data.startswith(b"\x93NUMPY") else mutations.mutate_json)(data, rng, others)
 
 
-@cache
 def _stack() -> Any:
-    """A stack, whose state the last checkpoint that was read may have changed."""
+    return copy.deepcopy(_new_stack())  # faster than a new one
+
+
+@cache
+def _new_stack() -> Any:
     import torch
 
     from spikevae.config import FitConfig

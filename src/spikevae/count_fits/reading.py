@@ -88,11 +88,15 @@ def _read_csv(path: Path) -> np.ndarray:
         else:
             _warn(path, f"its first line, {', '.join(entries)}, is read as a trial: remove it if it numbers the units")
     try:
-        table = np.loadtxt(
-            path, delimiter=",", skiprows=skipped + bool(names), ndmin=2, encoding="utf-8-sig", quotechar='"'
-        )
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", "loadtxt: input contained no data")
+            table = np.loadtxt(
+                path, delimiter=",", skiprows=skipped + bool(names), ndmin=2, encoding="utf-8-sig", quotechar='"'
+            )
     except ValueError as error:
         raise ValueError(_damage(path, skipped + bool(names)) or str(error)) from None
+    if not table.size:
+        raise ValueError("has no trial, only names of columns")
     if names is None and (numbers := numbers_columns(table)) is not False:
         start = ", ".join(entries[:3]) + (", ..." if len(entries) > 3 else "")
         if numbers is None:
