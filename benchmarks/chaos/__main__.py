@@ -4,6 +4,7 @@ import argparse
 import multiprocessing
 import os
 import random
+import shlex
 import shutil
 import signal
 import sys
@@ -22,6 +23,9 @@ from .table import Row, as_text
 FAILING = ("lost", "wrong", "ugly")
 MAX_EXAMPLES = 3
 """Findings that are printed per fault."""
+PROGRESS_EVERY = 50
+"""Faults between two lines of progress where standard error is a file."""
+NO_TIME = "no time left"
 MAX_TRIES = 3
 """How often an injection is tried whose moment came too late, after the command had ended."""
 
@@ -38,7 +42,7 @@ class Case:
     def run(self, bench: Bench) -> tuple[str, int, float, Outcome]:
         """Inject the fault; an error of the test itself is a finding too."""
         if time.monotonic() > self.deadline:
-            return self.fault.name, self.number, 0.0, Outcome(fired=False)
+            return self.fault.name, self.number, 0.0, Outcome(fired=False, skipped=NO_TIME)
         rng = random.Random(f"{self.seed}/{self.fault.name}/{self.number}")
         began = time.monotonic()
         for _ in range(MAX_TRIES):
@@ -83,8 +87,9 @@ def inject(bench: Bench, cases: list[Case], n_processes: int) -> dict[str, Row]:
     with multiprocessing.get_context("fork").Pool(n_processes, _begin) as pool:
         for count, (name, number, seconds, outcome) in enumerate(pool.imap_unordered(_run, cases), 1):
             rows[name].add(outcome, f"#{number}", seconds)
-            if sys.stderr.isatty():
-                print(f"\r{count} of {len(cases)} faults", end="", file=sys.stderr)
+            if sys.stderr.isatty() or count % PROGRESS_EVERY == 0:
+                end = "" if sys.stderr.isatty() else "\n"
+                print(f"\r{count} of {len(cases)} faults", end=end, file=sys.stderr, flush=True)
     return rows
 
 
@@ -114,9 +119,13 @@ def main() -> int:
     ]
     random.Random(given.seed).shuffle(cases)  # an early end leaves out some of each
     rows = list(inject(bench, cases, max(1, given.jobs)).values())
-    text = as_text(rows)
+    command = shlex.join(["python", "-m", "chaos", *sys.argv[1:]])
+    minutes, n_left = (time.monotonic() - began) / 60, sum(row.skips[NO_TIME] for row in rows)
+    text = (
+        f"{as_text(rows)}\n\n`{command}`, {time.strftime('%-d %B %Y')}: {minutes:.0f} minutes, {given.jobs} processes"
+        + (f"; {n_left} of {len(cases)} injections were left out, since the time was over." if n_left else ".")
+    )
     print(text)
-    print(f"\n{time.monotonic() - began:.0f} s")
     for row in rows:
         for line in row.examples[:MAX_EXAMPLES]:
             print(line[:500])

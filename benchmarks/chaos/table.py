@@ -1,5 +1,6 @@
 """Counts of injected faults as a table."""
 
+from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
@@ -16,7 +17,8 @@ class Row:
     times: int = 0
     counts: dict[str, int] = field(default_factory=lambda: dict.fromkeys(COLUMNS, 0))
     seconds: float = 0.0
-    skipped: str = ""
+    skips: Counter[str] = field(default_factory=Counter)
+    """How often it was not injected, by the reason."""
     examples: list[str] = field(default_factory=list)
     """A few of the findings, one line each."""
 
@@ -24,7 +26,7 @@ class Row:
         """Count one injection."""
         self.seconds += seconds
         if outcome.skipped:
-            self.skipped = outcome.skipped
+            self.skips[outcome.skipped] += 1
         if not outcome.fired:
             return
         self.times += outcome.times
@@ -45,5 +47,5 @@ def as_text(rows: Iterable[Row]) -> str:
     ]
     total = [sum(r.counts[name] for r in rows) for name in COLUMNS]
     lines.append(f"| all | {sum(r.times for r in rows):,} | {' | '.join(f'{n:,}' for n in total)} |")
-    lines += [f"\nNot injected here: {r.fault} ({r.skipped})." for r in rows if not r.times and r.skipped]
+    lines += [f"\nNot injected here: {r.fault} ({', '.join(r.skips)})." for r in rows if not r.times and r.skips]
     return "\n".join(lines)
