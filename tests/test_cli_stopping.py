@@ -3,6 +3,7 @@
 import contextlib
 import io
 import json
+import os
 import signal
 import subprocess
 import sys
@@ -43,10 +44,10 @@ def sweep_arguments(grid: Path, out: Path, jobs: int) -> list[str]:
     return ["sweep", str(grid), "--out", str(out), "--no-report", "--json", "--device", "cpu", "--jobs", str(jobs)]
 
 
-def run_sweep(out: Path) -> int:
+def run_sweep(out: Path, text: str = TWO_STACKS) -> int:
     """Run or continue the sweep in this process; the number of fits trained. One thread, as in workers."""
     grid, threads, printed = out.parent / "sweep.toml", torch.get_num_threads(), io.StringIO()
-    grid.write_text(TWO_STACKS)
+    grid.write_text(text)
     torch.set_num_threads(1)
     try:
         with contextlib.redirect_stdout(printed):
@@ -113,6 +114,68 @@ def test_a_stopped_sweep_continues(stop: signal.Signals, tmp_path: Path) -> None
     assert not list(out.glob("checkpoints/*"))
     assert run_sweep(tmp_path / "whole") == 4
     assert table(out) == table(tmp_path / "whole")
+
+
+def environment_of(threads: str | None) -> dict[str, str]:
+    """The environment with OMP_NUM_THREADS set to this, or without it."""
+    others = {name: value for name, value in os.environ.items() if not name.endswith("_NUM_THREADS")}
+    return others | ({"OMP_NUM_THREADS": threads} if threads else {})
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("first", "then"), [(None, "2"), ("2", None)], ids=str)
+def test_a_stopped_sweep_continues_to_the_same_table_with_any_number_of_threads(
+    first: str | None, then: str | None, tmp_path: Path
+) -> None:
+    """Workers have one thread each, whatever the environment says; torch's threads would change the last digits."""
+    grid, out = tmp_path / "sweep.toml", tmp_path / "stopped"
+    grid.write_text(TWO_STACKS.replace("n_latents = 4", "n_latents = 300").replace("steps = 3000", "steps = 1000"))
+    command = [sys.executable, "-m", "spikevae"]
+    stopped = subprocess.Popen([*command, *sweep_arguments(grid, out, jobs=2)], env=environment_of(first))
+    while not list(out.glob("checkpoints/*.json")):
+        assert stopped.poll() is None
+        time.sleep(0.01)
+    stopped.send_signal(signal.SIGTERM)
+    assert stopped.wait(timeout=60) == INTERRUPTED and list(out.glob("checkpoints/*.safetensors"))
+    subprocess.run([*command, *sweep_arguments(grid, out, jobs=2)], env=environment_of(then), check=True)
+    assert not list(out.glob("checkpoints/*"))
+    run_sweep(tmp_path / "whole", grid.read_text())
+    assert table(out) == table(tmp_path / "whole")
+
+
+POLLUTION = """
+import atexit, ctypes, os, sys, threading, time
+print("a banner")
+print("{\\"done\\": {}}")
+os.write(1, b"raw bytes \\xff without an end of line")
+ctypes.CDLL(None).puts(b"a line of a C library")
+
+def chatter():
+    while True:
+        os.write(1, b"chatter\\n")
+        time.sleep(0.02)
+
+threading.Thread(target=chatter, daemon=True).start()
+atexit.register(print, "a farewell")
+"""
+"""A sitecustomize.py that writes to standard output in every way, also what looks like a message of a worker."""
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="the C library has another name")
+def test_what_workers_print_does_not_stand_in_the_way(tmp_path: Path) -> None:
+    (tmp_path / "stray").mkdir()
+    (tmp_path / "stray" / "sitecustomize.py").write_text(POLLUTION)
+    search = os.pathsep.join([str(tmp_path / "stray"), *filter(None, [os.environ.get("PYTHONPATH")])])
+    command = [sys.executable, "-m", "spikevae", *sweep_arguments(tiny(tmp_path, 40), tmp_path / "run", jobs=2)]
+    environment = os.environ | {"PYTHONPATH": search}
+    done = subprocess.run(command, env=environment, capture_output=True, timeout=120)
+    assert done.returncode == DONE, done.stderr
+    for stray in (b"a banner", b"raw bytes \xff", b"a line of a C library", b"chatter", b'{"done": {}}'):
+        assert stray in done.stderr, "workers print to standard error"
+    assert b'"trained": ' in done.stdout
+    with contextlib.redirect_stdout(io.StringIO()):
+        assert main(sweep_arguments(tiny(tmp_path, 40), tmp_path / "quiet", jobs=2)) == DONE
+    assert table(tmp_path / "run") == table(tmp_path / "quiet")
 
 
 def test_what_ignores_interrupts_can_still_be_ended(tmp_path: Path) -> None:
