@@ -7,6 +7,7 @@ import pyarrow.parquet as pq
 import pytest
 from sweep_cases import DATA
 
+from spikevae.config import SweepConfig
 from spikevae.sweep import Sweep, remote
 from spikevae.sweep.executors.local import WORKER_ENVIRONMENT, LocalExecutor
 
@@ -70,6 +71,20 @@ def test_a_worker_killed_in_the_middle_changes_nothing(cluster, expected, tmp_pa
     assert killed and result.n_trained == 4
     assert rows(tmp_path / "run") == expected
     assert not list((tmp_path / "run").glob("checkpoints/*"))
+
+
+@pytest.mark.slow
+def test_paths_along_the_spike_price_are_traced_on_the_workers(cluster, tmp_path, monkeypatch):
+    """They start from models that the workers receive, and are those of the local executor to the bit."""
+    blocks = [{"fit": {"steps": 20, "n_latents": 4, "batch_size": 50}, "grid": {"beta": [0.5, 2.0]}}]
+    given = {"data": DATA, "blocks": blocks, "frontier": {"prices": 3, "fits": 1.0}}
+    path_sweep = Sweep(SweepConfig.from_mapping(given))
+    local = path_sweep.run(tmp_path / "local", executor=LocalExecutor(1)).path
+    monkeypatch.setattr("spikevae.sweep.run.default_executor", lambda *_: pytest.fail("traced on this machine"))
+    run = path_sweep.run(tmp_path / "run", executor=DaskExecutor(cluster.scheduler_address)).path
+    (here,), (there,) = ([path.read_text() for path in (one / "frontiers").iterdir()] for one in (local, run))
+    assert here == there and rows(local) == rows(run)
+    assert not list(run.glob("checkpoints/*"))
 
 
 @pytest.mark.slow

@@ -228,7 +228,7 @@ class Sweep:
                     self._train(work, executor, n_jobs)
                     trained, failures = work.trained, work.failures
                     if not self._unfinished(folder, cells):
-                        self._trace(work, folder, shard, n_jobs)
+                        self._trace(work, folder, shard, executor, n_jobs)
                 if not presence.others():
                     remove_leftovers(folder, cells)
         seconds = time.monotonic() - began
@@ -302,8 +302,10 @@ class Sweep:
         while work.wait():
             chosen.run(work)
 
-    def _trace(self, work: Work, folder: RunFolder, shard: Shard | None, n_jobs: int | None) -> None:
-        """Trace the paths that are missing, on this machine, from the finished fits."""
+    def _trace(
+        self, work: Work, folder: RunFolder, shard: Shard | None, executor: Executor | None, n_jobs: int | None
+    ) -> None:
+        """Trace the paths that are missing, where the fits were trained, from the finished fits."""
         if self.config.frontier is None:
             return
         plans = [paths.plan(self.config.frontier, folder) for paths in self._untraced(folder, shard)]
@@ -312,7 +314,7 @@ class Sweep:
                 write_json(folder.frontier_path(plan.id), sealed(RunFrontier((), Frontier("", ())).to_dict()))
         work.pending = [plan for plan in plans if plan.cells]
         if work.pending:
-            self._train(work, None, n_jobs)
+            self._train(work, executor, n_jobs)
         if work.failures:
             raise RuntimeError(
                 f"paths along the spike price failed: {work.failures[0].error} (tracebacks are in "
