@@ -31,7 +31,7 @@ docs: $(DOCS_INSTALLED)  ## docs/_build/html/index.html
 bench: $(INSTALLED)  ## timings on this machine; BENCH="--markdown benchmarks/RESULTS.md" keeps them
 	OMP_WAIT_POLICY=PASSIVE $(BIN)/python benchmarks/run.py $(BENCH)
 
-chaos: $(INSTALLED)  ## inject faults and hostile input, under 25 minutes; CHAOS="--share" is a tenth of it
+chaos: $(INSTALLED)  ## inject faults and hostile input, under 25 minutes; CHAOS="--share" is two minutes of it
 	OMP_NUM_THREADS=1 MPLBACKEND=Agg PYTHONPATH=benchmarks $(BIN)/python -m chaos $(CHAOS)
 
 clean:  ## remove the environment and everything that was built, but not the runs

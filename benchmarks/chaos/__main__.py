@@ -96,7 +96,7 @@ def inject(bench: Bench, cases: list[Case], n_processes: int) -> dict[str, Row]:
 def main() -> int:
     """Run the program; returns the exit code."""
     parser = argparse.ArgumentParser(prog="chaos", description=__doc__)
-    parser.add_argument("--share", action="store_true", help="about a tenth of all")
+    parser.add_argument("--share", action="store_true", help="a part of all that takes two minutes")
     parser.add_argument("--only", default="", help="faults whose name contains this")
     parser.add_argument("--times", type=int, help="times to inject each fault")
     parser.add_argument("--seed", type=int, default=0)

@@ -182,7 +182,7 @@ def cpu_seconds(pid: int) -> float:
     return own + sum(cpu_seconds(child) for child in children(pid))
 
 
-def end_orphans(known: set[int], seconds: float = 20.0) -> int:
+def end_orphans(known: set[int], seconds: float = 90.0) -> int:
     """Wait for processes that attempts left behind, kill those that stay; the number that had to be killed."""
     until = time.monotonic() + seconds
     while True:

@@ -25,7 +25,7 @@ from .readers import Reader, readers
 
 BATCH = 250
 """Inputs of one process."""
-MAX_CPU_SECONDS, MAX_SECONDS = 10.0, 120.0
+MAX_CPU_SECONDS, MAX_SECONDS = 10.0, 400.0
 MAX_GROWTH = 512 << 20
 """Memory in bytes that the reading of one small file may take."""
 ALL_MEMORY = 6 << 30
