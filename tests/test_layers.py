@@ -39,6 +39,7 @@ LAYERS = {
     "metrics": 0,
     "data": 1,
     "objectives": 1,
+    "importance": 1,
     "gradients": 1,
     "models": 2,
     "evaluation": 3,

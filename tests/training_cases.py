@@ -14,6 +14,8 @@ VARIANTS = {
     "poisson exact": {},
     "poisson sampled": {"estimator": "monte_carlo"},
     "poisson fini": {"estimator": "fini"},
+    "importance": {"n_importance": 3},
+    "importance, gaussian": {"n_importance": 3, "latent": "gaussian"},
     "poisson learned prior": {"prior": "learned", "encoder_bias": False, "optimizer": "adamax"},
     "gaussian": {"latent": "gaussian", "prior": "fixed"},
     "rectified sampled": {"latent": "rectified_gaussian", "prior": "fixed", "estimator": "monte_carlo"},

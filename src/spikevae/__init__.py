@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from . import estimators as estimators
     from . import evaluation as evaluation
     from . import gradients as gradients
+    from . import importance as importance
     from . import metrics as metrics
     from . import models as models
     from . import networks as networks
@@ -49,6 +50,7 @@ _HOMES = {
             "estimators",
             "evaluation",
             "gradients",
+            "importance",
             "metrics",
             "models",
             "networks",

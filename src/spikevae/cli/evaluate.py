@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Annotated
 
-from cyclopts import Parameter
+from cyclopts import Parameter, validators
 
 from .._terminal import checking_input, emit
 from .app import Device, Json, OptionalSeed, app
@@ -17,13 +17,15 @@ def evaluate(
     data: Annotated[str | None, Parameter(help="Data source; by default what the model was trained on.")] = None,
     patch: int | None = None,
     n: int | None = None,
+    evidence: Annotated[int, Parameter(validator=validators.Number(gte=0))] = 0,
+    annealing_steps: Annotated[int, Parameter(validator=validators.Number(gte=0))] = 0,
     seed: OptionalSeed = None,
     device: Device = "auto",
     json: Json = False,
 ) -> None:
     """Print all metrics of a saved model on held-out stimuli.
 
-    Example: `spikevae evaluate m.spikevae --data folder:photos`
+    Example: `spikevae evaluate m.spikevae --data folder:photos --evidence 1000`
 
     Parameters
     ----------
@@ -33,6 +35,10 @@ def evaluate(
         Patch size in pixels; by default the model's.
     n
         Number of training patches, four times that of test patches; by default as in training, or the source's own.
+    evidence
+        Samples per stimulus of an estimate of log p(x), which gives the gap of the bound; 0: none.
+    annealing_steps
+        Intermediate distributions of that estimate, for counts; 0: importance sampling.
     seed
         Seed of the patches and of the sampled codes; by default that of the training data.
     """
@@ -41,7 +47,9 @@ def evaluate(
         from .single import evaluate_file, load_for
 
         stimuli = load_for(model, data, patch=patch, n=n, seed=seed)
-    evaluation = evaluate_file(model, stimuli, seed=seed or 0, device=device)
+    evaluation = evaluate_file(
+        model, stimuli, seed=seed or 0, device=device, evidence=evidence, annealing_steps=annealing_steps
+    )
     metrics = evaluation.metrics
     facts = {
         "model": str(model),
@@ -50,6 +58,13 @@ def evaluate(
         "metrics": metrics.to_dict(),
         "layers": evaluation.layers,
     }
-    text = f"{len(stimuli.test)} held-out stimuli of {stimuli.name}\n\n{metrics.describe()}"
-    layers = describe_layers(evaluation.layers)
-    emit(json, facts, f"{text}\n\n{layers}" if layers else text)
+    estimate = evaluation.evidence
+    if estimate is not None:
+        facts["evidence"] = estimate.to_dict()
+    parts = [
+        f"{len(stimuli.test)} held-out stimuli of {stimuli.name}",
+        metrics.describe(),
+        estimate.describe() if estimate is not None else "",
+        describe_layers(evaluation.layers),
+    ]
+    emit(json, facts, "\n\n".join(part for part in parts if part))

@@ -129,12 +129,23 @@ SIZE_OPTIONS = ("n", "n_test", "test_fraction", "synthetic")
 """Options of the size of one data source, which do not apply to another."""
 
 
-def evaluate_file(path: Path, data: PatchSet, *, seed: int = 0, device: str = "cpu") -> Evaluation:
+def evaluate_file(
+    path: Path, data: PatchSet, *, seed: int = 0, device: str = "cpu", evidence: int = 0, annealing_steps: int = 0
+) -> Evaluation:
     """Evaluate a saved model on the test set."""
     model, _ = read_model(path)
     where, config = resolve_device(device), model.config
     stimuli = torch.from_numpy(data.test).to(where)
-    return evaluate(model.to(where), stimuli, beta=config.beta, spike_price=model.price_of_spikes, seed=seed)
+    return evaluate(
+        model.to(where),
+        stimuli,
+        beta=config.beta,
+        spike_price=model.price_of_spikes,
+        seed=seed,
+        evidence=evidence,
+        annealing_steps=annealing_steps,
+        verbose=True,
+    )
 
 
 def _table(path: Path, extra: dict[str, Any], name: str) -> dict[str, Any]:

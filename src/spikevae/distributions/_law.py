@@ -73,6 +73,8 @@ class Law(Distribution, ABC):
     """Whether relaxed counts may be a relaxed choice among a few counts (indicator "gumbel")."""
     fini_degree: ClassVar[int] = 0
     """Largest degree of :meth:`fini`; 0 for real-valued codes."""
+    has_linear_ratio: ClassVar[bool] = False
+    """Whether :meth:`log_ratio` is a linear function of counts, so that it has a derivative by them."""
     formula: ClassVar[str]
     """The probability or density in one line."""
     mean_formula: ClassVar[str]
@@ -194,6 +196,36 @@ class Law(Distribution, ABC):
             Where the optimal prior has no closed form.
         """
         raise NotImplementedError(f"{cls.label}: {NO_CLOSED_FORM}")
+
+    def statistics(self, value: Float[Tensor, "*shape"]) -> Float[Tensor, " n_moments *shape"]:
+        """Statistics of a variable of :meth:`underlying`, whose mean is :meth:`moments`.
+
+        Raises
+        ------
+        NotImplementedError
+            Where the optimal prior has no closed form.
+        """
+        raise NotImplementedError(f"{self.label}: {NO_CLOSED_FORM}")
+
+    def underlying(self) -> "Law":
+        """Distribution of the variable that :meth:`code_of` turns into a code: this one, unless codes are functions."""
+        return self
+
+    @staticmethod
+    def code_of(value: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
+        """Codes from values of the variable of :meth:`underlying`."""
+        return value
+
+    def detached(self) -> Self:
+        """The same distribution, without gradient."""
+        return type(self).from_prior({key: getattr(self, key).detach() for key in self.prior_params})
+
+    def log_ratio(self, prior: Self, value: Float[Tensor, "..."]) -> Float[Tensor, "..."]:
+        """Log of the probability (or density) of codes over that under `prior`, nats per unit.
+
+        Differentiable in the parameters of both, and in real-valued codes.
+        """
+        return self.log_prob(value) - prior.log_prob(value)
 
     @property
     @abstractmethod

@@ -92,6 +92,10 @@ class GaussianBased(LocationScale):
         """Mean and second moment of the Gaussian, shape (2, *batch_shape)."""
         return torch.stack([self.loc, self.loc.square() + torch.exp(2 * self.log_scale)])
 
+    def statistics(self, value: Float[Tensor, "*shape"]) -> Float[Tensor, " n_moments *shape"]:
+        """Values of the Gaussian and their squares, shape (2, *shape)."""
+        return torch.stack([value, value.square()])
+
     @classmethod
     def prior_from_moments(cls, moments: Float[Tensor, " n_moments *shape"]) -> dict[str, Float[Tensor, "*shape"]]:
         """Gaussian of the same mean and second moment, shape (2, K): the closest to the mixture of posteriors."""

@@ -8,6 +8,7 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.distributions import constraints
 from torch.distributions.utils import lazy_property
+from torch.nn import functional as F
 
 from ._fini import attached, binomial_weight, check_degree
 from ._law import Law
@@ -31,6 +32,7 @@ class LogitLaw(Law):
     n_params: ClassVar[int] = 1
     is_count: ClassVar[bool] = True
     has_rate: ClassVar[bool] = True
+    has_linear_ratio: ClassVar[bool] = True
     prior_params: ClassVar[tuple[str, ...]] = ("logit",)
     arg_constraints: ClassVar[dict[str, Any]] = {"logit": constraints.real}
     n_slots: ClassVar[int]
@@ -73,6 +75,15 @@ class LogitLaw(Law):
         """The optimal prior firing rate is the mean posterior firing rate; moments (1, K)."""
         info = torch.finfo(moments.dtype)
         return {"logit": torch.logit((moments[0] / cls.n_slots).clamp(info.tiny, 1 - info.eps))}
+
+    def statistics(self, value: Float[Tensor, "*shape"]) -> Float[Tensor, " n_moments *shape"]:
+        """Counts, shape (1, *shape)."""
+        return value.unsqueeze(0)
+
+    def log_ratio(self, prior: Self, value: Float[Tensor, "..."]) -> Float[Tensor, "..."]:
+        """Log of the probability of counts over that under `prior`, linear in the counts; nats per unit."""
+        silent = F.softplus(prior.logit) - F.softplus(self.logit)
+        return value * (self.logit - prior.logit) + self.n_slots * silent
 
     def fini(self, counts: Float[Tensor, "*shape"], *, degree: int = 2) -> Float[Tensor, "*shape"]:
         """Counts with a gradient that is exact for polynomials up to `degree`, see :meth:`Law.fini`."""

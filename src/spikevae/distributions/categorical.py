@@ -71,6 +71,7 @@ class Categorical(Law):
     has_rate: ClassVar[bool] = True
     independent: ClassVar[bool] = False
     fini_degree: ClassVar[int] = 2
+    has_linear_ratio: ClassVar[bool] = True
     prior_params: ClassVar[tuple[str, ...]] = ("logit",)
     formula: ClassVar[str] = f"P(z_k = 1) = p_k = exp(logit_k) / (sum of exp(logit) over the group of {GROUP} units)"
     mean_formula: ClassVar[str] = "p_k"
@@ -140,6 +141,14 @@ class Categorical(Law):
         """Contribution of each unit to the log probability in nats: log p of the unit that spikes, else zero."""
         value = self._checked(value)
         return torch.where(value > 0, value * self.log_probability, 0.0)
+
+    def statistics(self, value: Float[Tensor, "*shape"]) -> Float[Tensor, " n_moments *shape"]:
+        """Codes, shape (1, *shape)."""
+        return value.unsqueeze(0)
+
+    def log_ratio(self, prior: Self, value: Float[Tensor, "..."]) -> Float[Tensor, "..."]:
+        """Contribution of each unit to the log of the probability of codes over that under `prior`, in nats."""
+        return value * (self.log_probability - prior.log_probability)
 
     def sample(self, sample_shape: Any = (), *, generator: Generator | None = None) -> Float[Tensor, "*shape"]:
         """Zeros and ones as floats, one 1 per group, shape `sample_shape + batch_shape`, without gradient."""

@@ -92,10 +92,19 @@ class GaussianExp(GaussianBased):
         inside = Gaussian(self.loc, self.log_scale, validate_args=False).log_prob(y) - y
         return torch.where(value > 0, inside, -math.inf)
 
+    def underlying(self) -> Gaussian:
+        """The Gaussian of y."""
+        return Gaussian(self.loc, self.log_scale, validate_args=False)
+
+    @staticmethod
+    def code_of(value: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
+        """Codes exp(y) of Gaussian values y."""
+        return torch.exp(value)
+
     def rsample(self, sample_shape: Any = (), *, generator: Generator | None = None) -> Float[Tensor, "*shape"]:
         """Codes exp(loc + scale * noise), shape `sample_shape + batch_shape`."""
         noise = standard_normal(self.loc.expand(self._extended_shape(sample_shape)), generator)
-        return torch.exp(self.loc + self.scale * noise)
+        return self.code_of(self.loc + self.scale * noise)
 
 
 @register_kl(GaussianExp, GaussianExp)

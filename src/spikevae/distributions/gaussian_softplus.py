@@ -149,10 +149,19 @@ class GaussianSoftplus(GaussianBased):
         gaussian = Gaussian(self.loc, self.log_scale, validate_args=False)
         return torch.where(value > 0, gaussian.log_prob(value + log_slope) - log_slope, -math.inf)
 
+    def underlying(self) -> Gaussian:
+        """The Gaussian of y."""
+        return Gaussian(self.loc, self.log_scale, validate_args=False)
+
+    @staticmethod
+    def code_of(value: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
+        """Codes log(1 + exp(y)) of Gaussian values y."""
+        return _softplus(value)
+
     def rsample(self, sample_shape: Any = (), *, generator: Generator | None = None) -> Float[Tensor, "*shape"]:
         """Codes log(1 + exp(loc + scale * noise)), shape `sample_shape + batch_shape`."""
         noise = standard_normal(self.loc.expand(self._extended_shape(sample_shape)), generator)
-        return _softplus(self.loc + self.scale * noise)
+        return self.code_of(self.loc + self.scale * noise)
 
 
 @register_kl(GaussianSoftplus, GaussianSoftplus)

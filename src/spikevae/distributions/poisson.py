@@ -209,6 +209,7 @@ class Poisson(LogRateLaw):
     prior_params: ClassVar[tuple[str, ...]] = ("log_rate",)
     takes_gumbel: ClassVar[bool] = True
     fini_degree: ClassVar[int] = 4
+    has_linear_ratio: ClassVar[bool] = True
     formula: ClassVar[str] = "P(z) = exp(z log_rate - exp(log_rate)) / z!"
     mean_formula: ClassVar[str] = "exp(log_rate)"
     variance_formula: ClassVar[str] = "exp(log_rate)"
@@ -274,6 +275,14 @@ class Poisson(LogRateLaw):
         saddle = n * _Excess.apply(self.log_rate - n.log())
         some = -(saddle + 0.5 * torch.log(2 * math.pi * n) + _stirling_residual(n))
         return torch.where(value > 0, some, -self.rate)
+
+    def statistics(self, value: Float[Tensor, "*shape"]) -> Float[Tensor, " n_moments *shape"]:
+        """Counts, shape (1, *shape)."""
+        return value.unsqueeze(0)
+
+    def log_ratio(self, prior: Self, value: Float[Tensor, "..."]) -> Float[Tensor, "..."]:
+        """Log of the probability of counts over that under `prior`, linear in the counts; nats per unit."""
+        return value * (self.log_rate - prior.log_rate) - (self.rate - prior.rate)
 
     def sample(self, sample_shape: Any = (), *, generator: Generator | None = None) -> Float[Tensor, "*shape"]:
         """Integer counts as floats, shape `sample_shape + batch_shape`, without gradient."""

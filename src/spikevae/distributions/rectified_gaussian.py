@@ -325,10 +325,19 @@ class RectifiedGaussian(GaussianBased):
         inside = torch.where(value > 0, density, mass)
         return torch.where(value < 0, -torch.inf, inside)
 
+    def underlying(self) -> Gaussian:
+        """The Gaussian of y."""
+        return Gaussian(self.loc, self.log_scale, validate_args=False)
+
+    @staticmethod
+    def code_of(value: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
+        """Codes max(y, 0) of Gaussian values y."""
+        return F.relu(value)
+
     def rsample(self, sample_shape: Any = (), *, generator: Generator | None = None) -> Float[Tensor, "*shape"]:
         """Codes max(loc + scale * noise, 0), shape `sample_shape + batch_shape`."""
         noise = standard_normal(self.loc.expand(self._extended_shape(sample_shape)), generator)
-        return F.relu(self.loc + self.scale * noise)
+        return self.code_of(self.loc + self.scale * noise)
 
 
 @register_kl(RectifiedGaussian, RectifiedGaussian)

@@ -106,6 +106,10 @@ class ZeroInflatedPoisson(LogRateLaw):
         on = (active / -torch.expm1(-rate)).clamp(info.tiny, 1 - info.eps)
         return {"log_rate": rate.log(), "logit_off": torch.log1p(-on) - on.log()}
 
+    def statistics(self, value: Float[Tensor, "*shape"]) -> Float[Tensor, " n_moments *shape"]:
+        """Whether there is a spike, and counts beyond the first one, shape (2, *shape)."""
+        return torch.stack([(value > 0).to(value.dtype), (value - 1).clamp_min(0)])
+
     @lazy_property
     def on(self) -> Float[Tensor, "*shape"]:
         """Probability of being on, 1 - pi."""

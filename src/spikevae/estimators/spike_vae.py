@@ -17,6 +17,7 @@ from .._scope import own_scope
 from .._seeds import generator
 from ..config import OPTIONS, FitConfig
 from ..evaluation.evaluate import Evaluation, Metrics, evaluate
+from ..evaluation.evidence import Evidence, log_evidence
 from ..models._model import Model
 from ..models.config import ModelConfig
 from ..models.files import load_model as load_model_file
@@ -322,6 +323,18 @@ class SpikeVAE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator)
         stimuli = np.require(self._check(X, reset=False), requirements="W")
         config, seed = self.config_, drawn_seed(random_state)
         return evaluate(self.model_, stimuli, beta=config.beta, spike_price=self.model_.price_of_spikes, seed=seed)
+
+    def log_evidence(self, X: Any, *, samples: int = 1000, annealing_steps: int = 0, random_state: Any = 0) -> Evidence:
+        """Estimate of log p(x), and how far the bound that :meth:`score` gives is below it.
+
+        `samples` per stimulus, with `annealing_steps` intermediate distributions (0: importance sampling); see
+        :func:`spikevae.evaluation.log_evidence`.
+        """
+        check_is_fitted(self)
+        stimuli, seed = np.require(self._check(X, reset=False), requirements="W"), drawn_seed(random_state)
+        return log_evidence(
+            self.model_, stimuli, samples=samples, annealing_steps=annealing_steps, seed=seed, verbose=self.verbose
+        )
 
     def score(self, X: Any, y: Any = None) -> float:
         """Minus the free energy at beta = 1 and no spike price, nats per stimulus: higher is better.

@@ -1,7 +1,10 @@
-"""Evaluation: a model and stimuli in, `Metrics` out; energy cost of a code; the energy of iterative inference."""
+"""Evaluation: a model and stimuli in, `Metrics` out; estimates of the evidence; energy cost of a code and of iterative
+inference."""
 
 from .evaluate import Evaluation as Evaluation
 from .evaluate import evaluate as evaluate
+from .evidence import Evidence as Evidence
+from .evidence import log_evidence as log_evidence
 from .inference_energy import InferenceEnergy as InferenceEnergy
 from .inference_energy import inference_energy as inference_energy
 from .metrics import Metrics as Metrics

@@ -1,20 +1,20 @@
 """Compute the `Metrics` of a model on stimuli."""
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
 
-from .._arrays import plain
 from .._scope import own_scope
 from .._seeds import checked_seed
 from ..metrics.coding import active_units, bits, bits_per_spike, fano_of_sums, prior_posterior_gap
 from ..metrics.reconstruction import r2_of_sums, r2_pooled_of_sums
 from ..metrics.sparsity import sparseness_of_sums
 from ..models._model import Model
+from .evidence import Evidence, check_evidence, evidence_of
+from .inputs import checked
 from .metrics import Metrics as Metrics
 from .prices import PRICES, Prices, SynapticOperations, atp_to_joules, hardware_joules, spikes_to_atp
 from .sums import Sums
@@ -45,6 +45,8 @@ class Evaluation:
     """Per stimulus, (m,) each: ``residual`` and ``residual_of_mean`` (squared error from sampled and from mean codes),
     ``contrast`` (squared deviation from the stimulus' mean), ``nonzero`` (units), and other numbers that the model
     gives about its inference. Empty if any value was not finite."""
+    evidence: Evidence | None = None
+    """Estimate of log p(x) and the gap of the bound, if asked for."""
 
 
 BATCH_SIZE = 1024
@@ -62,6 +64,9 @@ def evaluate(
     seed: int = 0,
     batch_size: int = BATCH_SIZE,
     prices: Prices = PRICES,
+    evidence: int = 0,
+    annealing_steps: int = 0,
+    verbose: bool = False,
 ) -> Evaluation:
     """Compute every number that models report, in one pass over the stimuli.
 
@@ -84,11 +89,19 @@ def evaluate(
         Number of stimuli coded at once; affects memory only.
     prices
         Energy cost of spikes and operations.
+    evidence
+        Samples per stimulus of an estimate of log p(x), which also gives the gap of the bound; 0: none. See
+        :func:`spikevae.evaluation.log_evidence`.
+    annealing_steps
+        Intermediate distributions of that estimate; 0: importance sampling.
+    verbose
+        Show progress of that estimate.
 
     Raises
     ------
     ValueError
-        If the stimuli are not a finite, non-empty matrix with the model's number of pixels.
+        If the stimuli are not a finite, non-empty matrix with the model's number of pixels, or the model has no
+        evidence that can be estimated so.
 
     References
     ----------
@@ -103,8 +116,14 @@ def evaluate(
     >>> m = result.metrics
     >>> math.isclose(result.objective, m.distortion + 2.0 * m.kl), len(result.units["kl"])
     (True, 3)
+    >>> 0 < evaluate(model, torch.ones(8, 4), evidence=1000).evidence.gap < m.free_energy
+    True
     """
-    stimuli = _checked(x, model.n_features)
+    stimuli = checked(x, model.n_features)
+    if annealing_steps and not evidence:
+        raise ValueError(f"annealing_steps is {annealing_steps}, but evidence is 0: give the samples per stimulus too")
+    if evidence:
+        check_evidence(model, evidence, annealing_steps)
     weight = next(model.parameters())
     generator = torch.Generator(device=weight.device).manual_seed(checked_seed(seed))
     sums = Sums(model.law)
@@ -114,21 +133,21 @@ def evaluate(
     rates = model.prior_firing_rates()
     if rates is not None:
         sums.n_bad += rates.numel() - int(rates.isfinite().sum())
-    return _undefined(model, sums) if sums.n_bad else _evaluation(model, sums, beta, spike_price, prices)
-
-
-def _checked(x: Any, n_features: int) -> Tensor:
-    """Stimuli (m, D) as a tensor; refuses another shape and values that are not finite."""
-    stimuli = (
-        x if isinstance(x, Tensor) and x.layout == torch.strided else torch.tensor(np.asarray(plain(x, "stimuli")))
+    if sums.n_bad:
+        return _undefined(model, sums)
+    found = _evaluation(model, sums, beta, spike_price, prices)
+    if not evidence:
+        return found
+    estimate = evidence_of(
+        model,
+        stimuli,
+        -found.metrics.free_energy,
+        samples=evidence,
+        annealing_steps=annealing_steps,
+        generator=generator,
+        verbose=verbose,
     )
-    if stimuli.ndim != 2 or stimuli.shape[1] != n_features or not len(stimuli):
-        raise ValueError(
-            f"stimuli have shape {tuple(stimuli.shape)}; expected (m, {n_features}), with one or more rows"
-        )
-    if not stimuli.isfinite().all():
-        raise ValueError("stimuli contain NaN or infinite values; drop or fill these rows first")
-    return stimuli
+    return replace(found, evidence=estimate)
 
 
 def _undefined(model: Model, sums: Sums) -> Evaluation:

@@ -231,6 +231,14 @@ class LatentModel(Model):
         """Codes (B, K) of stimuli (B, D), one sample each."""
         return self.posterior(x, generator=generator).sample(generator=generator)
 
+    def weighed_codes(
+        self, x: Float[Tensor, "B D"], n: int, *, generator: Generator
+    ) -> tuple[Float[Tensor, "n B K"], Float[Tensor, "n B"]]:
+        """n codes (n, B, K) of each stimulus, and log q(z | x) - log p(z) of each, (n, B), nats."""
+        q = self.posterior(x, generator=generator)
+        code = q.sample((n,), generator=generator)
+        return code, q.log_ratio(self.prior(), code).sum(-1)
+
     def code(self, x: Float[Tensor, "B D"], *, generator: Generator) -> CodedBatch:
         """Codes of stimuli (B, D), one sample each, and what else evaluations need."""
         q = self.posterior(x, generator=generator)
@@ -258,11 +266,11 @@ class LatentModel(Model):
         output = self.decoder(code)
         return torch.sigmoid(output) if self.likelihood == "bernoulli" else output
 
-    def distortion(self, x: Float[Tensor, "B D"], code: Float[Tensor, "B K"]) -> Float[Tensor, " B"]:
-        """(B,) nats of the stimuli given codes (B, K): minus log-likelihood, constants dropped."""
+    def distortion(self, x: Float[Tensor, "B D"], code: Float[Tensor, "*batch K"]) -> Float[Tensor, "*batch"]:
+        """(..., B) nats of the stimuli given codes (..., B, K): minus log-likelihood, constants dropped."""
         output = self.decoder(code)
         if self.likelihood == "bernoulli":
-            return bernoulli_distortion(x, output)
+            return bernoulli_distortion(x.expand_as(output), output)
         return gaussian_distortion(squared_error(x, output), self.n_features, self.log_noise_variance)
 
     def expected_distortion(self, x: Float[Tensor, "B D"], q: Law) -> Float[Tensor, " B"] | None:

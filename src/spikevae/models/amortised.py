@@ -5,17 +5,20 @@ from typing import Any, ClassVar, Literal, Self, final
 
 import torch
 from jaxtyping import Float
-from pydantic import model_validator
+from pydantic import Field, model_validator
 from torch import Tensor
 
 from ..distributions._law import Law
 from ..distributions._random import Generator
+from ..importance import Estimator, check_estimator, importance_weighted
 from ..networks import dense_macs
 from ..objectives import FreeEnergy, gaussian_distortion, mean_squared_error
 from ._model import LatentModel
-from .codes import CODES
+from .codes import CODES, get_code
 from .config import EncoderConfig, ModelConfig
 
+MAX_IMPORTANCE = 10_000
+"""Bound of the number of samples per stimulus."""
 STEPS_FROM_LIMIT = 2000
 """Default number of optimiser steps of a fit that starts at the limit of small signals."""
 OPTIONS_OF_LIMIT = ("init", "latent", "encoder", "decoder", "encoder_bias", "decoder_bias", "likelihood")
@@ -25,6 +28,9 @@ class AmortisedConfig(EncoderConfig):
     """Configuration of :class:`AmortisedVAE`."""
 
     inference: Literal["amortised"] = "amortised"
+    n_importance: int = Field(1, ge=1, le=MAX_IMPORTANCE)
+    """Samples of the code per stimulus of an importance-weighted bound, which the fit then minimises in place of the
+    free energy; at 1 the two are the same."""
 
     @classmethod
     def defaults_for(cls, given: Mapping[str, Any]) -> dict[str, Any]:
@@ -56,6 +62,47 @@ class AmortisedConfig(EncoderConfig):
                 "firing rates. Set encoder_bias=True or prior='learned'"
             )
         return self
+
+    @model_validator(mode="after")
+    def _importance_weighted_bound_exists(self) -> Self:
+        if self.n_importance == 1:
+            return self
+        law = get_code(self.latent)
+        if self.beta == 0:
+            raise ValueError("n_importance needs beta > 0: weights of samples are powers of the likelihood, 1 / beta")
+        if self.estimator == "exact":
+            raise ValueError("estimator='exact' has no importance-weighted bound: use estimator='auto'")
+        if self.estimator == "monte_carlo" and law.is_count:
+            raise ValueError(
+                "estimator='monte_carlo' draws relaxed counts, which have no importance weights; with n_importance use "
+                "estimator='auto', 'score_function' or 'fini'"
+            )
+        if self.estimator != "auto" and (law.is_count or self.estimator == "score_function"):
+            check_estimator(self.importance_estimator, law, self.n_importance)
+        return self
+
+    @property
+    def importance_estimator(self) -> Estimator:
+        """How gradients of an importance-weighted bound pass through the codes."""
+        if self.estimator in ("score_function", "fini"):
+            return self.estimator
+        return "score_function" if get_code(self.latent).is_count else "pathwise"
+
+    @property
+    def exact(self) -> bool:
+        return super().exact and self.n_importance == 1
+
+    @property
+    def relaxes_counts(self) -> bool:
+        return super().relaxes_counts and self.n_importance == 1
+
+    @property
+    def degree_of_counts(self) -> int | None:
+        return super().degree_of_counts if self.n_importance == 1 or self.estimator == "fini" else None
+
+    @property
+    def n_samples(self) -> int:
+        return self.n_importance
 
     @property
     def starts_at_limit(self) -> bool:
@@ -93,6 +140,7 @@ class AmortisedVAE(LatentModel):
 
     def __init__(self, shape: tuple[int, ...], config: AmortisedConfig, generator: torch.Generator) -> None:
         super().__init__(shape, config)
+        self.n_importance, self.importance_estimator = config.n_importance, config.importance_estimator
         self.encoder = self._build_encoder(config, generator)
         self._build_generative_half(generator)
         if config.encoder_bias:
@@ -138,14 +186,50 @@ class AmortisedVAE(LatentModel):
             self.encoder(x), self.prior(), residual=self.prior_mode != "closed_form", clamp=self.clamp
         )
         q = coded.posterior
+        spikes = coded.mean.sum(-1) if self.law.has_rate else torch.zeros_like(coded.kl)
+        if self.n_importance > 1 and not exact:
+            return self._importance_weighted(x, q, coded.kl, spikes, beta, spike_price, generator)
         if exact:
             distortion = self._mean_distortion(x, q.mean, coded.variance)
         else:
             assert generator is not None, "a Monte Carlo objective needs a generator"
             distortion = self._mean_distortion(x, self._draw(q, temperature, indicator, generator))
-        spikes = coded.mean.sum(-1) if self.law.has_rate else torch.zeros_like(coded.kl)
         total = distortion + beta * coded.kl + spike_price * spikes
         moments = torch.zeros_like(coded.kl)
         if self.prior_mode == "closed_form":
             moments = q.moments().detach().mean(-2) if coded.moments is None else coded.moments
         return FreeEnergy(total, distortion, coded.kl, spikes, moments, q.mean.detach(), coded.variance.detach())
+
+    def _importance_weighted(
+        self,
+        x: Tensor,
+        q: Law,
+        kl: Tensor,
+        spikes: Tensor,
+        beta: Tensor | float,
+        spike_price: Tensor | float,
+        generator: Generator | None,
+    ) -> FreeEnergy:
+        """Minus the importance-weighted bound of a batch, plus the price of the spikes of q.
+
+        Distortion and coding rate are those of single samples: their sum is larger than the bound. Statistics of a
+        closed-form prior are means of the samples by their weights, for which the prior is optimal.
+        """
+        assert generator is not None, "an importance-weighted bound needs a generator"
+        found = importance_weighted(
+            lambda code: self.distortion(x, code),
+            q,
+            self.prior(),
+            samples=self.n_importance,
+            beta=beta,
+            estimator=self.importance_estimator,
+            degree=self.degree_of_counts or 2,
+            generator=generator,
+        )
+        moments = torch.zeros_like(kl)
+        if self.prior_mode == "closed_form":
+            moments = (q.statistics(found.code) * found.weight.unsqueeze(-1)).sum(-3).mean(-2)
+        total = found.value.mean() + spike_price * spikes
+        return FreeEnergy(
+            total, found.distortion.mean(), kl, spikes, moments, q.mean.detach(), q.variance.detach().mean(-2)
+        )

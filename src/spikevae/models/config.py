@@ -50,9 +50,10 @@ class ObjectiveConfig(FrozenConfig):
     """Distribution of a pixel given the code."""
     noise_variance: float | Literal["learned"] = 0.5
     """Pixel noise variance of the Gaussian likelihood; at one half the distortion is the squared error."""
-    estimator: Literal["auto", "exact", "monte_carlo", "fini"] = "auto"
+    estimator: Literal["auto", "exact", "monte_carlo", "fini", "score_function"] = "auto"
     """Expected distortion in closed form (linear decoders), from one sample of integer counts with finite-order exact
-    gradients (fini), or from one relaxed sample (monte_carlo); auto takes the first that it can."""
+    gradients (fini), or from one relaxed sample (monte_carlo); auto takes the first that it can. Importance-weighted
+    bounds of counts (`n_importance`) have score_function, which auto takes, or fini."""
     fini_degree: Literal[2, 3, 4] = 2
     """Degree of the polynomials for which gradients through integer counts are exact."""
     indicator: Literal["sigmoid", "linear", "cubic", "quintic", "cosine", "gumbel"] = "cubic"
@@ -203,6 +204,11 @@ class ModelConfig(TrainingConfig, ObjectiveConfig):
                 "estimator='exact' needs decoder='linear', likelihood='gaussian' and a latent with independent units, "
                 f"given {self.decoder!r}, {self.likelihood!r} and {self.latent!r}; use estimator='auto'"
             )
+        if self.estimator == "score_function" and self.n_samples == 1:
+            raise ValueError(
+                "estimator='score_function' is for importance-weighted bounds: give n_importance of 2 or more "
+                "(amortised inference), or use estimator='auto'"
+            )
         if self.estimator == "fini" and not law.is_count:
             raise ValueError(
                 f"estimator='fini' is for counts; {self.latent!r} codes are real-valued and have their own gradient: "
@@ -298,6 +304,11 @@ class ModelConfig(TrainingConfig, ObjectiveConfig):
         return self.fini_degree if integer else None
 
     @property
+    def n_samples(self) -> int:
+        """Codes per stimulus that a training step decodes."""
+        return 1
+
+    @property
     def steps_in_graph(self) -> int:
         """Inference steps in the graph of a training step."""
         return 1
@@ -310,7 +321,7 @@ class ModelConfig(TrainingConfig, ObjectiveConfig):
     @property
     def passes(self) -> int:
         """Cost of a training step in units of five matrix products of the size of the dictionary."""
-        return self.steps_in_graph
+        return self.steps_in_graph * self.n_samples
 
     @property
     def layer_sizes(self) -> tuple[int, ...]:

@@ -178,6 +178,14 @@ class HierarchicalVAE(LatentModel):
         """Codes (B, K), one sample of all layers per stimulus."""
         return torch.cat([layer.code for layer in reversed(list(self._layers_downwards(x, generator)))], -1)
 
+    def weighed_codes(
+        self, x: Float[Tensor, "B D"], n: int, *, generator: Generator
+    ) -> tuple[Float[Tensor, "n B K"], Float[Tensor, "n B"]]:
+        """n codes (n, B, K) of each stimulus, all layers, and log q(z | x) - log p(z) of each, (n, B), nats."""
+        layers = list(self._layers_downwards(x.expand(n, *x.shape), generator))
+        ratios = [layer.posterior.log_ratio(layer.prior, layer.code).sum(-1) for layer in layers]
+        return torch.cat([layer.code for layer in reversed(layers)], -1), torch.stack(ratios).sum(0)
+
     def code(self, x: Float[Tensor, "B D"], *, generator: Generator) -> CodedBatch:
         """Codes, one sample of all layers, and coding rates of each layer given the codes above."""
         layers = list(self._layers_downwards(x, generator))
@@ -203,8 +211,8 @@ class HierarchicalVAE(LatentModel):
         """Mean pixels (B, D) of codes (B, K); they depend on the lowest layer only."""
         return super().decode(code[..., self.layers[0]])
 
-    def distortion(self, x: Float[Tensor, "B D"], code: Float[Tensor, "B K"]) -> Float[Tensor, " B"]:
-        """(B,) nats of the stimuli given codes (B, K)."""
+    def distortion(self, x: Float[Tensor, "B D"], code: Float[Tensor, "*batch K"]) -> Float[Tensor, "*batch"]:
+        """(..., B) nats of the stimuli given codes (..., B, K)."""
         return super().distortion(x, code[..., self.layers[0]])
 
     def expected_distortion(self, x: Float[Tensor, "B D"], q: Law) -> None:

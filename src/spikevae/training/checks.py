@@ -27,7 +27,10 @@ def stack_bytes(config: ModelConfig, shape: tuple[int, ...], n_fits: int, *, ste
         widest = max(config.n_units, channels[0] * math.prod(shape[-2:]))
     solved = config.n_latents * (config.n_latents + math.prod(shape)) if config.keeps_moments else 0
     live = (
-        config.batch_size * (steps or config.steps_in_graph) * (LIVE_TENSORS * widest + LIVE_OUTPUTS * math.prod(shape))
+        config.batch_size
+        * config.n_samples
+        * (steps or config.steps_in_graph)
+        * (LIVE_TENSORS * widest + LIVE_OUTPUTS * math.prod(shape))
     )
     return 4 * n_fits * (4 * n_parameters + solved + live)
 
