@@ -10,6 +10,8 @@ from torch import Tensor
 def plain(x: Any, name: str) -> Any:
     """`x` without its library's own meaning: tensors become NumPy arrays, other kinds are checked and returned.
 
+    Arrays that run backwards in memory or have the byte order of another machine are copied: PyTorch takes neither.
+
     Parameters
     ----------
     x
@@ -41,6 +43,8 @@ def plain(x: Any, name: str) -> Any:
         raise TypeError(f"{name} is sparse, and dense numbers are needed: give {name}.toarray()")
     if getattr(getattr(x, "dtype", None), "kind", "") in ("m", "M"):
         raise TypeError(f"{name} holds dates or times ({x.dtype}): give numbers, in a unit that you choose")
+    if isinstance(x, np.ndarray) and (not x.dtype.isnative or min(x.strides, default=0) < 0):
+        return np.ascontiguousarray(x, x.dtype.newbyteorder("="))
     return x
 
 

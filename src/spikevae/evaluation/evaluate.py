@@ -128,7 +128,7 @@ def evaluate(
     generator = torch.Generator(device=weight.device).manual_seed(checked_seed(seed))
     sums = Sums(model.law)
     for batch in stimuli.split(batch_size):
-        batch = batch.to(weight)
+        batch = batch.to(weight).clone(memory_format=torch.contiguous_format)  # rounding depends on the place in memory
         sums.add(batch, model.code(batch, generator=generator))
     rates = model.prior_firing_rates()
     if rates is not None:

@@ -83,7 +83,7 @@ class FitStack(ABC):
         if len(train) == 0:
             raise ValueError("no training stimuli: the training set is empty")
         self.configs, self.config, self.shape = list(configs), configs[0], shape
-        self.device, self.train = torch.device(device), train.to(device)
+        self.device, self.train = torch.device(device), train.to(device).contiguous()
         self.n_steps = self.config.n_steps(len(train))
         self.batch_size = min(self.config.batch_size, len(train))
         self.batches_per_epoch = len(train) // self.batch_size

@@ -137,6 +137,7 @@ def start_at_linear_limit(
     For Gaussian codes this is the optimum of the linear VAE, probabilistic PCA: Lucas et al. (2019), arXiv 1911.02469.
     """
     variance = float(torch.exp(model.log_noise_variance))
+    stimuli = stimuli[:N_SPREAD].clone()  # rounding depends on the place in memory
     signal = limit_encoder(spectrum, 2 * variance * beta, model.n_latents, stimuli, generator).to(stimuli)
     clamp, model.clamp = model.clamp, None  # the clamp bounds log rates smoothly in training; the limit has none
     compare = _Comparison(model, signal, stimuli, beta, spike_price)
