@@ -7,7 +7,7 @@ import torch
 
 from spikevae.config import FitConfig
 from spikevae.training import Stack, train
-from spikevae.training.spread import independent_components, spread_over_units
+from spikevae.training.spread import independent_components, overcomplete_components, spread_over_units
 
 
 def seeded(seed=0):
@@ -44,15 +44,22 @@ def test_independent_components_are_found():
     assert (start @ mixing.double()).abs().max(1).values.mean() < 0.7
 
 
-def test_more_rows_than_components_stay_orthonormal_in_columns():
-    normal = torch.randn(24, 16, generator=seeded(3), dtype=torch.float64)
-    found = independent_components(heavy_tailed(4000, 16), torch.linalg.qr(normal).Q)
+@pytest.mark.parametrize("rows", [16, 24, 64])
+def test_more_rows_than_components_have_other_directions(rows):
+    """Columns stay orthonormal, each component has its row, and no two rows are nearly parallel."""
+    normal = torch.randn(rows, 16, generator=seeded(3), dtype=torch.float64)
+    found = overcomplete_components(heavy_tailed(8000, 16), torch.linalg.qr(normal).Q)
     torch.testing.assert_close(found.mT @ found, torch.eye(16, dtype=torch.float64))
+    unit = torch.nn.functional.normalize(found, dim=1)
+    assert len(set(unit[:16].abs().argmax(1).tolist())) == 16
+    assert unit[:16].abs().max(1).values.mean() > 0.9
+    cosine = (unit @ unit.mT).abs() - torch.eye(rows, dtype=torch.float64)
+    assert cosine.max() < 0.9
 
 
 @pytest.mark.parametrize("n", [1, 5])
 def test_too_few_stimuli_leave_the_rotation_as_it_is(n):
-    start = torch.linalg.qr(torch.randn(9, 6, generator=seeded(), dtype=torch.float64)).Q
+    start = torch.linalg.qr(torch.randn(6, 6, generator=seeded(), dtype=torch.float64)).Q
     torch.testing.assert_close(independent_components(torch.randn(n, 6, generator=seeded(1)), start), start)
 
 

@@ -4,7 +4,9 @@ In the limit of small signals every orthogonal spread has the same free energy. 
 it. (1) Two units of an opponent pair, ON and OFF, have opposite weights: the difference of their firing rates,
 exp(s) - exp(-s), has no even powers of the signal s, so that a linear decoder makes a smaller error, and half of the
 firing rate is enough. (2) Directions whose signals are independent are transmitted by units without common
-information. Both lower the free energy of trained codes as well (docs/convergence.md).
+information. With more pairs than directions, the others transmit random directions: repeated searches would find the
+same components again, and two units with equal weights are worth little more than one. All of this lowers the free
+energy of trained codes as well (docs/convergence.md).
 """
 
 import torch
@@ -46,12 +48,38 @@ def spread_over_units(signals: Tensor, n_units: int, generator: torch.Generator)
     n_pairs = n_paired if n_paired < k else n_units // 2
     weights = torch.zeros(n_units, k, dtype=torch.float64)
     if n_paired > 0:
-        half = independent_components(signals[:, :n_paired], _orthonormal(n_pairs, n_paired, generator))
+        half = overcomplete_components(signals[:, :n_paired], _orthonormal(n_pairs, n_paired, generator))
         weights[:n_pairs, :n_paired] = half / 2**0.5
         weights[n_pairs : 2 * n_pairs, :n_paired] = -half / 2**0.5
     if n_paired < k:
         weights[2 * n_pairs :, n_paired:] = _orthonormal(n_units - 2 * n_pairs, k - n_paired, generator, centred=True)
     return weights.to(signals.device)
+
+
+def overcomplete_components(signals: Tensor, frame: Tensor) -> Tensor:
+    """Independent components and, where the frame has more rows than columns, its other directions.
+
+    Parameters
+    ----------
+    signals
+        (n, k) signals.
+    frame
+        (m, k), m >= k, with orthonormal columns.
+
+    Returns
+    -------
+    (m, k) float64 with orthonormal columns: the first k rows are near :func:`independent_components`, the others near
+    the directions of the frame's other rows.
+
+    Examples
+    --------
+    >>> frame = torch.linalg.qr(torch.randn(6, 4, generator=torch.Generator().manual_seed(0))).Q
+    >>> overcomplete_components(torch.randn(100, 4), frame).shape
+    torch.Size([6, 4])
+    """
+    k = frame.shape[1]
+    found = independent_components(signals, _polar(frame[:k].double()))
+    return _polar(torch.cat([found, torch.nn.functional.normalize(frame[k:].double(), dim=1)]))
 
 
 def independent_components(signals: Tensor, rotation: Tensor) -> Tensor:
@@ -62,29 +90,33 @@ def independent_components(signals: Tensor, rotation: Tensor) -> Tensor:
     signals
         (n, k) signals.
     rotation
-        (m, k) with orthonormal columns, m >= k: where the search starts.
+        (k, k) orthogonal: where the search starts.
 
     Returns
     -------
-    (m, k) float64 with orthonormal columns. With more rows than columns, rows are as independent as they can be.
+    (k, k) float64, orthogonal.
 
     References
     ----------
     Hyvarinen (1999), Fast and robust fixed-point algorithms for independent component analysis, equation 20 and
-    symmetric orthogonalisation; for more rows than columns the orthogonalisation is the polar factor.
+    symmetric orthogonalisation.
     """
-    m, k = rotation.shape
+    k = len(rotation)
     z = signals.double()
     z = (z / z.square().mean(0).sqrt().clamp_min(1e-30)).float()
-    operations = 4 * len(z) * m * k + 30 * m * k**2
+    operations = 4 * len(z) * k**2 + 30 * k**3
     found = rotation.to(z)
     for _ in range(min(MAX_ITERATIONS, int(MAX_OPERATIONS / operations)) if len(z) > k > 1 else 0):
         tanh = torch.tanh(z @ found.mT)
         step = (1 - tanh.square()).mean(0)[:, None] * found - tanh.mT @ z / len(z)
-        left, _, right = torch.linalg.svd(step, full_matrices=False)
-        found = left @ right
-    left, _, right = torch.linalg.svd(found.double(), full_matrices=False)
-    return (left @ right).cpu()
+        found = _polar(step)
+    return _polar(found.double()).cpu()
+
+
+def _polar(matrix: Tensor) -> Tensor:
+    """The nearest matrix with orthonormal columns."""
+    left, _, right = torch.linalg.svd(matrix, full_matrices=False)
+    return left @ right
 
 
 def _orthonormal(rows: int, columns: int, generator: torch.Generator, *, centred: bool = False) -> Tensor:

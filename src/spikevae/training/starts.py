@@ -20,9 +20,10 @@ from .decoder import set_optimal_decoder_and_prior
 from .spread import spread_over_units
 
 MAX_LOG_RATE, LOG_RATE_STEP = 4.0, 0.5  # largest log firing rate tried, and distance between two of them
-OBJECTIVE_TOLERANCE = 0.015  # rise of the objective, relative to it, that is accepted for a lower firing rate
-GAIN_TOLERANCE = 0.3  # the same, relative to what the code gains over silence
-HOPELESS = 0.05  # relative rise of the objective from which lower firing rates are not tried
+OBJECTIVE_TOLERANCE = 0.006  # rise of the objective, relative to it, that is accepted for a lower firing rate: times
+MAX_OBJECTIVE_TOLERANCE = 0.04  # the squared number of units per coded direction, and at most this
+GAIN_TOLERANCE = 0.15  # the same, relative to what the code gains over silence
+HOPELESS = 0.1  # relative rise of the objective from which lower firing rates are not tried
 GAIN_STEP, MIN_GAIN = 0.88, 0.02  # from one gain of the encoder that is tried to the next, and the smallest
 N_SPREAD = 10_000  # stimuli from which independent components are found
 N_FIT, N_COMPARE = 4000, 2000  # stimuli from which decoder and prior are computed; others that compare firing rates
@@ -81,6 +82,15 @@ def linear_limit(eigenvalues: Tensor, beta: float, n_latents: int, noise_varianc
     return (coded[:k].sum() + values[k:].sum()) / (2 * noise_variance)
 
 
+def n_coded_directions(spectrum: Spectrum, beta: float, n_latents: int) -> int:
+    """Number of directions that the best linear code transmits: their variance exceeds half of beta.
+
+    One unit is left over, so that a decoder without bias can cancel the mean code.
+    """
+    beta = max(beta, MIN_RELATIVE_BETA * float(spectrum.values[0]))
+    return max(1, min(n_latents - 1, int((spectrum.values > beta / 2).sum())))
+
+
 def limit_encoder(
     spectrum: Spectrum, beta: float, n_latents: int, stimuli: Tensor, generator: torch.Generator
 ) -> Tensor:
@@ -91,8 +101,8 @@ def limit_encoder(
     largest eigenvalue.
     """
     values = spectrum.values.clamp_min(1e-12)
+    k = n_coded_directions(spectrum, beta, n_latents)
     beta = max(beta, MIN_RELATIVE_BETA * float(values[0]))
-    k = max(1, min(n_latents - 1, int((values > beta / 2).sum())))
     values, vectors = values[:k], spectrum.vectors[:, :k]
     product = 1 - (beta / (2 * values)).sqrt().clamp_max(0.99)
     gain = (product / (beta * values / 2).sqrt()).sqrt()
@@ -115,7 +125,8 @@ def start_at_linear_limit(
 
     Log firing rates from `lowest` upwards are compared, each with the gain of the encoder that is best for it and with
     the optimal decoder and prior for this encoder. The lowest one is chosen whose objective exceeds the least by no
-    more than 1.5 % of it and 30 % of what the code gains over silence. Training removes most of this excess.
+    more than 0.6 % of it, times the squared number of units per coded direction, and no more than 4 % of it and 15 % of
+    what the code gains over silence. Training removes most of this excess, and more of it where there are more units.
 
     Parameters
     ----------
@@ -147,7 +158,9 @@ def start_at_linear_limit(
         silent = float(compare.held_out.square().sum(-1).mean()) / (2 * variance)
         silent += 0.5 * stimuli.shape[1] * math.log(2 * variance)
         top = max(lowest, MAX_LOG_RATE if clamp is None else min(MAX_LOG_RATE, clamp - 1))
-        rate = _lowest_rate(compare, lowest, top, silent)
+        units = model.n_latents / n_coded_directions(spectrum, 2 * variance * beta, model.n_latents)
+        tolerance = min(OBJECTIVE_TOLERANCE * units**2, MAX_OBJECTIVE_TOLERANCE)
+        rate = _lowest_rate(compare, lowest, top, silent, tolerance)
     compare.gain = 1.0
     compare(rate)
     _set_weights(model, compare.gain * signal, rate, compare.fit)
@@ -180,7 +193,9 @@ class _Comparison:
         return least
 
 
-def _lowest_rate(objective: Callable[[float], float], lowest: float, top: float, silent: float) -> float:
+def _lowest_rate(
+    objective: Callable[[float], float], lowest: float, top: float, silent: float, tolerance: float
+) -> float:
     """Lowest log rate in [lowest, top] at which the objective is near its least value; see the caller."""
     tried: list[tuple[float, float]] = []
     least = limit = math.inf
@@ -188,7 +203,7 @@ def _lowest_rate(objective: Callable[[float], float], lowest: float, top: float,
     while rate >= lowest:
         tried.append((rate, objective(rate)))
         least = min(least, tried[-1][1])
-        limit = least + min(OBJECTIVE_TOLERANCE * abs(least), GAIN_TOLERANCE * max(0.0, silent - least))
+        limit = least + min(tolerance * abs(least), GAIN_TOLERANCE * max(0.0, silent - least))
         if tried[-1][1] > least + HOPELESS * abs(least):
             break
         rate -= LOG_RATE_STEP
