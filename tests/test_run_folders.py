@@ -118,6 +118,24 @@ def test_cells_that_vanish_while_the_table_is_written_are_missed(tmp_path, monke
     assert FOUR.run(tmp_path / "a", n_jobs=1).n_trained == 4
 
 
+def test_a_run_folder_that_vanishes_while_it_runs_is_made_again(tmp_path, trained):
+    """Files that are stored afterwards are of this sweep, and of no other."""
+    run, seen = tmp_path / "a", []
+
+    def vanish(done, total, text):
+        if not seen and done < total and any(run.glob("cells/*.json")):
+            seen.append(text)
+            shutil.rmtree(run)
+
+    with pytest.raises(FileNotFoundError, match="is not a run folder"):
+        FOUR.run(run, n_jobs=1, progress=vanish)
+    assert seen and 0 < len(list((run / "cells").iterdir())) < 4
+    with pytest.raises(ValueError, match="is not empty and holds no sweep"):
+        sweep_of(3.0).run(run, n_jobs=1)
+    assert 0 < FOUR.run(run, n_jobs=1).n_trained < 4
+    assert rows(run).keys() == rows(trained).keys()
+
+
 def test_models_that_vanish_are_missed_and_made_again(four, trained):
     def vanish(done, total, text):
         if done == total:

@@ -3,7 +3,7 @@
 import os
 import re
 import reprlib
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +27,8 @@ OPTIONAL_TABLES = ("units", "code_histogram", "history", "budget", "made_with")
 BUDGET_TYPES = {"spikes_allowed": NUMBER, "shadow_price": NUMBER, "shadow_price_per_joule": NUMBER, "met": bool}
 FOLDERS = ("cells", "models", "frontiers", "checkpoints", "figures", "locks", "damaged")
 """Folders of a run folder."""
+ID_LENGTH = 12
+"""Hexadecimal digits of the id of a cell, with which the names of its files and of its stack begin."""
 MAX_INTEGER = 2**53
 """Largest integer that every JSON reader represents exactly."""
 
@@ -46,7 +48,7 @@ def check_config(config: Any, path: Path) -> None:
         check_seal(config)
         if config["format"] != FORMAT or len(ids) != len(config["cells"]) or len(set(map(str, ids))) != len(ids):
             raise ValueError("its format or its list of cells is wrong")
-        if not all(isinstance(name, str) and re.fullmatch("[0-9a-f]{12}", name) for name in ids):
+        if not all(isinstance(name, str) and re.fullmatch(f"[0-9a-f]{{{ID_LENGTH}}}", name) for name in ids):
             raise ValueError("the id of a cell is not twelve hexadecimal digits")
         shard = config.get("shard", [1, 1])
         if not isinstance(shard, list) or len(shard) != 2 or not all(isinstance(n, int) for n in shard):
@@ -131,6 +133,11 @@ def check_links(run: Path) -> None:
                 )
 
 
-def is_left_over(path: Path) -> bool:
-    """Whether a process that was stopped before it wrote config.json may have left this in a new folder."""
+def is_left_over(path: Path, ids: Collection[str]) -> bool:
+    """Whether a run of the cells `ids` may have left this in a folder without config.json.
+
+    It may have been stopped before it wrote that file, or the folder may have been removed while it was at work.
+    """
+    if path.name in ("cells", "models", "checkpoints") and path.is_dir():
+        return all(entry.suffix == SCRATCH or entry.name[:ID_LENGTH] in ids for entry in path.iterdir())
     return path.suffix == SCRATCH or path.name in ("locks", "log.jsonl")

@@ -146,7 +146,8 @@ class RunFolder:
             if stored == given and not shard and ids != [cell.id for cell in cells_of(sweep)]:
                 raise ValueError(f"{self.config_path} names other cells than its sweep has; {CONFIG_REMEDY}")
             return
-        if self.path.exists() and any(not is_left_over(path) for path in self.path.iterdir()):
+        own = {cell.id for cell in cells_of(sweep)}
+        if self.path.exists() and any(not is_left_over(path, own) for path in self.path.iterdir()):
             raise ValueError(f"{self.path} is not empty and holds no sweep (no config.json); choose another folder")
 
     def _grew(self, stored: Mapping[str, Any], sweep: SweepConfig) -> bool:
