@@ -3,6 +3,7 @@
 import json
 import math
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -248,6 +249,20 @@ def test_processes_that_are_out_of_step_train_no_more(stimuli):
     ranks.failure = "training ended by MemoryError (of an earlier fit)"
     with activated(ranks), pytest.raises(RanksLost, match=r"out of step: training ended by MemoryError .*start all of"):
         train(build_stack([fit()], stimuli, SHAPE))
+
+
+def test_processes_that_do_not_meet_say_where(tmp_path, monkeypatch, capsys):
+    """The port is taken, as where the environment of another program was inherited."""
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = str(taken.getsockname()[1])
+        given = {"RANK": "0", "WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
+        for name, value in given.items():
+            monkeypatch.setenv(name, value)
+        assert main(["models"]) == FAILED
+    shown = capsys.readouterr().err
+    assert f"the 2 processes that train together do not meet at 127.0.0.1:{port}" in shown and "remove RANK" in shown
 
 
 def test_a_program_that_torchrun_did_not_start_runs_here(monkeypatch):

@@ -22,13 +22,15 @@ from .._scope import own_scope
 from ..config import FitConfig
 from .build import build_stack
 from .fits import FitStack
-from .ranks import Ranks, activated, active_ranks
+from .ranks import Ranks, RanksLost, activated, active_ranks
 
 VARIABLES = ("RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
 """Environment variables that torchrun sets."""
 TIMEOUT = timedelta(days=30)
 """How long a process waits for the others, which may evaluate or write a report; one that has ended is noticed at
 once."""
+CONNECT_TIMEOUT = timedelta(minutes=5)
+"""How long a process waits for the others to start."""
 Result = TypeVar("Result")
 
 
@@ -71,8 +73,7 @@ def data_parallel(program: Callable[[], Result]) -> Result | None:
 
     started = not group.is_initialized()
     if started:
-        with_gpus = torch.cuda.is_available() and group.is_nccl_available()
-        group.init_process_group("cpu:gloo,cuda:nccl" if with_gpus else "gloo", timeout=TIMEOUT)
+        _connect()
     ranks = Ranks(group.get_rank(), group.get_world_size())
     try:
         if ranks.rank:
@@ -87,6 +88,31 @@ def data_parallel(program: Callable[[], Result]) -> Result | None:
     finally:
         if started and ranks.failure is None:
             group.destroy_process_group()
+
+
+def _connect() -> None:
+    """Make the process group of the processes that torchrun started.
+
+    Raises
+    ------
+    RanksLost
+        Where they do not find each other.
+    """
+    import torch.distributed as group
+    from torch.distributed.rendezvous import rendezvous
+
+    with_gpus = torch.cuda.is_available() and group.is_nccl_available()
+    try:
+        store, rank, size = next(iter(rendezvous("env://", timeout=CONNECT_TIMEOUT)))
+        backend = "cpu:gloo,cuda:nccl" if with_gpus else "gloo"
+        group.init_process_group(backend, store=store, rank=rank, world_size=size, timeout=TIMEOUT)
+    except (RuntimeError, ValueError) as error:
+        where = f"{os.environ['MASTER_ADDR']}:{os.environ['MASTER_PORT']}"
+        names = ", ".join(VARIABLES)
+        raise RanksLost(
+            f"the {os.environ['WORLD_SIZE']} processes that train together do not meet at {where}: {error}. Start them "
+            f"with torchrun; to start one process alone, remove {names} from the environment"
+        ) from error
 
 
 @contextmanager
