@@ -147,10 +147,11 @@ def test_the_estimator_reports_its_budget(x, tmp_path):
 
 def test_budgets_on_the_command_line(tmp_path, capsys):
     data = ["--patch", "4", "--n", "1500"]
-    given = [*data, "--n-latents", "8", "--steps", "400", "--spike-budget", "0.3"]
+    given = [*data, "--n-latents", "8", "--steps", "1500", "--spike-budget", "0.3"]
     assert main(["train", *given, "--out", str(tmp_path / "m.spikevae"), "--json"]) == 0
     found = json.loads(capsys.readouterr().out)
     assert found["budget"]["spikes_allowed"] == pytest.approx(2.4) and found["budget"]["binds"]
+    assert found["budget"]["met"]
     assert found["metrics"]["firing_rate"] == pytest.approx(0.3, rel=0.15)  # other images
     text = '[data]\npatch = 4\nn = 1500\nn_test = 200\n[[blocks]]\nlabel = "a"\n'
     text += 'fit = { latent = "poisson", steps = 400 }\n[blocks.grid]\nn_latents = [8]\nbeta = [1.0]\nseed = [0]\n'
