@@ -16,7 +16,7 @@ from cli_cases import TINY, tiny
 from spikevae.cli import DONE, FAILED, USAGE, main
 
 VERBS = (
-    *("sweep", "train", "evaluate", "compare", "physiology", "report", "data", "bench", "models"),
+    *("sweep", "train", "evaluate", "compare", "decode", "physiology", "report", "data", "bench", "models"),
     *("verify", "repair", "merge", "reproduce"),
 )
 

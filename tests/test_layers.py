@@ -49,6 +49,7 @@ LAYERS = {
     "estimators": 5,
     "frontier": 5,
     "count_fits": 6,
+    "decoding": 6,
     "sweep": 6,
     "compare": 7,
     "reporting": 7,

@@ -12,6 +12,7 @@ from ._moved import add_former_names as _add_former_names
 if TYPE_CHECKING:
     from . import config as config
     from . import data as data
+    from . import decoding as decoding
     from . import distributions as distributions
     from . import estimators as estimators
     from . import evaluation as evaluation
@@ -46,6 +47,7 @@ _HOMES = {
         for name in (
             "config",
             "data",
+            "decoding",
             "distributions",
             "estimators",
             "evaluation",

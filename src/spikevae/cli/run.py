@@ -23,6 +23,7 @@ from . import (  # noqa: F401 - registers the verbs
     bench,
     compare,
     data,
+    decode,
     evaluate,
     fit_counts,
     frontier,
