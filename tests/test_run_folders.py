@@ -15,6 +15,7 @@ from spikevae.reporting import build_report
 from spikevae.sweep import RunFolder, Sweep, locks, merge, repair, verify
 from spikevae.sweep.locks import Presence
 from spikevae.sweep.shards import parse_shard
+from spikevae.training import Stack
 
 FIT = {"steps": 4, "n_latents": 2}
 
@@ -134,6 +135,21 @@ def test_a_run_folder_that_vanishes_while_it_runs_is_made_again(tmp_path, traine
         sweep_of(3.0).run(run, n_jobs=1)
     assert 0 < FOUR.run(run, n_jobs=1).n_trained < 4
     assert rows(run).keys() == rows(trained).keys()
+
+
+def test_objectives_at_half_the_budget_outlive_their_file(tmp_path, trained, monkeypatch):
+    """The folder of checkpoints is removed after they are computed, and before the cells are stored."""
+    usual, run = Stack.finish, tmp_path / "a"
+
+    def finish(stack):
+        shutil.rmtree(run / "checkpoints")
+        usual(stack)
+
+    monkeypatch.setattr(Stack, "finish", finish)
+    FOUR.run(run, n_jobs=1)
+    for path in (run / "cells").iterdir():
+        found, expected = (json.loads((folder / "cells" / path.name).read_text()) for folder in (run, trained))
+        assert found["fit_objective_half"] == expected["fit_objective_half"] is not None
 
 
 def test_models_that_vanish_are_missed_and_made_again(four, trained):

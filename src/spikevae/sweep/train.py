@@ -50,10 +50,13 @@ def train_stack(
     advance(0.0, text)
     half_path, checkpoint = store.half_path(plan.id), store.checkpoint_path(plan.id)
     stack = _continued(plan, data, store, device)
+    halves: list[float | None] = [None] * len(stack)
+    if half_path.exists():
+        halves = _read_halves(half_path, len(stack))
 
     def keep_halves(stack: FitStack) -> None:
-        objectives = [_half_objective(stack, i, seen) for i in range(len(stack))]
-        write_json(half_path, sealed({"objectives": objectives}))
+        halves[:] = [_half_objective(stack, i, seen) for i in range(len(stack))]
+        write_json(half_path, sealed({"objectives": halves}))  # for a run that continues this one
 
     train(
         stack,
@@ -61,7 +64,6 @@ def train_stack(
         at_half=keep_halves,
         on_steps=lambda steps: advance(plan.work * steps / stack.n_steps, text),
     )
-    halves = _read_halves(half_path, len(stack)) if half_path.exists() else [None] * len(stack)
     seconds = (time.monotonic() - began) / len(stack)
     failures = []
     for index, (cell, half) in enumerate(zip(plan.cells, halves, strict=True)):
