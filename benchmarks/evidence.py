@@ -98,14 +98,14 @@ def trained(train: Tensor, test: Tensor, shape: tuple[int, ...], options: dict[s
 
 
 def noise(
-    units: int, pixels: int, scale: float, rate: float, *, copies: int = 500, long: int = 10
+    units: int, pixels: int, scale: float, rate: float, *, draws: int = 60_000, long: int = 10
 ) -> list[dict[str, Any]]:
     """Gradients by the log firing rates of one stimulus whose posterior is the best of the free energy."""
     g = torch.Generator().manual_seed(0)
     dictionary = scale * torch.randn(units, pixels, generator=g)
     prior = Poisson(torch.full((units,), math.log(rate)))
     x = prior.sample(generator=g) @ dictionary + math.sqrt(0.5) * torch.randn(pixels, generator=g)
-    best = _best_posterior(x, dictionary, prior)
+    best, copies = _best_posterior(x, dictionary, prior), max(2, draws // units)
     rows = []
     for m in (2, 8, 64):
         found = {name: _gradients(x, dictionary, prior, best, m, name, copies) for name in ("score_function", "fini")}
