@@ -11,6 +11,7 @@ from contextlib import redirect_stdout
 from pathlib import Path
 
 import convergence
+import evidence
 import growth
 import inferences
 import iterative
@@ -130,6 +131,20 @@ def test_benchmarks_write_only_what_they_are_asked_for(
 
 
 @pytest.mark.slow
+def test_evidence_benchmark(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, value in {"SAMPLED": (1, 4), "ANNEALED": ((2, 1),), "TRAINED_BY": (2, 1)}.items():
+        monkeypatch.setattr(evidence, name, value)
+    x, options = draw(60, 9, dtype=torch.float32), {"n_latents": 3, "steps": 4, "batch_size": 20}
+    model, _ = evidence.fit(x, (9,), **options)
+    results = {
+        "gaps": {"small": evidence.gaps(model, x[:4])},
+        "trained": {"small": evidence.trained(x, x[:4], (9,), options)},
+        "noise": {"small": evidence.noise(2, 4, 1.0, 1.0, draws=20, long=1)},
+    }
+    table = evidence.markdown(results)
+    assert table.count("| small |") == 3 + len(evidence.WAYS) + 6 and "nan" not in table
+
+
 def test_inferences_benchmark(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     small = {
         "N_LATENTS": 8,
