@@ -95,11 +95,12 @@ def fits_per_stack(config: ModelConfig, shape: tuple[int, ...]) -> int:
     return fits
 
 
+OVERHEAD_MACS = 50_000_000
+"""Time of a pass of a training step besides its matrix products, whatever the number of fits, as multiply-accumulates."""
+
+
 def work_of(cells: Sequence[Cell], n_train: int, shape: tuple[int, ...]) -> float:
-    """Estimated multiply-accumulates to train cells of equal shape."""
+    """Estimated work to train cells of equal shape as one stack, in multiply-accumulates."""
     config = cells[0].config
-    macs = 5 * min(config.batch_size, n_train) * math.prod(shape) * config.n_latents * config.passes
-    return float(len(cells) * config.n_steps(n_train) * (macs + OVERHEAD_MACS))
-
-
-OVERHEAD_MACS = 3_000_000  # time of one step of one fit besides its matrix products, as multiply-accumulates
+    macs = 5 * min(config.batch_size, n_train) * math.prod(shape) * config.n_latents
+    return float(config.n_steps(n_train) * config.passes * (OVERHEAD_MACS + len(cells) * macs))
