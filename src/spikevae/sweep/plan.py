@@ -96,7 +96,7 @@ def fits_per_stack(config: ModelConfig, shape: tuple[int, ...]) -> int:
 
 
 OVERHEAD_MACS = 50_000_000
-"""Time of a pass of a training step besides its matrix products, whatever the number of fits, as multiply-accumulates."""
+"""Time of a pass of a training step besides its matrix products, in multiply-accumulates, for any number of fits."""
 
 
 def work_of(cells: Sequence[Cell], n_train: int, shape: tuple[int, ...]) -> float:
