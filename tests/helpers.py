@@ -1,5 +1,7 @@
 """What many tests need: seeded generators, small tensors, divergences by enumeration, draws of relaxed counts."""
 
+import signal
+
 import numpy as np
 import torch
 from torch import Tensor
@@ -36,3 +38,8 @@ def value_and_slope(log_rate, **settings):
     z = settings.pop("sampler", relaxed_counts)(log_rate, **settings)
     (slope,) = torch.autograd.grad(z.sum(), log_rate)
     return z.detach().double().cpu().numpy(), slope.double().cpu().numpy()
+
+
+def heed_interrupts() -> None:
+    """For `preexec_fn`: a process heeds Ctrl-C, even where tests run with it ignored (in the background of a script)."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)

@@ -6,6 +6,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+from helpers import heed_interrupts
+
 SECONDS = 240  # after which processes that wait for each other are killed
 
 
@@ -25,9 +27,9 @@ def start(arguments: list[str], folder: Path, size: int = 2) -> list[subprocess.
         search = os.pathsep.join([str(Path(__file__).parent), *sys.path])
         environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": search}
         environment |= {name: str(value) for name, value in names.items()}
-        pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+        how = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True, "preexec_fn": heed_interrupts}
         command = [sys.executable, *arguments]
-        processes.append(subprocess.Popen(command, cwd=folder, env=environment, start_new_session=True, **pipes))
+        processes.append(subprocess.Popen(command, cwd=folder, env=environment, start_new_session=True, **how))
     return processes
 
 

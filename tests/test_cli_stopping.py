@@ -15,6 +15,7 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 from cli_cases import tiny
+from helpers import heed_interrupts
 
 from spikevae.cli import DONE, INTERRUPTED, main
 
@@ -93,7 +94,7 @@ def test_a_stopped_sweep_continues(stop: signal.Signals, tmp_path: Path) -> None
         [sys.executable, "-m", "spikevae", *sweep_arguments(grid, out, jobs=2)],
         stderr=subprocess.PIPE,
         text=True,
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # these tests may run where it is ignored
+        preexec_fn=heed_interrupts,
     )
     log = out / "log.jsonl"
     # the long stack writes its objectives at half its steps: from then on it has something to keep
@@ -131,7 +132,8 @@ def test_a_stopped_sweep_continues_to_the_same_table_with_any_number_of_threads(
     grid, out = tmp_path / "sweep.toml", tmp_path / "stopped"
     grid.write_text(TWO_STACKS.replace("n_latents = 4", "n_latents = 300").replace("steps = 3000", "steps = 1000"))
     command = [sys.executable, "-m", "spikevae"]
-    stopped = subprocess.Popen([*command, *sweep_arguments(grid, out, jobs=2)], env=environment_of(first))
+    command_line = [*command, *sweep_arguments(grid, out, jobs=2)]
+    stopped = subprocess.Popen(command_line, env=environment_of(first), preexec_fn=heed_interrupts)
     while not list(out.glob("checkpoints/*.json")):
         assert stopped.poll() is None
         time.sleep(0.01)
