@@ -41,5 +41,5 @@ def value_and_slope(log_rate, **settings):
 
 
 def heed_interrupts() -> None:
-    """For `preexec_fn`: a process heeds Ctrl-C, even where tests run with it ignored (in the background of a script)."""
+    """For `preexec_fn`: heed Ctrl-C even where tests run with it ignored, as in the background of a script."""
     signal.signal(signal.SIGINT, signal.SIG_DFL)
