@@ -49,8 +49,9 @@ def best(rows: Sequence[Row]) -> list[Row]:
     return chosen
 
 
-def starts_table(rows: Sequence[Row]) -> str:
-    own = at(rows, block="default", n_latents=SIZE)
+def starts_table(rows: Sequence[Row], size: int) -> str:
+    """Poisson fits of this size from each start, and the rectified Gaussian ones beside them."""
+    own = at(rows, block="default", n_latents=size)
     names = {
         "fraction_zeros": "zeros",
         "firing_rate": "spikes per unit",
@@ -62,7 +63,10 @@ def starts_table(rows: Sequence[Row]) -> str:
         for name, label in names.items()
         for start in sorted({row["start"] for row in own})
     ]
-    return table([f"Poisson, K = {SIZE}", *(f"β = {exact(b)}" for b in BETAS)], lines)
+    rectified = [best(at(rows, block="default, rectified", n_latents=size, beta=b)) for b in BETAS]
+    shares = [f"{mean(found, 'fraction_zeros')} / {mean(found, 'r2_pooled')}" for found in rectified]
+    lines.append(["rectified Gaussian: zeros / R²", *shares])
+    return table([f"Poisson, K = {size}", *(f"β = {exact(b)}" for b in BETAS)], lines)
 
 
 def codes_table(rows: Sequence[Row]) -> str:
@@ -107,7 +111,9 @@ def main() -> None:
     folder = RunFolder(given.run)
     rows = folder.rows()
     flags = Counter(row["convergence"] for row in rows)
-    print(starts_table(rows), codes_table(rows), sep="\n")
+    for size in sorted({row["n_latents"] for row in at(rows, block="default")}):
+        print(starts_table(rows, size))
+    print(codes_table(rows))
     for one in folder.frontiers():
         print(*(f"{one.frontier.label}, {line}" for line in one.frontier.sentences()), sep="\n")
     print(f"\nOf {len(rows)} fits", ", ".join(f"{count} {flag}" for flag, count in flags.most_common()))

@@ -10,7 +10,7 @@ from sweep_cases import DATA
 from spikevae.config import Block, FitConfig, SweepConfig
 from spikevae.sweep import Sweep
 from spikevae.sweep.edit import edited
-from spikevae.sweep.plan import MAX_FITS, cells_of, plan_stacks
+from spikevae.sweep.plan import MAX_FITS, cells_of, plan_stacks, work_of
 
 
 def test_grid_is_the_product_and_the_recipe_comes_first():
@@ -56,6 +56,16 @@ def test_plan_keeps_seeds_together_and_covers_every_cell():
     assert max(len(p.cells) for p in plans) <= MAX_FITS
     ours = [p for p in plans if p.cells[0].block == "default"]
     assert all(len({c.config.seed for c in p.cells}) == 1 for p in ours)
+
+
+def test_work_of_a_stack_has_an_overhead_that_does_not_grow_with_its_fits():
+    """Ten small fits together are estimated at far less than ten times one, ten large ones at nearly ten times."""
+    ratios = []
+    for n_latents in (8, 4096):
+        grid = {"data": DATA, "fit": {"steps": 10, "n_latents": n_latents}, "grid": {"seed": list(range(10))}}
+        cells = cells_of(SweepConfig.from_mapping(grid))
+        ratios.append(work_of(cells, 40_000, (144,)) / work_of(cells[:1], 40_000, (144,)))
+    assert ratios[0] < 1.5 and 8 < ratios[1] < 10
 
 
 def test_cell_ids_tell_cells_apart_and_recognise_equals():

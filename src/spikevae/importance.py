@@ -1,12 +1,12 @@
-r"""Importance-weighted bounds: m samples of a code per stimulus, and gradients that remain useful as m grows.
+r"""Importance-weighted bounds: m samples of a code per stimulus, with gradients for any m.
 
 With weights :math:`w_s = p(x, z_s) / q(z_s | x)` of samples from q, minus the bound is
 
-.. math:: -\mathbb E \log \frac1m \sum_{s=1}^m w_s ,
+.. math:: -\mathbb E \log \frac{1}{m} \sum_{s=1}^m w_s ,
 
 the free energy at m = 1; it falls with m towards minus log p(x). With a weight beta of the coding rate it is
-:math:`-\beta\,\mathbb E \log \frac1m \sum_s e^{-d_s / \beta}\, p(z_s) / q(z_s | x)` with the distortion d. That is beta
-times the bound of a model whose log-likelihood is divided by beta, and falls towards the least of distortion +
+:math:`-\beta\,\mathbb E \log \frac{1}{m} \sum_s e^{-d_s / \beta}\, p(z_s) / q(z_s | x)` with the distortion d. That is
+beta times the bound of a model whose log-likelihood is divided by beta, and falls towards the least of distortion +
 beta kl over all q.
 
 The gradient by decoder and prior is the mean of those of log w, weighted by the normalised weights v. For the
@@ -14,9 +14,9 @@ parameters of q there are three estimators:
 
 - of real-valued codes the doubly reparametrised one, :math:`\sum_s v_s^2\, \partial_z \log w_s\, \partial z_s`;
 - of counts the score function with a baseline for each sample from the others. The score of sample s has the factor
-  :math:`\log\frac1m\sum_j w_j - v_s`. A baseline that does not depend on z_s changes no mean; with
-  :math:`\log\frac1m\sum_{j \ne s} w_j` the factor becomes :math:`-\log(1 - v_s) - v_s`, about :math:`v_s^2 / 2`, whose
-  signal over noise does not vanish as m grows;
+  :math:`\log\frac{1}{m}\sum_j w_j - v_s`. A baseline that does not depend on z_s changes no mean; with
+  :math:`\log\frac{1}{m}\sum_{j \ne s} w_j` the factor becomes :math:`-\log(1 - v_s) - v_s`, about :math:`v_s^2 / 2`,
+  whose signal over noise does not vanish as m grows;
 - of counts also the first formula with the finite-order weights of :mod:`spikevae.gradients` in place of
   :math:`\partial z_s`. It has little noise, and a bias: the bound is no polynomial of the counts.
 

@@ -56,8 +56,8 @@ def respond(
 ) -> Responses:
     """Simulate spikes of each trial until a class has the probability `threshold`.
 
-    The decision is exact in time: at a spike, or between two spikes, where silence is evidence for classes that fire
-    less.
+    The decision is exact in time: at a spike, or between two spikes, since time without spikes is evidence for
+    classes that fire less.
 
     Parameters
     ----------

@@ -119,8 +119,8 @@ def _connect() -> None:
 def together(stack: FitStack, last: int) -> Iterator[Callable[[bool], bool]]:
     """Train a stack with the other processes, if there are any, up to the step `last`.
 
-    Gives a function to be called after every step with whether training is to stop here; it returns the same, and tells
-    the other processes.
+    Gives a function to be called after every step with whether training is to stop here; it returns the same, and sends
+    it to the other processes.
 
     Raises
     ------
@@ -132,18 +132,18 @@ def together(stack: FitStack, last: int) -> Iterator[Callable[[bool], bool]]:
         yield lambda stop: stop
         return
     stack.join(ranks)
-    told = False
+    stopped = False
 
-    def tell(stop: bool) -> bool:
-        nonlocal told
-        told = told or ranks.tell(stop)
-        return told
+    def agree(stop: bool) -> bool:
+        nonlocal stopped
+        stopped = stopped or ranks.flag(stop)
+        return stopped
 
     try:
         _send_stack(ranks, stack, last)
-        yield tell
+        yield agree
     except BaseException as error:
-        if not told:
+        if not stopped:
             ranks.failure = ranks.failure or f"training ended by {type(error).__name__} ({error})"
         raise
     finally:
@@ -162,7 +162,7 @@ def _send_stack(ranks: Ranks, stack: FitStack, last: int) -> None:
             "stimuli": stack.data_digest,
         }
     )
-    if ranks.tell(ranks.stimuli != stack.data_digest):
+    if ranks.flag(ranks.stimuli != stack.data_digest):
         ranks.send_tensors({"train": stack.train.cpu()})
         ranks.stimuli = stack.data_digest
     ranks.send_tensors(stack.state())
@@ -176,7 +176,7 @@ def _follow(ranks: Ranks) -> None:
     with _signals_ignored():
         train = torch.empty(0)
         while (given := ranks.send(None)) is not None:
-            if ranks.tell(False):
+            if ranks.flag(False):
                 train = ranks.send_tensors(None)["train"]
             _train_along(ranks, given, train)
 
@@ -192,7 +192,7 @@ def _train_along(ranks: Ranks, given: dict[str, Any], train: Tensor) -> None:
     stack.join(ranks)
     while not stack.finished and stack.step_number < given["last"]:
         stack.step()
-        if ranks.tell(False):
+        if ranks.flag(False):
             return
     if stack.finished:
         stack.finish()

@@ -1,4 +1,4 @@
-"""What the processes of data-parallel training say to each other.
+"""Exchange between the processes of data-parallel training.
 
 Numbers travel as tensors, all else as JSON. Every method is called by all processes, in the same order.
 """
@@ -61,11 +61,11 @@ class Ranks:
         self._exchange(lambda group: group.all_gather(parts, part))
         return torch.cat(parts)
 
-    def tell(self, stop: bool) -> bool:
-        """Whether the first process wants to stop; what the others give is not used."""
-        told = torch.tensor([stop], dtype=torch.uint8)
-        self._broadcast(told)
-        return bool(told)
+    def flag(self, value: bool) -> bool:
+        """The truth value of the first process; what the others give is not used."""
+        flag = torch.tensor([value], dtype=torch.uint8)
+        self._broadcast(flag)
+        return bool(flag)
 
     def send(self, message: Any) -> Any:
         """The message of the first process, JSON values; what the others give is not used."""
