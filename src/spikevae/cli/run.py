@@ -4,6 +4,7 @@ import os
 import sys
 import traceback
 import warnings
+from contextlib import suppress
 from typing import Any
 
 from cyclopts import CycloptsError
@@ -47,14 +48,24 @@ def main(arguments: list[str] | None = None) -> int:
     """
     if os.environ.get("WORLD_SIZE", "1") == "1":
         return _main(arguments)
+    import torch.distributed as group
+
     from ..training import RanksLost, data_parallel
 
+    connected_before = group.is_initialized()
     try:
         code = data_parallel(lambda: _main(arguments))
     except RanksLost as error:
         print(f"spikevae: {printable(error)}", file=sys.stderr)
-        return FAILED
-    return DONE if code is None else code
+        code = FAILED
+    code = DONE if code is None else code
+    if group.is_initialized() and not connected_before:
+        # Another process was lost. Threads of the group may abort an interpreter that ends, and change its exit code.
+        with suppress(OSError):
+            flush_output()
+            sys.stderr.flush()
+        os._exit(code)
+    return code
 
 
 def _main(arguments: list[str] | None) -> int:
