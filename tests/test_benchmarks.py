@@ -16,6 +16,7 @@ import growth
 import inferences
 import iterative
 import paper_grid
+import published_recipe
 import pytest
 import run
 import sampler
@@ -128,6 +129,20 @@ def test_benchmarks_write_only_what_they_are_asked_for(
     with pytest.raises(SystemExit):
         output("stack")
     assert "there are sampler, step" in capsys.readouterr().err
+
+
+def test_tables_of_the_published_recipe(tmp_path: Path) -> None:
+    names = ("published recipe", "poisson", 64, 1.0)
+    old, new = (
+        [dict.fromkeys(published_recipe.NUMBERS, value) | dict(zip(published_recipe.FIT, (*names, seed)))]
+        for seed, value in ((0, 0.125), (1, 0.375))
+    )
+    published_recipe.write(old, tmp_path / "old.csv")
+    published_recipe.write(new + [old[0] | {"r2_pooled": 0.625}], tmp_path / "new.csv")
+    rows = published_recipe.joined([tmp_path / "old.csv", tmp_path / "new.csv"])
+    text = published_recipe.table(rows, "poisson", 64)
+    assert [row["seed"] for row in rows] == [0, 1] and "| zeros, published | 0.250 |" in text
+    assert "| R², published | 0.500 |" in text and "| R², ours | - |" in text
 
 
 @pytest.mark.slow
