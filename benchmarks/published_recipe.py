@@ -2,7 +2,7 @@
 
     python benchmarks/published_recipe.py runs/published_recipe --csv docs/results/published_recipe.csv
 
-Runs of parts of the sweep, and CSV files that an earlier call wrote, can be given together; where two hold the same fit,
+Runs of parts of the sweep and CSV files of an earlier call can be given together; where two hold the same fit,
 the later one counts.
 """
 

@@ -132,11 +132,11 @@ def test_benchmarks_write_only_what_they_are_asked_for(
 
 
 def test_tables_of_the_published_recipe(tmp_path: Path) -> None:
-    names = ("published recipe", "poisson", 64, 1.0)
-    old, new = (
-        [dict.fromkeys(published_recipe.NUMBERS, value) | dict(zip(published_recipe.FIT, (*names, seed)))]
-        for seed, value in ((0, 0.125), (1, 0.375))
-    )
+    def rows_of(seed: int, value: float) -> list[dict]:
+        fit = dict(zip(published_recipe.FIT, ("published recipe", "poisson", 64, 1.0, seed)))
+        return [dict.fromkeys(published_recipe.NUMBERS, value) | fit | {"steps": 10}]
+
+    old, new = rows_of(0, 0.125), rows_of(1, 0.375)
     published_recipe.write(old, tmp_path / "old.csv")
     published_recipe.write(new + [old[0] | {"r2_pooled": 0.625}], tmp_path / "new.csv")
     rows = published_recipe.joined([tmp_path / "old.csv", tmp_path / "new.csv"])
