@@ -50,6 +50,7 @@ LAYERS = {
     "frontier": 5,
     "count_fits": 6,
     "decoding": 6,
+    "population": 6,
     "sweep": 6,
     "compare": 7,
     "reporting": 7,

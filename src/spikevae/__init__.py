@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from . import networks as networks
     from . import objectives as objectives
     from . import physiology as physiology
+    from . import population as population
     from . import sweep as sweep
     from . import training as training
     from .config import FitConfig as FitConfig
@@ -35,6 +36,7 @@ if TYPE_CHECKING:
     from .evaluation import Metrics as Metrics
     from .frontier import Frontier as Frontier
     from .models import sparse as sparse
+    from .population import PoissonLogNormal as PoissonLogNormal
     from .reporting import build_report as report  # noqa: F401 - the public name
     from .sweep import RunFolder as RunFolder
     from .sweep import Sweep as Sweep
@@ -58,6 +60,7 @@ _HOMES = {
             "networks",
             "objectives",
             "physiology",
+            "population",
             "sweep",
             "training",
         )
@@ -75,6 +78,7 @@ _HOMES = {
     "RunFolder": "sweep:RunFolder",
     "Sweep": "sweep:Sweep",
     "fit_counts": "count_fits:fit_counts",
+    "PoissonLogNormal": "population:PoissonLogNormal",
 }
 __all__ = [*_HOMES, "__version__"]
 
