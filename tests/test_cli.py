@@ -258,6 +258,10 @@ def test_train_and_evaluate(trained: Finished, capsys: pytest.CaptureFixture[str
     same = as_json(capsys, "evaluate", model)
     assert same["metrics"]["kl"] == pytest.approx(metrics["kl"], rel=1e-6)
     assert same["metrics"]["free_energy"] == pytest.approx(metrics["free_energy"], rel=1e-6)
+    learned = as_json(capsys, "evaluate", model, "--readout", "stimuli")["readout"]
+    assert learned["target"] == "stimuli" and learned["joules"] > 0 and learned["r2"]["100"] < learned["r2_limit"]
+    assert main(["evaluate", model, "--readout", "labels"]) == USAGE
+    assert "bundled has no labels; use stimuli of known classes" in capsys.readouterr().err
     assert main(["evaluate", model, "--patch", "12"]) == USAGE  # 144 pixels into a model of 64
     assert "--patch" in capsys.readouterr().err
     assert main(["evaluate", model]) == DONE

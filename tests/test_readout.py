@@ -2,7 +2,11 @@
 
 import numpy as np
 import pytest
+from sklearn.datasets import load_digits
+from sklearn.linear_model import Ridge
 
+import spikevae as sv
+from spikevae.evaluation.prices import joules_per_spike
 from spikevae.metrics import (
     LearningCurve,
     ReadoutSpectrum,
@@ -183,3 +187,48 @@ def test_bad_input_is_named(call, message: str) -> None:
     x, y = draw_codes(200, np.random.default_rng(0))
     with pytest.raises(ValueError, match=message):
         call(x, y)
+
+
+def test_read_outs_of_the_codes_of_a_model(digits) -> None:
+    """The stimuli that are needed and their joules, against a fit of that many codes."""
+    x, labels = digits
+    model = sv.SpikeVAE(n_latents=12, steps=100, random_state=0).fit(x)
+    found = model.readout(x, labels)
+    codes = np.asarray(model.sample_codes(x), dtype=float)
+    spikes = codes.sum(1).mean()
+    assert found.joules == pytest.approx(found.stimuli * spikes * joules_per_spike(), rel=0.05)
+    y = (labels[:, None] == np.unique(labels)).astype(float)
+    rng, errors = np.random.default_rng(0), []
+    for _ in range(30):
+        chosen = rng.permutation(len(x))
+        train, test = chosen[:100], chosen[100:]
+        v, centre = Ridge(100 * best_ridge(codes, y)), y[test] - y[test].mean(0)
+        errors.append(((y[test] - v.fit(codes[train], y[train]).predict(codes[test])) ** 2).sum() / (centre**2).sum())
+    assert abs(1 - np.mean(errors) - found.r2[100]) < 0.04
+    assert found.r2[100] < found.r2[1000] < found.r2[10_000] < found.r2_limit < 1
+    stimuli = model.readout(x)
+    assert stimuli.target == "stimuli" and stimuli.r2_limit > 0 and "read-out of the stimuli" in stimuli.describe()
+    gaussian = sv.SpikeVAE(latent="gaussian", n_latents=12, steps=20, random_state=0).fit(x)
+    assert gaussian.readout(x, labels).joules is None
+
+
+def best_ridge(codes: np.ndarray, y: np.ndarray) -> float:
+    return float(readout_curve(readout_spectrum(codes, y), [100]).ridge[0])
+
+
+@pytest.fixture(scope="module")
+def digits() -> tuple[np.ndarray, np.ndarray]:
+    """The 8 x 8 digits of scikit-learn, standardised."""
+    x, labels = load_digits(return_X_y=True)
+    return ((x - x.mean()) / x.std()).astype("float32"), labels
+
+
+def test_labels_that_do_not_fit_are_named(digits) -> None:
+    x, labels = digits
+    model = sv.SpikeVAE(n_latents=3, steps=2, random_state=0).fit(x)
+    with pytest.raises(ValueError, match=r"labels have shape \(5,\) for 1797 stimuli"):
+        model.readout(x, labels[:5])
+    with pytest.raises(ValueError, match="all labels are 0; a read-out needs two classes"):
+        model.readout(x, np.zeros(len(x), dtype=int))
+    with pytest.raises(ValueError, match=r"3 stimuli for .* units that vary; give more stimuli than units"):
+        model.readout(x[:3], labels[:3])

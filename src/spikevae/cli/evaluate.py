@@ -1,7 +1,7 @@
 """`spikevae evaluate`: all metrics of a saved model on held-out stimuli."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 from cyclopts import Parameter, validators
 
@@ -19,6 +19,7 @@ def evaluate(
     n: int | None = None,
     evidence: Annotated[int, Parameter(validator=validators.Number(gte=0))] = 0,
     annealing_steps: Annotated[int, Parameter(validator=validators.Number(gte=0))] = 0,
+    readout: Literal["stimuli", "labels"] | None = None,
     seed: OptionalSeed = None,
     device: Device = "auto",
     json: Json = False,
@@ -39,14 +40,17 @@ def evaluate(
         Samples per stimulus of an estimate of log p(x), which gives the gap of the bound; 0: none.
     annealing_steps
         Intermediate distributions of that estimate, for counts; 0: importance sampling.
+    readout
+        Predict what a linear read-out of the code learns about these, and how many stimuli and joules that takes.
     seed
         Seed of the patches and of the sampled codes; by default that of the training data.
     """
     with checking_input():
         from ..evaluation.evaluate import describe_layers
-        from .single import evaluate_file, load_for
+        from .single import check_readout, evaluate_file, load_for, read_out_file
 
         stimuli = load_for(model, data, patch=patch, n=n, seed=seed)
+        check_readout(stimuli, readout)
     evaluation = evaluate_file(
         model, stimuli, seed=seed or 0, device=device, evidence=evidence, annealing_steps=annealing_steps
     )
@@ -61,10 +65,14 @@ def evaluate(
     estimate = evaluation.evidence
     if estimate is not None:
         facts["evidence"] = estimate.to_dict()
+    learned = read_out_file(model, stimuli, readout, seed=seed or 0, device=device) if readout else None
+    if learned is not None:
+        facts["readout"] = learned.to_dict()
     parts = [
         f"{len(stimuli.test)} held-out stimuli of {stimuli.name}",
         metrics.describe(),
         estimate.describe() if estimate is not None else "",
+        learned.describe() if learned is not None else "",
         describe_layers(evaluation.layers),
     ]
     emit(json, facts, "\n\n".join(part for part in parts if part))

@@ -11,6 +11,7 @@ from .._seeds import generator
 from ..config import FitConfig
 from ..data import PatchSet, load
 from ..evaluation.evaluate import Evaluation, evaluate
+from ..evaluation.readout import Readout, readout
 from ..models.config import ModelConfig
 from ..models.files import load_model as read_model
 from ..models.files import save_model
@@ -146,6 +147,22 @@ def evaluate_file(
         annealing_steps=annealing_steps,
         verbose=True,
     )
+
+
+def check_readout(data: PatchSet, target: str | None) -> None:
+    """Refuse to read out labels that the data do not have."""
+    if target == "labels" and data.test_labels is None:
+        raise ValueError(
+            f"--readout labels: {data.name} has no labels; use stimuli of known classes, such as mnist:FOLDER, or "
+            "--readout stimuli"
+        )
+
+
+def read_out_file(path: Path, data: PatchSet, target: str, *, seed: int = 0, device: str = "cpu") -> Readout:
+    """What a linear read-out of the codes of a saved model learns about the test stimuli or their labels."""
+    model, _ = read_model(path)
+    labels = data.test_labels if target == "labels" else None
+    return readout(model.to(resolve_device(device)), data.test, labels, seed=seed)
 
 
 def _table(path: Path, extra: dict[str, Any], name: str) -> dict[str, Any]:

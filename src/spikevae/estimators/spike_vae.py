@@ -18,6 +18,7 @@ from .._seeds import generator
 from ..config import OPTIONS, FitConfig
 from ..evaluation.evaluate import Evaluation, Metrics, evaluate
 from ..evaluation.evidence import Evidence, log_evidence
+from ..evaluation.readout import Readout, readout
 from ..models._model import Model
 from ..models.config import ModelConfig
 from ..models.files import load_model as load_model_file
@@ -335,6 +336,15 @@ class SpikeVAE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator)
         return log_evidence(
             self.model_, stimuli, samples=samples, annealing_steps=annealing_steps, seed=seed, verbose=self.verbose
         )
+
+    def readout(self, X: Any, y: Any = None, *, random_state: Any = 0) -> Readout:
+        """What a linear read-out of sampled codes learns about the classes `y`, or without them about the stimuli.
+
+        How many stimuli it needs, and the joules of their spikes; see :func:`spikevae.evaluation.readout`.
+        """
+        check_is_fitted(self)
+        stimuli = np.require(self._check(X, reset=False), requirements="W")
+        return readout(self.model_, stimuli, y, seed=drawn_seed(random_state))
 
     def score(self, X: Any, y: Any = None) -> float:
         """Minus the free energy at beta = 1 and no spike price, nats per stimulus: higher is better.

@@ -1,5 +1,5 @@
-"""Evaluation: a model and stimuli in, `Metrics` out; estimates of the evidence; energy cost of a code and of iterative
-inference."""
+"""Evaluation: a model and stimuli in, `Metrics` out; estimates of the evidence; what a linear read-out learns; energy
+cost of a code and of iterative inference."""
 
 from .evaluate import Evaluation as Evaluation
 from .evaluate import evaluate as evaluate
@@ -12,3 +12,5 @@ from .prices import PRICES as PRICES
 from .prices import Prices as Prices
 from .prices import hardware_joules as hardware_joules
 from .prices import spikes_to_atp as spikes_to_atp
+from .readout import Readout as Readout
+from .readout import readout as readout
