@@ -3,9 +3,14 @@
 A linear Poisson model on the bundled photographs, where the exact gradient is known, and MLP models on digits with
 Bernoulli (binarised) and Gaussian pixels. All start from the same weights, train with the same constant learning rate
 and differ in the estimator alone. The free energy of held-out stimuli is that of integer counts. "Equal time" compares
-all at the processor time that the fastest estimator took for all its steps, by linear interpolation.
+all at the processor time that the fastest estimator took for all its steps, by linear interpolation. With `--cosine`
+the learning rate falls to nearly zero, so that ends of fits compare without the noise of the last steps; equal time
+is then not compared. The table also has the difference of each estimator from Fini of degree 2, paired by seed, and the
+published one (He and Wu 2026; photographs: van Hateren, 512 units; digits: all of MNIST).
 
     python benchmarks/estimators.py --digits mnist:FOLDER --out FOLDER
+
+The same command with the same `--out` continues a run that was stopped.
 """
 
 import argparse
@@ -39,6 +44,17 @@ PROBLEMS: dict[str, dict[str, Any]] = {
     "digits, Bernoulli": {**MLP, "likelihood": "bernoulli", "learning_rate": 2e-3},
     "digits, Gaussian": {**MLP, "noise_variance": 0.1, "learning_rate": 2e-3},
 }
+REFERENCE = "Fini 2"
+PUBLISHED: dict[tuple[str, str], float] = {  # free energy minus that of Fini 2, nats per stimulus
+    ("photographs, linear", "exact"): -0.03,
+    ("photographs, linear", "cubic, 0.05"): 0.09,
+    ("digits, Bernoulli", "Fini 3"): -0.28,
+    ("digits, Bernoulli", "cubic, 0.5"): 1.18,
+    ("digits, Gaussian", "Fini 3"): -1.01,
+    ("digits, Gaussian", "cubic, 0.5"): -1.19,
+}
+LAST_RATE = 1e-5
+"""Learning rate at the end of the cosine."""
 SHARED = {"batch_size": 100, "prior": "learned", "cycles": 1, "grad_clip": None}
 PATCH, N_HELD_OUT, CHECKS = 8, 1000, 5
 
@@ -56,11 +72,11 @@ def stimuli(problem: str, digits: str | None) -> tuple[torch.Tensor, torch.Tenso
     return parts[0], parts[1], (1, 28, 28)
 
 
-def curves(problem: str, estimator: str, data: Any, seeds: int, steps: int) -> dict[str, Any]:
+def curves(problem: str, estimator: str, data: Any, seeds: int, steps: int, *, cosine: bool) -> dict[str, Any]:
     """Processor seconds and free energies (checks, seeds) after each part of the training."""
     x, held_out, shape = data
     given = {**SHARED, **PROBLEMS[problem], **ESTIMATORS[estimator], "steps": steps}
-    given["learning_rate_end"] = given["learning_rate"]
+    given["learning_rate_end"] = LAST_RATE if cosine else given["learning_rate"]
     stack = Stack([FitConfig.from_recipe("default", **given, seed=seed) for seed in range(seeds)], x, shape)
     seconds, found = [0.0], []
     for check in range(CHECKS):
@@ -77,21 +93,44 @@ def at_time(row: dict[str, Any], seconds: float) -> list[float]:
     return [float(np.interp(seconds, row["seconds"], column)) for column in np.array(row["free_energy"]).T]
 
 
-def table(rows: list[dict[str, Any]], steps: int) -> str:
-    """Markdown: mean and half of the 95 % interval over seeds."""
+def minus_reference(values: list[float], reference: list[float] | None) -> str:
+    """Mean and half of the 95 % interval of the differences of seeds; a dash without other values to compare with."""
+    if reference is None or values == reference:
+        return "–"
+    return shown(interval([a - b for a, b in zip(values, reference, strict=True)]), 2)
+
+
+def table(rows: list[dict[str, Any]], steps: int, *, cosine: bool) -> str:
+    """Markdown: means and half of the 95 % intervals over seeds."""
     lines = [
-        f"| problem | estimator | free energy after {steps} steps | in equal time | processor ms per step |",
-        "|---|---|---|---|---|",
+        f"| problem | estimator | free energy after {steps} steps | minus {REFERENCE}, paired (published) "
+        f"| in equal time | minus {REFERENCE}, paired | processor ms per step |",
+        "|---|---|---|---|---|---|---|",
     ]
     for problem in PROBLEMS:
         mine = [row for row in rows if row["problem"] == problem]
-        sampled = [row for row in mine if row["estimator"] != "exact"]
-        fastest = min((row["seconds"][-1] for row in sampled), default=0.0)
+        fastest = min((row["seconds"][-1] for row in mine if row["estimator"] != "exact"), default=0.0)
+        base = next((row for row in mine if row["estimator"] == REFERENCE), None)
         for row in sorted(mine, key=lambda row: np.mean(row["free_energy"][-1])):
-            ends = [shown(interval(values), 2) for values in (row["free_energy"][-1], at_time(row, fastest))]
+            theirs = PUBLISHED.get((problem, row["estimator"]))
+            entries = [shown(interval(row["free_energy"][-1]), 2)]
+            entries.append(minus_reference(row["free_energy"][-1], base["free_energy"][-1] if base else None))
+            entries[-1] += f" ({theirs:+.2f})".replace("-", "−") if theirs is not None else ""
+            timed = at_time(row, fastest)
+            entries += [shown(interval(timed), 2), minus_reference(timed, at_time(base, fastest) if base else None)]
+            if cosine:
+                entries[2:] = ["–", "–"]
             each = 1e3 * row["seconds"][-1] / steps / row["n"]
-            lines.append(f"| {problem} | {row['estimator']} | {' | '.join(ends)} | {each:.2f} |")
+            lines.append(f"| {problem} | {row['estimator']} | {' | '.join(entries)} | {each:.2f} |")
     return "\n".join(lines)
+
+
+def earlier(folder: Path | None, facts: dict[str, Any]) -> list[dict[str, Any]]:
+    """Rows of a stopped run in a folder; none where it holds none of these seeds, steps and schedule."""
+    path = folder / "estimators.json" if folder is not None else None
+    if path is None or not path.exists():
+        return []
+    return [row for row in json.loads(path.read_text()) if all(row.get(key) == value for key, value in facts.items())]
 
 
 def main() -> None:
@@ -101,26 +140,29 @@ def main() -> None:
     parser.add_argument("--estimators", nargs="+", choices=list(ESTIMATORS), default=list(ESTIMATORS))
     parser.add_argument("--seeds", type=int, default=5, help="fits of each kind, 3 or more")
     parser.add_argument("--steps", type=int, default=3000)
+    parser.add_argument("--cosine", action="store_true", help="a falling learning rate, for converged fits")
     parser.add_argument("--out", type=Path, metavar="FOLDER", help="write estimators.json and estimators.md there")
     chosen = parser.parse_args()
     if chosen.seeds < 3:
         parser.error(f"--seeds {chosen.seeds}: intervals need three seeds or more")
-    rows = []
+    facts = {"n": chosen.seeds, "steps": chosen.steps, "cosine": chosen.cosine}
+    rows = earlier(chosen.out, facts)
+    done = {(row["problem"], row["estimator"]) for row in rows}
     for problem in chosen.problems:
         if problem.startswith("digits") and chosen.digits is None:
             continue
         data = stimuli(problem, chosen.digits)
         for estimator in chosen.estimators:
-            if estimator == "exact" and not problem.startswith("photographs"):
+            if (problem, estimator) in done or (estimator == "exact" and not problem.startswith("photographs")):
                 continue
-            row = curves(problem, estimator, data, chosen.seeds, chosen.steps) | {"n": chosen.seeds}
+            row = curves(problem, estimator, data, chosen.seeds, chosen.steps, cosine=chosen.cosine) | facts
             rows.append(row)
             end, seconds = np.mean(row["free_energy"][-1]), row["seconds"][-1]
             print(f"{problem}, {estimator}: {end:.3f}, {seconds:.1f} s", flush=True)
             if chosen.out is not None:
                 chosen.out.mkdir(parents=True, exist_ok=True)
                 (chosen.out / "estimators.json").write_text(json.dumps(rows) + "\n")
-    text = table(rows, chosen.steps)
+    text = table(rows, chosen.steps, cosine=chosen.cosine)
     print(text)
     if chosen.out is not None:
         (chosen.out / "estimators.md").write_text(text + "\n", encoding="utf-8")

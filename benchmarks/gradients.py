@@ -18,14 +18,16 @@ STYLES = {  # colour (Okabe-Ito), line, marker
     "arrivals, cubic": ("#0072B2", "-", "o"),
     "arrivals, quintic": ("#56B4E9", "-", "s"),
     "arrivals, sigmoid": ("#E69F00", "--", "^"),
-    "Fini 2": ("#B40000", "-", "p"),
-    "Fini 3": ("#8B4FBF", "-", "h"),
-    "Gumbel-softmax": ("#D55E00", "--", "v"),
+    "Fini 2": ("#D55E00", "-", "p"),
+    "Fini 3": ("#D55E00", "--", "h"),
+    "Gumbel-softmax": ("#E69F00", ":", "v"),
     "straight-through": ("#CC79A7", ":", "D"),
     "score function": ("#000000", ":", "P"),
     "finite difference": ("#009E73", "-.", "X"),
-    "implicit Gamma": ("#8C8C00", "-.", "*"),
+    "implicit Gamma": ("#000000", "-.", "*"),
 }
+COMPARED = ("Fini 2", "arrivals, cubic", 0.05)
+"""The noise of the first over that of the second at this temperature: published as about a fifth (He and Wu 2026)."""
 MIN_SHOWN = 1e-4
 """Smaller values are drawn here on the logarithmic axis."""
 BIAS_LIMITS, RATE_LIMITS = (5e-3, 1.5), (6e-3, 170.0)
@@ -69,6 +71,15 @@ def text(rows: Rows) -> str:
             entries = [f"{bias_text(r)} | {r['noise']:.2f} | {r['cosine']:.2f}".rjust(24) for r in found]
             (middle,) = _find(found, rate=MIDDLE_RATE)
             lines.append(f"{name:<20}" + "".join(entries) + f"{middle['seconds']:>9.4f}{middle['evaluations']:>7}")
+    first, second, temperature = COMPARED
+    lines += ["", f"noise of {first} over that of {second} at temperature {temperature:g}, at each rate"]
+    for decoder in UNITS:
+        entries = []
+        for rate in rates:
+            (ours,) = _find(rows["estimates"], decoder=decoder, estimator=first, rate=rate)
+            (theirs,) = _find(rows["estimates"], decoder=decoder, estimator=second, rate=rate, temperature=temperature)
+            entries.append(f"{ours['noise'] / theirs['noise']:.2f}".rjust(24))
+        lines.append(f"{decoder:<20}" + "".join(entries))
     for decoder in UNITS:
         lines += ["", f"held-out free energy after training, {decoder} decoder: mean (95 % t interval over seeds)"]
         for row in sorted(_find(rows["training"], decoder=decoder), key=lambda r: r["mean"]):

@@ -1,0 +1,248 @@
+"""VAEs of counts with MLP and convolutional networks: held-out free energy, units in use, reconstructions, samples.
+
+Four laws of the code on digits with Bernoulli (binarised) or Gaussian pixels, and on colour patches of photographs with
+Gaussian pixels, trained with the recipe `default`: two cycles of the learning rate, so that each fit is also the result
+of half its steps. A fit counts as converged where its held-out free energy changed by less than half a percent from the
+one to the other, as a share of the distance to a model that codes nothing.
+
+    python benchmarks/count_vaes.py --digits mnist:FOLDER --networks mlp --out FOLDER
+    python benchmarks/count_vaes.py --colour folder:PHOTOGRAPHS --networks mlp --sizes 64 --out FOLDER
+
+    python benchmarks/count_vaes.py --digits mnist:FOLDER --networks mlp --sizes 64 --laws Poisson --set start=-1
+
+The last command trains with other values than those of the recipe; these rows have no picture.
+
+Rows, a table and one picture for each network are written after every fit; the same command continues a stopped run.
+"""
+
+import argparse
+import json
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from count_vae_pictures import drawn, picture
+from spread import interval, shown
+
+from spikevae.config import FitConfig
+from spikevae.data import load
+from spikevae.evaluation.evaluate import evaluate
+from spikevae.training import Stack, train
+
+LAWS: dict[str, dict[str, Any]] = {
+    "Poisson": {"latent": "poisson"},
+    "negative binomial": {"latent": "negative_binomial"},
+    "categorical": {"latent": "categorical"},
+    "Gaussian": {"latent": "gaussian"},
+}
+NETWORKS: dict[str, dict[str, Any]] = {
+    "mlp": {"encoder": "mlp", "decoder": "mlp", "hidden": (256,)},
+    "conv": {"encoder": "conv", "decoder": "conv", "hidden": (8, 16, 32)},
+}
+SHARED = {"batch_size": 100, "cycles": 2}
+NOISE_VARIANCE = 0.1
+"""Of Gaussian pixels; digits lie between 0 and 1, colour patches have unit variance."""
+COLOUR = {"colour": "rgb", "whiten": False, "normalise_contrast": False, "patch": 16, "n": 8000, "n_test": 2000}
+CONVERGED = 0.005
+"""Largest change of the held-out free energy since half the steps, as a share of what the code gains."""
+COMPONENTS = 50
+"""Principal components of held-out stimuli in which samples are compared with them."""
+NAMES = ("free_energy", "distortion", "kl", "r2_pooled", "fraction_zeros", "spikes", "active_units", "dead_units")
+
+
+def stimuli(source: str, pixels: str) -> tuple[torch.Tensor, torch.Tensor, tuple[int, ...]]:
+    """Training and held-out stimuli, and their shape."""
+    if pixels == "colour":
+        found = load(source, **COLOUR)
+        return torch.from_numpy(found.train), torch.from_numpy(found.test), tuple(found.shape)
+    found = load(source)
+    parts = [torch.from_numpy(x) for x in (found.train, found.test)]
+    if pixels == "bernoulli":
+        parts = [(x > 0.5).to(x.dtype) for x in parts]
+    return parts[0], parts[1], (1, 28, 28)
+
+
+def silent_free_energy(x: torch.Tensor, held_out: torch.Tensor, likelihood: dict[str, Any]) -> float:
+    """Held-out free energy of the best model that codes nothing: each pixel has its mean over the training set."""
+    mean = x.mean(0)
+    if likelihood["likelihood"] == "bernoulli":
+        mean = mean.clamp(1 / len(x), 1 - 1 / len(x))
+        return float(torch.nn.functional.binary_cross_entropy(mean.expand_as(held_out), held_out) * x.shape[1])
+    variance = likelihood["noise_variance"]
+    error = (held_out - mean).square().sum(1).mean() / (2 * variance)
+    return float(error + x.shape[1] / 2 * np.log(2 * variance))
+
+
+def sample_distance(samples: torch.Tensor, held_out: torch.Tensor) -> float:
+    """Fréchet distance of Gaussians fitted to two sets (n, D), in the leading principal components of the second.
+
+    Squared pixel units. As the distance of Heusel et al. 2017 (arXiv 1706.08500), without its features.
+    """
+    centre = held_out.double().mean(0)
+    _, _, axes = torch.linalg.svd(held_out.double() - centre, full_matrices=False)
+    a, b = ((x.double() - centre) @ axes[:COMPONENTS].T for x in (samples, held_out))
+    first, second = torch.cov(a.T), torch.cov(b.T)
+    values, vectors = torch.linalg.eigh(first)
+    root = vectors * values.clamp_min(0).sqrt() @ vectors.T
+    cross = torch.linalg.eigvalsh(root @ second @ root).clamp_min(0).sqrt().sum()
+    distance = (a.mean(0) - b.mean(0)).square().sum() + first.trace() + second.trace() - 2 * cross
+    return float(distance)
+
+
+def measured(model: Any, held_out: torch.Tensor, seed: int) -> dict[str, float]:
+    """Metrics of one model on held-out stimuli, and the distance of its samples from them."""
+    metrics = evaluate(model, held_out, seed=seed).metrics
+    found = {name: float(getattr(metrics, name)) for name in NAMES}
+    generator = torch.Generator().manual_seed(seed)
+    with torch.inference_mode():
+        decoded = model.decode(model.prior().sample((len(held_out),), generator=generator))
+        samples = torch.bernoulli(decoded, generator=generator) if model.likelihood == "bernoulli" else decoded
+    return {**found, "sample_distance": sample_distance(samples, held_out)}
+
+
+def fit(case: dict[str, Any], data: Any, folder: Path | None) -> dict[str, Any]:
+    """The row of one network, size and law: numbers of each seed."""
+    x, held_out, shape = data
+    likelihood = {"likelihood": "bernoulli" if case["pixels"] == "bernoulli" else "gaussian"}
+    likelihood |= {} if case["pixels"] == "bernoulli" else {"noise_variance": NOISE_VARIANCE}
+    given = {**SHARED, **NETWORKS[case["network"]], **LAWS[case["law"]], **likelihood}
+    given |= {"n_latents": case["n_latents"], "steps": case["steps"], **case["options"]}
+    configs = [FitConfig.from_recipe("default", **given, seed=seed) for seed in range(case["seeds"])]
+    stack = Stack(configs, x, shape)
+    halves: list[float] = []
+
+    def at_half(stack: Any) -> None:
+        models = [stack.result(seed).model for seed in range(case["seeds"])]
+        halves.extend(evaluate(model, held_out, seed=0).metrics.free_energy for model in models)
+
+    began = time.process_time()
+    train(stack, at_half=at_half)
+    seconds = (time.process_time() - began) / case["seeds"]
+    models = [stack.result(seed).model.requires_grad_(False) for seed in range(case["seeds"])]
+    found = [measured(model, held_out, 0) for model in models]
+    trained = [evaluate(model, x[: len(held_out)], seed=0).metrics.free_energy for model in models]
+    if folder is not None and not case["options"]:
+        name = f"{case['pixels']}-{case['network']}-{case['n_latents']}-{case['law']}".replace(" ", "-")
+        np.savez(folder / f"{name}.npz", **drawn(models[0], held_out, shape, seed=0))
+    return {
+        **case,
+        "seconds": seconds,
+        "half": halves,
+        "trained": trained,
+        "silent": silent_free_energy(x, held_out, likelihood),
+        "baseline": sample_distance(x[: len(held_out)], held_out),
+        **{key: [one[key] for one in found] for key in found[0]},
+    }
+
+
+def change(row: dict[str, Any]) -> float:
+    """Mean change of the held-out free energy since half the steps, as a share of what the code gains."""
+    end = float(np.mean(row["free_energy"]))
+    return (end - float(np.mean(row["half"]))) / (row["silent"] - end)
+
+
+def over_seeds(values: list[float], digits: int) -> str:
+    """Mean and 95 % interval; two values alone, which have no useful interval, as they are."""
+    if len(values) > 2:
+        return shown(interval(values), digits)
+    return ", ".join(f"{value:.{digits}f}" for value in values).replace("-", "−")
+
+
+def table(rows: list[dict[str, Any]]) -> str:
+    """Markdown."""
+    lines = [
+        "| pixels | networks | K | distribution | held-out free energy | since half the steps | training stimuli | KL "
+        "| distortion | R² | zeros | spikes | units in use | silent units | sample distance | processor s |",
+        "|---|---|---|---|---|---|---|---|---|---|---|---|---|---|---|---|",
+    ]
+    for row in rows:
+        law = ", ".join([row["law"], *(f"{key} {value}" for key, value in row["options"].items())])
+        entries = [row["pixels"], row["network"], str(row["n_latents"]), law, over_seeds(row["free_energy"], 2)]
+        entries.append(f"{100 * change(row):+.1f} %".replace("-", "−"))
+        entries[-1] += "" if abs(change(row)) < CONVERGED else ", not converged"
+        counts = row["law"] != "Gaussian"
+        entries += [over_seeds(row[key], digits) for key, digits in (("trained", 2), ("kl", 2), ("distortion", 2))]
+        entries += [over_seeds(row["r2_pooled"], 3), over_seeds(row["fraction_zeros"], 3) if counts else "–"]
+        entries += [over_seeds(row["spikes"], 1) if counts else "–", over_seeds(row["active_units"], 0)]
+        entries += [over_seeds(row["dead_units"], 0), over_seeds(row["sample_distance"], 2), f"{row['seconds']:.0f}"]
+        lines.append("| " + " | ".join(entries) + " |")
+    for pixels in dict.fromkeys(row["pixels"] for row in rows):
+        row = next(row for row in rows if row["pixels"] == pixels)
+        lines.append(f"\n{pixels}: a model that codes nothing {row['silent']:.2f} nats; ")
+        lines[-1] += f"sample distance of training stimuli {row['baseline']:.2f}"
+    return "\n".join(lines)
+
+
+def write(rows: list[dict[str, Any]], folder: Path) -> None:
+    """`count_vaes.json`, `count_vaes.md`, and a picture for each kind of pixels, network and size."""
+    (folder / "count_vaes.json").write_text(json.dumps(rows, indent=1) + "\n")
+    (folder / "count_vaes.md").write_text(table(rows) + "\n", encoding="utf-8")
+    for key in dict.fromkeys((row["pixels"], row["network"], row["n_latents"]) for row in rows):
+        name = "-".join(str(part) for part in key)
+        files = {law: folder / f"{name}-{law.replace(' ', '-')}.npz" for law in LAWS}
+        picture({law: file for law, file in files.items() if file.exists()}, folder / f"count_vaes-{name}.png")
+
+
+def cases(chosen: argparse.Namespace) -> list[dict[str, Any]]:
+    """One for each row of the table."""
+    kinds = [chosen.pixels] * (chosen.digits is not None) + ["colour"] * (chosen.colour is not None)
+    return [
+        {"pixels": pixels, "network": network, "n_latents": size, "law": law}
+        | {"seeds": chosen.seeds, "steps": chosen.steps, "options": dict(chosen.set)}
+        for pixels in kinds
+        for network in chosen.networks
+        for size in chosen.sizes
+        for law in chosen.laws
+    ]
+
+
+def option(text: str) -> tuple[str, Any]:
+    """Name and value of KEY=VALUE."""
+    name, sign, value = text.partition("=")
+    if not sign:
+        raise argparse.ArgumentTypeError(f"{text!r} is not KEY=VALUE")
+    try:
+        return name, json.loads(value)
+    except json.JSONDecodeError:
+        return name, value
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--digits", metavar="mnist:PATH")
+    parser.add_argument("--colour", metavar="folder:PATH", help="photographs for colour patches, 16 x 16")
+    parser.add_argument("--pixels", choices=("bernoulli", "gaussian"), default="bernoulli", help="of digits")
+    parser.add_argument("--networks", nargs="+", choices=list(NETWORKS), default=list(NETWORKS))
+    parser.add_argument("--sizes", nargs="+", type=int, default=[64, 256], help="numbers of latent units")
+    parser.add_argument("--laws", nargs="+", choices=list(LAWS), default=list(LAWS))
+    parser.add_argument("--seeds", type=int, default=3, help="fits of each law")
+    parser.add_argument("--steps", type=int, default=3000, help="an even number")
+    parser.add_argument("--set", nargs="+", type=option, default=[], metavar="KEY=VALUE", help="options of the fits")
+    parser.add_argument("--out", type=Path, metavar="FOLDER", help="rows, table and pictures; continues a stopped run")
+    chosen = parser.parse_args()
+    if chosen.digits is None and chosen.colour is None:
+        parser.error("no stimuli: give --digits mnist:PATH, --colour folder:PATH or both")
+    rows: list[dict[str, Any]] = []
+    if chosen.out is not None:
+        chosen.out.mkdir(parents=True, exist_ok=True)
+        if (chosen.out / "count_vaes.json").exists():
+            rows = json.loads((chosen.out / "count_vaes.json").read_text())
+            rows = [{"options": {}, **row} for row in rows]
+    loaded: dict[str, Any] = {}
+    for case in cases(chosen):
+        if any(all(row[key] == value for key, value in case.items()) for row in rows):
+            continue
+        source = chosen.colour if case["pixels"] == "colour" else chosen.digits
+        loaded.setdefault(case["pixels"], None)
+        loaded[case["pixels"]] = loaded[case["pixels"]] or stimuli(source, case["pixels"])
+        rows.append(fit(case, loaded[case["pixels"]], chosen.out))
+        print(f"{case}: {np.mean(rows[-1]['free_energy']):.2f}, {rows[-1]['seconds']:.0f} s a fit", flush=True)
+        if chosen.out is not None:
+            write(rows, chosen.out)
+    print(f"\n{table(rows)}")
+
+
+if __name__ == "__main__":
+    main()
