@@ -77,6 +77,8 @@ def test_a_first_trial_with_a_missing_entry_is_not_taken_for_names(tmp_path):
         ("2,0,1\n3,4,1\n", [[2, 0, 1], [3, 4, 1]], None),
         ("0,1,2,4,3\n3,4,1,1,1\n", [[0, 1, 2, 4, 3], [3, 4, 1, 1, 1]], None),
         ("# of monkey 3\n\na,b\n5,2\n", [[5, 2]], None),
+        ("a\tb\n3\t4\n", [[3, 4]], None),
+        ("a,condition,b\n5,left,2\n3,right,1\n", [[5, 2], [3, 1]], "conditions are not read"),
         ('"a","b"\n"5","2"\n', [[5, 2]], None),
     ],
 )
@@ -101,8 +103,7 @@ def test_pandas_writes_both(tmp_path):
     ("name", "text", "message"),
     [
         ("c.csv", "1;2\n3;4\n", "semicolons"),
-        ("c.csv", "a\tb\n3\t4\n", "tabs"),
-        ("c.tsv", "1\t2\n", "neither .npy nor .npz nor .csv"),
+        ("c.txt", "1\t2\n", "neither .npy nor .npz nor .csv"),
         ("c.csv", "a,b\n1,2\n\n3,x\n", "line 4: entry 2 is 'x'"),
         ("c.csv", "a,b\n1,2\n3\n", "line 3 has 1 entries, earlier lines 2"),
         ("c.csv", "trial,a\n5,2\n5,4\n", "column 1 is named 'trial'"),
@@ -161,9 +162,9 @@ def test_rates_and_numbers_of_trials_in_arrays(tmp_path):
     z[0, 0] = 5
     np.save(tmp_path / "counts.npy", z)
     np.testing.assert_array_equal(read_counts(tmp_path / "counts.npy"), z)
-    np.savez(tmp_path / "both.npz", counts=z, condition=z[:, 0])
+    np.savez(tmp_path / "both.npz", counts=z, hertz=z[:, 0])
     np.testing.assert_array_equal(read_counts(tmp_path / "both.npz", "counts"), z)
-    with pytest.warns(UserWarning, match="'condition' not"):
+    with pytest.warns(UserWarning, match="'hertz' not"):
         read_counts(tmp_path / "both.npz")
     z[:, 1] = np.arange(1, 41)
     np.save(tmp_path / "trials.npy", z)

@@ -48,7 +48,7 @@ LAYERS = {
     "training": 4,
     "estimators": 5,
     "frontier": 5,
-    "count_fits": 6,
+    "count_fits": 7,
     "decoding": 6,
     "population": 6,
     "sweep": 6,

@@ -10,11 +10,11 @@ from scipy import stats
 
 from .._arrays import plain
 from .._scope import own_scope
+from ..population.recordings_checks import check_columns, check_dimensions, check_names, warn_if_transposed
 from ..progress import Report
 from .dispersion import FALSE_DISCOVERY_RATE, dispersion_p
 from .laws import LAWS, N_PARAMETERS, fit_law
 from .result import CountFits
-from .tables import check_columns, check_dimensions, check_names, warn_if_transposed
 
 MAX_COUNT = 1_000_000
 MAX_ROUNDING = 1e-3

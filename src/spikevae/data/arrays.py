@@ -5,6 +5,7 @@ import lzma
 import math
 import zipfile
 import zlib
+from collections.abc import Collection
 from pathlib import Path
 from typing import IO
 
@@ -45,8 +46,8 @@ def read_array(config: DataConfig) -> Images:
         raise ValueError(f"source 'array': {path}: {error}") from error
 
 
-def load_arrays(path: Path) -> dict[str, np.ndarray]:
-    """All arrays of a file by name; an .npy file holds one, named `x`.
+def load_arrays(path: Path, names: Collection[str] | None = None) -> dict[str, np.ndarray]:
+    """All arrays of a file by name; an .npy file holds one, named `x`. Of an .npz, `names` are read if given.
 
     Raises
     ------
@@ -62,12 +63,12 @@ def load_arrays(path: Path) -> dict[str, np.ndarray]:
         if path.suffix.lower() != ".npz":
             raise ValueError("is neither .npy nor .npz")
         with zipfile.ZipFile(path) as archive:
-            return _read_members(archive)
+            return _read_members(archive, names)
     except (EOFError, KeyError, RuntimeError, zipfile.BadZipFile, zlib.error, lzma.LZMAError) as error:
         raise ValueError(f"is damaged ({error}): make it again") from error
 
 
-def _read_members(archive: zipfile.ZipFile) -> dict[str, np.ndarray]:
+def _read_members(archive: zipfile.ZipFile, names: Collection[str] | None) -> dict[str, np.ndarray]:
     size, stored = (sum(getattr(m, name) for m in archive.infolist()) for name in ("file_size", "compress_size"))
     _check_size(size)
     if size > max(MIN_BYTES_FOR_RATIO, MAX_RATIO * stored):
@@ -78,6 +79,8 @@ def _read_members(archive: zipfile.ZipFile) -> dict[str, np.ndarray]:
     arrays = {}
     for member in archive.infolist():
         name = member.filename.removesuffix(".npy")
+        if names is not None and name not in names:
+            continue
         try:
             with archive.open(member) as file:
                 _check_header(file, member.file_size)

@@ -1,3 +1,6 @@
-"""Models of recorded counts themselves: how the units of a population covary, given covariates."""
+"""Models of recorded counts themselves: how the units of a population covary, given covariates; and recordings."""
 
 from .poisson_log_normal import PoissonLogNormal as PoissonLogNormal
+from .recordings import Recording as Recording
+from .recordings import join_recordings as join_recordings
+from .recordings_reading import read_recording as read_recording

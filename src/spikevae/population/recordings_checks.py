@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
+MAX_COUNT = 1_000_000
 MIN_NUMBERED = 5
 """Smallest number of consecutive whole numbers that are taken to number rows or columns, not to be counts."""
 MIN_RISING = 10
@@ -14,8 +15,8 @@ MIN_FOR_HEADER = 10
 """Smallest number of trials with which a line of numbers before them is compared."""
 MIN_FOR_ORIENTATION = 8
 """Smallest number of rows and columns whose totals are compared."""
-EQUAL_INDEX, UNEQUAL_INDEX = 3.0, 30.0
-"""Variance over mean of totals below which they are taken to be equal, and above which they are not."""
+UNEQUAL_INDEX, MIN_RATIO = 30.0, 10.0
+"""Variance over mean of totals above which they differ as those of units do, and their ratio to those of trials."""
 TRIAL_NAME = re.compile(r"(trial|rep|repeat|repetition)s?[ _.-]?\d+", re.IGNORECASE)
 UNIT_NAME = re.compile(r"(unit|cell|neuron|cluster|channel)s?", re.IGNORECASE)
 
@@ -85,9 +86,36 @@ def warn_if_transposed(z: np.ndarray) -> None:
     if min(z.shape) < MIN_FOR_ORIENTATION or not z.any():
         return
     rows, columns = (total.var(ddof=1) / total.mean() for total in (z.sum(1), z.sum(0)))
-    if columns < EQUAL_INDEX and rows > UNEQUAL_INDEX:
+    if rows > max(UNEQUAL_INDEX, MIN_RATIO * columns):
         warnings.warn(
             f"the totals of the {len(z)} rows differ far more than those of the {z.shape[1]} columns (variance over "
             f"mean {rows:.3g} and {columns:.3g}): if the rows are units, transpose the counts",
             stacklevel=5,
         )
+
+
+def whole_counts(counts: np.ndarray, names: Sequence[str], where: str) -> np.ndarray:
+    """Counts (n_rows, n_units) as int64.
+
+    Raises
+    ------
+    ValueError
+        For entries that are no numbers, missing, negative, not whole or above `MAX_COUNT`; with the unit and the row.
+    """
+    z = np.asarray(counts)
+    if z.dtype.kind not in "buif":
+        raise ValueError(f"{where}: counts have type {z.dtype}; whole numbers are needed: leave out all else")
+    if z.ndim != 2 or not z.size:
+        raise ValueError(f"{where}: counts have shape {z.shape}; expected (n_rows, n_units), none of them 0")
+    if z.dtype.kind == "f":
+        _refuse(~np.isfinite(z), z, names, where, "is missing or not finite: leave this row or unit out")
+        _refuse(z != np.round(z), z, names, where, "is not whole: if it is a rate, multiply it by the counting window")
+    _refuse(z < 0, z, names, where, "is negative: counts are zero or more")
+    _refuse(z > MAX_COUNT, z, names, where, f"is more than {MAX_COUNT:,}: take shorter bins")
+    return z.astype(np.int64)
+
+
+def _refuse(wrong: np.ndarray, z: np.ndarray, names: Sequence[str], where: str, why: str) -> None:
+    if wrong.any():
+        row, unit = np.argwhere(wrong)[0]
+        raise ValueError(f"{where}: the count {z[row, unit]:g} of unit {names[unit]} in row {row + 1} {why}")
