@@ -1,6 +1,5 @@
 """NWB files written by pynwb and objects and files of pynapple, read without either."""
 
-import os
 from datetime import UTC, datetime
 
 import numpy as np
@@ -8,7 +7,6 @@ import pytest
 
 from spikevae.population import read_recording
 
-h5py = pytest.importorskip("h5py", reason="needs the extra 'recordings'")
 START = np.array([0.0, 2.0, 4.0, 6.0])
 
 
@@ -56,6 +54,8 @@ def test_nwb(nwb):
 
 
 def test_nwb_that_is_refused(nwb, tmp_path):
+    import h5py
+
     with pytest.raises(ValueError, match=r"no table 'odours' of intervals .*flashes, trials"):
         read_recording(nwb, trials="odours")
     with pytest.raises(ValueError, match="no time series 'processing/speed'"):
@@ -92,7 +92,6 @@ def test_without_h5py_the_extra_is_named(tmp_path, monkeypatch):
 
 @pytest.mark.filterwarnings("ignore")  # of pynapple and what it imports
 def test_pynapple(tmp_path):
-    os.environ.setdefault("NUMBA_DISABLE_JIT", "0")
     nap = pytest.importorskip("pynapple", reason="needs pynapple")
     group = nap.TsGroup({3: nap.Ts(times_of(50, 0)), 8: nap.Ts(times_of(20, 1))}, time_support=nap.IntervalSet(0, 8))
     trials = nap.IntervalSet(START, START + 1.5, metadata={"condition": ["A", "B", "A", "B"]})
