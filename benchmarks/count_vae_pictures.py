@@ -52,7 +52,7 @@ def picture(files: dict[str, Path], path: Path) -> None:
                 axis.set(xticks=[], yticks=[])
                 for side in axis.spines.values():
                     side.set_visible(False)
-            line[0].set_ylabel(name)
+            line[0].set_ylabel(name.replace(" ", "\n"))
         titles = ("held-out stimuli", "other held-out stimuli"), ("reconstructions", "samples of the prior")
         for line, pair in zip(axes, titles):
             for axis, title in zip(line, pair):
