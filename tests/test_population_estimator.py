@@ -46,7 +46,8 @@ EXCLUDED = {
 
 
 @parametrize_with_checks(
-    [OfCounts(n_starts=1), OfCounts("diagonal", n_starts=1)], expected_failed_checks=lambda estimator: EXCLUDED
+    [OfCounts(n_starts=1), OfCounts("diagonal", n_starts=1), OfCounts(rank=1, n_starts=1)],
+    expected_failed_checks=lambda estimator: EXCLUDED,
 )
 def test_scikit_learn_checks(estimator, check):
     check(estimator)
@@ -194,7 +195,9 @@ def test_bad_input_is_one_line(arguments, message):
 @pytest.mark.parametrize(
     "settings",
     [{"covariance": "round"}, {"zero_inflation": "some"}, {"n_starts": 0}, {"max_iter": 1.5}, {"tol": 0},
-     {"random_state": -1}],
+     {"random_state": -1}, {"rank": 0}, {"penalty": -1.0}, {"rank": 1, "penalty": 1.0},
+     {"rank": 1, "covariance": "diagonal"}, {"zero_inflation_posterior": "joint"},
+     {"rank": 1, "zero_inflation": "global", "zero_inflation_posterior": "conditional"}],
     ids=str,
 )  # fmt: skip
 def test_bad_settings_are_named(settings):

@@ -38,7 +38,7 @@ def write_arrays(path: str | Path, arrays: dict[str, np.ndarray], facts: dict[st
     OSError
         Where the file cannot be written; with its name.
     """
-    tensors = {name: torch.from_numpy(np.array(value, dtype=np.float64)) for name, value in arrays.items()}
+    tensors = {name: torch.from_numpy(np.array(value, dtype=np.float64, order="C")) for name, value in arrays.items()}
     metadata = {"format": FORMAT, "facts": json.dumps(facts)}
     metadata["checksum"] = tensors_checksum(tensors, metadata["facts"])
     with atomic_write(user_path(path)) as scratch:

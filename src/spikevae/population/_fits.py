@@ -31,11 +31,14 @@ class Climbed:
         The bound that each start reached, nats.
     iterations
         Newton steps of all starts.
+    ends
+        Where each start ended, before the best was finished.
     """
 
     maximum: Maximum
     bounds: tuple[float, ...]
     iterations: int
+    ends: tuple[Vector, ...] = ()
 
     @property
     def disagree(self) -> bool:
@@ -76,7 +79,7 @@ def climb(
     if len(starts) > 1:
         best = maximise(objective, best.x, tolerance=tolerance, max_iter=max_iter, report=report)
         iterations += best.iterations
-    return Climbed(best, tuple(one.value for one in found), iterations)
+    return Climbed(best, tuple(one.value for one in found), iterations, tuple(one.x for one in found))
 
 
 def starting_points(counts: Counts, basis: np.ndarray, n_starts: int, rng: np.random.Generator) -> list[Matrix]:

@@ -70,6 +70,11 @@ class Results:
         return np.diag(found) if found.ndim == 1 else found
 
     @property
+    def loadings_(self) -> Float[np.ndarray, "p q"]:
+        """Loadings of the units on the latent variables."""
+        return _given(self._parameters.loadings, "loadings_ needs a fit with rank")
+
+    @property
     def latent_(self) -> Float[np.ndarray, "n l"]:
         """Posterior means of the rows of the fit."""
         return self._posterior.mean

@@ -15,15 +15,17 @@ from sklearn.utils.validation import check_is_fitted
 
 from .._seeds import MAX_SEED
 from ..progress import show_progress
-from ._bound import Counts, Inflation
-from ._gaussian_fit import Fitted, Posterior, fit_gaussian, infer_gaussian
+from ._bound import Inflation
+from ._gaussian_fit import Posterior
 from ._results import Results, read_fit, write_fit
-from ._tables import Design, counts_and_annotations, design_of, read_counts, read_covariates
+from ._search import Settings, infer, search
+from ._tables import counts_and_annotations, design_of, read_counts, read_covariates
 
 COVARIANCES = ("full", "diagonal", "spherical")
 FINER = 1e-3
 """Of the tolerance: posteriors under known parameters cost little, and rows should hardly depend on one another."""
 INFLATIONS = (None, "global", "per_unit", "covariates")
+POSTERIORS = ("auto", "independent", "conditional")
 
 
 class PoissonLogNormal(Results, ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
@@ -39,9 +41,18 @@ class PoissonLogNormal(Results, ClassNamePrefixFeaturesOutMixin, TransformerMixi
     ----------
     covariance : str
         "full", "diagonal", or "spherical": one variance for all units.
+    rank : int or None
+        q: the covariance is C C' with loadings C (p, q), and the latent variables are q scores a row.
+    penalty : float or None
+        Of the entries of the precision off its diagonal, as in the graphical lasso: many of them become zero.
     zero_inflation : str or None
         None, or whose probability of an inflated zero is fitted: "global" one for all, "per_unit" one for each unit, or
         "covariates", a logistic regression of each unit on the covariates.
+    zero_inflation_posterior : str
+        "independent": the posterior of a log rate is the same whether a zero is inflated or not. Its bound is loose
+        where many zeros are inflated, and can be best without any. "conditional": where a zero is inflated, the log
+        rate has the mean of the regression and a variance of its unit. "auto": the second, and with `rank` or
+        `penalty`, which know the first alone, the first.
     fit_intercept : bool
         Whether log rates have an intercept beside the covariates; X then holds no constant column.
     n_starts : int
@@ -62,7 +73,10 @@ class PoissonLogNormal(Results, ClassNamePrefixFeaturesOutMixin, TransformerMixi
     covariance_, precision_ : ndarray (p, p)
         Of the log rates, and its inverse.
     latent_, latent_variance_ : ndarray (n, p)
-        Posterior means and variances of the log rates of the rows of the fit, without offsets.
+        Posterior means and variances of the latent variables of the rows of the fit: the log rates without offsets, or
+        with `rank` the scores (n, q).
+    loadings_ : ndarray (p, q)
+        With `rank` alone: C, in the order of the variance that its columns explain.
     inflation_intercept_, inflation_coef_ : ndarray (1,) or (p,), (p, d)
         Logits of an inflated zero; the coefficients with "covariates" alone.
     prob_zero_inflation_ : ndarray (n, p)
@@ -106,7 +120,10 @@ class PoissonLogNormal(Results, ClassNamePrefixFeaturesOutMixin, TransformerMixi
         self,
         covariance: Literal["full", "diagonal", "spherical"] = "full",
         *,
+        rank: int | None = None,
+        penalty: float | None = None,
         zero_inflation: Literal["global", "per_unit", "covariates"] | None = None,
+        zero_inflation_posterior: Literal["auto", "independent", "conditional"] = "auto",
         fit_intercept: bool = True,
         n_starts: int = 2,
         max_iter: int = 500,
@@ -115,7 +132,10 @@ class PoissonLogNormal(Results, ClassNamePrefixFeaturesOutMixin, TransformerMixi
         verbose: bool = False,
     ):
         self.covariance = covariance
+        self.rank = rank
+        self.penalty = penalty
         self.zero_inflation = zero_inflation
+        self.zero_inflation_posterior = zero_inflation_posterior
         self.fit_intercept = fit_intercept
         self.n_starts = n_starts
         self.max_iter = max_iter
@@ -163,27 +183,29 @@ class PoissonLogNormal(Results, ClassNamePrefixFeaturesOutMixin, TransformerMixi
         n = counts.shape[0]
         covariates, self.covariate_names_ = self._covariates(X, n)
         design = design_of(covariates, self.covariate_names_, intercept=self.fit_intercept)
+        inflation = None
+        if self.zero_inflation is not None:
+            inflation = Inflation(self.zero_inflation, design.basis * math.sqrt(n), counts.shape[1])
         with show_progress("PoissonLogNormal", enabled=self.verbose) as report:
-            found = self._search(
-                counts, design, lambda step, bound: report(step, self.max_iter, f"bound {bound:.1f} nats")
+            found = search(
+                counts,
+                design,
+                inflation,
+                self._settings(self.tol * n),
+                _generator(self.random_state),
+                lambda step, bound: report(min(step, self.max_iter), self.max_iter, f"bound {bound:.1f} nats"),
             )
         self._adopt(found.parameters, found.posterior, found.climbed.summary())
 
-    def _search(self, counts: Counts, design: Design, report: Any) -> Fitted:
-        n, p = counts.shape
-        inflation = None
-        if self.zero_inflation is not None:
-            inflation = Inflation(self.zero_inflation, design.basis * math.sqrt(n), p)
-        return fit_gaussian(
-            counts,
-            design,
+    def _settings(self, tolerance: float) -> Settings:
+        return Settings(
             self.covariance,
-            inflation,
-            n_starts=self.n_starts,
-            tolerance=self.tol * n,
-            max_iter=self.max_iter,
-            rng=_generator(self.random_state),
-            report=report,
+            self.rank,
+            self.penalty,
+            self.zero_inflation_posterior != "independent" and self.rank is None and self.penalty is None,
+            self.n_starts,
+            tolerance,
+            self.max_iter,
         )
 
     def _check_settings(self) -> None:
@@ -193,12 +215,30 @@ class PoissonLogNormal(Results, ClassNamePrefixFeaturesOutMixin, TransformerMixi
             raise ValueError(
                 f"zero_inflation is {self.zero_inflation!r}; give one of {', '.join(map(str, INFLATIONS))}"
             )
+        if self.zero_inflation_posterior not in POSTERIORS:
+            given = self.zero_inflation_posterior
+            raise ValueError(f"zero_inflation_posterior is {given!r}; give one of {', '.join(POSTERIORS)}")
+        self._check_structure()
         for name in ("n_starts", "max_iter"):
             value = getattr(self, name)
             if not isinstance(value, numbers.Integral) or value < 1:
                 raise ValueError(f"{name} is {value!r}; give a whole number of one or more")
         if not isinstance(self.tol, numbers.Real) or not 0 < self.tol < math.inf:
             raise ValueError(f"tol is {self.tol!r}; give nats per row above zero")
+
+    def _check_structure(self) -> None:
+        structured = [name for name in ("rank", "penalty") if getattr(self, name) is not None]
+        if len(structured) > 1:
+            raise ValueError("rank and penalty are given: give one of them")
+        for name in structured:
+            if self.covariance != "full":
+                raise ValueError(f"{name} needs covariance='full', and it is {self.covariance!r}")
+            if self.zero_inflation is not None and self.zero_inflation_posterior == "conditional":
+                raise ValueError(f"{name} needs zero_inflation_posterior='independent'")
+        if self.rank is not None and (not isinstance(self.rank, numbers.Integral) or self.rank < 1):
+            raise ValueError(f"rank is {self.rank!r}; give a whole number of one or more")
+        if self.penalty is not None and not (isinstance(self.penalty, numbers.Real) and 0 < self.penalty < math.inf):
+            raise ValueError(f"penalty is {self.penalty!r}; give a finite number above zero")
 
     def _covariates(self, X: Any, n: int | None) -> tuple[Float[np.ndarray, "n d"], list[str]]:
         return (np.zeros((n or 1, 0)), []) if X is None else read_covariates(X, n)
@@ -223,7 +263,7 @@ class PoissonLogNormal(Results, ClassNamePrefixFeaturesOutMixin, TransformerMixi
         counts = read_counts(self, Y, offsets, mask, reset=False)
         covariates = self._new_covariates(X, counts.shape[0])
         tolerance = FINER * self.tol * counts.shape[0]
-        return infer_gaussian(counts, covariates, self._parameters, tolerance=tolerance, max_iter=self.max_iter)
+        return infer(counts, covariates, self._parameters, self._settings(tolerance))
 
     def transform(self, Y: Any, X: Any = None, offsets: Any = None, mask: Any = None) -> Float[np.ndarray, "n l"]:
         """Posterior means of the latent variables of rows, new or not: `latent_` of them; arguments as for `fit`."""
