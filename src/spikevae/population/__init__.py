@@ -4,3 +4,5 @@ from .poisson_log_normal import PoissonLogNormal as PoissonLogNormal
 from .recordings import Recording as Recording
 from .recordings import join_recordings as join_recordings
 from .recordings_reading import read_recording as read_recording
+from .selection import Selection as Selection
+from .selection import select as select

@@ -56,7 +56,13 @@ class Climbed:
 
 
 def climb(
-    objective: Objective, starts: Sequence[Vector], *, tolerance: float, max_iter: int, report: Report | None
+    objective: Objective,
+    starts: Sequence[Vector],
+    *,
+    tolerance: float,
+    max_iter: int,
+    report: Report | None,
+    correct: Callable[[Vector], Vector] | None = None,
 ) -> Climbed:
     """Maximise from all starts.
 
@@ -69,7 +75,7 @@ def climb(
     for start in starts:
         try:
             rough = max(tolerance, ROUGH) if len(starts) > 1 else tolerance
-            found.append(maximise(objective, start, tolerance=rough, max_iter=max_iter, report=report))
+            found.append(maximise(objective, start, tolerance=rough, max_iter=max_iter, report=report, correct=correct))
         except FloatingPointError:
             continue
     if not found:
@@ -77,7 +83,7 @@ def climb(
     best = max(found, key=lambda one: one.value)
     iterations = sum(one.iterations for one in found)
     if len(starts) > 1:
-        best = maximise(objective, best.x, tolerance=tolerance, max_iter=max_iter, report=report)
+        best = maximise(objective, best.x, tolerance=tolerance, max_iter=max_iter, report=report, correct=correct)
         iterations += best.iterations
     return Climbed(best, tuple(one.value for one in found), iterations, tuple(one.x for one in found))
 

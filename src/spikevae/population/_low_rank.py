@@ -113,6 +113,18 @@ class LowRankBound:
                 gradient.append(self.inflation.pull_back(terms.logit_gradient))
         return value, self.pack(*gradient)
 
+    def corrected(self, x: Vector) -> Vector:
+        """The variables after a Newton step of the scores of each row, and their variances at those rates."""
+        parts = self.split(x)
+        n, q = parts[0].shape
+        terms, loadings = self._terms(parts)
+        information = (terms.rates @ _products(loadings)).reshape(n, q, q) + np.eye(q)
+        if not np.isfinite(information).all():
+            return x
+        gradient = (self.counts.Y - terms.rates) @ loadings - parts[0]
+        scores = parts[0] + np.linalg.solve(information, gradient[:, :, None])[:, :, 0]
+        return self.pack(scores, -np.log1p(terms.rates @ loadings**2), *parts[2:])
+
     def preconditioner(self, x: Vector) -> Apply:
         """Inverses of blocks of minus the Hessian: the scores of a row; the coefficients and loadings of a unit."""
         parts = self.split(x)
@@ -180,7 +192,7 @@ def fit_low_rank(
     for mean in starting_points(counts, design.basis, n_starts, rng):
         extra = [] if inflation is None else [inflation.start(counts)]
         starts.append(bound.pack(*_start(counts, design.basis, mean, rank), *extra))
-    climbed = climb(bound, starts, tolerance=tolerance, max_iter=max_iter, report=report)
+    climbed = climb(bound, starts, tolerance=tolerance, max_iter=max_iter, report=report, correct=bound.corrected)
     x = climbed.maximum.x
     scores, log_variance, B, loadings, *rest = bound.split(x)
     order = np.argsort(-(loadings**2).sum(0))

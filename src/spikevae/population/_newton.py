@@ -13,6 +13,9 @@ Apply = Callable[[Vector], Vector]
 
 MAX_PRODUCTS = 60
 """Most products of the Hessian with a vector within one step."""
+ENOUGH = 0.5
+"""A step is long enough when one more product would raise its gain by less than this over the number of products:
+Nash & Sofer, Operations Research Letters 9 (1990)."""
 RELATIVE_STEP = 1e-6
 """Root mean square step of the finite difference that gives such a product, in units of the preconditioner."""
 LARGEST_STEP = 1e-4
@@ -72,6 +75,7 @@ def maximise(
     tolerance: float,
     max_iter: int,
     report: Callable[[int, float], None] | None = None,
+    correct: Apply | None = None,
 ) -> Maximum:
     """Climb from x until a Newton step promises a gain below `tolerance`, in the unit of the objective.
 
@@ -83,6 +87,8 @@ def maximise(
     ----------
     report
         Called with the number of steps and the objective after each.
+    correct
+        Gives variables near its argument that may be better: it takes back what a long step has bent.
 
     Raises
     ------
@@ -104,7 +110,13 @@ def maximise(
             found = _newton_step(objective, x, gradient, apply, radius, norm)
             if not found.at_radius and found.gain < max(tolerance, ROUNDING * abs(value)):
                 return Maximum(x, value, norm, iteration, True)
-            new_value, new_gradient = objective.value_and_gradient(x + found.step)
+            trial = x + found.step
+            new_value, new_gradient = objective.value_and_gradient(trial)
+            if correct is not None and np.isfinite(new_value):
+                other = correct(trial)
+                other_value, other_gradient = objective.value_and_gradient(other)
+                if np.isfinite(other_value) and other_value > new_value:
+                    trial, new_value, new_gradient = other, other_value, other_gradient
             finite = np.isfinite(new_value) and np.isfinite(new_gradient).all()
             ratio = (new_value - value) / found.gain if finite and found.gain > 0 else -1.0
             if ratio < 0.25:
@@ -112,7 +124,7 @@ def maximise(
             elif ratio > 0.75 and found.at_radius:
                 radius *= 2.0
             if ratio > 1e-3:
-                x, value, gradient, moved = x + found.step, new_value, new_gradient, True
+                x, value, gradient, moved = trial, new_value, new_gradient, True
                 break
         if not moved:
             break
@@ -130,16 +142,17 @@ def _newton_step(
     residual = gradient.copy()
     z = apply(residual)
     direction = z.copy()
-    rz = first = residual @ z
+    rz = first = float(residual @ z)
     squared, cross, length = 0.0, 0.0, float(rz)  # of step and direction, in the norm of the preconditioner
 
     def ended(at_radius: bool) -> _Step:
         return _Step(step, float(gradient @ step - 0.5 * (step @ product)), at_radius, math.sqrt(max(squared, 0.0)))
 
-    for _ in range(MAX_PRODUCTS):
+    gain = 0.0  # of the model
+    for product_number in range(MAX_PRODUCTS):
         h = min(RELATIVE_STEP * np.sqrt(x.size / length), LARGEST_STEP / np.abs(direction).max())
         curved = (gradient - objective.value_and_gradient(x + h * direction)[1]) / h
-        curvature = direction @ curved
+        curvature = float(direction @ curved)
         length_of_step = rz / curvature if curvature > 0 else np.inf
         reached = float(squared + 2 * length_of_step * cross + length_of_step**2 * length)
         if not reached < radius**2:
@@ -150,8 +163,10 @@ def _newton_step(
         step, product, squared = step + length_of_step * direction, product + length_of_step * curved, reached
         residual = residual - length_of_step * curved
         z = apply(residual)
-        new_rz = residual @ z
-        if new_rz <= accuracy**2 * first:
+        new_rz = float(residual @ z)
+        gained = float(0.5 * length_of_step * rz)  # by this product alone
+        gain += gained
+        if new_rz <= accuracy**2 * first or (product_number + 1) * gained < ENOUGH * gain:
             break
         ratio, rz = new_rz / rz, new_rz
         cross = ratio * (cross + length_of_step * length)

@@ -9,6 +9,7 @@ from jaxtyping import Float
 
 from .._records import to_builtins
 from ._files import read_arrays, write_arrays
+from ._formula import Terms
 from ._gaussian import Covariance
 from ._gaussian_fit import Posterior
 from ._parameters import Parameters
@@ -19,6 +20,7 @@ class Results:
 
     _parameters: Parameters
     _posterior: Posterior
+    _terms: Terms | None
     covariance: Covariance
     fit_intercept: bool
 
@@ -92,7 +94,8 @@ class Results:
     @property
     def n_parameters_(self) -> int:
         """Number of parameters."""
-        return self._parameters.size(self.covariance, intercept=self.fit_intercept)
+        intercept = self.fit_intercept if self._terms is None else self._terms.intercept
+        return self._parameters.size(self.covariance, intercept=intercept)
 
     @property
     def aic_(self) -> float:
@@ -135,6 +138,7 @@ def write_fit(model: Any, path: str | Path) -> None:
         "summary": model._summary | {"converged": bool(posterior.converged)},
         "units": None if names is None else [str(name) for name in names],
         "covariates": model.covariate_names_,
+        "terms": None if model._terms is None else model._terms.facts(),
     }
     write_arrays(path, arrays, facts)
 
@@ -151,6 +155,9 @@ def read_fit(model: Any, path: str | Path) -> None:
     try:
         model.set_params(**facts["settings"])
         model._check_settings()
+        terms = None if facts["terms"] is None else Terms.of_facts(facts["terms"])
+        if (terms is None) != (model.formula is None):
+            raise ValueError("its formula and its terms do not match")
         summary, units, covariates = facts["summary"], facts["units"], facts["covariates"]
         n_units, n_covariates = arrays["coef"].shape
         for given, size in ((units, n_units), (covariates, n_covariates)):
@@ -161,6 +168,7 @@ def read_fit(model: Any, path: str | Path) -> None:
         model._adopt(Parameters(**arrays), posterior, summary)
     except (KeyError, TypeError, AttributeError, ValueError) as error:
         raise ValueError(f"{path} is not a readable model file: {error}") from None
+    model._terms = terms
     model.n_features_in_, model.covariate_names_ = n_units, list(covariates or [])
     if units is not None:
         model.feature_names_in_ = np.array(units, dtype=object)

@@ -1,5 +1,7 @@
 """Which fit, and which inference for new rows, the settings of the estimator stand for."""
 
+import math
+import numbers
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,6 +18,10 @@ from ._sparse import fit_sparse
 from ._tables import Design
 from ._zero_inflation import fit_conditional, infer_conditional
 
+COVARIANCES = ("full", "diagonal", "spherical")
+INFLATIONS = (None, "global", "per_unit", "covariates")
+POSTERIORS = ("auto", "independent", "conditional")
+
 
 @dataclass(frozen=True)
 class Settings:
@@ -28,6 +34,53 @@ class Settings:
     n_starts: int
     tolerance: float
     max_iter: int
+
+
+def settings_of(model: Any, tolerance: float) -> Settings:
+    """The settings of an estimator; tolerance in nats over all rows."""
+    conditional = model.zero_inflation_posterior != "independent" and model.rank is None and model.penalty is None
+    return Settings(model.covariance, model.rank, model.penalty, conditional, model.n_starts, tolerance, model.max_iter)
+
+
+def check_settings(model: Any) -> None:
+    """Refuse settings of the estimator that cannot be fitted.
+
+    Raises
+    ------
+    ValueError
+        With the setting and its value.
+    """
+    if model.covariance not in COVARIANCES:
+        raise ValueError(f"covariance is {model.covariance!r}; give one of {', '.join(COVARIANCES)}")
+    if model.zero_inflation not in INFLATIONS:
+        raise ValueError(f"zero_inflation is {model.zero_inflation!r}; give one of {', '.join(map(str, INFLATIONS))}")
+    if model.zero_inflation_posterior not in POSTERIORS:
+        given = model.zero_inflation_posterior
+        raise ValueError(f"zero_inflation_posterior is {given!r}; give one of {', '.join(POSTERIORS)}")
+    _check_structure(model)
+    for name in ("n_starts", "max_iter"):
+        value = getattr(model, name)
+        if not isinstance(value, numbers.Integral) or value < 1:
+            raise ValueError(f"{name} is {value!r}; give a whole number of one or more")
+    if not isinstance(model.tol, numbers.Real) or not 0 < float(model.tol) < math.inf:
+        raise ValueError(f"tol is {model.tol!r}; give nats per row above zero")
+
+
+def _check_structure(model: Any) -> None:
+    structured = [name for name in ("rank", "penalty") if getattr(model, name) is not None]
+    if len(structured) > 1:
+        raise ValueError("rank and penalty are given: give one of them")
+    for name in structured:
+        if model.covariance != "full":
+            raise ValueError(f"{name} needs covariance='full', and it is {model.covariance!r}")
+        if model.zero_inflation is not None and model.zero_inflation_posterior == "conditional":
+            raise ValueError(f"{name} needs zero_inflation_posterior='independent'")
+    if model.rank is not None and (not isinstance(model.rank, numbers.Integral) or model.rank < 1):
+        raise ValueError(f"rank is {model.rank!r}; give a whole number of one or more")
+    if model.penalty is not None and not (
+        isinstance(model.penalty, numbers.Real) and 0 < float(model.penalty) < math.inf
+    ):
+        raise ValueError(f"penalty is {model.penalty!r}; give a finite number above zero")
 
 
 def search(

@@ -16,16 +16,14 @@ from sklearn.utils.validation import check_is_fitted
 from .._seeds import MAX_SEED
 from ..progress import show_progress
 from ._bound import Inflation
+from ._formula import Terms, covariates_of
 from ._gaussian_fit import Posterior
 from ._results import Results, read_fit, write_fit
-from ._search import Settings, infer, search
+from ._search import check_settings, infer, search, settings_of
 from ._tables import counts_and_annotations, design_of, read_counts, read_covariates
 
-COVARIANCES = ("full", "diagonal", "spherical")
 FINER = 1e-3
 """Of the tolerance: posteriors under known parameters cost little, and rows should hardly depend on one another."""
-INFLATIONS = (None, "global", "per_unit", "covariates")
-POSTERIORS = ("auto", "independent", "conditional")
 
 
 class PoissonLogNormal(Results, ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
@@ -53,8 +51,12 @@ class PoissonLogNormal(Results, ClassNamePrefixFeaturesOutMixin, TransformerMixi
         where many zeros are inflated, and can be best without any. "conditional": where a zero is inflated, the log
         rate has the mean of the regression and a variance of its unit. "auto": the second, and with `rank` or
         `penalty`, which know the first alone, the first.
+    formula : str or None
+        Which covariates to make of the columns of X, such as ``"1 + site + log(depth)"`` (extra `population`); X is
+        then a data frame or a dictionary of columns, or, where Y is an AnnData object and X is not given, its `obs`.
+        Columns of text are categories, as is ``C(column)``. The formula decides on the intercept.
     fit_intercept : bool
-        Whether log rates have an intercept beside the covariates; X then holds no constant column.
+        Whether log rates have an intercept beside the covariates; X then holds no constant column. Without a formula.
     n_starts : int
         Starts of the search: the logarithms of the counts, shrunk ones, then ones with noise. The best is kept.
     max_iter : int
@@ -124,6 +126,7 @@ class PoissonLogNormal(Results, ClassNamePrefixFeaturesOutMixin, TransformerMixi
         penalty: float | None = None,
         zero_inflation: Literal["global", "per_unit", "covariates"] | None = None,
         zero_inflation_posterior: Literal["auto", "independent", "conditional"] = "auto",
+        formula: str | None = None,
         fit_intercept: bool = True,
         n_starts: int = 2,
         max_iter: int = 500,
@@ -136,6 +139,7 @@ class PoissonLogNormal(Results, ClassNamePrefixFeaturesOutMixin, TransformerMixi
         self.penalty = penalty
         self.zero_inflation = zero_inflation
         self.zero_inflation_posterior = zero_inflation_posterior
+        self.formula = formula
         self.fit_intercept = fit_intercept
         self.n_starts = n_starts
         self.max_iter = max_iter
@@ -176,13 +180,15 @@ class PoissonLogNormal(Results, ClassNamePrefixFeaturesOutMixin, TransformerMixi
 
     def _fit(self, Y: Any, X: Any, offsets: Any, mask: Any) -> None:
         self._check_settings()
-        Y, _ = counts_and_annotations(Y)
+        Y, rows = counts_and_annotations(Y)
         counts = read_counts(self, Y, offsets, mask, reset=True)
         if not counts.Y.any():
             raise ValueError("every count of Y that was observed is zero: there is nothing to fit")
         n = counts.shape[0]
-        covariates, self.covariate_names_ = self._covariates(X, n)
-        design = design_of(covariates, self.covariate_names_, intercept=self.fit_intercept)
+        X = rows if X is None and self.formula is not None else X
+        covariates, self.covariate_names_, self._terms = self._covariates(X, n, None)
+        intercept = self.fit_intercept if self._terms is None else self._terms.intercept
+        design = design_of(covariates, self.covariate_names_, intercept=intercept)
         inflation = None
         if self.zero_inflation is not None:
             inflation = Inflation(self.zero_inflation, design.basis * math.sqrt(n), counts.shape[1])
@@ -191,60 +197,22 @@ class PoissonLogNormal(Results, ClassNamePrefixFeaturesOutMixin, TransformerMixi
                 counts,
                 design,
                 inflation,
-                self._settings(self.tol * n),
+                settings_of(self, self.tol * n),
                 _generator(self.random_state),
                 lambda step, bound: report(min(step, self.max_iter), self.max_iter, f"bound {bound:.1f} nats"),
             )
         self._adopt(found.parameters, found.posterior, found.climbed.summary())
 
-    def _settings(self, tolerance: float) -> Settings:
-        return Settings(
-            self.covariance,
-            self.rank,
-            self.penalty,
-            self.zero_inflation_posterior != "independent" and self.rank is None and self.penalty is None,
-            self.n_starts,
-            tolerance,
-            self.max_iter,
-        )
-
     def _check_settings(self) -> None:
-        if self.covariance not in COVARIANCES:
-            raise ValueError(f"covariance is {self.covariance!r}; give one of {', '.join(COVARIANCES)}")
-        if self.zero_inflation not in INFLATIONS:
-            raise ValueError(
-                f"zero_inflation is {self.zero_inflation!r}; give one of {', '.join(map(str, INFLATIONS))}"
-            )
-        if self.zero_inflation_posterior not in POSTERIORS:
-            given = self.zero_inflation_posterior
-            raise ValueError(f"zero_inflation_posterior is {given!r}; give one of {', '.join(POSTERIORS)}")
-        self._check_structure()
-        for name in ("n_starts", "max_iter"):
-            value = getattr(self, name)
-            if not isinstance(value, numbers.Integral) or value < 1:
-                raise ValueError(f"{name} is {value!r}; give a whole number of one or more")
-        if not isinstance(self.tol, numbers.Real) or not 0 < self.tol < math.inf:
-            raise ValueError(f"tol is {self.tol!r}; give nats per row above zero")
+        check_settings(self)
 
-    def _check_structure(self) -> None:
-        structured = [name for name in ("rank", "penalty") if getattr(self, name) is not None]
-        if len(structured) > 1:
-            raise ValueError("rank and penalty are given: give one of them")
-        for name in structured:
-            if self.covariance != "full":
-                raise ValueError(f"{name} needs covariance='full', and it is {self.covariance!r}")
-            if self.zero_inflation is not None and self.zero_inflation_posterior == "conditional":
-                raise ValueError(f"{name} needs zero_inflation_posterior='independent'")
-        if self.rank is not None and (not isinstance(self.rank, numbers.Integral) or self.rank < 1):
-            raise ValueError(f"rank is {self.rank!r}; give a whole number of one or more")
-        if self.penalty is not None and not (isinstance(self.penalty, numbers.Real) and 0 < self.penalty < math.inf):
-            raise ValueError(f"penalty is {self.penalty!r}; give a finite number above zero")
-
-    def _covariates(self, X: Any, n: int | None) -> tuple[Float[np.ndarray, "n d"], list[str]]:
-        return (np.zeros((n or 1, 0)), []) if X is None else read_covariates(X, n)
+    def _covariates(self, X: Any, n: int | None, terms: Terms | None) -> tuple[np.ndarray, list[str], Terms | None]:
+        if self.formula is not None:
+            return covariates_of(self.formula, X, n, terms)
+        return (*((np.zeros((n or 1, 0)), []) if X is None else read_covariates(X, n)), None)
 
     def _new_covariates(self, X: Any, n: int | None) -> Float[np.ndarray, "n d"]:
-        found, names = self._covariates(X, n)
+        found, names, _ = self._covariates(X, n, self._terms)
         if found.shape[1] != len(self.covariate_names_):
             raise ValueError(
                 f"X has {found.shape[1]} covariates, but the fit had {len(self.covariate_names_)}: "
@@ -259,11 +227,12 @@ class PoissonLogNormal(Results, ClassNamePrefixFeaturesOutMixin, TransformerMixi
     def posterior(self, Y: Any, X: Any = None, offsets: Any = None, mask: Any = None) -> Posterior:
         """Posterior of the latent variables of rows, the parameters held as they are; arguments as for `fit`."""
         check_is_fitted(self)
-        Y, _ = counts_and_annotations(Y)
+        Y, rows = counts_and_annotations(Y)
+        X = rows if X is None and self.formula is not None else X
         counts = read_counts(self, Y, offsets, mask, reset=False)
         covariates = self._new_covariates(X, counts.shape[0])
         tolerance = FINER * self.tol * counts.shape[0]
-        return infer(counts, covariates, self._parameters, self._settings(tolerance))
+        return infer(counts, covariates, self._parameters, settings_of(self, tolerance))
 
     def transform(self, Y: Any, X: Any = None, offsets: Any = None, mask: Any = None) -> Float[np.ndarray, "n l"]:
         """Posterior means of the latent variables of rows, new or not: `latent_` of them; arguments as for `fit`."""
