@@ -347,7 +347,7 @@ def test_command_line(tmp_path, capsys, mixed):
     assert "'counts' is read, 'other' not" in said.err.replace("\n", " ")
     assert (out / "fits.png").stat().st_size > 10_000
     lines = (out / "fits.csv").read_text().splitlines()
-    assert len(lines) == 1 + 5 * 15 and lines[0].startswith("unit,law,log_likelihood")
+    assert len(lines) == 1 + 5 * 15 and lines[0].startswith("unit,name,law,n_trials,log_likelihood")
     assert json.loads((out / "fits.json").read_text())["n_trials"] == N
     assert main(["fit-counts", str(source), "--out", str(out), "--law", "poisson", "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["laws"] == ["poisson"]

@@ -8,7 +8,7 @@ from scipy import stats
 
 from spikevae.count_fits import fit_counts
 from spikevae.count_fits.dispersion import coincidences, dispersion_p
-from spikevae.count_fits.fits import describe_units
+from spikevae.count_fits.moments import describe_units
 
 
 def test_dispersion_test_is_uniform_under_poisson():

@@ -1,29 +1,60 @@
 """Fit laws of counts to each unit of a recording and compare them."""
 
 import math
-from collections.abc import Sequence
-from typing import Any
+import warnings
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike
-from scipy import stats
 
 from .._arrays import plain
 from .._scope import own_scope
-from ..population.recordings_checks import check_columns, check_dimensions, check_names, warn_if_transposed
+from ..population.recordings import Recording
+from ..population.recordings_checks import (
+    MAX_COUNT,
+    check_columns,
+    check_dimensions,
+    check_names,
+    warn_if_transposed,
+)
+from ..population.recordings_reading import read_recording
 from ..progress import Report
-from .dispersion import FALSE_DISCOVERY_RATE, dispersion_p
 from .laws import LAWS, N_PARAMETERS, fit_law
+from .moments import describe_units, table_of_units
 from .result import CountFits
 
-MAX_COUNT = 1_000_000
 MAX_ROUNDING = 1e-3
 """Distance from whole numbers below which counts are taken to be rounded, not to be rates."""
 
 
+class Data(NamedTuple):
+    """Counts with what is known of their rows."""
+
+    z: np.ndarray
+    """(n_trials, n_units) whole numbers."""
+    names: tuple[str, ...]
+    conditions: np.ndarray | None
+    """(n_trials,)."""
+    mask: np.ndarray | None
+    """(n_trials, n_units) True where recorded."""
+    offsets: np.ndarray | None
+    """(n_trials,) logarithms of durations, where they differ."""
+    covariates: dict[str, np.ndarray]
+
+
 @own_scope()
-def fit_counts(counts: ArrayLike, laws: Sequence[str] | str = LAWS, *, report: Report | None = None) -> CountFits:
+def fit_counts(
+    counts: ArrayLike | Recording,
+    laws: Sequence[str] | str = LAWS,
+    *,
+    conditions: ArrayLike | None = None,
+    covariates: Sequence[str] | Mapping[str, ArrayLike] | None = None,
+    report: Report | None = None,
+) -> CountFits:
     """Fit laws of counts to each unit of a recording by maximum likelihood.
+
+    With conditions, each unit has a fit of its own in each condition, and its criteria are summed over conditions.
 
     Standard errors come from the observed information. Where the maximum lies in the limit in which a law is Poisson
     (for example, a negative binomial law of under-dispersed counts), the fit is that limit, ``at_limit`` is true, and
@@ -33,14 +64,21 @@ def fit_counts(counts: ArrayLike, laws: Sequence[str] | str = LAWS, *, report: R
 
     The two-sided dispersion test compares the sum of squared deviations over the mean with its distribution given the
     number of spikes: exactly for units with fewer than 50 sqrt(n) spikes, otherwise chi-squared with n - 1 degrees of
-    freedom, corrected for the number of units (Benjamini and Hochberg). It assumes trials to be independent.
+    freedom, corrected for the number of units (Benjamini and Hochberg). It assumes trials to be independent. With
+    conditions, covariates or rows of unequal duration, deviations are from the means of a Poisson regression on them
+    (:func:`spikevae.count_fits.dispersion_given`).
 
     Parameters
     ----------
     counts
-        (n_trials, n_units) or (n_trials,) whole numbers, zero or more; two trials or more.
+        (n_trials, n_units) or (n_trials,) whole numbers, zero or more; two trials or more. (n_stimuli, n_trials,
+        n_units): the stimuli are conditions. Or a recording with names, conditions and covariates.
     laws
         One law or several: poisson, negative_binomial, zero_inflated_poisson, conway_maxwell_poisson, binomial.
+    conditions
+        (n_trials,) condition of each trial; by default those of the recording.
+    covariates
+        For the dispersion test, what mean counts depend on: columns by name, or names of the recording's covariates.
     report
         Function that is called with the number of laws done, their total number, and the name of the next law.
 
@@ -48,14 +86,15 @@ def fit_counts(counts: ArrayLike, laws: Sequence[str] | str = LAWS, *, report: R
     ------
     ValueError
         For counts that are negative, not whole, not finite, masked, above a million or of another shape, for columns
-        that number the trials, and for an unknown law.
+        that number the trials, for an unknown law, and for covariates of another length or that depend on each other.
     TypeError
         For sparse arrays, and for dates and times.
 
     Warns
     -----
     UserWarning
-        Where rows differ far more than columns, as in a table of (n_units, n_trials).
+        Where rows differ far more than columns, as in a table of (n_units, n_trials), and where rows have unequal
+        durations: laws are fitted to counts, whatever the duration.
 
     References
     ----------
@@ -71,48 +110,142 @@ def fit_counts(counts: ArrayLike, laws: Sequence[str] | str = LAWS, *, report: R
     >>> row = found.of(0, "negative_binomial")
     >>> bool(abs(row["parameters"]["r"] - 2) < 3 * row["standard_errors"]["r"])
     True
+    >>> found.code
+    'spikevae.SpikeVAE(latent="negative_binomial", n_latents=3)'
     """
-    z = _checked(counts)
+    data = _data(counts, conditions, covariates)
     laws = [laws] if isinstance(laws, str) else list(dict.fromkeys(laws))
     unknown = [law for law in laws if law not in LAWS]
     if unknown or not len(laws):
         raise ValueError(f"unknown laws {unknown}: choose from {', '.join(LAWS)}")
-    values, frequency = _frequencies(z)
-    unit_rows = describe_units(z)
-    firing = np.flatnonzero([not row["silent"] for row in unit_rows])
+    unit_rows = describe_units(data.z, data.mask, table_of_units(data.conditions, data.covariates), data.offsets)
+    levels, place = np.unique([""] * len(data.z) if data.conditions is None else data.conditions, return_inverse=True)
+    single = int((np.bincount(place) < 2).sum())
+    if single:
+        warnings.warn(
+            f"{single} of {len(levels)} conditions have one trial, to which no law can be fitted: they are left out",
+            stacklevel=3,
+        )
+    values, frequency = _frequencies(data, place, len(levels))
+    cells = np.flatnonzero((frequency @ values > 0) & (frequency.sum(1) > 1))
     rows: list[dict[str, Any]] = []
     for i, law in enumerate(laws):
         if report is not None:
             report(i, len(laws), law.replace("_", " "))
-        found = fit_law(law, values, frequency[firing]) if len(firing) else []
-        rows += [{"unit": int(unit), "law": law, **row} for unit, row in zip(firing, found)]
-    rows.sort(key=lambda row: (row["unit"], laws.index(row["law"])))
-    for first, unit in zip(range(0, len(rows), len(laws)), firing):
-        unit_rows[unit] |= _compare_laws(rows[first : first + len(laws)], len(z))
-    return CountFits(len(z), tuple(laws), unit_rows, rows, z)
+        found = fit_law(law, values, frequency[cells]) if len(cells) else []
+        rows += [_named(data, levels, int(cell), law, frequency[cell].sum(), row) for cell, row in zip(cells, found)]
+    n_levels = len(levels)
+    rows.sort(key=lambda row: (row["unit"], row.get("condition", 0), laws.index(row["law"])))
+    for unit, name in zip(unit_rows, data.names):
+        unit["name"] = name
+    _compare_laws(rows, unit_rows, laws)
+    return CountFits(
+        len(data.z),
+        tuple(laws),
+        unit_rows,
+        rows,
+        data.z,
+        data.names,
+        data.conditions if n_levels > 1 else None,
+        data.mask,
+        tuple(data.covariates),
+    )
 
 
-def _frequencies(z: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """The distinct counts (V,) and how often each unit has them (n_units, V), as floats."""
+def _data(counts: Any, conditions: Any, covariates: Any) -> Data:
+    """Counts of any kind, checked."""
+    if np.ndim(getattr(counts, "counts", counts)) == 3:
+        counts = read_recording(counts)
+    if not isinstance(counts, Recording):
+        names = [str(name) for name in counts.columns] if hasattr(counts, "columns") else None
+        z = _checked(counts, grouped=conditions is not None)
+        return Data(
+            z,
+            tuple(names or map(str, range(z.shape[1]))),
+            _labels(conditions, len(z)),
+            None,
+            None,
+            _columns(covariates, {}),
+        )
+    if len(counts.counts) < 2:
+        raise ValueError(f"{counts.source} has one row: two trials or more are needed")
+    if not counts.equal_durations:
+        warnings.warn(
+            f"{counts.source}: rows have unequal durations; the dispersion test accounts for them, the laws do not: "
+            "give a bin_width for rows of one duration",
+            stacklevel=4,
+        )
+    return Data(
+        counts.counts,
+        counts.unit_names,
+        counts.conditions if conditions is None else _labels(conditions, len(counts.counts)),
+        counts.mask,
+        None if counts.equal_durations else counts.offsets,
+        _columns(covariates, counts.table()),
+    )
+
+
+def _labels(conditions: Any, n: int) -> np.ndarray | None:
+    if conditions is None:
+        return None
+    found = np.asarray(conditions)
+    if found.shape != (n,):
+        raise ValueError(f"conditions have shape {found.shape}, and there are {n} trials: give one for each")
+    return found
+
+
+def _columns(covariates: Any, known: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    if covariates is None:
+        return {}
+    if isinstance(covariates, Mapping):
+        return {str(name): np.asarray(values) for name, values in covariates.items()}
+    names = [covariates] if isinstance(covariates, str) else list(covariates)
+    for name in names:
+        if not isinstance(name, str) or name not in known:
+            has = ", ".join(known) or "none"
+            raise ValueError(f"no covariate {name!r} is known (the recording has {has}): name one, or give its column")
+    return {name: known[name] for name in names}
+
+
+def _frequencies(data: Data, place: np.ndarray, n_levels: int) -> tuple[np.ndarray, np.ndarray]:
+    """The distinct counts (V,), and how often each unit has them in each condition (n_units * n_levels, V)."""
+    z = data.z
     values, inverse = np.unique(z, return_inverse=True)
-    place = inverse.reshape(z.shape) + len(values) * np.arange(z.shape[1])
-    frequency = np.bincount(place.ravel(), minlength=len(values) * z.shape[1]).reshape(z.shape[1], -1)
-    return values.astype(float), frequency.astype(float)
+    cell = n_levels * np.arange(z.shape[1]) + place[:, None]
+    index = inverse.reshape(z.shape) + len(values) * cell
+    weights = None if data.mask is None else data.mask.ravel().astype(float)
+    frequency = np.bincount(index.ravel(), weights, minlength=len(values) * n_levels * z.shape[1])
+    return values.astype(float), frequency.reshape(n_levels * z.shape[1], -1).astype(float)
 
 
-def _compare_laws(rows: list[dict[str, Any]], n: int) -> dict[str, str]:
-    """Add information criteria and Akaike weights to the fits of one unit; returns the best law by each criterion."""
+def _named(data: Data, levels: np.ndarray, cell: int, law: str, n: float, row: dict[str, Any]) -> dict[str, Any]:
+    """A fit with its unit and condition."""
+    unit, level = divmod(cell, len(levels))
+    condition = {} if len(levels) == 1 else {"condition": levels[level].item()}
+    return {"unit": unit, "name": data.names[unit], **condition, "law": law, "n_trials": int(n), **row}
+
+
+def _compare_laws(rows: list[dict[str, Any]], units: list[dict[str, Any]], laws: list[str]) -> None:
+    """Add information criteria and Akaike weights to fits; to units the sums over conditions and the best laws."""
     for row in rows:
         k = row["n_parameters"] = N_PARAMETERS[row["law"]]
-        row["aic"], row["bic"] = (2 * k - 2 * row["log_likelihood"], k * math.log(n) - 2 * row["log_likelihood"])
-    least = min(row["aic"] for row in rows)
-    total = sum(math.exp((least - row["aic"]) / 2) for row in rows)
-    for row in rows:
-        row["weight"] = math.exp((least - row["aic"]) / 2) / total
-    return {f"best_{criterion}": min(rows, key=lambda row: row[criterion])["law"] for criterion in ("aic", "bic")}
+        row["aic"] = 2 * k - 2 * row["log_likelihood"]
+        row["bic"] = k * math.log(row["n_trials"]) - 2 * row["log_likelihood"]
+    for first in range(0, len(rows), len(laws)):
+        cell = rows[first : first + len(laws)]
+        least = min(row["aic"] for row in cell)
+        total = sum(math.exp((least - row["aic"]) / 2) for row in cell)
+        for row in cell:
+            row["weight"] = math.exp((least - row["aic"]) / 2) / total
+            for name in ("aic", "bic"):
+                sums = units[row["unit"]].setdefault(name, dict.fromkeys(laws, 0.0))
+                sums[row["law"]] += row[name]
+    for unit in units:
+        for name in ("aic", "bic"):
+            unit[f"best_{name}"] = min(unit[name], key=unit[name].__getitem__) if name in unit else None
 
 
-def _checked(counts: ArrayLike) -> np.ndarray:
+def _checked(counts: ArrayLike, grouped: bool) -> np.ndarray:
     """Counts as whole numbers (n_trials, n_units)."""
     z = _numbers(counts)
     z = z[:, None] if z.ndim == 1 else z
@@ -133,7 +266,8 @@ def _checked(counts: ArrayLike) -> np.ndarray:
     if z.max() > MAX_COUNT:
         raise ValueError(f"the largest count is {z.max():g}, more than {MAX_COUNT:,}")
     check_columns(z)
-    warn_if_transposed(z)
+    if not grouped:  # rows of several conditions differ in any case
+        warn_if_transposed(z)
     return z.astype(np.int64)
 
 
@@ -157,37 +291,3 @@ def _numbers(counts: Any) -> np.ndarray:
     if z.dtype.kind not in "buif":
         raise ValueError(f"counts have type {z.dtype}; whole numbers are needed: leave out all else")
     return z.astype(float) if z.dtype.kind == "f" else z  # float16 ends at 65,504
-
-
-def describe_units(z: np.ndarray) -> list[dict[str, Any]]:
-    """Moments and dispersion test of each unit; the best laws are added after the fits."""
-    n = len(z)
-    mean, variance = z.mean(0), z.var(0, ddof=1)
-    silent = mean == 0
-    safe = np.where(silent, 1.0, mean)
-    fano = variance / safe
-    influence = ((z - mean) ** 2 - variance) / safe - fano * (z - mean) / safe
-    fano_se, zeros = influence.std(0, ddof=1) / math.sqrt(n), (z == 0).mean(0)
-    index = (n - 1) * fano
-    p = dispersion_p(z)
-    adjusted = np.full(len(p), np.nan)
-    if (~silent).any():
-        adjusted[~silent] = stats.false_discovery_control(p[~silent])
-    return [
-        {
-            "unit": u,
-            "mean": float(mean[u]),
-            "variance": float(variance[u]),
-            "fano": math.nan if silent[u] else float(fano[u]),
-            "fano_se": math.nan if silent[u] else float(fano_se[u]),
-            "zeros": float(zeros[u]),
-            "silent": bool(silent[u]),
-            "index": math.nan if silent[u] else float(index[u]),
-            "p_value": float(p[u]),
-            "p_adjusted": float(adjusted[u]),
-            "dispersion": "neither" if not adjusted[u] < FALSE_DISCOVERY_RATE else "over" if fano[u] > 1 else "under",
-            "best_bic": None,
-            "best_aic": None,
-        }
-        for u in range(z.shape[1])
-    ]

@@ -21,9 +21,12 @@ STYLES = {  # colour (Okabe-Ito), line
 }
 MAX_BARS = 40
 """Most bars of a histogram; with more counts, one bar contains several."""
+MAX_NAME = 24
+"""Longest name of a unit or condition in a figure."""
 DISPERSION_STYLES = {"over": ("#0072B2", "^"), "under": ("#CC79A7", "v"), "neither": ("#59636e", "o")}
 COLUMNS = (
-    "unit", "law", "log_likelihood", "n_parameters", "aic", "bic", "weight", "mean", "variance", "fano", "at_limit",
+    "unit", "name", "condition", "law", "n_trials",
+    "log_likelihood", "n_parameters", "aic", "bic", "weight", "mean", "variance", "fano", "at_limit",
     "fit_p_value",
 )  # fmt: skip
 
@@ -35,37 +38,34 @@ def words(law: str) -> str:
     )
 
 
-def _number(value: float) -> str:
-    return "–" if math.isnan(value) else "∞" if math.isinf(value) else f"{value:.3g}".replace("-", "−")
-
-
 def text(found: CountFits) -> str:
-    """One line per law, and the summary."""
+    """One line per law, the summary, and the line of Python that uses the law."""
     shares, by_aic = found.share(), found.share("aic")
+    gaps = found.choice.gaps if found.choice else dict.fromkeys(found.laws, math.nan)
     lines = [
-        f"{'law':<24}{'best by BIC':>12}{'by AIC':>9}{'median BIC − Poisson':>22}{'fits (p > .05)':>16}{'at limit':>10}"
+        f"{'law':<24}{'best by BIC':>12}{'by AIC':>9}{'summed BIC − least':>20}{'fits (p > .05)':>16}{'at limit':>10}"
     ]
     for law in found.laws:
         rows = [row for row in found.fits if row["law"] == law]
-        gaps = [row["bic"] - found.of(row["unit"], "poisson")["bic"] for row in rows if "poisson" in found.laws]
         p = np.array([row["fit_p_value"] for row in rows])
         tested = np.isfinite(p)
         fits = f"{np.mean(p[tested] > 0.05):.0%}" if tested.any() else "–"
-        gap = _number(float(np.median(gaps))) if gaps else "–"
+        gap = "–" if math.isnan(gaps[law]) else f"{gaps[law]:,.1f}"
         limit = f"{sum(row['at_limit'] for row in rows)}{'*' if law == 'conway_maxwell_poisson' else ''}"
-        lines.append(f"{words(law):<24}{shares[law]:>12.0%}{by_aic[law]:>9.0%}{gap:>22}{fits:>16}{limit:>10}")
+        lines.append(f"{words(law):<24}{shares[law]:>12.0%}{by_aic[law]:>9.0%}{gap:>20}{fits:>16}{limit:>10}")
     lines.append(
-        "at limit: units for which the law is Poisson"
+        f"at limit: {'units' if found.conditions is None else 'units and conditions'} for which the law is Poisson"
         + "; * of shape 1/4 or 4, this library's bounds" * ("conway_maxwell_poisson" in found.laws)
     )
-    return "\n".join([*lines, "", found.summary()])
+    code = [] if found.code is None else ["", found.code]
+    return "\n".join([*lines, "", found.summary(), *code])
 
 
 def figure(found: CountFits, path: Path) -> None:
     """Variance against mean, counts of one unit with the laws, and differences in BIC, as one picture."""
     from matplotlib.figure import Figure
 
-    firing = [row for row in found.units if not row["silent"]]
+    firing = found.firing
     with settings():
         sheet = Figure(figsize=(12.5, 4.1), layout="constrained")
         left, middle, right = sheet.subplots(1, 3)
@@ -91,7 +91,9 @@ def _variances(axis: Any, found: CountFits, firing: list[dict[str, Any]]) -> Non
     if means:
         grid = np.geomspace(min(means) / 1.5, max(means) * 1.5, 100)
         axis.plot(grid, grid, "--", color="#000000", linewidth=1.2, label="Poisson: variance = mean")
-        r = [row["parameters"]["r"] for row in found.fits if row["law"] == "negative_binomial" and not row["at_limit"]]
+        over = {row["unit"] for row in firing if row["dispersion"] == "over"}
+        fits = [row for row in found.fits if row["law"] == "negative_binomial" and not row["at_limit"]]
+        r = [row["parameters"]["r"] for row in fits if row["unit"] in over] or [row["parameters"]["r"] for row in fits]
         if r:
             middle = float(np.median(r))
             label = f"negative binomial, r = {middle:.2g} (median)"
@@ -105,10 +107,12 @@ def _histogram(axis: Any, found: CountFits) -> None:
     """Counts of one unit: that of median firing rate among the units that are not Poisson, or among all."""
     from matplotlib.ticker import MaxNLocator
 
-    firing = [row for row in found.units if not row["silent"]]
-    clear = [row for row in firing if row["dispersion"] != "neither"] or firing
-    unit = sorted(clear, key=lambda row: row["mean"])[len(clear) // 2]["unit"]
-    z = found.counts[:, unit]
+    clear = [row for row in found.firing if row["dispersion"] != "neither"] or found.firing
+    own = sorted(clear, key=lambda row: row["mean"])[len(clear) // 2]
+    fits = [row for row in found.fits if row["unit"] == own["unit"]]
+    fits = sorted(fits, key=lambda row: row["mean"])[len(fits) // 2 :]
+    condition = fits[0].get("condition")
+    z = found.counts_of(own["unit"], condition)
     top = int(np.quantile(z, 0.999)) + 2
     low = max(0, min(int(z.min()) - 1, top - 3))
     wide = math.ceil((top - low) / MAX_BARS)
@@ -116,15 +120,22 @@ def _histogram(axis: Any, found: CountFits) -> None:
     middles = grid.reshape(-1, wide).mean(1)
     shares = np.bincount(z, minlength=grid[-1] + 1)[low : grid[-1] + 1] / len(z)
     bars = shares.reshape(-1, wide).sum(1)
-    axis.bar(middles, bars, width=0.85 * wide, color="#d0d7de", label=f"unit {unit}")
+    name = short(own["name"]) if condition is None else f"{short(own['name'])}, condition {short(condition)}"
+    axis.bar(middles, bars, width=0.85 * wide, color="#d0d7de", label=f"unit {name}")
     for law in sorted(found.laws, key=lambda law: law == "poisson"):  # drawn last, over laws that are Poisson here
         colour, line = STYLES[law]
-        mass = _mass(found.of(unit, law), grid).reshape(-1, wide).sum(1)
+        mass = _mass(found.of(own["unit"], law, condition), grid).reshape(-1, wide).sum(1)
         axis.plot(middles, mass, line, color=colour, linewidth=1.6, label=words(law))
     axis.xaxis.set_major_locator(MaxNLocator(integer=True))
     of = "share of trials" if wide == 1 else f"share of trials in {wide} counts"
-    axis.set(title=f"b  counts of unit {unit}", xlabel="spikes in a trial", ylabel=of)
+    axis.set(title=f"b  counts of unit {name}", xlabel="spikes in a trial", ylabel=of)
     axis.legend(fontsize=7.5, frameon=False)
+
+
+def short(name: Any) -> str:
+    """A name of at most `MAX_NAME` letters, without signs that Matplotlib reads as formulas."""
+    text = str(name).replace("$", r"\$")
+    return text if len(text) <= MAX_NAME else f"{text[: MAX_NAME - 1]}…"
 
 
 def _mass(row: dict[str, Any], grid: np.ndarray) -> np.ndarray:
@@ -155,12 +166,10 @@ def _mass(row: dict[str, Any], grid: np.ndarray) -> np.ndarray:
 
 def _criteria(axis: Any, found: CountFits) -> None:
     """Difference in BIC between each law and the best law of the unit."""
-    least: dict[int, float] = {}
-    for row in found.fits:
-        least[row["unit"]] = min(least.get(row["unit"], math.inf), row["bic"])
+    least = [min(row["bic"].values()) for row in found.firing]
     rng = np.random.default_rng(0)  # for the horizontal scatter only
     for place, law in enumerate(found.laws):
-        gaps = np.array([row["bic"] - least[row["unit"]] for row in found.fits if row["law"] == law])
+        gaps = np.array([row["bic"][law] - best for row, best in zip(found.firing, least)])
         scatter = place + rng.uniform(-0.25, 0.25, len(gaps))
         axis.plot(scatter, gaps, ".", color=STYLES[law][0], alpha=0.5, markersize=4)
         axis.plot([place - 0.35, place + 0.35], [np.median(gaps)] * 2, color=STYLES[law][0], linewidth=2)
@@ -182,10 +191,11 @@ def write(found: CountFits, folder: Path) -> list[Path]:
     with atomic_write(rows) as scratch, scratch.open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file)
         errors = [f"{name}_se" for name in ("mean", *names)]
-        writer.writerow([*COLUMNS, *names, *errors])
+        columns = [name for name in COLUMNS if name != "condition" or found.conditions is not None]
+        writer.writerow([*columns, *names, *errors])
         for row in found.fits:
             writer.writerow(
-                [row[name] for name in COLUMNS]
+                [row[name] for name in columns]
                 + [row["parameters"].get(name, "") for name in names]
                 + [row["standard_errors"].get(name, "") for name in ("mean", *names)]
             )
@@ -200,6 +210,12 @@ def facts(found: CountFits) -> dict[str, Any]:
         "n_trials": found.n_trials,
         "laws": list(found.laws),
         "summary": found.summary(),
+        "law": found.choice.law if found.choice else None,
+        "mixed": found.choice.mixed if found.choice else None,
+        "shares": found.choice.shares if found.choice else None,
+        "summed_bic_above_least": found.choice.gaps if found.choice else None,
+        "code": found.code,
+        "covariates": list(found.covariates),
         "best_by_bic": found.share(),
         "best_by_aic": found.share("aic"),
         "units": _plain(found.units),

@@ -31,6 +31,8 @@ class Recording:
     """(n_rows,) condition of each row."""
     covariates: dict[str, np.ndarray] = field(default_factory=dict)
     """(n_rows,) per column."""
+    given: tuple[str, ...] = ()
+    """Names of the covariates that were given beside what is known of the trials."""
     mask: np.ndarray | None = None
     """(n_rows, n_units) True where the unit was recorded during the whole row; None where all were."""
     n_outside: int = 0
@@ -135,9 +137,9 @@ def join_recordings(sessions: Mapping[str, Recording]) -> Recording:
         np.array(trials),
         _joined(sessions, "conditions"),
         covariates,
-        None if mask.all() else mask,
-        sum(part.n_outside for part in parts),
-        " and ".join(sessions),
+        mask=None if mask.all() else mask,
+        n_outside=sum(part.n_outside for part in parts),
+        source=" and ".join(sessions),
     )
 
 

@@ -121,7 +121,8 @@ def read_recording(
             raise ValueError(str(error) if str(error).startswith(where) else f"{where}: {error}") from None
         place = bins.trial
     own = {} if covariates is None else covariates_of_rows(covariates, n_trials, place, bins, path, time_unit)
-    return _with_conditions(replace(recording, covariates=recording.covariates | own), condition)
+    complete = _with_conditions(replace(recording, covariates=recording.covariates | own), condition)
+    return replace(complete, given=tuple(name for name in own if name in complete.covariates))
 
 
 def _load(
@@ -178,7 +179,8 @@ def _of_counts(where: str, table: CountTable, trials: Any, time_unit: str) -> tu
     counts = counts[:, None] if counts.ndim == 1 else counts
     names_of_units = table.names or tuple(str(i) for i in range(counts.shape[-1]))
     z = whole_counts(counts, names_of_units, where)
-    warn_if_transposed(z)
+    if conditions is None:  # rows of several conditions differ in any case
+        warn_if_transposed(z)
     recording = Recording(z, names_of_units, trials=np.arange(len(z)), conditions=conditions, source=where)
     if trials is None:
         return recording, len(z), None
@@ -223,11 +225,10 @@ def _of_spikes(
         spikes.names,
         (bins.stop - bins.start) / NANOSECONDS,
         np.asarray(labels)[bins.trial],
-        None,
-        columns,
-        mask,
-        outside,
-        where,
+        covariates=columns,
+        mask=mask,
+        n_outside=outside,
+        source=where,
     )
     return recording, bins, n_trials
 
