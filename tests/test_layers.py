@@ -47,6 +47,7 @@ LAYERS = {
     "config": 3,
     "training": 4,
     "estimators": 5,
+    "samplers": 5,
     "frontier": 5,
     "count_fits": 7,
     "decoding": 6,

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from . import objectives as objectives
     from . import physiology as physiology
     from . import population as population
+    from . import samplers as samplers
     from . import sweep as sweep
     from . import training as training
     from .config import FitConfig as FitConfig
@@ -61,6 +62,7 @@ _HOMES = {
             "objectives",
             "physiology",
             "population",
+            "samplers",
             "sweep",
             "training",
         )
