@@ -1,7 +1,7 @@
 """The bound with a Gaussian posterior for every entry, its parameters in closed form: full, diagonal, spherical."""
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import numpy as np
 from jaxtyping import Float
@@ -22,6 +22,57 @@ def inverse_and_log_determinant(a: Float[np.ndarray, "p p"]) -> tuple[Float[np.n
     inverse, _ = lapack.dpotri(factor, lower=1, overwrite_c=1)
     lower = np.tril(inverse, -1)
     return lower + lower.T + np.diag(np.diagonal(inverse)), log_determinant
+
+
+class Pulled(NamedTuple):
+    """What the bound needs of a precision Omega.
+
+    Attributes
+    ----------
+    residual
+        (n, p) R Omega.
+    diagonal
+        (p,) of Omega.
+    log_determinant
+        Of Omega.
+    """
+
+    residual: Matrix
+    diagonal: Float[np.ndarray, " p"]
+    log_determinant: float
+
+
+def pull(residual: Matrix, precision: np.ndarray, log_determinant: float) -> Pulled:
+    """With a precision (p, p) or (p,) that is known."""
+    if precision.ndim == 1:
+        return Pulled(residual * precision, precision, log_determinant)
+    return Pulled(residual @ precision, np.diagonal(precision), log_determinant)
+
+
+def pull_by_scatter(residual: Matrix, spread: Float[np.ndarray, " p"]) -> Pulled:
+    """With the inverse of ``R'R / n + diag spread``, through the smaller of R'R and RR'; NaN where it is singular.
+
+    Examples
+    --------
+    >>> R = np.array([[1.0, 2.0, 3.0], [0.0, 1.0, 1.0]])
+    >>> inverse = np.linalg.inv(R.T @ R / 2 + np.diag([1.0, 2.0, 3.0]))
+    >>> found = pull_by_scatter(R, np.array([1.0, 2.0, 3.0]))
+    >>> np.allclose(found.residual, R @ inverse), np.allclose(found.diagonal, np.diag(inverse))
+    (True, True)
+    """
+    n, p = residual.shape
+    if n >= p:
+        scatter = residual.T @ residual / n
+        scatter[np.diag_indices(p)] += spread
+        inverse, log_determinant = inverse_and_log_determinant(scatter)
+        return pull(residual, inverse, -log_determinant)
+    scaled = residual / spread
+    factor, failed = lapack.dpotrf(np.eye(n) + scaled @ residual.T / n, lower=1)
+    if failed:
+        return Pulled(np.full_like(residual, np.nan), np.full(p, np.nan), np.nan)
+    pulled = lapack.dpotrs(factor, scaled, lower=1)[0]
+    diagonal = (1 - np.einsum("ij,ij->j", residual, pulled) / n) / spread
+    return Pulled(pulled, diagonal, -float(np.log(spread).sum()) - 2 * float(np.log(np.diagonal(factor)).sum()))
 
 
 @dataclass(frozen=True)
@@ -137,6 +188,12 @@ class GaussianBound:
             return inverse, -log_determinant
         return 1 / scatter, -float(np.log(scatter).sum())
 
+    def pulled(self, residual: Matrix, variance: Matrix) -> Pulled:
+        """Residuals times the precision, its diagonal and log determinant."""
+        if self.fixed is None and self.covariance == "full":
+            return pull_by_scatter(residual, variance.sum(0) / len(residual))
+        return pull(residual, *self.precision(residual, variance))
+
     def value_and_gradient(self, x: Vector) -> tuple[float, Vector]:
         """The bound in nats and its gradient."""
         mean, log_variance, inflation = self.unpack(x)
@@ -145,10 +202,7 @@ class GaussianBound:
         n, p = mean.shape
         variance, residual = np.exp(log_variance), self.residual(mean)
         terms = count_terms(self.counts, mean, variance, self.logits(inflation))
-        precision, log_determinant = self.precision(residual, variance)
-        full = precision.ndim == 2
-        pulled = residual @ precision if full else residual * precision
-        diagonal = np.diagonal(precision) if full else precision
+        pulled, diagonal, log_determinant = self.pulled(residual, variance)
         value = terms.value + 0.5 * float(log_variance.sum()) + 0.5 * n * log_determinant
         if self.fixed is not None:
             value += 0.5 * (n * p - float(np.vdot(residual, pulled)) - float(variance.sum(0) @ diagonal))
@@ -163,8 +217,7 @@ class GaussianBound:
         mean, log_variance, inflation = self.unpack(x)
         n, p = mean.shape
         variance, terms = np.exp(log_variance), self.terms(x)
-        precision, _ = self.precision(self.residual(mean), variance)
-        diagonal = np.diagonal(precision) if precision.ndim == 2 else precision
+        diagonal = self.pulled(self.residual(mean), variance).diagonal
         by_mean = terms.rates + diagonal
         by_variance = 0.5 * variance * (terms.rates * (1 + variance / 2) + diagonal)
         inverse = [1 / by_mean.ravel(), 1 / by_variance.ravel()]

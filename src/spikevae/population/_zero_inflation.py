@@ -6,7 +6,7 @@ from scipy.special import expit, gammaln, lambertw, logit
 
 from ._bound import FLOOR, Coarse, Counts, Inflation, Matrix
 from ._fits import ROUGH, Report, climb
-from ._gaussian import Covariance, inverse_and_log_determinant
+from ._gaussian import Covariance, Pulled, inverse_and_log_determinant, pull, pull_by_scatter
 from ._gaussian_fit import Fitted, Posterior, climb_gaussian, inflation_parameters, posterior_start
 from ._newton import Apply, Vector, maximise
 from ._parameters import Parameters
@@ -106,8 +106,7 @@ class ConditionalBound:
 
     def _scatter(self, r: Matrix, V: Matrix, P: Matrix, T: np.ndarray) -> np.ndarray:
         n, p = r.shape
-        R = (1 - P) * r
-        spread = ((1 - P) * V + P * T + P * (1 - P) * r**2).sum(0) / n
+        R, spread = (1 - P) * r, _spread(r, V, P, T)
         if self.covariance == "full":
             scatter = R.T @ R / n
             scatter[np.diag_indices(p)] += spread
@@ -115,14 +114,14 @@ class ConditionalBound:
         variances = (R**2).sum(0) / n + spread
         return variances if self.covariance == "diagonal" else np.full(p, variances.mean())
 
-    def _precision(self, r: Matrix, V: Matrix, P: Matrix, T: np.ndarray) -> tuple[np.ndarray, float]:
+    def _pulled(self, r: Matrix, V: Matrix, P: Matrix, T: np.ndarray) -> Pulled:
+        R = (1 - P) * r
         if self.parameters is not None:
-            return self.parameters.precision, self._log_determinant
+            return pull(R, self.parameters.precision, self._log_determinant)
+        if self.covariance == "full":
+            return pull_by_scatter(R, _spread(r, V, P, T))
         scatter = self._scatter(r, V, P, T)
-        if scatter.ndim == 2:
-            inverse, log_determinant = inverse_and_log_determinant(scatter)
-            return inverse, -log_determinant
-        return 1 / scatter, -float(np.log(scatter).sum())
+        return pull(R, 1 / scatter, -float(np.log(scatter).sum()))
 
     def _rates(self, mean: Matrix, r: Matrix, V: Matrix) -> Matrix:
         with np.errstate(over="ignore"):
@@ -137,11 +136,8 @@ class ConditionalBound:
         Y, zeros, V, T = self.counts.Y, self.counts.zeros, np.exp(log_variance), np.exp(log_t)
         P = self.probabilities(own)
         alive = 1 - P
-        precision, log_determinant = self._precision(r, V, P, T)
-        full = precision.ndim == 2
-        diagonal = np.diagonal(precision) if full else precision
         R = alive * r
-        pulled = R @ precision if full else R * precision
+        pulled, diagonal, log_determinant = self._pulled(r, V, P, T)
         rates = self._rates(mean, r, V)
         own_logits = np.zeros(Y.shape)
         own_logits[zeros] = own
@@ -177,8 +173,7 @@ class ConditionalBound:
         parts = self.split(x)
         r, V, P = parts[0], np.exp(parts[1]), self.probabilities(parts[2])
         mean, log_t, prior = self._given(parts)
-        precision, _ = self._precision(r, V, P, np.exp(log_t))
-        diagonal = np.diagonal(precision) if precision.ndim == 2 else precision
+        diagonal = self._pulled(r, V, P, np.exp(log_t)).diagonal
         rates = self._rates(mean, r, V)
         alive = 1 - P
         scale = [
@@ -199,6 +194,11 @@ class ConditionalBound:
             return self.pack(*step)
 
         return apply
+
+
+def _spread(r: Matrix, V: Matrix, P: Matrix, T: np.ndarray) -> Float[np.ndarray, " p"]:
+    """What posterior variances add to the diagonal of the covariance."""
+    return ((1 - P) * V + P * T + P * (1 - P) * r**2).sum(0) / len(r)
 
 
 def fit_conditional(
@@ -224,8 +224,7 @@ def fit_conditional(
         mean, log_variance, zeros = independent.unpack(x)
         assert zeros is not None
         residual, V = independent.residual(mean), np.exp(log_variance)
-        precision, _ = independent.precision(residual, V)
-        diagonal = np.diagonal(precision) if precision.ndim == 2 else precision
+        diagonal = independent.pulled(residual, V).diagonal
         own = (inflation.logits(zeros) + np.exp(counts.offsets + mean + V / 2))[counts.zeros]
         own = np.clip(own, -MOST, MOST)
         starts.append(bound.pack(residual, log_variance, own, design.basis.T @ mean, -np.log(diagonal), zeros))

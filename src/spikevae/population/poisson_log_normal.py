@@ -130,7 +130,7 @@ class PoissonLogNormal(Results, ClassNamePrefixFeaturesOutMixin, TransformerMixi
         fit_intercept: bool = True,
         n_starts: int = 2,
         max_iter: int = 500,
-        tol: float = 1e-5,
+        tol: float = 1e-4,
         random_state: Any = None,
         verbose: bool = False,
     ):
