@@ -220,13 +220,13 @@ def test_sparse_precision_is_stationary():
     free = PoissonLogNormal().fit(Y, X, offsets)
     d = np.sqrt(np.diag(free.covariance_))
     omega = model.precision_
-    np.testing.assert_allclose(np.diag(np.linalg.inv(omega)), np.diag(S), rtol=5e-3)
+    np.testing.assert_allclose(np.diag(np.linalg.inv(omega)), np.diag(S), rtol=1e-2)
     excess = (np.linalg.inv(omega) - S) / np.outer(d, d)
     for j, k in zip(*np.triu_indices(3, 1)):
         if omega[j, k]:
-            assert excess[j, k] == pytest.approx(penalty * np.sign(omega[j, k]), abs=0.01)
+            assert excess[j, k] == pytest.approx(penalty * np.sign(omega[j, k]), abs=0.02)
         else:
-            assert abs(excess[j, k]) < penalty + 0.01
+            assert abs(excess[j, k]) < penalty + 0.02
 
 
 @pytest.mark.parametrize(

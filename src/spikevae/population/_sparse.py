@@ -1,6 +1,5 @@
 """A sparse precision: posteriors by Newton steps, precisions by the graphical lasso, in turn."""
 
-import itertools
 import warnings
 from dataclasses import dataclass
 
@@ -17,7 +16,11 @@ from ._tables import Design
 
 MAX_ROUNDS = 200
 """Most turns of posterior and precision."""
-GAPS = (1e-2, 1e-3, 1e-4)
+TURN = 10.0
+"""Tolerance of the turns over that of a Newton step: they converge linearly."""
+ATTEMPTS = (("cd", 50, 1.0), ("cd", 200, 1.0), ("cd", 500, 0.01), ("lars", 100, 1.0), ("lars", 200, 0.01))
+"""Solver, most iterations and part of the gap of the graphical lasso, until its result is positive definite."""
+GAPS = (1e-2, 1e-3)
 """Duality gaps of the graphical lasso: each is used until a turn gains less than it leaves open."""
 
 
@@ -40,11 +43,16 @@ def _lasso(scatter: np.ndarray, scale: np.ndarray, penalty: float, gap: float) -
     """
     weights = np.outer(scale, scale)
     precision, reason = np.zeros(0), "no positive definite result"
-    for mode, finer in itertools.product(("cd", "lars"), (1.0, 1e-2)):
+    for mode, iterations, finer in ATTEMPTS:
         try:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")  # the turns go on from where it ends
-                settings = {"tol": gap * finer, "enet_tol": min(gap * finer, 1e-4), "mode": mode}
+                settings = {
+                    "tol": gap * finer,
+                    "max_iter": iterations,
+                    "enet_tol": min(gap * finer, 1e-4),
+                    "mode": mode,
+                }
                 _, precision = graphical_lasso(scatter / weights, penalty, **settings)
             precision = (precision + precision.T) / 2
             np.linalg.cholesky(precision)
@@ -93,7 +101,7 @@ def fit_sparse(
         value = found.value - 0.5 * n * penalty * sparse.size
         if report is not None:
             report(iterations, value)
-        if value - before < max(tolerance, 0.1 * n * gaps[0]):
+        if value - before < max(TURN * tolerance, 0.1 * n * gaps[0]):
             if len(gaps) == 1:
                 converged = found.converged
                 break
