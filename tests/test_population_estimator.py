@@ -205,6 +205,25 @@ def test_bad_settings_are_named(settings):
         PoissonLogNormal(**settings).fit(GOOD)
 
 
+def test_structures_need_units():
+    with pytest.raises(ValueError, match="rank is 3, but there are 2 units"):
+        PoissonLogNormal(rank=3).fit(GOOD)
+    with pytest.raises(ValueError, match="there is one unit"):
+        PoissonLogNormal(penalty=0.1).fit(GOOD[:, :1])
+
+
+@pytest.mark.parametrize(
+    "settings", [{}, {"covariance": "diagonal"}, {"rank": 1}, {"zero_inflation": "global"}], ids=str
+)
+def test_data_without_variance_converge(settings):
+    """Counts of zero and one, equal counts, one unit, no intercept: variances are zero at their best."""
+    Y = np.random.default_rng(0).poisson(1, (20, 4))
+    for counts in (Y > 0, np.full((10, 2), 3), Y[:, :1], Y[:2]):
+        model = PoissonLogNormal(**settings).fit(counts)
+        assert model.converged_ and np.isfinite(model.transform(counts)).all()
+    assert (PoissonLogNormal(fit_intercept=False, **settings).fit(Y).intercept_ == 0).all()
+
+
 def test_new_rows_need_the_covariates_of_the_fit(data, fitted):
     Y, X, offsets, _ = data
     with pytest.raises(ValueError, match="X has 0 covariates, but the fit had 1: 0"):

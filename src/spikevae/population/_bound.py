@@ -202,7 +202,7 @@ class Coarse:
         """Take the information about the coefficients of each unit from the rates (n, p)."""
         d = self.design.shape[1]
         products = (self.design[:, :, None] * self.design[:, None, :]).reshape(len(self.design), d * d)
-        information = (rates.T @ products).reshape(-1, d, d)
+        information = (rates.T @ products).reshape(rates.shape[1], d, d)
         self._inverses = np.linalg.inv(information + FLOOR * np.eye(d))
 
     def apply(self, gradient: Float[np.ndarray, "d p"]) -> Float[np.ndarray, "d p"]:

@@ -91,7 +91,18 @@ def search(
     rng: np.random.Generator,
     report: Report | None,
 ) -> Fitted:
-    """Fit all parameters."""
+    """Fit all parameters.
+
+    Raises
+    ------
+    ValueError
+        Where there are fewer units than the rank, or one unit and a penalty.
+    """
+    n_units = counts.shape[1]
+    if settings.rank is not None and settings.rank > n_units:
+        raise ValueError(f"rank is {settings.rank}, but there are {n_units} units; give at most as many")
+    if settings.penalty is not None and n_units == 1:
+        raise ValueError("penalty is given, but there is one unit; give the counts of two or more, or no penalty")
     common: dict[str, Any] = {
         "n_starts": settings.n_starts,
         "tolerance": settings.tolerance,
