@@ -40,6 +40,8 @@ autodoc_member_order = "bysource"
 autodoc_inherit_docstrings = False  # those of torch refer to pages of its own
 autodoc_typehints = "signature"
 python_maximum_signature_line_length = 100  # longer ones: one parameter per line
-autodoc_default_options = {"members": True, "show-inheritance": True}
+# Methods that scikit-learn adds to estimators for the routing of metadata are documented there.
+REQUESTS = ", ".join(f"set_{method}_request" for method in ("fit", "score", "transform", "predict"))
+autodoc_default_options = {"members": True, "show-inheritance": True, "exclude-members": REQUESTS}
 napoleon_google_docstring = False
 napoleon_use_rtype = False
