@@ -86,7 +86,8 @@ class PoissonLogNormal(Results, ClassNamePrefixFeaturesOutMixin, TransformerMixi
     bound_ : float
         The bound of the log-likelihood, in nats, over all rows, with exact log factorials.
     bic_, aic_, icl_ : float
-        ``-2 bound + k log n``, ``-2 bound + 2 k``, and ``bic_`` plus twice the entropy of the posterior; smaller is better.
+        ``-2 bound + k log n``, ``-2 bound + 2 k``, and ``bic_`` plus twice the entropy of the posterior: smaller is
+        better.
     n_parameters_ : int
         k: coefficients, entries of the covariance on and above its diagonal, and parameters of inflation.
     bounds_of_starts_ : ndarray (n_starts,)
