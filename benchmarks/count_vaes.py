@@ -34,6 +34,7 @@ from spikevae.training import Stack, train
 LAWS: dict[str, dict[str, Any]] = {
     "Poisson": {"latent": "poisson"},
     "negative binomial": {"latent": "negative_binomial"},
+    "negative binomial, own dispersion": {"latent": "negative_binomial_free"},
     "categorical": {"latent": "categorical"},
     "Gaussian": {"latent": "gaussian"},
 }
@@ -102,6 +103,12 @@ def measured(model: Any, held_out: torch.Tensor, seed: int) -> dict[str, float]:
     return {**found, "sample_distance": sample_distance(samples, held_out)}
 
 
+def stored(folder: Path, case: dict[str, Any]) -> Path:
+    """Where the images of a fit are kept."""
+    law = case["law"].replace(",", "").replace(" ", "-")
+    return folder / f"{case['pixels']}-{case['network']}-{case['n_latents']}-{law}.npz"
+
+
 def fit(case: dict[str, Any], data: Any, folder: Path | None) -> dict[str, Any]:
     """The row of one network, size and law: numbers of each seed."""
     x, held_out, shape = data
@@ -124,8 +131,7 @@ def fit(case: dict[str, Any], data: Any, folder: Path | None) -> dict[str, Any]:
     found = [measured(model, held_out, 0) for model in models]
     trained = [evaluate(model, x[: len(held_out)], seed=0).metrics.free_energy for model in models]
     if folder is not None and not case["options"]:
-        name = f"{case['pixels']}-{case['network']}-{case['n_latents']}-{case['law']}".replace(" ", "-")
-        np.savez(folder / f"{name}.npz", **drawn(models[0], held_out, shape, seed=0))
+        np.savez(stored(folder, case), **drawn(models[0], held_out, shape, seed=0))
     return {
         **case,
         "seconds": seconds,
@@ -179,10 +185,12 @@ def write(rows: list[dict[str, Any]], folder: Path) -> None:
     """`count_vaes.json`, `count_vaes.md`, and a picture for each kind of pixels, network and size."""
     (folder / "count_vaes.json").write_text(json.dumps(rows, indent=1) + "\n")
     (folder / "count_vaes.md").write_text(table(rows) + "\n", encoding="utf-8")
-    for key in dict.fromkeys((row["pixels"], row["network"], row["n_latents"]) for row in rows):
-        name = "-".join(str(part) for part in key)
-        files = {law: folder / f"{name}-{law.replace(' ', '-')}.npz" for law in LAWS}
-        picture({law: file for law, file in files.items() if file.exists()}, folder / f"count_vaes-{name}.png")
+    for kind in {(row["pixels"], row["network"], row["n_latents"]): row for row in rows}.values():
+        files = {law: stored(folder, kind | {"law": law}) for law in LAWS}
+        files = {law: file for law, file in files.items() if file.exists()}
+        name = f"count_vaes-{kind['pixels']}-{kind['network']}-{kind['n_latents']}.png"
+        if files:
+            picture(files, folder / name)
 
 
 def cases(chosen: argparse.Namespace) -> list[dict[str, Any]]:

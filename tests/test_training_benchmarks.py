@@ -45,7 +45,9 @@ def test_count_vaes_continue_and_draw(
     out = capsys.readouterr().out
     rows = json.loads((tmp_path / "o" / "count_vaes.json").read_text())
     assert rows[:2] == first and len(rows) == 6
-    run(count_vaes, monkeypatch, *given, "--networks", "mlp", "--laws", "Poisson", "--set", "learning_rate=1e-4")
+    other = ["--networks", "mlp", "--laws", "Poisson", "--set", "learning_rate=1e-4"]
+    run(count_vaes, monkeypatch, *given, *other, "--out", str(tmp_path / "other"))
+    assert not list((tmp_path / "other").glob("*.png"))
     assert "| Poisson, learning_rate 0.0001 |" in capsys.readouterr().out
     with pytest.raises(SystemExit):
         run(count_vaes, monkeypatch, *given, "--set", "learning_rate")
