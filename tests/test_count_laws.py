@@ -175,7 +175,7 @@ def test_the_command_line_reads_spike_times_and_covariates(tmp_path, monkeypatch
     call = ["fit-counts", "spikes.csv", "--trials", "trials.csv", "--law", "poisson", "--law", "negative_binomial"]
     assert main([*call, "--json"]) == 0
     facts = json.loads(capsys.readouterr().out)
-    assert facts["recording"].endswith("1 spikes outside all rows, 1 silent units: quiet")
+    assert facts["recording"].endswith("1 spike outside all rows, 1 silent unit: quiet")
     assert [(row["name"], row["dispersion"]) for row in facts["units"]] == [
         ("left", "neither"),
         ("quiet", "neither"),

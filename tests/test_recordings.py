@@ -201,6 +201,6 @@ def test_tables_of_trials_and_covariates_that_are_refused_name_their_file(tmp_pa
 
 def test_the_description_names_silent_units_and_spikes_outside():
     found = read_recording(SPIKES | {"b": [30.0]}, trials=[[0, 10], [10, 20]])
-    assert repr(found) == "Recording(2 rows, 3 units, 10 s per row, 300 spikes, 1 spikes outside all rows, " + (
+    assert repr(found) == "Recording(2 rows, 3 units, 10 s per row, 300 counted, 1 spike outside all rows, " + (
         "2 silent units: b, quiet)"
     )

@@ -31,6 +31,7 @@ from . import (  # noqa: F401 - registers the verbs
     merge,
     models,
     physiology,
+    population,
     repair,
     report,
     reproduce,

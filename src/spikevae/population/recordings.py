@@ -6,6 +6,8 @@ from typing import Any
 
 import numpy as np
 
+from .._text import plural
+
 
 @dataclass(frozen=True, repr=False)
 class Recording:
@@ -61,9 +63,9 @@ class Recording:
         return self.durations is None or float(np.ptp(self.durations)) <= 1e-6 * float(self.durations.max())
 
     def table(self) -> dict[str, np.ndarray]:
-        """Covariates by name, with the column `condition` where there are conditions: what a formula may name."""
-        own = {} if self.conditions is None else {"condition": self.conditions}
-        return own | self.covariates
+        """Covariates by name, with the column `condition` of text where there are some: what a formula may name."""
+        own = {} if self.conditions is None else {"condition": self.conditions.astype(str)}
+        return self.covariates | own
 
     def __repr__(self) -> str:
         return f"Recording({self.describe()})"
@@ -71,20 +73,21 @@ class Recording:
     def describe(self) -> str:
         """What was read, in one line."""
         n, p = self.shape
-        parts = [f"{n} rows", f"{p} units"]
+        parts = [f"{n} {plural(n, 'row')}", f"{p} {plural(p, 'unit')}"]
         if self.conditions is not None:
             parts.append(f"{len(np.unique(self.conditions))} conditions")
         if self.durations is not None:
             low, high = self.durations.min(), self.durations.max()
             parts.append(f"{low:.4g} s per row" if self.equal_durations else f"{low:.4g} to {high:.4g} s per row")
-        parts.append(f"{int(self.counts.sum())} spikes")
+        total = int(self.counts.sum())
+        parts.append(f"{total} counted")
         if self.n_outside:
-            parts.append(f"{self.n_outside} spikes outside all rows")
+            parts.append(f"{self.n_outside} {plural(self.n_outside, 'spike')} outside all rows")
         if self.mask is not None:
             parts.append(f"{int((~self.mask).sum())} counts not recorded")
         if self.silent:
             names = ", ".join(self.silent[:5]) + (", ..." if len(self.silent) > 5 else "")
-            parts.append(f"{len(self.silent)} silent units: {names}")
+            parts.append(f"{len(self.silent)} silent {plural(len(self.silent), 'unit')}: {names}")
         return ", ".join(parts)
 
 

@@ -122,7 +122,8 @@ def read_recording(
         place = bins.trial
     own = {} if covariates is None else covariates_of_rows(covariates, n_trials, place, bins, path, time_unit)
     complete = _with_conditions(replace(recording, covariates=recording.covariates | own), condition)
-    return replace(complete, given=tuple(name for name in own if name in complete.covariates))
+    same = complete.conditions if recording.conditions is None else None
+    return replace(complete, given=tuple(name for name in own if own[name] is not same))
 
 
 def _load(
@@ -284,5 +285,4 @@ def _with_conditions(recording: Recording, condition: str | None) -> Recording:
     if name not in recording.covariates:
         known = ", ".join(recording.covariates) or "none"
         raise ValueError(f"{recording.source}: no column {name!r} of conditions (columns: {known}): name one of them")
-    rest = {key: column for key, column in recording.covariates.items() if key != name}
-    return replace(recording, conditions=recording.covariates[name], covariates=rest)
+    return replace(recording, conditions=recording.covariates[name])
