@@ -185,6 +185,14 @@ def count_terms(counts: Counts, mean: Matrix, variance: Matrix, logits: np.ndarr
     return CountTerms(rows, np.where(zeros, alive * rates, rates), gradient)
 
 
+def with_ridge(blocks: Float[np.ndarray, "m k k"], floor: float) -> Float[np.ndarray, "m k k"]:
+    """Positive definite matrices with `floor` added to their diagonals, and as much as keeps rounding from making them
+    singular."""
+    k = blocks.shape[-1]
+    ridge = floor + 1e-13 * np.trace(blocks, axis1=-2, axis2=-1)
+    return blocks + ridge[:, None, None] * np.eye(k)
+
+
 @dataclass
 class Coarse:
     """Newton steps of regression coefficients at fixed residuals: the directions along which rates may vanish.
@@ -203,7 +211,7 @@ class Coarse:
         d = self.design.shape[1]
         products = (self.design[:, :, None] * self.design[:, None, :]).reshape(len(self.design), d * d)
         information = (rates.T @ products).reshape(rates.shape[1], d, d)
-        self._inverses = np.linalg.inv(information + FLOOR * np.eye(d))
+        self._inverses = np.linalg.inv(with_ridge(information, FLOOR))
 
     def apply(self, gradient: Float[np.ndarray, "d p"]) -> Float[np.ndarray, "d p"]:
         """Coefficients (d, p) from their gradient."""

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Float
 
-from ._bound import FLOOR, Counts, CountTerms, Inflation, Matrix, count_terms
+from ._bound import FLOOR, Counts, CountTerms, Inflation, Matrix, count_terms, with_ridge
 from ._fits import Report, climb, starting_points
 from ._gaussian_fit import Fitted, Posterior, inflated_probability, inflation_parameters
 from ._newton import Apply, Vector, maximise
@@ -118,7 +118,7 @@ class LowRankBound:
         parts = self.split(x)
         n, q = parts[0].shape
         terms, loadings = self._terms(parts)
-        information = (terms.rates @ _products(loadings)).reshape(n, q, q) + np.eye(q)
+        information = with_ridge((terms.rates @ _products(loadings)).reshape(n, q, q), 1.0)
         if not np.isfinite(information).all():
             return x
         gradient = (self.counts.Y - terms.rates) @ loadings - parts[0]
@@ -132,14 +132,14 @@ class LowRankBound:
         variance = np.exp(parts[1])
         terms, loadings = self._terms(parts)
         rates = terms.rates
-        by_row = np.linalg.inv((rates @ _products(loadings)).reshape(n, q, q) + np.eye(q))
+        by_row = np.linalg.inv(with_ridge((rates @ _products(loadings)).reshape(n, q, q), 1.0))
         curved = 0.5 * variance * (1 + rates @ loadings**2) + 0.25 * variance**2 * (rates @ loadings**4)
         by_unit, inflated = np.zeros((p, 0, 0)), np.zeros(0)
         if self.known is None:
             information = (rates.T @ _products(np.hstack([self.basis, parts[0]]))).reshape(p, d + q, d + q)
             own = np.arange(d, d + q)
             information[:, own, own] += rates.T @ variance
-            by_unit = np.linalg.inv(information + FLOOR * np.eye(d + q))
+            by_unit = np.linalg.inv(with_ridge(information, FLOOR))
             if self.inflation is not None:
                 logits = np.broadcast_to(self.inflation.logits(parts[4]), rates.shape)
                 probability = 1 / (1 + np.exp(-np.clip(logits, -30, 30)))
