@@ -108,7 +108,7 @@ def test_pynapple(tmp_path):
         found = read_recording(group, trials=given, covariates=moving)
         edges = np.stack([START, START + 1.5], 1).ravel()
         np.testing.assert_array_equal(found.counts[:, 0], np.histogram(times_of(50, 0), edges)[0][::2])
-        np.testing.assert_allclose(next(iter(found.covariates.values())), START + 0.7)
+        np.testing.assert_allclose(found.covariates[found.given[0]], START + 0.7)
     assert read_recording(group, trials=trials).conditions.tolist() == ["A", "B", "A", "B"]
     with pytest.raises(ValueError, match="holds a IntervalSet of pynapple"):
         read_recording(tmp_path / "trials.npz", bin_width=1)
