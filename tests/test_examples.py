@@ -18,9 +18,12 @@ EXAMPLES = sorted((ROOT / "examples").glob("*.py"))
 PAGES = (
     *("README.md", "docs/getting_started.md", "docs/use_the_pieces.md"),
     *("docs/iterative.md", "docs/sparse_coding.md", "docs/gradients.md", "docs/evidence.md"),
-    *("docs/decoding.md", "docs/counts.md", "docs/population.md"),
+    *("docs/decoding.md", "docs/counts.md", "docs/population.md", "docs/samplers.md"),
 )
-SAVES_NOTHING = ("docs/gradients.md", "docs/evidence.md", "docs/decoding.md", "docs/counts.md")
+SAVES_NOTHING = (
+    *("docs/gradients.md", "docs/evidence.md", "docs/decoding.md", "docs/counts.md"),
+    "docs/samplers.md",
+)
 ALONE = ("docs/getting_started.md", "docs/use_the_pieces.md")
 """Run in processes of their own: attributes of the package must load what they need."""
 FENCE = re.compile(r"^```python\n(.*?)^```", re.MULTILINE | re.DOTALL)
