@@ -5,8 +5,9 @@ BIN := .venv/bin
 INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 INSTALLED := .venv/installed
 DOCS_INSTALLED := .venv/installed-docs
-# Two workers with one thread each: more threads than cores make small matrix products slower, not faster.
-PYTEST := OMP_NUM_THREADS=1 MPLBACKEND=Agg $(BIN)/python -m pytest -n 2 --dist worksteal --doctest-modules src tests
+# One thread each: more threads than cores make small matrix products slower, not faster. Three workers for two cores: many
+# tests wait for processes of their own.
+PYTEST := OMP_NUM_THREADS=1 MPLBACKEND=Agg $(BIN)/python -m pytest -n 3 --dist worksteal --doctest-modules src tests
 
 .PHONY: demo test test-fast lint docs bench chaos clean
 
