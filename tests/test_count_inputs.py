@@ -28,6 +28,7 @@ COUNTS = np.random.default_rng(0).poisson(3, (60, 2))
         (COUNTS.astype("datetime64[s]"), TypeError, "dates or times"),
         (COUNTS * (1 + 1e-7), ValueError, r"found \d\.0000\d+\. .*numpy\.round"),
         (COUNTS * 0.7, ValueError, "length of the counting window"),
+        (np.zeros((2, 100_001), int), ValueError, "100,001 units, more than 100,000: fit them in parts, or transpose"),
         (np.c_[np.arange(60), COUNTS], ValueError, "column 1 is 0, 1, ... in order"),
     ],
 )

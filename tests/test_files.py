@@ -13,8 +13,10 @@ from safetensors.torch import save_file
 from spikevae._files import atomic_write
 from spikevae.cli import single
 from spikevae.config import FitConfig
+from spikevae.data import load
 from spikevae.distributions import LAWS
 from spikevae.models import build, build_model, files, load_model, save_model
+from spikevae.sweep import RunFolder
 from spikevae.training import checks
 from spikevae.training.checks import check_memory, stack_bytes
 
@@ -71,6 +73,20 @@ def test_a_full_disk_is_an_oserror(tmp_path):
     try:
         with pytest.raises(OSError, match=r"m\.spikevae cannot be written: .*File too large.*; free space there"):
             save_model(build_model(fit(), SHAPE), tmp_path / "m.spikevae")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert not [*tmp_path.iterdir()]
+
+
+def test_examples_that_do_not_fit_on_the_disk_are_an_error_with_its_reason(tmp_path):
+    """Not numpy's, which gives the numbers of values that were requested and written."""
+    resource = pytest.importorskip("resource")
+    data = load("synthetic", n=200, seed=0)
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1000, hard))
+    try:
+        with pytest.raises(OSError, match=r"examples\.npy cannot be written: File too large; free space there"):
+            RunFolder(tmp_path).keep_data_record(data, data.test)
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
     assert not [*tmp_path.iterdir()]

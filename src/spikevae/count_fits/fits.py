@@ -26,6 +26,8 @@ from .result import CountFits
 
 MAX_ROUNDING = 1e-3
 """Distance from whole numbers below which counts are taken to be rounded, not to be rates."""
+MAX_UNITS = 100_000
+"""Units that are fitted at once: the results of one take about 3 kB."""
 
 
 class Data(NamedTuple):
@@ -251,6 +253,11 @@ def _checked(counts: ArrayLike, grouped: bool) -> np.ndarray:
     z = z[:, None] if z.ndim == 1 else z
     if z.ndim != 2 or len(z) < 2 or not z.shape[1]:
         raise ValueError(f"counts have shape {np.shape(counts)}; expected (n_trials, n_units), two trials or more")
+    if z.shape[1] > MAX_UNITS:
+        raise ValueError(
+            f"counts have {z.shape[1]:,} units, more than {MAX_UNITS:,}: fit them in parts, or transpose a table whose "
+            "rows are units"
+        )
     if not np.isfinite(z).all():
         raise ValueError("counts contain NaN, infinite or missing values: leave these trials out")
     whole = np.round(z)

@@ -1,6 +1,7 @@
 """The run folder: one JSON file per cell, written atomically, and a Parquet table that is rebuilt from these files."""
 
 import errno
+import io
 import os
 import secrets
 import stat
@@ -226,7 +227,9 @@ class RunFolder:
         """Write what :meth:`read_data_record` reads, and the examples."""
         path = self.path / "examples.npy"
         with atomic_write(path) as scratch, open(scratch, "wb") as handle:
-            np.save(handle, examples)
+            content = io.BytesIO()  # numpy's own writing to a full disk gives an error without its reason
+            np.save(content, examples)
+            handle.write(content.getbuffer())
         sizes = {"train": len(data.train), "test": len(data.test), "shape": list(data.shape), "name": data.name}
         facts = {"digest": data.digest, "info": data.info, "variance": data.variance, "description": data.describe()}
         write_json(self.path / "data.json", sealed(sizes | facts | {"examples": file_checksum(path)}))
