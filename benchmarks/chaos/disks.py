@@ -127,8 +127,9 @@ def vanishing(bench: Bench, rng: random.Random) -> Outcome:
         return attempts[-1]
 
     outcome = settle(run, bench.expected, again, attempts[:1])
-    if target == "models" and not outcome.wrong and any("spikevae repair" in one.err for one in attempts):
-        outcome = mended(bench, run, outcome, run / target)
+    # The whole run folder (".") takes the models along that were stored before the cell of one of them.
+    if target in ("models", ".") and not outcome.wrong and any("spikevae repair" in one.err for one in attempts):
+        outcome = mended(bench, run, outcome, run / "models")
     outcome.fired = trace.exists()
     return outcome
 
