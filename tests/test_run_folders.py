@@ -43,9 +43,10 @@ def rows(path):
 
 
 def flip(path, number):
-    """Change one bit in the middle part of a file."""
+    """Change one bit of a file; in JSON of a letter, since the last digits of a number may not change it."""
     content = bytearray(path.read_bytes())
-    place = np.random.default_rng(number).integers(len(content))
+    places = [i for i, byte in enumerate(content) if path.suffix != ".json" or chr(byte).isalpha()]
+    place = places[np.random.default_rng(number).integers(len(places))]
     content[place] ^= 1 << (number % 8)
     path.write_bytes(bytes(content))
 

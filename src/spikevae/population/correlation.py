@@ -91,10 +91,10 @@ def correlations(model: PoissonLogNormal, X: Any = None, offsets: Any = None) ->
     Examples
     --------
     >>> rng = np.random.default_rng(0)
-    >>> z = rng.multivariate_normal([2.0, 2.0], [[0.5, 0.4], [0.4, 0.5]], size=400)
-    >>> found = correlations(PoissonLogNormal(n_starts=1).fit(rng.poisson(np.exp(z))))
+    >>> common, own = rng.normal(size=(400, 1)), rng.normal(size=(400, 2))
+    >>> found = correlations(PoissonLogNormal(n_starts=1).fit(rng.poisson(np.exp(2 + 0.6 * common + 0.3 * own))))
     >>> found.log_rate.round(1)[0, 1], found.noise.round(1)[0, 1], round(found.dimensionality, 1)
-    (np.float64(0.8), np.float64(0.6), 1.2)
+    (np.float64(0.7), np.float64(0.5), 1.4)
     """
     covariates, shift = model._rows(X, offsets, None)
     parameters, covariance = model._parameters, model.covariance_

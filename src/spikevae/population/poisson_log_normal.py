@@ -110,8 +110,8 @@ class PoissonLogNormal(Results, ClassNamePrefixFeaturesOutMixin, TransformerMixi
     Examples
     --------
     >>> rng = np.random.default_rng(0)
-    >>> z = rng.multivariate_normal([1.0, 1.0], [[1.0, 0.8], [0.8, 1.0]], size=300)
-    >>> m = PoissonLogNormal().fit(rng.poisson(np.exp(z)))
+    >>> common, own = rng.normal(size=(300, 1)), rng.normal(size=(300, 2))
+    >>> m = PoissonLogNormal().fit(rng.poisson(np.exp(1 + 0.9 * common + 0.4 * own)))
     >>> m.covariance_.round(1)
     array([[1.1, 0.7],
            [0.7, 1. ]])
