@@ -12,6 +12,7 @@ from jaxtyping import Float, Int
 from sklearn.base import BaseEstimator, ClassNamePrefixFeaturesOutMixin, TransformerMixin
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.utils.validation import check_is_fitted
+from threadpoolctl import threadpool_limits
 
 from .._seeds import MAX_SEED
 from ..progress import show_progress
@@ -24,6 +25,8 @@ from ._tables import counts_and_annotations, design_of, read_counts, read_covari
 
 FINER = 1e-3
 """Of the tolerance: posteriors under known parameters cost little, and rows should hardly depend on one another."""
+MAX_ONE_THREAD = 256
+"""Units up to which one thread computes: of matrices with a hundred rows the threads mostly wait for each other."""
 
 
 class PoissonLogNormal(Results, ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
@@ -193,7 +196,7 @@ class PoissonLogNormal(Results, ClassNamePrefixFeaturesOutMixin, TransformerMixi
         inflation = None
         if self.zero_inflation is not None:
             inflation = Inflation(self.zero_inflation, design.basis * math.sqrt(n), counts.shape[1])
-        with show_progress("PoissonLogNormal", enabled=self.verbose) as report:
+        with show_progress("PoissonLogNormal", enabled=self.verbose) as report, _threads(counts.shape[1]):
             found = search(
                 counts,
                 design,
@@ -233,7 +236,8 @@ class PoissonLogNormal(Results, ClassNamePrefixFeaturesOutMixin, TransformerMixi
         counts = read_counts(self, Y, offsets, mask, reset=False)
         covariates = self._new_covariates(X, counts.shape[0])
         tolerance = FINER * self.tol * counts.shape[0]
-        return infer(counts, covariates, self._parameters, settings_of(self, tolerance))
+        with _threads(counts.shape[1]):
+            return infer(counts, covariates, self._parameters, settings_of(self, tolerance))
 
     def transform(self, Y: Any, X: Any = None, offsets: Any = None, mask: Any = None) -> Float[np.ndarray, "n l"]:
         """Posterior means of the latent variables of rows, new or not: `latent_` of them; arguments as for `fit`."""
@@ -296,6 +300,11 @@ class PoissonLogNormal(Results, ClassNamePrefixFeaturesOutMixin, TransformerMixi
         tags.input_tags.positive_only = True
         tags.input_tags.sparse = True
         return tags
+
+
+def _threads(n_units: int) -> Any:
+    """A context in which products of small matrices take one thread."""
+    return threadpool_limits(limits=1 if n_units <= MAX_ONE_THREAD else None, user_api="blas")
 
 
 def _generator(random_state: Any) -> np.random.Generator:
