@@ -88,7 +88,7 @@ def maximise(
     report
         Called with the number of steps and the objective after each.
     correct
-        Gives variables near its argument that may be better: it takes back what a long step has bent.
+        Gives variables near its argument that may be better: it corrects a step that was too long.
 
     Raises
     ------

@@ -77,7 +77,9 @@ def _ragged(group: Any, name: str, n: int) -> list[np.ndarray] | None:
     if values is None:
         return None
     if ends is None:
-        raise ValueError(f"{group.name}/{name} has no index, so units cannot be told apart: export the units again")
+        raise ValueError(
+            f"{group.name}/{name} has no index, so its spikes belong to no known unit: export the units again"
+        )
     cuts = ends.astype(np.int64)
     if len(cuts) != n or (np.diff(cuts) < 0).any() or (n and (cuts[0] < 0 or cuts[-1] != len(values))):
         raise ValueError(f"{group.name}/{name}_index does not fit {name}: the file is damaged, export it again")
