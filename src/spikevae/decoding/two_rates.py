@@ -9,7 +9,7 @@ Minus the log odds, :math:`Y_t = v t - u N_t`, drifts upwards and jumps down: it
 scale function W, whose Laplace transform is :math:`1 / \psi`, :math:`\psi(s) = v s - r (1 - e^{-s u})`. Expanding in
 powers of r,
 
-.. math:: W(x) = \frac1v \sum_{k = 0}^{\lfloor x / u \rfloor} \frac{(-1)^k}{k!}
+.. math:: W(x) = \frac{1}{v} \sum_{k = 0}^{\lfloor x / u \rfloor} \frac{(-1)^k}{k!}
     \Big(\frac{r (x - k u)}{v}\Big)^k e^{r (x - k u) / v} .
 
 From x above the lower end of an interval of length a, Y reaches the upper end first with probability W(x) / W(a), and

@@ -45,7 +45,7 @@ class IterativeVAE(LatentModel):
     The parameters of the posterior start at the prior's and descend the free energy along its natural gradient, whose
     Fisher information cancels factors of the chain rule. For Poisson counts the log firing rate u moves as
 
-    .. math:: \dot u = \Phi^T (x - b) / v - \Phi^T \Phi z / v - \tfrac12 \|\phi\|^2 / v - \beta (u - u_{ref}),
+    .. math:: \dot u = \Phi^T (x - b) / v - \Phi^T \Phi z / v - \tfrac{1}{2} \|\phi\|^2 / v - \beta (u - u_{ref}),
 
     with drive, lateral inhibition by the spikes z (or, in expected dynamics, by their mean), self-inhibition and leak.
     :mod:`spikevae.models.iterative.flows` has the other laws. Training propagates gradients back through the steps.

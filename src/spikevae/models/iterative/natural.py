@@ -1,7 +1,7 @@
 r"""Learning along natural-gradient flows of decoder, noise and prior, without backpropagation.
 
 With posteriors held fixed the free energy of a linear decoder with Gaussian pixels is quadratic in the dictionary,
-:math:`\tfrac1{2v}\langle\|x\|^2 - 2\,\mathrm{tr}\,C^T\Phi + \mathrm{tr}\,\Phi^T E\,\Phi\rangle`, with the second
+:math:`\tfrac{1}{2v}\langle\|x\|^2 - 2\,\mathrm{tr}\,C^T\Phi + \mathrm{tr}\,\Phi^T E\,\Phi\rangle`, with the second
 moments :math:`E = \langle\operatorname{diag}\mathrm{Var} z + \bar z \bar z^T\rangle` and
 :math:`C = \langle \bar z x^T\rangle` of the posteriors. The Fisher information of the dictionary is the second moment
 M of the prior, over v, so the natural-gradient flow
