@@ -19,7 +19,7 @@ VERBS = (
     *("sweep", "train", "evaluate", "compare", "decode", "physiology", "report", "data", "bench", "models"),
     *("verify", "repair", "merge", "reproduce"),
 )
-CPU_VERBS = ("fit-counts", "population")
+CPU_VERBS = ("fit-counts", "population", "free-energy")
 """These compute with NumPy alone and have no --device."""
 
 
@@ -109,6 +109,8 @@ WRONG = {  # arguments: what the message must name
     "physiology nothing.spikevae --out broken.toml": "broken.toml is a file",
     "physiology nothing.spikevae --contrast 0": "contrast",
     "report nowhere": "config.json",
+    "free-energy nothing.csv": "nothing.csv",
+    "free-energy broken.toml": "none of .csv",
     "data bundled --patch 1": "patch",
     "data bundeld": "'bundled'",
     "data --figure spectra": ".png",

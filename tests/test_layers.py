@@ -50,6 +50,7 @@ LAYERS = {
     "samplers": 5,
     "frontier": 5,
     "count_fits": 7,
+    "free_energy": 7,
     "decoding": 6,
     "population": 6,
     "sweep": 6,

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from . import distributions as distributions
     from . import estimators as estimators
     from . import evaluation as evaluation
+    from . import free_energy as free_energy
     from . import gradients as gradients
     from . import importance as importance
     from . import metrics as metrics
@@ -54,6 +55,7 @@ _HOMES = {
             "distributions",
             "estimators",
             "evaluation",
+            "free_energy",
             "gradients",
             "importance",
             "metrics",

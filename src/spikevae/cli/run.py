@@ -27,6 +27,7 @@ from . import (  # noqa: F401 - registers the verbs
     decode,
     evaluate,
     fit_counts,
+    free_energy,
     frontier,
     merge,
     models,
