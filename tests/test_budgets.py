@@ -9,7 +9,7 @@ import torch
 
 from spikevae.cli import main
 from spikevae.config import FitConfig
-from spikevae.estimators.spike_vae import SpikeVAE, load_model
+from spikevae.estimators import SpikeVAE, load_model
 from spikevae.evaluation.prices import joules_per_spike
 from spikevae.sweep import RunFolder
 from spikevae.training import Stack, budget_report, checkpoint, train

@@ -9,7 +9,7 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from sklearn.utils.estimator_checks import parametrize_with_checks
 
-from spikevae.estimators.spike_vae import SpikeVAE, load_model
+from spikevae.estimators import SpikeVAE, load_model
 
 
 @pytest.mark.filterwarnings("ignore:the stimuli have root mean square")  # its stimuli are around 100

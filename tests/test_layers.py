@@ -45,6 +45,7 @@ LAYERS = {
     "evaluation": 3,
     "physiology": 6,
     "config": 3,
+    "scorers": 4,
     "training": 4,
     "estimators": 5,
     "samplers": 5,

@@ -15,8 +15,8 @@ from sklearn.utils.estimator_checks import parametrize_with_checks
 from sparse_cases import D, K, model_of, sparse_stimuli
 
 from spikevae import metrics as sm
+from spikevae.estimators import SpikeVAE, load_model
 from spikevae.estimators.sparse_coder import SparseCoder
-from spikevae.estimators.spike_vae import SpikeVAE, load_model
 from spikevae.evaluation.evaluate import Metrics, evaluate
 from spikevae.evaluation.prices import PRICES
 from spikevae.models import SparseCodingConfig

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from . import physiology as physiology
     from . import population as population
     from . import samplers as samplers
+    from . import scorers as scorers
     from . import sweep as sweep
     from . import training as training
     from .config import FitConfig as FitConfig
@@ -65,6 +66,7 @@ _HOMES = {
             "physiology",
             "population",
             "samplers",
+            "scorers",
             "sweep",
             "training",
         )

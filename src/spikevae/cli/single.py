@@ -20,6 +20,7 @@ from ..training import BudgetReport, budget_report, build_stack, train, warn_of_
 from ..training.checks import check_memory
 from ..training.fits import DIVERGED
 from ..training.scale import root_mean_square, warn_of_other_scale
+from ..training.watching import progress_text
 
 
 @dataclass(frozen=True)
@@ -65,14 +66,11 @@ def train_to_file(job: Job, out: Path) -> BudgetReport | None:
     stack = build_stack([job.config], torch.from_numpy(job.data.train), job.data.shape, device=job.device)
     checkpoint = out.with_name(out.name + ".checkpoint")
     with show_progress(f"{job.config.latent} K={job.config.n_latents} beta={job.config.beta:g}") as report:
-        done = 0
-
-        def advance(steps: int) -> None:
-            nonlocal done
-            done += steps
-            report(done, stack.n_steps, f"of {stack.n_steps} steps")
-
-        train(stack, checkpoint_path=checkpoint, on_steps=advance)
+        train(
+            stack,
+            checkpoint_path=checkpoint,
+            on_steps=lambda _: report(stack.step_number, stack.n_steps, progress_text(stack)),
+        )
     result = stack.result(0)
     if result.status == DIVERGED:
         checkpoint.unlink(missing_ok=True)

@@ -19,10 +19,9 @@ from ..evaluation.evaluate import Evaluation, Metrics, evaluate
 from ..models.files import load_model, save_model
 from ..models.sparse.config import SparseCodingConfig
 from ..models.sparse.model import SparseCoding
-from ..progress import show_progress
-from ..training import DictionaryStack, train
-from ..training.fits import DIVERGED
+from ..training import DictionaryStack
 from ..training.scale import root_mean_square, warn_of_other_scale
+from ._training import trained
 from ._validation import (
     checked_codes,
     checked_stimuli,
@@ -162,14 +161,8 @@ class SparseCoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimat
         checked = np.require(checked_stimuli(self, X, reset=True), requirements="W")  # as torch needs it
         stimuli = torch.from_numpy(checked).to(resolve_device(self.device))
         stack = DictionaryStack([config], stimuli, self.shape_, device=stimuli.device)
-        with show_progress(f"SparseCoder {self.inference}", enabled=self.verbose) as report:
-            train(stack, on_steps=lambda _: report(stack.step_number, stack.n_steps, "batches"))
-        result = stack.result(0)
-        if result.status == DIVERGED:
-            raise ValueError(
-                f"learning diverged at batch {result.frozen_at} of {stack.n_steps}: a loss was not finite. Scale X to "
-                "unit variance or raise sparsity_price"
-            )
+        title, remedy = f"SparseCoder {self.inference}", "Scale X to unit variance or raise sparsity_price"
+        result = trained(stack, title, remedy, verbose=self.verbose)
         self.history_, self._scale = result.history, root_mean_square(checked)
         self._adopt(cast(SparseCoding, result.model))
 

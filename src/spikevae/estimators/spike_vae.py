@@ -3,6 +3,7 @@
 import copy
 import math
 import warnings
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Self
 
@@ -13,28 +14,20 @@ from sklearn.base import BaseEstimator, ClassNamePrefixFeaturesOutMixin, Transfo
 from sklearn.utils.validation import check_is_fitted
 
 from .._device import resolve_device
+from .._files import user_path
 from .._scope import own_scope
 from .._seeds import generator
-from ..config import OPTIONS, FitConfig
 from ..evaluation.evaluate import Evaluation, Metrics, evaluate
 from ..evaluation.evidence import Evidence, log_evidence
 from ..evaluation.readout import Readout, readout
 from ..models._model import Model
 from ..models.config import ModelConfig
-from ..models.files import load_model as load_model_file
 from ..models.files import save_model
-from ..progress import show_progress
-from ..training import BudgetReport, budget_report, build_stack, train, warn_of_scale
-from ..training.fits import DIVERGED
+from ..training import BudgetReport, Callback, budget_report, build_stack, warn_of_scale
 from ..training.scale import root_mean_square, warn_of_other_scale
-from ._validation import (
-    checked_codes,
-    checked_stimuli,
-    drawn_seed,
-    in_batches,
-    names_of,
-    take_facts,
-)
+from ._options import fit_config
+from ._training import checked_checkpoint, trained
+from ._validation import checked_codes, checked_stimuli, drawn_seed, in_batches, names_of
 
 
 class SpikeVAE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
@@ -73,7 +66,17 @@ class SpikeVAE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator)
     random_state : int, Generator, RandomState or None
         Seed of weights, batches and noise, or what it is drawn from. None draws a fresh one at each fit.
     verbose : bool
-        Show a progress bar while fitting.
+        Show a progress bar with objective and spikes while fitting.
+    early_stopping : int or None
+        Stop once the objective has not fallen, by the share ``options={"stop_tolerance": 1e-4}`` of it, for this number
+        of windows; a window is a fortieth of all steps, at most 50. None: train all steps.
+    callbacks : list of functions or None
+        Called with a :class:`spikevae.training.Window` (objective, its parts, firing rate) after each window. If one
+        raises :class:`spikevae.training.StopTraining`, the fit ends there as it is; any other exception ends it without
+        a result.
+    checkpoint : path or None
+        File that keeps an unfinished fit: written every 20 seconds, when interrupted, and where a callback fails. The
+        same call continues from it, to the bit; it is removed once the fit is done. Needs a `random_state`.
 
     Attributes
     ----------
@@ -138,6 +141,9 @@ class SpikeVAE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator)
         device: str = "cpu",
         random_state: Any = None,
         verbose: bool = False,
+        early_stopping: int | None = None,
+        callbacks: Sequence[Callback] | None = None,
+        checkpoint: str | Path | None = None,
     ):
         self.latent = latent
         self.n_latents = n_latents
@@ -159,37 +165,9 @@ class SpikeVAE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator)
         self.device = device
         self.random_state = random_state
         self.verbose = verbose
-
-    def _config(self, seed: int) -> ModelConfig:
-        optional = [
-            "spike_budget",
-            "energy_budget",
-            "steps",
-            "batch_size",
-            "start",
-            "encoder",
-            "decoder",
-            "prior",
-            "likelihood",
-            "noise_variance",
-            "learning_rate",
-        ]
-        given = {name: getattr(self, name) for name in optional if getattr(self, name) is not None}
-        for name in self.options or {}:
-            if name in self.get_params(deep=False):
-                raise ValueError(f"options holds {name!r}, which is a parameter of its own; set it there")
-        config = FitConfig.from_recipe(
-            self.recipe,
-            latent=self.latent,
-            n_latents=self.n_latents,
-            beta=self.beta,
-            spike_price=self.spike_price,
-            seed=seed,
-            **given,
-            **(self.options or {}),
-        )
-        FitConfig.warn_unused([config], (*given, *(self.options or {})))
-        return config
+        self.early_stopping = early_stopping
+        self.callbacks = callbacks
+        self.checkpoint = checkpoint
 
     def _check(self, X: Any, *, reset: bool) -> NDArray[np.float32]:
         """(n, D) float32 stimuli; sets `shape_` where `reset`; elsewhere their scale is compared."""
@@ -216,7 +194,12 @@ class SpikeVAE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator)
         Raises
         ------
         ValueError
-            For NaN, infinity, empty input or settings that contradict each other, and where training diverged.
+            For NaN, infinity, empty input or settings that contradict each other, a checkpoint of another fit, and
+            where training diverged.
+        OSError
+            Where the checkpoint cannot be written.
+        spikevae.training.Interrupted
+            On Ctrl-C.
 
         Warns
         -----
@@ -226,31 +209,27 @@ class SpikeVAE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator)
         fitted = copy.copy(self)
         fitted._fit(X)
         self.__dict__ = fitted.__dict__  # at once
+        if self.checkpoint is not None:
+            user_path(self.checkpoint).unlink(missing_ok=True)
         return self
 
     def _fit(self, X: Any) -> None:
-        config = self._config(drawn_seed(self.random_state))
+        checkpoint = checked_checkpoint(self.checkpoint, self.random_state)
+        config = fit_config(self.get_params(deep=False), drawn_seed(self.random_state))
         stimuli = torch.from_numpy(np.require(self._check(X, reset=True), requirements="W"))  # as torch needs it
         if config.likelihood == "bernoulli" and (stimuli.min() < 0 or stimuli.max() > 1):
             low, high = float(stimuli.min()), float(stimuli.max())
             raise ValueError(f"likelihood='bernoulli' needs pixels in [0, 1]; X spans [{low:.3g}, {high:.3g}]")
         warn_of_scale(config, stimuli)
         stack = build_stack([config], stimuli, self._image_shape(config), device=resolve_device(self.device))
-        with show_progress(f"SpikeVAE {config.latent}", enabled=self.verbose) as report:
-            done = 0
-
-            def advance(steps: int) -> None:
-                nonlocal done
-                done += steps
-                report(done, stack.n_steps, "steps")
-
-            train(stack, on_steps=advance)
-        result = stack.result(0)
-        if result.status == DIVERGED:
-            raise ValueError(
-                f"training diverged at step {result.frozen_at} of {stack.n_steps}: a loss or gradient was not finite. "
-                "Scale X to unit variance, lower learning_rate, or set options={'clamp': 4.0}"
-            )
+        result = trained(
+            stack,
+            f"SpikeVAE {config.latent}",
+            "Scale X to unit variance, lower learning_rate, or set options={'clamp': 4.0}",
+            callbacks=self.callbacks or (),
+            checkpoint=checkpoint,
+            verbose=self.verbose,
+        )
         self.config_, self.history_, self._scale = config, result.history, root_mean_square(stimuli.numpy())
         self._set_model(result.model)
         self._set_budget(budget_report(result.model, stimuli, generator=generator(config.seed, "evaluation")))
@@ -368,38 +347,3 @@ class SpikeVAE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator)
 
     def __sklearn_is_fitted__(self) -> bool:
         return hasattr(self, "model_")
-
-
-@own_scope()
-def load_model(path: str | Path) -> SpikeVAE:
-    """Read a model that `SpikeVAE.save`, `spikevae train` or a sweep wrote.
-
-    Raises
-    ------
-    FileNotFoundError, ValueError
-        With the file's name.
-    """
-    model, extra = load_model_file(path)
-    estimator = SpikeVAE(**estimator_params(model.config))
-    estimator.config_ = model.config
-    take_facts(estimator, extra, model, path)
-    estimator._set_model(model)
-    if "budget" in extra:
-        estimator.budget_ = BudgetReport.from_dict(extra["budget"], str(path))
-    return estimator
-
-
-def estimator_params(config: ModelConfig) -> dict[str, Any]:
-    """Constructor arguments of the estimator that fits this configuration."""
-    own = set(SpikeVAE().get_params(deep=False)) & set(OPTIONS)
-    values = config.model_dump(mode="python")
-    recipe_values = FitConfig.from_recipe(config.recipe, latent=config.latent).model_dump(mode="python")
-    defaults = {name: info.default for name, info in type(config).model_fields.items()} | recipe_values
-    others = {k: v for k, v in values.items() if k not in own and k != "seed" and v != defaults[k]}
-    if config.epochs is not None:
-        others["epochs"] = config.epochs
-    return {
-        **{name: values[name] for name in own if name in values},
-        "options": others or None,
-        "random_state": config.seed,
-    }

@@ -12,3 +12,7 @@ from .parallel import data_parallel as data_parallel
 from .ranks import RanksLost as RanksLost
 from .scale import warn_of_scale as warn_of_scale
 from .stack import Stack as Stack
+from .tensorboard import TensorBoard as TensorBoard
+from .watching import Callback as Callback
+from .watching import StopTraining as StopTraining
+from .watching import Window as Window

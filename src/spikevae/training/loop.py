@@ -1,10 +1,10 @@
-"""The training loop: step, report, save, stop."""
+"""The training loop: step, report, call back, save, stop."""
 
 import signal
 import threading
 import time
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -15,6 +15,7 @@ from .._scope import own_scope
 from . import checkpoint
 from .fits import FitStack
 from .parallel import together
+from .watching import Callback, StopTraining, Watch
 
 SAVE_EVERY_SECONDS = 20.0
 REPORT_EVERY_SECONDS = 0.2
@@ -69,6 +70,7 @@ def train(
     *,
     checkpoint_path: Path | None = None,
     on_steps: Callable[[int], None] | None = None,
+    callbacks: Sequence[Callback] = (),
     at_half: Callable[[FitStack], None] | None = None,
     until: int | None = None,
 ) -> None:
@@ -83,6 +85,10 @@ def train(
         when interrupted. It is kept at the end: the caller removes it once the results are stored.
     on_steps
         Called with the number of steps just done, a few times a second, for progress bars.
+    callbacks
+        Functions that are called with a :class:`~spikevae.training.Window` of every fit that is training, each time a
+        window of steps has ended. If one raises :class:`~spikevae.training.StopTraining`, training ends there as if
+        all steps were done. After any other exception the checkpoint is written, and the exception raised.
     at_half
         Called once half the budget is spent, where there are two cycles.
     until
@@ -93,6 +99,8 @@ def train(
     Interrupted
         On Ctrl-C, once the step is complete and the checkpoint written. The noise of a step depends on its number
         alone, so the continued fit equals the uninterrupted one to the bit.
+    TypeError
+        Where a callback is no function.
     ValueError
         Where several processes train together (:func:`~spikevae.training.data_parallel`) and cannot divide this fit.
     RanksLost
@@ -105,6 +113,7 @@ def train(
         report(stack.step_number, at_once=True)
     last = stack.n_steps if until is None else min(until, stack.n_steps)
     half = stack.n_steps // 2 if stack.config.cycles == 2 else None
+    watch, ended_by = Watch(stack, callbacks), None
     save_time, stepping = time.monotonic(), False
     try:
         with deferred_interrupts() as interrupted, together(stack, last) as stops:
@@ -117,18 +126,40 @@ def train(
                 if stack.step_number == half and at_half is not None:
                     at_half(stack)
                 report(stack.step_number)
+                ended_by = watch()
                 save_time = _save_if_due(stack, checkpoint_path, save_time)
-                if stops(interrupted()):
-                    raise KeyboardInterrupt
-            if stack.finished:
+                if stops(interrupted() or ended_by is not None):
+                    if ended_by is None:
+                        raise KeyboardInterrupt
+                    break
+            if stack.finished and ended_by is None:
                 stack.finish()
     except KeyboardInterrupt:
         if checkpoint_path is not None and not stepping:
             checkpoint.save(stack, checkpoint_path)
         raise Interrupted(f"stopped at step {stack.step_number} of {stack.n_steps}") from None
+    if ended_by is not None:
+        _end(stack, checkpoint_path, ended_by)
     report(stack.n_steps if stack.finished else stack.step_number, at_once=True)
     if stack.device.type == "cuda":
         torch.cuda.synchronize(stack.device)
+
+
+def _end(stack: FitStack, path: Path | None, ended_by: Exception) -> None:
+    """End training where a callback has raised an exception."""
+    if isinstance(ended_by, StopTraining):
+        stack.finished = True
+        stack.finish()
+        return
+    kept = "give a checkpoint to be able to continue"
+    if path is not None:
+        kept = f"the same call continues from {path}"
+        try:
+            checkpoint.save(stack, path)
+        except OSError as error:
+            kept = str(error)
+    ended_by.add_note(f"A callback raised this at step {stack.step_number} of {stack.n_steps}; {kept}.")
+    raise ended_by
 
 
 def _save_if_due(stack: FitStack, path: Path | None, saved: float) -> float:

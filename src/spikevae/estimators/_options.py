@@ -1,0 +1,77 @@
+"""Parameters of `SpikeVAE` as the configuration of a fit, and back."""
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from ..config import OPTIONS, FitConfig
+from ..models.config import ModelConfig
+
+RECIPES_OWN = {
+    **{
+        name: name
+        for name in (
+            "spike_budget",
+            "energy_budget",
+            "steps",
+            "batch_size",
+            "start",
+            "encoder",
+            "decoder",
+            "prior",
+            "likelihood",
+            "noise_variance",
+            "learning_rate",
+        )
+    },
+    "early_stopping": "patience",
+}
+"""Parameters that take the value of the recipe where they are None, and the option of the fit that each is."""
+
+
+def fit_config(params: Mapping[str, Any], seed: int) -> ModelConfig:
+    """The configuration that the parameters of an estimator say.
+
+    Parameters
+    ----------
+    params
+        As `get_params` gives them.
+    seed
+        Of the fit.
+
+    Raises
+    ------
+    ValueError
+        For values that contradict each other, or are given twice.
+    """
+    if isinstance(params["early_stopping"], bool):
+        raise ValueError(
+            f"early_stopping is {params['early_stopping']}; give the number of windows without improvement after which "
+            "to stop, such as 5, or None"
+        )
+    given = {option: params[name] for name, option in RECIPES_OWN.items() if params[name] is not None}
+    options = params["options"] or {}
+    for name in options:
+        own = next((parameter for parameter, option in RECIPES_OWN.items() if option == name), name)
+        if own in params and (own == name or name in given):
+            raise ValueError(f"options holds {name!r}, which is a parameter of its own, {own}; set it there")
+    always = {name: params[name] for name in ("latent", "n_latents", "beta", "spike_price")}
+    config = FitConfig.from_recipe(params["recipe"], **always, seed=seed, **given, **options)
+    FitConfig.warn_unused([config], (*given, *options))
+    return config
+
+
+def estimator_params(config: ModelConfig, parameters: Iterable[str]) -> dict[str, Any]:
+    """Constructor arguments of the estimator that fits this configuration; `parameters` are the names of all."""
+    own = set(parameters) & set(OPTIONS)
+    values = config.model_dump(mode="python")
+    recipe_values = FitConfig.from_recipe(config.recipe, latent=config.latent).model_dump(mode="python")
+    defaults = {name: info.default for name, info in type(config).model_fields.items()} | recipe_values
+    others = {k: v for k, v in values.items() if k not in own and k != "seed" and v != defaults[k]}
+    if config.epochs is not None:
+        others["epochs"] = config.epochs
+    return {
+        **{name: values[name] for name in own if name in values},
+        "early_stopping": others.pop("patience", None),
+        "options": others or None,
+        "random_state": config.seed,
+    }
