@@ -53,6 +53,7 @@ class Law(Distribution, ABC):
         so cannot run inside `torch.func.vmap`.
     """
 
+    has_rsample: ClassVar[bool] = True  # type: ignore[misc]
     name: ClassVar[str]
     """Name in configurations."""
     label: ClassVar[str]
@@ -89,7 +90,7 @@ class Law(Distribution, ABC):
     """Where the distribution was proposed or used for codes."""
 
     def __init__(self, *parameters: Num[Tensor, "*#shape"] | int | float, validate_args: bool | None) -> None:
-        for key, value in zip(self.prior_params, torch.broadcast_tensors(*map(_floating, parameters))):
+        for key, value in zip(self.prior_params, torch.broadcast_tensors(*map(floating, parameters))):
             setattr(self, key, value)
         super().__init__(getattr(self, self.prior_params[0]).shape, validate_args=validate_args)
 
@@ -220,6 +221,18 @@ class Law(Distribution, ABC):
         """The same distribution, without gradient."""
         return type(self).from_prior({key: getattr(self, key).detach() for key in self.prior_params})
 
+    def entropy(self) -> Float[Tensor, "*shape"]:
+        """Entropy in nats, shape batch_shape: minus the mean of :meth:`log_prob`, differentiable.
+
+        Raises
+        ------
+        NotImplementedError
+            For a distribution that has neither a closed form nor a sum; the message has the estimate from samples.
+        """
+        raise NotImplementedError(
+            f"{self.label}: the entropy has no closed form here; estimate it by -law.log_prob(law.sample((n,))).mean(0)"
+        )
+
     def log_ratio(self, prior: Self, value: Float[Tensor, "..."]) -> Float[Tensor, "..."]:
         """Log of the probability (or density) of codes over that under `prior`, nats per unit.
 
@@ -238,6 +251,16 @@ class Law(Distribution, ABC):
 
         Without a generator, as where a function of PyTorch calls this, the numbers come from PyTorch's own one.
         """
+
+    def rsample(self, sample_shape: Any = (), *, generator: Generator | None = None) -> Float[Tensor, "*shape"]:
+        """Draw codes of shape `sample_shape + batch_shape`, with a gradient by the parameters.
+
+        Counts are integers as those of :meth:`sample`, with the gradient of :meth:`fini` at degree 2, as in fits: its
+        mean is the gradient of E f for quadratic functions f of the counts, and close to it for smooth ones. Relaxed
+        counts, which are not integers, are ``relaxed(temperature=0.5, indicator="cubic").rsample()``. Real-valued codes
+        have the exact pathwise gradient.
+        """
+        return self.fini(self.sample(sample_shape, generator=generator))
 
     def fini(self, counts: Float[Tensor, "*shape"], *, degree: int = 2) -> Float[Tensor, "*shape"]:
         """Counts of this distribution with a gradient by its parameters that is exact for polynomials of the counts.
@@ -280,26 +303,11 @@ class Law(Distribution, ABC):
         """Return the differentiable approximation of this distribution from which training draws."""
 
 
-def _floating(parameter: Tensor | float) -> Tensor:
+def floating(parameter: Tensor | float) -> Tensor:
     """A parameter as a floating-point tensor: whole numbers, and numbers that are no tensors, get the default type."""
     if isinstance(parameter, Tensor) and parameter.is_floating_point():
         return parameter
     return torch.as_tensor(parameter, dtype=torch.get_default_dtype())
-
-
-class Relaxation(Distribution, ABC):
-    """Differentiable approximation of a count distribution; abstract."""
-
-    has_rsample: ClassVar[bool] = True  # type: ignore[misc]
-
-    @abstractmethod
-    def rsample(self, sample_shape: Any = (), *, generator: Generator | None = None) -> Float[Tensor, "*shape"]:
-        """Relaxed codes of shape `sample_shape + batch_shape`, differentiable in the parameters."""
-
-    def sample(self, sample_shape: Any = (), *, generator: Generator | None = None) -> Float[Tensor, "*shape"]:
-        """Relaxed codes without gradient."""
-        with torch.no_grad():
-            return self.rsample(sample_shape, generator=generator)
 
 
 def softclamp_above(x: Float[Tensor, "*shape"], limit: float) -> Float[Tensor, "*shape"]:

@@ -41,7 +41,6 @@ class LocationScale(Law):
     is_count: ClassVar[bool] = False
     prior_params: ClassVar[tuple[str, ...]] = ("loc", "log_scale")
     arg_constraints: ClassVar[dict[str, Any]] = {"loc": constraints.real, "log_scale": constraints.real}
-    has_rsample: ClassVar[bool] = True  # type: ignore[misc]
 
     loc: Tensor
     log_scale: Tensor

@@ -11,10 +11,11 @@ from torch.nn import functional as F
 
 from .._batching import batched_like
 from ._elementwise import elementwise
+from ._entropy import negative_binomial_entropy
 from ._fini import attached, check_degree, negative_binomial_weights
-from ._law import Relaxation
 from ._log_rate import LogRateLaw
 from ._random import Generator, log_standard_gamma, poisson
+from ._relaxation import Relaxation
 from .arrivals import Pathwise
 from .poisson import _Deviance, _Excess, _stirling_residual
 from .relaxations import soft_counts
@@ -192,6 +193,10 @@ class NegativeBinomialBase(LogRateLaw):
         stirling = _stirling_residual(n + r) - _stirling_residual(r) - _stirling_residual(n)
         some = stirling - saddle + 0.5 * (F.logsigmoid(self.log_dispersion - log_n) - log_n - math.log(2 * math.pi))
         return torch.where(value > 0, some, -self._minus_log_zero)
+
+    def entropy(self) -> Float[Tensor, "*shape"]:
+        """Entropy in nats, by quadrature (1e-7)."""
+        return negative_binomial_entropy(self.log_rate, self.log_dispersion)
 
     def sample(self, sample_shape: Any = (), *, generator: Generator | None = None) -> Float[Tensor, "*shape"]:
         """Integer counts as floats: Poisson counts of a Gamma-distributed firing rate, without gradient."""

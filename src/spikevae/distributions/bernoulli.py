@@ -9,9 +9,10 @@ from torch import Tensor
 from torch.distributions import constraints, register_kl
 from torch.nn import functional as F
 
-from ._law import Relaxation, softclamp_above
+from ._law import softclamp_above
 from ._logit import LogitLaw
 from ._random import Generator, draw
+from ._relaxation import Relaxation
 from .arrivals import Pathwise, check_temperature
 
 
@@ -148,6 +149,10 @@ class Bernoulli(LogitLaw):
         """Log probability of 0 or 1 in nats."""
         value = self._checked(value)
         return -F.softplus(torch.where(value > 0, -self.logit, self.logit))
+
+    def entropy(self) -> Float[Tensor, "*shape"]:
+        """Entropy in nats, -r log r - (1 - r) log(1 - r)."""
+        return self.rate * F.softplus(-self.logit) + torch.sigmoid(-self.logit) * F.softplus(self.logit)
 
     def sample(self, sample_shape: Any = (), *, generator: Generator | None = None) -> Float[Tensor, "*shape"]:
         """Zeros and ones as floats, shape `sample_shape + batch_shape`, without gradient."""

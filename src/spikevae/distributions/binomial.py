@@ -10,9 +10,9 @@ from torch import Tensor
 from torch.distributions import constraints, register_kl
 from torch.nn import functional as F
 
-from ._law import Relaxation
 from ._logit import LogitLaw
 from ._random import Generator, draw
+from ._relaxation import Relaxation
 from .arrivals import Pathwise, check_temperature, contributions, get_indicator
 from .poisson import _Deviance
 from .relaxations import GUMBEL
@@ -107,6 +107,12 @@ class Binomial(LogitLaw):
         value = self._checked(value)
         ways = math.lgamma(SLOTS + 1) - torch.lgamma(value + 1) - torch.lgamma(SLOTS - value + 1)
         return ways + value * F.logsigmoid(self.logit) + (SLOTS - value) * F.logsigmoid(-self.logit)
+
+    def entropy(self) -> Float[Tensor, "*shape"]:
+        """Entropy in nats, the sum over all counts."""
+        counts = torch.arange(SLOTS + 1, dtype=self.logit.dtype, device=self.logit.device)
+        log_p = Binomial(self.logit.unsqueeze(-1), validate_args=False).log_prob(counts)
+        return -(log_p.exp() * log_p).sum(-1)
 
     def sample(self, sample_shape: Any = (), *, generator: Generator | None = None) -> Float[Tensor, "*shape"]:
         """Integer counts as floats, shape `sample_shape + batch_shape`, without gradient."""

@@ -10,8 +10,9 @@ from torch.distributions import constraints, register_kl
 from torch.nn import functional as F
 
 from ._fini import check_degree
-from ._law import Law, Relaxation, softclamp_symmetric
+from ._law import Law, softclamp_symmetric
 from ._random import Generator
+from ._relaxation import Relaxation
 from .arrivals import check_temperature
 from .poisson import _Deviance
 from .relaxations import gumbel
@@ -141,6 +142,10 @@ class Categorical(Law):
         """Contribution of each unit to the log probability in nats: log p of the unit that spikes, else zero."""
         value = self._checked(value)
         return torch.where(value > 0, value * self.log_probability, 0.0)
+
+    def entropy(self) -> Float[Tensor, "*shape"]:
+        """Contribution of each unit to the entropy of its group, -p log p nats, whose sum it is."""
+        return -self.mean * self.log_probability.clamp_min(torch.finfo(self.logit.dtype).min)
 
     def statistics(self, value: Float[Tensor, "*shape"]) -> Float[Tensor, " n_moments *shape"]:
         """Codes, shape (1, *shape)."""

@@ -14,9 +14,10 @@ from torch.distributions.utils import lazy_property
 from .._scope import own_scope
 from ._elementwise import elementwise
 from ._fini import check_degree, from_factorial_moments, from_two_moments
-from ._law import Relaxation, softclamp_symmetric
+from ._law import softclamp_symmetric
 from ._log_rate import LogRateLaw
 from ._random import Generator, draw, standard_uniform
+from ._relaxation import Relaxation
 from .arrivals import check_temperature, get_indicator
 from .poisson import Poisson
 from .relaxations import GUMBEL, soft_threshold
@@ -286,6 +287,16 @@ class ConwayMaxwellPoisson(LogRateLaw):
         value = self._checked(value)
         return self.shape * Poisson(self.log_rate, validate_args=False).log_prob(value) - self._sums[0]
 
+    def entropy(self) -> Float[Tensor, "*shape"]:
+        """Entropy in nats: log Z - shape (log_rate E z - E log z!), by the sums of mean and normaliser (1e-4)."""
+        return self._sums[0] - self._own_log_prob
+
+    @property
+    def _own_log_prob(self) -> Tensor:
+        """E of shape times the log probability of Poisson counts: of log_prob without the normaliser."""
+        _, mean, _, log_factorial = self._sums
+        return self.shape * (self.log_rate * mean - log_factorial - self.rate)
+
     def sample(self, sample_shape: Any = (), *, generator: Generator | None = None) -> Float[Tensor, "*shape"]:
         """Integer counts as floats, shape `sample_shape + batch_shape`, without gradient."""
         parameters = torch.stack([self.log_rate, self.shape], -1)
@@ -368,6 +379,5 @@ class RelaxedConwayMaxwellPoisson(Relaxation):
 def _kl_conway_maxwell_poisson(q: ConwayMaxwellPoisson, p: ConwayMaxwellPoisson) -> Tensor:
     """shape E log Poisson(z; rate) - the same of the prior - difference of the log sums."""
     log_sum, mean, _, log_factorial = q._sums
-    own = q.shape * (q.log_rate * mean - log_factorial - q.rate)
     other = p.shape * (p.log_rate * mean - log_factorial - p.rate)
-    return own - other - log_sum + p._sums[0]
+    return q._own_log_prob - other - log_sum + p._sums[0]

@@ -81,6 +81,10 @@ class Gaussian(GaussianBased):
         standard = (value - self.loc) * torch.exp(-self.log_scale)
         return -0.5 * standard.square() - self.log_scale - _HALF_LOG_2PI
 
+    def entropy(self) -> Float[Tensor, "*shape"]:
+        """Entropy in nats, log(2 pi e scale^2) / 2."""
+        return 0.5 + _HALF_LOG_2PI + self.log_scale
+
     def rsample(self, sample_shape: Any = (), *, generator: Generator | None = None) -> Float[Tensor, "*shape"]:
         """Codes loc + scale * noise, shape `sample_shape + batch_shape`."""
         noise = standard_normal(self.loc.expand(self._extended_shape(sample_shape)), generator)

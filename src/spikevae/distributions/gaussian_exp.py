@@ -101,6 +101,10 @@ class GaussianExp(GaussianBased):
         """Codes exp(y) of Gaussian values y."""
         return torch.exp(value)
 
+    def entropy(self) -> Float[Tensor, "*shape"]:
+        """Entropy in nats: that of the Gaussian, plus its mean."""
+        return self.underlying().entropy() + self.loc
+
     def rsample(self, sample_shape: Any = (), *, generator: Generator | None = None) -> Float[Tensor, "*shape"]:
         """Codes exp(loc + scale * noise), shape `sample_shape + batch_shape`."""
         noise = standard_normal(self.loc.expand(self._extended_shape(sample_shape)), generator)

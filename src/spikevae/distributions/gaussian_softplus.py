@@ -158,6 +158,11 @@ class GaussianSoftplus(GaussianBased):
         """Codes log(1 + exp(y)) of Gaussian values y."""
         return _softplus(value)
 
+    def entropy(self) -> Float[Tensor, "*shape"]:
+        """Entropy in nats: that of the Gaussian y, plus E log dz / dy = -E log(1 + exp(-y)), by quadrature (1e-6)."""
+        opposite = GaussianSoftplus(-self.loc, self.log_scale, validate_args=False)
+        return self.underlying().entropy() - opposite.mean
+
     def rsample(self, sample_shape: Any = (), *, generator: Generator | None = None) -> Float[Tensor, "*shape"]:
         """Codes log(1 + exp(loc + scale * noise)), shape `sample_shape + batch_shape`."""
         noise = standard_normal(self.loc.expand(self._extended_shape(sample_shape)), generator)

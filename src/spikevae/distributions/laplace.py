@@ -87,6 +87,10 @@ class Laplace(LocationScale):
         value = self._checked(value)
         return -(value - self.loc).abs() * torch.exp(-self.log_scale) - self.log_scale - math.log(2)
 
+    def entropy(self) -> Float[Tensor, "*shape"]:
+        """Entropy in nats, 1 + log(2 b)."""
+        return 1 + math.log(2) + self.log_scale
+
     def rsample(self, sample_shape: Any = (), *, generator: Generator | None = None) -> Float[Tensor, "*shape"]:
         """Codes loc + scale * noise, shape `sample_shape + batch_shape`."""
         (noise,) = draw(_noise, self.loc.expand(self._extended_shape(sample_shape)), generator)

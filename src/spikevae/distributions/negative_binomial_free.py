@@ -9,6 +9,7 @@ from torch.distributions import register_kl
 from ._law import softclamp_symmetric, split_blocks
 from ._log_rate import RESIDUAL_LIMIT, bounded_log_rate
 from ._negative_binomial import NegativeBinomialBase, given_prior, shared_dispersion_kl, unequal_dispersion_kl
+from .negative_binomial import NegativeBinomial
 
 
 @final
@@ -69,6 +70,8 @@ class NegativeBinomialFree(NegativeBinomialBase):
 
 
 @register_kl(NegativeBinomialFree, NegativeBinomialFree)
-def _kl_negative_binomial_free(q: NegativeBinomialFree, p: NegativeBinomialFree) -> Tensor:
+@register_kl(NegativeBinomialFree, NegativeBinomial)
+@register_kl(NegativeBinomial, NegativeBinomialFree)
+def _kl_negative_binomial_free(q: NegativeBinomialBase, p: NegativeBinomialBase) -> Tensor:
     shared = shared_dispersion_kl(q.log_rate, p.log_rate, p.log_dispersion)
     return shared + unequal_dispersion_kl(q.log_rate, q.log_dispersion, p.log_dispersion)

@@ -10,6 +10,7 @@ from torch.autograd.function import once_differentiable
 from torch.distributions import constraints, register_kl
 
 from .._batching import BatchedFunction
+from ._entropy import poisson_entropy
 from ._fini import attached, check_degree, poisson_weight
 from ._law import Coded
 from ._log_rate import RESIDUAL_LIMIT, LogRateLaw
@@ -275,6 +276,10 @@ class Poisson(LogRateLaw):
         saddle = n * _Excess.apply(self.log_rate - n.log())
         some = -(saddle + 0.5 * torch.log(2 * math.pi * n) + _stirling_residual(n))
         return torch.where(value > 0, some, -self.rate)
+
+    def entropy(self) -> Float[Tensor, "*shape"]:
+        """Entropy in nats, by a sum up to a rate of 40 and an expansion above (1e-7)."""
+        return poisson_entropy(self.log_rate)
 
     def statistics(self, value: Float[Tensor, "*shape"]) -> Float[Tensor, " n_moments *shape"]:
         """Counts, shape (1, *shape)."""

@@ -334,6 +334,17 @@ class RectifiedGaussian(GaussianBased):
         """Codes max(y, 0) of Gaussian values y."""
         return F.relu(value)
 
+    def entropy(self) -> Float[Tensor, "*shape"]:
+        """Entropy in nats, relative to a unit mass at zero and lengths above it, as :meth:`log_prob`.
+
+        With P the mass at zero it is -P log P + (1 - P) log(2 pi e scale^2) / 2 - a phi(a) / 2.
+        """
+        a = self._standard_loc()
+        density, active = standard_density_and_mass(a)
+        silent = -_ndtr(-a) * _log_ndtr(-a)
+        spread = active * self.underlying().entropy().double()
+        return (silent + spread - 0.5 * a * density).to(self.loc.dtype)
+
     def rsample(self, sample_shape: Any = (), *, generator: Generator | None = None) -> Float[Tensor, "*shape"]:
         """Codes max(loc + scale * noise, 0), shape `sample_shape + batch_shape`."""
         noise = standard_normal(self.loc.expand(self._extended_shape(sample_shape)), generator)

@@ -8,8 +8,9 @@ from torch import Tensor
 from torch.distributions import constraints
 
 from .._batching import BatchedFunction
-from ._law import Relaxation
+from ._law import floating
 from ._random import Generator, standard_uniform
+from ._relaxation import Relaxation
 from .arrivals import (
     check_temperature,
     get_indicator,
@@ -45,6 +46,8 @@ class RelaxedPoisson(Relaxation):
         Width tau of the indicator, > 0.
     indicator
         Smooth step s, a key of `spikevae.distributions.INDICATORS`.
+    validate_args
+        As in `torch.distributions`.
 
     Raises
     ------
@@ -67,11 +70,13 @@ class RelaxedPoisson(Relaxation):
     arg_constraints: ClassVar[dict[str, Any]] = {"log_rate": constraints.real}
     support: ClassVar[Any] = constraints.nonnegative
 
-    def __init__(self, log_rate: Tensor, temperature: float, indicator: str = "cubic") -> None:
-        self.log_rate = log_rate
+    def __init__(
+        self, log_rate: Tensor, temperature: float, indicator: str = "cubic", validate_args: bool | None = None
+    ) -> None:
+        self.log_rate = floating(log_rate)
         self.temperature = check_temperature(temperature)
         self.indicator = get_indicator(indicator)
-        super().__init__(log_rate.shape, validate_args=False)
+        super().__init__(self.log_rate.shape, validate_args=validate_args)
 
     @property
     def mean(self) -> Float[Tensor, "*shape"]:
@@ -110,6 +115,8 @@ class GumbelPoisson(Relaxation):
         Log of the firing rate lambda, any shape.
     temperature
         Temperature of the softmax, > 0.
+    validate_args
+        As in `torch.distributions`.
 
     References
     ----------
@@ -125,10 +132,10 @@ class GumbelPoisson(Relaxation):
     arg_constraints: ClassVar[dict[str, Any]] = {"log_rate": constraints.real}
     support: ClassVar[Any] = constraints.nonnegative
 
-    def __init__(self, log_rate: Tensor, temperature: float) -> None:
-        self.log_rate = log_rate
+    def __init__(self, log_rate: Tensor, temperature: float, validate_args: bool | None = None) -> None:
+        self.log_rate = floating(log_rate)
         self.temperature = check_temperature(temperature)
-        super().__init__(log_rate.shape, validate_args=False)
+        super().__init__(self.log_rate.shape, validate_args=validate_args)
 
     def rsample(self, sample_shape: Any = (), *, generator: Generator | None = None) -> Float[Tensor, "*shape"]:
         """Relaxed counts of shape `sample_shape + batch_shape`, differentiable in `log_rate`."""
@@ -162,8 +169,8 @@ def soft_counts(
     'GumbelPoisson'
     """
     if indicator == GUMBEL:
-        return GumbelPoisson(log_rate, temperature)
-    return RelaxedPoisson(log_rate, temperature, indicator)
+        return GumbelPoisson(log_rate, temperature, validate_args=False)
+    return RelaxedPoisson(log_rate, temperature, indicator, validate_args=False)
 
 
 class _SoftThreshold(BatchedFunction):

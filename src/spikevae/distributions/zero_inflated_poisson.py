@@ -10,9 +10,10 @@ from torch.distributions import constraints, register_kl
 from torch.distributions.utils import lazy_property
 from torch.nn import functional as F
 
-from ._law import Relaxation
+from ._entropy import poisson_entropy
 from ._log_rate import LogRateLaw
 from ._random import Generator, poisson, standard_uniform
+from ._relaxation import Relaxation
 from .poisson import Poisson, _Excess
 from .relaxations import soft_counts, soft_threshold
 
@@ -147,6 +148,11 @@ class ZeroInflatedPoisson(LogRateLaw):
         value = self._checked(value)
         some = F.logsigmoid(-self.logit_off) + Poisson(self.log_rate, validate_args=False).log_prob(value)
         return torch.where(value > 0, some, self._log_zero)
+
+    def entropy(self) -> Float[Tensor, "*shape"]:
+        """Entropy in nats, from that of the Poisson counts when on."""
+        silent = -self.zero_probability * self._log_zero - self._active * F.logsigmoid(-self.logit_off)
+        return silent + self.on * (poisson_entropy(self.log_rate) - self.rate * torch.exp(-self.rate))
 
     def sample(self, sample_shape: Any = (), *, generator: Generator | None = None) -> Float[Tensor, "*shape"]:
         """Integer counts as floats, shape `sample_shape + batch_shape`, without gradient."""
