@@ -98,7 +98,8 @@ class DictionaryStack(FitStack):
             row[index] = self._learn(index, x if x.dim() == 2 else x[index])
         finite = torch.isfinite(row[:, 0])
         self._freeze(running & ~finite, DIVERGED)
-        self._end_step(row, running & finite)
+        self._add_row(row, running & finite)
+        self._end_step()
 
     def _learn(self, index: int, x: Tensor) -> Tensor:
         """Learn from a batch (B, D) and return its `columns`: NaN, and nothing changed, where they are not finite."""

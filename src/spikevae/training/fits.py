@@ -182,16 +182,19 @@ class FitStack(ABC):
         """
         return self.device.type != "cpu" or bool(which.any())
 
-    def _freeze(self, which: Tensor, status: int) -> None:
-        """Freeze these fits."""
+    def _freeze(self, which: Tensor, status: int, step: Tensor | int | None = None) -> None:
+        """Freeze these fits at a step; None: at the one that is next."""
         if not self._any_or_gpu(which):
             return
-        self.status = torch.where(which, status, self.status)
-        self.frozen_at = torch.where(which, self.step_number, self.frozen_at)
+        self.status.masked_fill_(which, status)
+        self.frozen_at.copy_(torch.where(which, self.step_number if step is None else step, self.frozen_at))
 
-    def _end_step(self, row: Tensor, running: Tensor) -> None:
-        """Count a step whose values are `row` (F, columns), NaN in the history of fits that are not `running`."""
+    def _add_row(self, row: Tensor, running: Tensor) -> None:
+        """Add the values of a step, `row` (F, columns), to the history; NaN for fits that are not `running`."""
         self.sums += torch.where(running[:, None], row.double(), torch.nan)
+
+    def _end_step(self) -> None:
+        """Count a step, and close the window where it is the last of one."""
         self.step_number += 1
         if self.step_number % self.window == 0:
             self._close_window()

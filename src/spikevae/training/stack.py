@@ -21,8 +21,9 @@ from ..models._model import Model
 from ..models.build import build_model
 from ..models.config import ModelConfig
 from ..objectives import FreeEnergy
-from . import schedules
+from . import recorded, schedules
 from .budgets import Budgets
+from .captured import Captured, StepInputs
 from .decoder import set_optimal_decoder_and_prior, solve_decoder
 from .fits import DIVERGED, RUNNING, FitStack
 from .ranks import Ranks
@@ -67,6 +68,7 @@ class Stack(FitStack):
         self.buffers: dict[str, Tensor] = {k: v.detach().clone() for k, v in buffers.items()}
         self.template = copy.deepcopy(models[0]).to("meta")
         kind = {"adam": torch.optim.Adam, "adamax": torch.optim.Adamax, "sgd": torch.optim.SGD}[self.config.optimizer]
+        captures = self.device.type == "cuda" and self.config.optimizer == "adam"
         options = {"fused": True} if self.config.optimizer == "adam" else {"foreach": True}
         self.by_gradient = [name for name in self.params if not (self.config.solves_decoder and name == DICTIONARY)]
         groups = [
@@ -74,6 +76,9 @@ class Stack(FitStack):
             for name in self.by_gradient
         ]
         self.optimizer = kind(groups, lr=self.config.learning_rate, **options)
+        if captures:
+            for group in self.optimizer.param_groups:  # a captured step reads it from the GPU
+                group["lr"], group["capturable"] = torch.tensor(self.config.learning_rate, device=self.device), True
         self.beta = self._vector([config.beta for config in configs])
         self.budgets = Budgets(configs, self.train)
 
@@ -87,6 +92,8 @@ class Stack(FitStack):
         self._steady_from = math.ceil(self.config.temperature_anneal * self.n_steps) if relaxes else 0
         self._gradients = Recorded(self._fresh_gradients, self.n_steps - self._steady_from)
         self._optimal_prior = Recorded(self._mixed_prior, self.n_steps)
+        self.capture = Captured(self._advance, self._changed, self._generators) if captures else None
+        """Steps as one CUDA graph; None on other devices and with other optimisers than Adam."""
 
     def join(self, ranks: Ranks | None) -> None:
         super().join(ranks)
@@ -101,6 +108,17 @@ class Stack(FitStack):
         own = [torch.Generator(self.device) for _ in self.configs]
         sources = own if ranks is None else [SharedGenerator(one, ranks.gather, ranks.rows) for one in own]
         return GeneratorStack(sources) if len(sources) > 1 else sources[0]
+
+    def _generators(self) -> list[torch.Generator]:
+        """Generators of the noise, one per fit; none where training does not draw."""
+        own = self.noise if isinstance(self.noise, GeneratorStack) else [] if self.noise is None else [self.noise]
+        return [one for one in own if isinstance(one, torch.Generator)]
+
+    def _changed(self) -> list[Tensor]:
+        """Every tensor that :meth:`_advance` changes in place."""
+        moments = [value for p in self.params.values() for value in self.optimizer.state.get(p, {}).values()]
+        ledger = [self.status, self.frozen_at, self.sums, self.second, self.cross]
+        return [*self.params.values(), *self.buffers.values(), *moments, *ledger]
 
     @torch.no_grad()
     def start_from(self, models: Sequence[Any]) -> None:
@@ -159,10 +177,13 @@ class Stack(FitStack):
         return vmap(one_fit, in_dims)(params, buffers, x, beta, price)
 
     def _fresh_gradients(
-        self, params: Tensors, buffers: Tensors, x: Tensor, beta: Tensor, price: Tensor, seeds: Tensor
+        self, params: Tensors, buffers: Tensors, x: Tensor, beta: Tensor, price: Tensor, seeds: Tensor | None
     ) -> tuple[FreeEnergy, Tensors]:
-        """The free energy of each fit, and its gradient with respect to the parameters that it depends on."""
-        if self.noise is not None:
+        """The free energy of each fit, and its gradient with respect to the parameters that it depends on.
+
+        Without `seeds`, noise is drawn from where its generators stand.
+        """
+        if self.noise is not None and seeds is not None:
             reseed(self.noise, seeds)
         params = {name: p.detach().requires_grad_(name in self.by_gradient) for name, p in params.items()}
         parts = self._objective(params, buffers, x, beta, price)
@@ -173,41 +194,29 @@ class Stack(FitStack):
     @torch.no_grad()
     def step(self) -> None:
         """One optimiser step of every running fit."""
-        config, step = self.config, self.step_number
-        rise = schedules.linear_ramp(step, self.n_steps, config.beta_anneal, 0.0, 1.0)
-        floor = torch.clamp(self.beta, max=schedules.BETA_FLOOR)
-        x = self._batch(None if self.ranks is None else self.ranks.rows(self.batch_size))
-        beta = floor + (self.beta - floor) * rise
-        seeds = [derived_seed(fit.seed, "noise", step) for fit in self.configs]
-        steady = step >= self._steady_from  # until then the temperature falls, which is not among the arguments
-        gradients_of = self._gradients if steady else self._fresh_gradients
-        with torch.enable_grad():
-            parts, gradients = gradients_of(
-                self.params, self.buffers, x, beta, self.budgets.prices, torch.tensor(seeds)
-            )
-        moments: list[Tensor] = []
-        if self.ranks is not None:
-            moments = self._moments(x, parts.code) if config.solves_decoder else []
-            parts, gradients, moments = self._averaged(self.ranks, parts, gradients, moments)
+        speed = self._set_learning_rate()
+        inputs = self._inputs()
+        if self.capture is None:
+            spikes, running = self._advance(inputs)
+        else:
+            spikes, running = self.capture(inputs, can_start=self._is_steady())
+        if self.config.solves_decoder and (self.step_number + 1) % STEPS_PER_SOLUTION == 0:
+            self._solve_decoder(running)
+        if self.budgets.any:
+            self.budgets.update(spikes, running, step=self.step_number, n_steps=self.n_steps, speed=speed)
+        self._end_step()
 
-        norms = [torch.linalg.vector_norm(g.view(len(self), -1), dim=1) for g in gradients.values()]
-        norm = torch.linalg.vector_norm(torch.stack(norms), dim=0)
-        running = self.status == RUNNING
-        finite = torch.isfinite(parts.total) & torch.isfinite(norm)
-        self._freeze(running & ~finite, DIVERGED)
-        running = running & finite
-        scale = torch.ones_like(norm)
-        if config.grad_clip is not None:
-            warm = schedules.in_warmup(step, self.n_steps, warmup=config.warmup, cycles=config.cycles)
-            limit = config.grad_clip * (WARMUP_CLIP if warm else 1.0)
-            scale = torch.clamp(limit / norm.clamp_min(1e-30), max=1.0)
-        scale = torch.where(running, scale, 0.0)
-        clipped = self._any_or_gpu(scale < 1)
-        for name, g in gradients.items():
-            along = (-1,) + (1,) * (g.dim() - 1)
-            self.params[name].grad = torch.where(running.view(along), g * scale.view(along), 0.0) if clipped else g
+    def _is_steady(self) -> bool:
+        """Whether all later steps are this one with other inputs, so that it is worth capturing."""
+        settled = max(self._steady_from, DECODER_AVERAGED_STEPS if self.config.solves_decoder else 0)
+        started = self.step_number >= settled + recorded.CALLS_BEFORE_TRACE
+        return self.ranks is None and started and self.n_steps - self.step_number >= recorded.MIN_CALLS_LEFT
+
+    def _set_learning_rate(self) -> float:
+        """Set the learning rate of this step; returns it as a share of its peak."""
+        config = self.config
         rate = schedules.learning_rate(
-            step,
+            self.step_number,
             self.n_steps,
             peak=config.learning_rate,
             end=config.learning_rate_end,
@@ -215,17 +224,71 @@ class Stack(FitStack):
             cycles=config.cycles,
         )
         for group in self.optimizer.param_groups:
-            group["lr"] = rate * group["factor"]
-        self.optimizer.step()
-        self.optimizer.zero_grad()
+            if isinstance(group["lr"], Tensor):
+                group["lr"].fill_(rate * group["factor"])
+            else:
+                group["lr"] = rate * group["factor"]
+        return rate / config.learning_rate
+
+    def _inputs(self) -> StepInputs:
+        """What a step takes beside the state of the fits, as the step's number decides."""
+        config, step = self.config, self.step_number
+        rise = schedules.linear_ramp(step, self.n_steps, config.beta_anneal, 0.0, 1.0)
+        floor = torch.clamp(self.beta, max=schedules.BETA_FLOOR)
+        limit = math.inf
+        if config.grad_clip is not None:
+            warm = schedules.in_warmup(step, self.n_steps, warmup=config.warmup, cycles=config.cycles)
+            limit = config.grad_clip * (WARMUP_CLIP if warm else 1.0)
+        return StepInputs(
+            x=self._batch(None if self.ranks is None else self.ranks.rows(self.batch_size)),
+            beta=floor + (self.beta - floor) * rise,
+            price=self.budgets.prices,
+            seeds=torch.tensor([derived_seed(fit.seed, "noise", step) for fit in self.configs]),
+            limit=limit,
+            step=step,
+        )
+
+    def _advance(self, inputs: StepInputs) -> tuple[Tensor, Tensor]:
+        """Follow the gradients of one batch: (F,) spikes per stimulus, and (F,) fits that took the step.
+
+        It only changes tensors of the stack in place, and reads none of them on the host where they are on a GPU.
+        """
+        config, x = self.config, inputs.x
+        steady = self.step_number >= self._steady_from  # until then the temperature falls: it is not among the inputs
+        gradients_of = self._gradients if steady and inputs.seeds is not None else self._fresh_gradients
+        with torch.enable_grad():
+            parts, gradients = gradients_of(self.params, self.buffers, x, inputs.beta, inputs.price, inputs.seeds)
+        moments: list[Tensor] = []
+        if self.ranks is not None:
+            moments = self._moments(x, parts.code) if config.solves_decoder else []
+            parts, gradients, moments = self._averaged(self.ranks, parts, gradients, moments)
+        running = self._follow(parts, gradients, inputs)
         if "prior_moments" in self.buffers:
             self._update_prior(parts.moments, running)
         if config.solves_decoder:
-            self._update_decoder(x, parts.code, parts.variance, moments, running)
-        if self.budgets.any:
-            speed = rate / config.learning_rate
-            self.budgets.update(parts.spikes, running, step=step, n_steps=self.n_steps, speed=speed)
-        self._end_step(torch.stack([parts.total, parts.distortion, parts.kl, parts.spikes], dim=1), running)
+            self._add_moments(x, parts.code, parts.variance, moments)
+        self._add_row(torch.stack([parts.total, parts.distortion, parts.kl, parts.spikes], dim=1), running)
+        return parts.spikes, running
+
+    def _follow(self, parts: FreeEnergy, gradients: Tensors, inputs: StepInputs) -> Tensor:
+        """One step of the optimiser; fits whose objective or gradient is not finite are frozen. (F,) the others."""
+        norms = [torch.linalg.vector_norm(g.view(len(self), -1), dim=1) for g in gradients.values()]
+        norm = torch.linalg.vector_norm(torch.stack(norms), dim=0)
+        running = self.status == RUNNING
+        finite = torch.isfinite(parts.total) & torch.isfinite(norm)
+        self._freeze(running & ~finite, DIVERGED, inputs.step)
+        running = running & finite
+        scale = torch.ones_like(norm)
+        if self.config.grad_clip is not None:
+            scale = torch.clamp(inputs.limit / norm.clamp_min(1e-30), max=1.0)
+        scale = torch.where(running, scale, 0.0)
+        clipped = self._any_or_gpu(scale < 1)
+        for name, g in gradients.items():
+            along = (-1,) + (1,) * (g.dim() - 1)
+            self.params[name].grad = torch.where(running.view(along), g * scale.view(along), 0.0) if clipped else g
+        self.optimizer.step()
+        self.optimizer.zero_grad()
+        return running
 
     def _moments(self, x: Tensor, code: Tensor) -> list[Tensor]:
         """Means over a batch of products of codes, (F, K, K), and of codes and stimuli, (F, K, D)."""
@@ -241,10 +304,8 @@ class Stack(FitStack):
         averaged = parts._replace(**dict(zip(means, found)))
         return averaged, dict(zip(gradients, found)), list(found)
 
-    def _update_decoder(
-        self, x: Tensor, code: Tensor, variance: Tensor, moments: Sequence[Tensor], running: Tensor
-    ) -> None:
-        """Update the second moments of codes and, every few steps, solve for the dictionary optimal for them.
+    def _add_moments(self, x: Tensor, code: Tensor, variance: Tensor, moments: Sequence[Tensor]) -> None:
+        """Update the second moments of codes.
 
         `moments` are those of the whole batch where several processes train; then `x` and `code` are a part of it.
         """
@@ -257,11 +318,13 @@ class Stack(FitStack):
             self.second.baddbmm_(code.mT, code, beta=1 - fresh, alpha=share)
             self.cross.baddbmm_(code.mT, x.expand(len(self), -1, -1), beta=1 - fresh, alpha=share)
         self.second.diagonal(dim1=1, dim2=2).add_(variance, alpha=fresh)
-        if (self.step_number + 1) % STEPS_PER_SOLUTION == 0:
-            stored = self.params[DICTIONARY]
-            solved = solve_decoder(self.second, self.cross).mT
-            usable = running & torch.isfinite(solved.flatten(1)).all(1)
-            stored.copy_(torch.where(usable.view(-1, 1, 1), solved, stored))
+
+    def _solve_decoder(self, running: Tensor) -> None:
+        """Take the dictionary that is optimal for the second moments of codes."""
+        stored = self.params[DICTIONARY]
+        solved = solve_decoder(self.second, self.cross).mT
+        usable = running & torch.isfinite(solved.flatten(1)).all(1)
+        stored.copy_(torch.where(usable.view(-1, 1, 1), solved, stored))
 
     @torch.no_grad()
     def finish(self) -> None:
@@ -293,11 +356,11 @@ class Stack(FitStack):
         for name, value in self._optimal_prior(self.buffers["prior_moments"], moments, running).items():
             self.buffers[f"prior_{name}"].copy_(value)
 
-    def _freeze(self, which: Tensor, status: int) -> None:
+    def _freeze(self, which: Tensor, status: int, step: Tensor | int | None = None) -> None:
         """Freeze these fits: from now on they have no gradient and no momentum."""
         if not self._any_or_gpu(which):
             return
-        super()._freeze(which, status)
+        super()._freeze(which, status, step)
         for p in self.params.values():
             state = self.optimizer.state.get(p)
             if state and "exp_avg" in state:
@@ -332,6 +395,8 @@ class Stack(FitStack):
         for name in MOMENTS:
             setattr(self, name, tensors[f"ledger/{name}"].to(self.device).clone())
         self.budgets.load(tensors)
+        if self.capture is not None:
+            self.capture.forget()
         self._gradients.n_calls = self.n_steps - max(self.step_number, self._steady_from)
         self._optimal_prior.n_calls = self.n_steps - self.step_number
 
