@@ -21,7 +21,7 @@ def soon(monkeypatch):
     """Steps are captured as soon as they are all alike."""
     monkeypatch.setattr(recorded, "CALLS_BEFORE_TRACE", 2)
     monkeypatch.setattr(recorded, "MIN_CALLS_LEFT", 0)
-    monkeypatch.setattr("spikevae.training.stack.DECODER_AVERAGED_STEPS", 5)
+    monkeypatch.setattr("spikevae.training.decoder.AVERAGED_STEPS", 5)
 
 
 def on_buffers(self, static, before):

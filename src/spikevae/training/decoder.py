@@ -1,5 +1,7 @@
 """The decoder by least squares, and the prior in closed form, of a linear model whose encoder is given."""
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 
@@ -8,6 +10,59 @@ from .ranks import Ranks
 
 RIDGE = 1e-7  # added to the unit diagonal, for units that never fire
 STIMULI_AT_ONCE = 5000
+AVERAGED_STEPS = 50
+"""Steps over which second moments are averaged while a fit trains."""
+
+
+class DecoderMoments:
+    """Running second moments of codes, and of codes and stimuli, of fits whose decoders are solved while they train.
+
+    Parameters
+    ----------
+    n_fits, n_latents
+        F, K; the tensors are empty for K = 0.
+    like
+        (n, D) stimuli.
+    """
+
+    def __init__(self, n_fits: int, n_latents: int, like: Tensor) -> None:
+        self.second = like.new_zeros(n_fits, n_latents, n_latents)
+        self.cross = like.new_zeros(n_fits, n_latents, like.shape[1])
+
+    @staticmethod
+    def of_batch(x: Tensor, code: Tensor) -> list[Tensor]:
+        """Means over a batch of products of codes, (F, K, K), and of codes and stimuli, (F, K, D)."""
+        return [code.mT @ code / code.shape[1], code.mT @ x.expand(len(code), -1, -1) / code.shape[1]]
+
+    def add(self, x: Tensor, code: Tensor, variance: Tensor, *, step: int, of_all: Sequence[Tensor] = ()) -> None:
+        """Add a batch: stimuli (B, D) or (F, B, D), mean codes (F, B, K) and their mean variances (F, K).
+
+        `of_all` is :meth:`of_batch` of the whole batch where several processes train, each with a part of it.
+        """
+        fresh = max(1 / (step + 1), 1 / AVERAGED_STEPS)
+        if of_all:
+            for mean, value in zip((self.second, self.cross), of_all):
+                mean.mul_(1 - fresh).add_(value, alpha=fresh)
+        else:
+            share = fresh / code.shape[1]
+            self.second.baddbmm_(code.mT, code, beta=1 - fresh, alpha=share)
+            self.cross.baddbmm_(code.mT, x.expand(len(code), -1, -1), beta=1 - fresh, alpha=share)
+        self.second.diagonal(dim1=1, dim2=2).add_(variance, alpha=fresh)
+
+    def solve(self, stored: Tensor, which: Tensor) -> None:
+        """Set the decoders' weights (F, D, K) of the fits (F,) to the best for these moments, where they are finite."""
+        solved = solve_decoder(self.second, self.cross).mT
+        usable = which & torch.isfinite(solved.flatten(1)).all(1)
+        stored.copy_(torch.where(usable.view(-1, 1, 1), solved, stored))
+
+    def state(self) -> dict[str, Tensor]:
+        """Tensors that :meth:`load` takes back."""
+        return {"ledger/second": self.second, "ledger/cross": self.cross}
+
+    def load(self, tensors: dict[str, Tensor]) -> None:
+        """Go back to a :meth:`state`."""
+        for own, name in ((self.second, "ledger/second"), (self.cross, "ledger/cross")):
+            own.copy_(tensors[name])
 
 
 def solve_decoder(second: Tensor, cross: Tensor) -> Tensor:

@@ -21,10 +21,10 @@ from ..models._model import Model
 from ..models.build import build_model
 from ..models.config import ModelConfig
 from ..objectives import FreeEnergy
-from . import recorded, schedules
+from . import decoder, recorded, schedules
 from .budgets import Budgets
 from .captured import Captured, StepInputs
-from .decoder import set_optimal_decoder_and_prior, solve_decoder
+from .decoder import DecoderMoments, set_optimal_decoder_and_prior
 from .fits import DIVERGED, RUNNING, FitStack
 from .ranks import Ranks
 from .recorded import Recorded
@@ -32,7 +32,6 @@ from .starts import Spectrum, start_at_linear_limit
 
 PRIOR_DECAY = 0.95  # a closed-form prior is optimal for the mean posterior statistics of the last ~20 batches
 STEPS_PER_SOLUTION = 10  # from one solution of the decoder to the next
-DECODER_AVERAGED_STEPS = 50  # over which its second moments are averaged
 Tensors = dict[str, Tensor]
 
 
@@ -86,8 +85,7 @@ class Stack(FitStack):
 
         n = len(configs)
         k = self.config.n_latents if self.config.solves_decoder else 0
-        self.second = self.train.new_zeros(n, k, k)
-        self.cross = self.train.new_zeros(n, k, self.train.shape[1])
+        self.moments = DecoderMoments(n, k, self.train)
         relaxes = self.config.relaxes_counts
         self._steady_from = math.ceil(self.config.temperature_anneal * self.n_steps) if relaxes else 0
         self._gradients = Recorded(self._fresh_gradients, self.n_steps - self._steady_from)
@@ -117,7 +115,7 @@ class Stack(FitStack):
     def _changed(self) -> list[Tensor]:
         """Every tensor that :meth:`_advance` changes in place."""
         moments = [value for p in self.params.values() for value in self.optimizer.state.get(p, {}).values()]
-        ledger = [self.status, self.frozen_at, self.sums, self.second, self.cross]
+        ledger = [self.status, self.frozen_at, self.sums, *self.moments.state().values()]
         return [*self.params.values(), *self.buffers.values(), *moments, *ledger]
 
     @torch.no_grad()
@@ -201,14 +199,14 @@ class Stack(FitStack):
         else:
             spikes, running = self.capture(inputs, can_start=self._is_steady())
         if self.config.solves_decoder and (self.step_number + 1) % STEPS_PER_SOLUTION == 0:
-            self._solve_decoder(running)
+            self.moments.solve(self.params[DICTIONARY], running)
         if self.budgets.any:
             self.budgets.update(spikes, running, step=self.step_number, n_steps=self.n_steps, speed=speed)
         self._end_step()
 
     def _is_steady(self) -> bool:
         """Whether all later steps are this one with other inputs, so that it is worth capturing."""
-        settled = max(self._steady_from, DECODER_AVERAGED_STEPS if self.config.solves_decoder else 0)
+        settled = max(self._steady_from, decoder.AVERAGED_STEPS if self.config.solves_decoder else 0)
         started = self.step_number >= settled + recorded.CALLS_BEFORE_TRACE
         return self.ranks is None and started and self.n_steps - self.step_number >= recorded.MIN_CALLS_LEFT
 
@@ -260,13 +258,13 @@ class Stack(FitStack):
             parts, gradients = gradients_of(self.params, self.buffers, x, inputs.beta, inputs.price, inputs.seeds)
         moments: list[Tensor] = []
         if self.ranks is not None:
-            moments = self._moments(x, parts.code) if config.solves_decoder else []
+            moments = DecoderMoments.of_batch(x, parts.code) if config.solves_decoder else []
             parts, gradients, moments = self._averaged(self.ranks, parts, gradients, moments)
         running = self._follow(parts, gradients, inputs)
         if "prior_moments" in self.buffers:
             self._update_prior(parts.moments, running)
         if config.solves_decoder:
-            self._add_moments(x, parts.code, parts.variance, moments)
+            self.moments.add(x, parts.code, parts.variance, step=self.step_number, of_all=moments)
         self._add_row(torch.stack([parts.total, parts.distortion, parts.kl, parts.spikes], dim=1), running)
         return parts.spikes, running
 
@@ -290,10 +288,6 @@ class Stack(FitStack):
         self.optimizer.zero_grad()
         return running
 
-    def _moments(self, x: Tensor, code: Tensor) -> list[Tensor]:
-        """Means over a batch of products of codes, (F, K, K), and of codes and stimuli, (F, K, D)."""
-        return [code.mT @ code / code.shape[1], code.mT @ x.expand(len(self), -1, -1) / code.shape[1]]
-
     @staticmethod
     def _averaged(
         ranks: Ranks, parts: FreeEnergy, gradients: Tensors, moments: list[Tensor]
@@ -303,28 +297,6 @@ class Stack(FitStack):
         found = iter(ranks.average([*means.values(), *gradients.values(), *moments]))
         averaged = parts._replace(**dict(zip(means, found)))
         return averaged, dict(zip(gradients, found)), list(found)
-
-    def _add_moments(self, x: Tensor, code: Tensor, variance: Tensor, moments: Sequence[Tensor]) -> None:
-        """Update the second moments of codes.
-
-        `moments` are those of the whole batch where several processes train; then `x` and `code` are a part of it.
-        """
-        fresh = max(1 / (self.step_number + 1), 1 / DECODER_AVERAGED_STEPS)
-        if moments:
-            for mean, value in zip((self.second, self.cross), moments):
-                mean.mul_(1 - fresh).add_(value, alpha=fresh)
-        else:
-            share = fresh / code.shape[1]
-            self.second.baddbmm_(code.mT, code, beta=1 - fresh, alpha=share)
-            self.cross.baddbmm_(code.mT, x.expand(len(self), -1, -1), beta=1 - fresh, alpha=share)
-        self.second.diagonal(dim1=1, dim2=2).add_(variance, alpha=fresh)
-
-    def _solve_decoder(self, running: Tensor) -> None:
-        """Take the dictionary that is optimal for the second moments of codes."""
-        stored = self.params[DICTIONARY]
-        solved = solve_decoder(self.second, self.cross).mT
-        usable = running & torch.isfinite(solved.flatten(1)).all(1)
-        stored.copy_(torch.where(usable.view(-1, 1, 1), solved, stored))
 
     @torch.no_grad()
     def finish(self) -> None:
@@ -378,8 +350,7 @@ class Stack(FitStack):
         for name, p in self.params.items():
             for key, value in self.optimizer.state.get(p, {}).items():
                 tensors[f"optimizer/{name}/{key}"] = value
-        tensors |= {f"ledger/{name}": getattr(self, name) for name in MOMENTS}
-        return tensors | self.budgets.state()
+        return tensors | self.moments.state() | self.budgets.state()
 
     def _load_trained(self, tensors: dict[str, Tensor]) -> None:
         for name, p in self.params.items():
@@ -392,8 +363,7 @@ class Stack(FitStack):
                 }
         for name, buffer in self.buffers.items():
             buffer.copy_(tensors[f"buffer/{name}"])
-        for name in MOMENTS:
-            setattr(self, name, tensors[f"ledger/{name}"].to(self.device).clone())
+        self.moments.load(tensors)
         self.budgets.load(tensors)
         if self.capture is not None:
             self.capture.forget()
@@ -402,6 +372,4 @@ class Stack(FitStack):
 
 
 WARMUP_CLIP = 3.0  # published: the limit of the gradient norm is three times higher during warm-up
-MOMENTS = ("second", "cross")
-"""Running second moments of codes, (F, K, K), and of codes and stimuli, (F, K, D), while decoders are solved."""
 DICTIONARY = "decoder.head.weight"
