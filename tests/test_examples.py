@@ -18,11 +18,11 @@ EXAMPLES = sorted((ROOT / "examples").glob("*.py"))
 PAGES = (
     *("README.md", "docs/getting_started.md", "docs/use_the_pieces.md"),
     *("docs/iterative.md", "docs/sparse_coding.md", "docs/gradients.md", "docs/evidence.md"),
-    *("docs/decoding.md", "docs/counts.md", "docs/population.md", "docs/samplers.md"),
+    *("docs/decoding.md", "docs/counts.md", "docs/population.md", "docs/samplers.md", "docs/ensembles.md"),
 )
 SAVES_NOTHING = (
     *("docs/gradients.md", "docs/evidence.md", "docs/decoding.md", "docs/counts.md"),
-    "docs/samplers.md",
+    *("docs/samplers.md", "docs/ensembles.md"),
 )
 ALONE = ("docs/getting_started.md", "docs/use_the_pieces.md")
 """Run in processes of their own: attributes of the package must load what they need."""

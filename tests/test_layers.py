@@ -52,6 +52,7 @@ LAYERS = {
     "frontier": 5,
     "count_fits": 7,
     "free_energy": 7,
+    "ensembles": 6,
     "decoding": 6,
     "population": 6,
     "sweep": 6,

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from . import data as data
     from . import decoding as decoding
     from . import distributions as distributions
+    from . import ensembles as ensembles
     from . import estimators as estimators
     from . import evaluation as evaluation
     from . import free_energy as free_energy
@@ -54,6 +55,7 @@ _HOMES = {
             "data",
             "decoding",
             "distributions",
+            "ensembles",
             "estimators",
             "evaluation",
             "free_energy",
