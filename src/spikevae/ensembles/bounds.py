@@ -1,9 +1,9 @@
 r"""Lower bounds of the log of a mean of likelihoods, from the log-likelihoods of members or draws: the objectives.
 
 Each takes log-likelihoods (K, ...), nats, the members first, and gives one number for each of the others. With
-:math:`a_k = \log p(y | \theta_k)` and any :math:`\theta_1 \dots \theta_K`,
+:math:`a_k = \log p(y | \theta_k)` and any :math:`\theta_1 \ldots \theta_K`,
 
-.. math:: \frac1K \sum_k a_k \;\le\; \text{each of them} \;\le\; \log \frac1K \sum_k e^{a_k},
+.. math:: \frac{1}{K} \sum_k a_k \;\le\; \mathrm{bound}(a_1, \ldots, a_K) \;\le\; \log \frac{1}{K} \sum_k e^{a_k},
 
 but for :func:`pac_m` with `robustness` below 1, which is above the last. Where the members are independent draws from a
 posterior q, the expected value of the last is at most :math:`\log E_q p(y | \theta)`, so that the others bound it too.
@@ -37,10 +37,10 @@ def average(log_p: Float[Tensor, "K ..."]) -> Float[Tensor, "..."]:
 def pac_m(log_p: Float[Tensor, "K ..."], robustness: float = 1.0) -> Float[Tensor, "..."]:
     r"""The logarithm of the mean likelihood of m members or draws, or its robust form, of order t = `robustness`.
 
-    .. math:: \log_t \Bigl(\frac1m \sum_k e^{a_k}\Bigr), \qquad \log_t p = \frac{p^{1 - t} - 1}{1 - t}, \quad
+    .. math:: \log_t \Bigl(\frac{1}{m} \sum_k e^{a_k}\Bigr), \qquad \log_t p = \frac{p^{1 - t} - 1}{1 - t}, \quad
         \log_1 = \log
 
-    It is computed from :math:`a = \log \frac1m \sum_k e^{a_k}` as :math:`\mathrm{expm1}((1 - t)\,a) / (1 - t)`, which
+    It is computed from :math:`a = \log \frac{1}{m} \sum_k e^{a_k}` as :math:`\mathrm{expm1}((1 - t)\,a) / (1 - t)`, which
     is stable for t near 1. Its derivative :math:`e^{(1 - t)\,a}` is the weight of a datum: for t < 1 those that are
     improbable under all members have little. :math:`\log_t p \ge \log p`, so that for t < 1 this is no bound, and it
     depends on the unit in which densities are.
@@ -133,10 +133,10 @@ def pac2_weight(alpha: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
 def repulsion(log_p: Float[Tensor, "K ..."]) -> Float[Tensor, "..."]:
     r"""The mean log-likelihood plus the repulsion of the members by their losses.
 
-    .. math:: R = \log \Bigl(1 + \frac1K \sum_k \tfrac12 u_k^2 \min(1, e^{u_k})\Bigr), \qquad u_k = a_k - \bar a
+    .. math:: R = \log \Bigl(1 + \frac{1}{K} \sum_k \tfrac{1}{2} u_k^2 \min(1, e^{u_k})\Bigr), \qquad u_k = a_k - \bar a
 
-    With :math:`\log \frac1K \sum_k e^{a_k} = \bar a + \log (1 + \frac1K \sum_k (e^{u_k} - 1 - u_k))` and
-    :math:`e^u - 1 - u \ge \frac12 u^2 \min(1, e^u)` the sum is at most the logarithm of the mean likelihood. Unlike
+    With :math:`\log \frac{1}{K} \sum_k e^{a_k} = \bar a + \log (1 + \frac{1}{K} \sum_k (e^{u_k} - 1 - u_k))` and
+    :math:`e^u - 1 - u \ge \frac{1}{2} u^2 \min(1, e^u)` the sum is at most the logarithm of the mean likelihood. Unlike
     :func:`pac2` it looks at ratios of likelihoods, not at their values beside the largest one.
 
     References

@@ -16,10 +16,10 @@ class Ensemble(ParameterPosterior):
 
     With log-likelihoods :math:`a_{ik} = \log p(y_i | x_i, \theta_k)` of K members, minimises
 
-    .. math:: -\frac1n \sum_i \mathrm{bound}(a_{i1}, \dots, a_{iK})
-        - \frac{1}{\beta n} \frac1K \sum_k \log p(\theta_k), \qquad p(\theta) = N(0, \mathrm{prior\_scale}^2).
+    .. math:: -\frac{1}{n} \sum_i \mathrm{bound}(a_{i1}, \ldots, a_{iK})
+        - \frac{1}{\beta n} \frac{1}{K} \sum_k \log p(\theta_k), \qquad p(\theta) = N(0, s^2).
 
-    The bound is one of :mod:`spikevae.ensembles.bounds`. With "average" members do not interact: a plain ensemble, and
+    s is `prior_scale`, and the bound one of :mod:`spikevae.ensembles.bounds`. With "average" members do not interact: a plain ensemble, and
     for K = 1 the MAP estimate. The others let members differ where that makes data more probable under the mixture.
 
     Parameters

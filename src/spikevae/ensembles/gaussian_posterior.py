@@ -21,7 +21,7 @@ class GaussianPosterior(ParameterPosterior):
 
     Minimises
 
-    .. math:: -\frac1n \sum_i E_{\theta_1 \dots \theta_m \sim q}\, \mathrm{bound}(a_{i1}, \dots, a_{im})
+    .. math:: -\frac{1}{n} \sum_i E_{\theta_1 \ldots \theta_m \sim q}\, \mathrm{bound}(a_{i1}, \ldots, a_{im})
         + \frac{1}{\beta n} \mathrm{KL}(q \| p), \qquad a_{ij} = \log p(y_i | x_i, \theta_j),
 
     with m joint draws, the same for all data of a step, and the prior N(0, prior_scale²). With "average" it is the free

@@ -4,8 +4,8 @@ Member k has a free energy :math:`F_k(x)` of each stimulus, at beta = 1 minus a 
 log-evidence :math:`\log p_k(x)`. With :math:`L_k \le \log p_k` for each k, and a logarithm and a mean of exponentials
 that rise with each of their arguments,
 
-.. math:: \frac1K \sum_k L_k \;\le\; \mathrm{bound}(L_1, \dots, L_K) \;\le\; \log \frac1K \sum_k e^{L_k}
-    \;\le\; \log \frac1K \sum_k p_k(x),
+.. math:: \frac{1}{K} \sum_k L_k \;\le\; \mathrm{bound}(L_1, \ldots, L_K) \;\le\; \log \frac{1}{K} \sum_k e^{L_k}
+    \;\le\; \log \frac{1}{K} \sum_k p_k(x),
 
 the log-evidence of the mixture of the members. A larger beta or a spike price lowers :math:`L_k`, so that this still
 holds. It does so where the distortion is in closed form: with one from a sample, the noise of the sample would pass for
