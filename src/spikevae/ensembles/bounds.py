@@ -40,8 +40,8 @@ def pac_m(log_p: Float[Tensor, "K ..."], robustness: float = 1.0) -> Float[Tenso
     .. math:: \log_t \Bigl(\frac{1}{m} \sum_k e^{a_k}\Bigr), \qquad \log_t p = \frac{p^{1 - t} - 1}{1 - t}, \quad
         \log_1 = \log
 
-    It is computed from :math:`a = \log \frac{1}{m} \sum_k e^{a_k}` as :math:`\mathrm{expm1}((1 - t)\,a) / (1 - t)`, which
-    is stable for t near 1. Its derivative :math:`e^{(1 - t)\,a}` is the weight of a datum: for t < 1 those that are
+    It is computed from :math:`a = \log \frac{1}{m} \sum_k e^{a_k}` as :math:`\mathrm{expm1}((1 - t)\,a) / (1 - t)`,
+    which is stable for t near 1. Its derivative :math:`e^{(1 - t)\,a}` is the weight of a datum: for t < 1 those that are
     improbable under all members have little. :math:`\log_t p \ge \log p`, so that for t < 1 this is no bound, and it
     depends on the unit in which densities are.
 

@@ -19,8 +19,9 @@ class Ensemble(ParameterPosterior):
     .. math:: -\frac{1}{n} \sum_i \mathrm{bound}(a_{i1}, \ldots, a_{iK})
         - \frac{1}{\beta n} \frac{1}{K} \sum_k \log p(\theta_k), \qquad p(\theta) = N(0, s^2).
 
-    s is `prior_scale`, and the bound one of :mod:`spikevae.ensembles.bounds`. With "average" members do not interact: a plain ensemble, and
-    for K = 1 the MAP estimate. The others let members differ where that makes data more probable under the mixture.
+    s is `prior_scale`, and the bound one of :mod:`spikevae.ensembles.bounds`. With "average" members do not interact: a
+    plain ensemble, and for K = 1 the MAP estimate. The others let members differ where that makes data more probable
+    under the mixture.
 
     Parameters
     ----------
