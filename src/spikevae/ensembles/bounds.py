@@ -41,9 +41,9 @@ def pac_m(log_p: Float[Tensor, "K ..."], robustness: float = 1.0) -> Float[Tenso
         \log_1 = \log
 
     It is computed from :math:`a = \log \frac{1}{m} \sum_k e^{a_k}` as :math:`\mathrm{expm1}((1 - t)\,a) / (1 - t)`,
-    which is stable for t near 1. Its derivative :math:`e^{(1 - t)\,a}` is the weight of a datum: for t < 1 those that are
-    improbable under all members have little. :math:`\log_t p \ge \log p`, so that for t < 1 this is no bound, and it
-    depends on the unit in which densities are.
+    which is stable for t near 1. Its derivative :math:`e^{(1 - t)\,a}` is the weight of a datum: for t < 1 those that
+    are improbable under all members have little. :math:`\log_t p \ge \log p`, so that for t < 1 this is no bound, and
+    it depends on the unit in which densities are.
 
     References
     ----------
