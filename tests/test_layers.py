@@ -40,6 +40,7 @@ LAYERS = {
     "data": 1,
     "objectives": 1,
     "importance": 1,
+    "robust": 1.5,
     "gradients": 1,
     "models": 2,
     "evaluation": 3,

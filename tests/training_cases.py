@@ -16,6 +16,7 @@ VARIANTS = {
     "poisson fini": {"estimator": "fini"},
     "importance": {"n_importance": 3},
     "importance, gaussian": {"n_importance": 3, "latent": "gaussian"},
+    "pac_m": {"objective": "pac_m", "n_samples": 3, "robustness": 0.9},
     "poisson learned prior": {"prior": "learned", "encoder_bias": False, "optimizer": "adamax"},
     "gaussian": {"latent": "gaussian", "prior": "fixed"},
     "rectified sampled": {"latent": "rectified_gaussian", "prior": "fixed", "estimator": "monte_carlo"},

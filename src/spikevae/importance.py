@@ -144,11 +144,21 @@ def leave_one_out_factor(log_weight: Float[Tensor, "m ..."]) -> Float[Tensor, "m
     >>> leave_one_out_factor(torch.tensor([0.5, 0.5]).log())
     tensor([0.1931, 0.1931])
     """
+    return -log_share_of_others(log_weight) - log_weight.exp()
+
+
+def log_share_of_others(log_weight: Float[Tensor, "m ..."]) -> Float[Tensor, "m ..."]:
+    """log(1 - v) of logarithms of normalised weights v, along the first dimension; exact where one is nearly 1.
+
+    Examples
+    --------
+    >>> log_share_of_others(torch.tensor([0.2, 0.8]).log())
+    tensor([-0.2231, -1.6094])
+    """
     weight = log_weight.exp()
     largest = torch.zeros_like(weight).scatter(0, log_weight.argmax(0, keepdim=True), 1.0) > 0
     others = torch.logsumexp(log_weight.masked_fill(largest, -torch.inf), 0)
-    rest = torch.where(largest, others, torch.log1p(-weight.clamp_max(0.5)))
-    return -rest - weight
+    return torch.where(largest, others, torch.log1p(-weight.clamp_max(0.5)))
 
 
 def check_estimator(estimator: str, q: Law | type[Law], samples: int) -> None:

@@ -7,12 +7,14 @@ import torch
 from jaxtyping import Float
 from pydantic import Field, model_validator
 from torch import Tensor
+from torch.distributions import kl_divergence
 
 from ..distributions._law import Law
 from ..distributions._random import Generator
 from ..importance import Estimator, check_estimator, importance_weighted
 from ..networks import dense_macs
 from ..objectives import FreeEnergy, gaussian_distortion, mean_squared_error
+from ..robust import check_sample_estimator, multi_sample, sample_estimator
 from ._model import LatentModel
 from .codes import CODES, get_code
 from .config import EncoderConfig, ModelConfig
@@ -31,6 +33,14 @@ class AmortisedConfig(EncoderConfig):
     n_importance: int = Field(1, ge=1, le=MAX_IMPORTANCE)
     """Samples of the code per stimulus of an importance-weighted bound, which the fit then minimises in place of the
     free energy; at 1 the two are the same."""
+    objective: Literal["free_energy", "pac_m"] = "free_energy"
+    """What a fit minimises. pac_m: the free energy with the distortion of `n_samples` samples of the code together, and
+    robust to outliers with `robustness` below 1; with both at 1 it is the free energy."""
+    n_samples: int = Field(1, ge=1, le=MAX_IMPORTANCE)
+    """Samples m of the code per stimulus of objective pac_m."""
+    robustness: float = Field(1.0, gt=0, le=1)
+    """Order t of the logarithm of objective pac_m: a stimulus whose free energy is u nats above the median of the batch
+    has the weight exp(-(1 - t) u)."""
 
     @classmethod
     def defaults_for(cls, given: Mapping[str, Any]) -> dict[str, Any]:
@@ -81,6 +91,41 @@ class AmortisedConfig(EncoderConfig):
             check_estimator(self.importance_estimator, law, self.n_importance)
         return self
 
+    @model_validator(mode="after")
+    def _samples_fit_the_objective(self) -> Self:
+        if not self.multi_sample:
+            return self
+        name, value = ("n_samples", self.n_samples) if self.n_samples > 1 else ("robustness", self.robustness)
+        if self.objective != "pac_m":
+            raise ValueError(
+                f"{name}={value} is of objective='pac_m', given objective={self.objective!r}: set it, or drop {name}"
+            )
+        if self.n_importance > 1:
+            raise ValueError(
+                f"n_importance={self.n_importance} and objective='pac_m' with {name}={value} are two objectives: drop "
+                "one of them"
+            )
+        if self.estimator == "exact":
+            raise ValueError(
+                f"estimator='exact' is of one sample and robustness 1, given {name}={value}: use estimator='auto'"
+            )
+        check_sample_estimator(self.sample_estimator, get_code(self.latent), self.n_samples)
+        return self
+
+    @property
+    def multi_sample(self) -> bool:
+        """Whether the distortion of the objective is another one than that of the free energy."""
+        return self.n_samples > 1 or self.robustness < 1
+
+    @property
+    def sample_estimator(self) -> Estimator:
+        """How gradients of objective pac_m pass through the codes."""
+        if self.estimator in ("score_function", "fini"):
+            return self.estimator
+        return (
+            "pathwise" if self.estimator == "monte_carlo" else sample_estimator(get_code(self.latent), self.n_samples)
+        )
+
     @property
     def importance_estimator(self) -> Estimator:
         """How gradients of an importance-weighted bound pass through the codes."""
@@ -90,19 +135,29 @@ class AmortisedConfig(EncoderConfig):
 
     @property
     def exact(self) -> bool:
-        return super().exact and self.n_importance == 1
+        return super().exact and self.n_importance == 1 and not self.multi_sample
 
     @property
     def relaxes_counts(self) -> bool:
+        if self.multi_sample:
+            return self.sample_estimator == "pathwise" and get_code(self.latent).is_count
         return super().relaxes_counts and self.n_importance == 1
 
     @property
     def degree_of_counts(self) -> int | None:
+        if self.multi_sample:
+            return self.fini_degree if self.sample_estimator == "fini" else None
         return super().degree_of_counts if self.n_importance == 1 or self.estimator == "fini" else None
 
     @property
-    def n_samples(self) -> int:
-        return self.n_importance
+    def n_decoded(self) -> int:
+        return self.n_importance * self.n_samples
+
+    @property
+    def coupling(self) -> str | None:
+        if self.robustness < 1:
+            return f"robustness={self.robustness:g} compares the stimuli of a batch with their median"
+        return None
 
     @property
     def starts_at_limit(self) -> bool:
@@ -141,6 +196,8 @@ class AmortisedVAE(LatentModel):
     def __init__(self, shape: tuple[int, ...], config: AmortisedConfig, generator: torch.Generator) -> None:
         super().__init__(shape, config)
         self.n_importance, self.importance_estimator = config.n_importance, config.importance_estimator
+        self.multi_sample, self.sample_estimator = config.multi_sample, config.sample_estimator
+        self.n_samples, self.robustness = config.n_samples, config.robustness
         self.encoder = self._build_encoder(config, generator)
         self._build_generative_half(generator)
         if config.encoder_bias:
@@ -182,6 +239,8 @@ class AmortisedVAE(LatentModel):
         generator: Generator | None = None,
     ) -> FreeEnergy:
         """Free energy of a batch; see :meth:`LatentModel.forward`."""
+        if self.multi_sample and not exact:
+            return self._multi_sample(x, beta, spike_price, temperature, indicator, generator)
         coded = self.law.encode(
             self.encoder(x), self.prior(), residual=self.prior_mode != "closed_form", clamp=self.clamp
         )
@@ -199,6 +258,50 @@ class AmortisedVAE(LatentModel):
         if self.prior_mode == "closed_form":
             moments = q.moments().detach().mean(-2) if coded.moments is None else coded.moments
         return FreeEnergy(total, distortion, coded.kl, spikes, moments, q.mean.detach(), coded.variance.detach())
+
+    def _multi_sample(
+        self,
+        x: Tensor,
+        beta: Tensor | float,
+        spike_price: Tensor | float,
+        temperature: float,
+        indicator: str,
+        generator: Generator | None,
+    ) -> FreeEnergy:
+        """Objective "pac_m" of a batch.
+
+        Distortion, coding rate and spikes are means over all stimuli, and the distortion is that of single samples.
+        Statistics of a closed-form prior are means by the weights of the stimuli, for which the prior is optimal.
+        """
+        assert generator is not None, "samples need a generator"
+        q, prior = self.posterior(x), self.prior()
+        kl = kl_divergence(q, prior).sum(-1)
+        spikes = q.mean.sum(-1) if self.law.has_rate else torch.zeros_like(kl)
+        found = multi_sample(
+            lambda code: self.distortion(x, code),
+            q,
+            samples=self.n_samples,
+            robustness=self.robustness,
+            cost=beta * kl + spike_price * spikes,
+            estimator=self.sample_estimator,
+            degree=self.degree_of_counts or 2,
+            temperature=temperature,
+            indicator=indicator,
+            generator=generator,
+        )
+        moments = torch.zeros_like(kl[0])
+        if self.prior_mode == "closed_form":
+            share = found.weight / found.weight.mean()
+            moments = (q.moments().detach() * share.unsqueeze(-1)).mean(-2)
+        return FreeEnergy(
+            found.value.mean(),
+            found.distortion.mean(),
+            kl.mean(),
+            spikes.mean(),
+            moments,
+            q.mean.detach(),
+            q.variance.detach().mean(-2),
+        )
 
     def _importance_weighted(
         self,

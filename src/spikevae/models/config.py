@@ -52,8 +52,8 @@ class ObjectiveConfig(FrozenConfig):
     """Pixel noise variance of the Gaussian likelihood; at one half the distortion is the squared error."""
     estimator: Literal["auto", "exact", "monte_carlo", "fini", "score_function"] = "auto"
     """Expected distortion in closed form (linear decoders), from one sample of integer counts with finite-order exact
-    gradients (fini), or from one relaxed sample (monte_carlo); auto takes the first that it can. Importance-weighted
-    bounds of counts (`n_importance`) have score_function, which auto takes, or fini."""
+    gradients (fini), or from one relaxed sample (monte_carlo); auto takes the first that it can. Of several samples of
+    counts (`n_importance`, `n_samples`), auto takes the score function (score_function)."""
     fini_degree: Literal[2, 3, 4] = 2
     """Degree of the polynomials for which gradients through integer counts are exact."""
     indicator: Literal["sigmoid", "linear", "cubic", "quintic", "cosine", "gumbel"] = "cubic"
@@ -204,10 +204,10 @@ class ModelConfig(TrainingConfig, ObjectiveConfig):
                 "estimator='exact' needs decoder='linear', likelihood='gaussian' and a latent with independent units, "
                 f"given {self.decoder!r}, {self.likelihood!r} and {self.latent!r}; use estimator='auto'"
             )
-        if self.estimator == "score_function" and self.n_samples == 1:
+        if self.estimator == "score_function" and self.n_decoded == 1:
             raise ValueError(
-                "estimator='score_function' is for importance-weighted bounds: give n_importance of 2 or more "
-                "(amortised inference), or use estimator='auto'"
+                "estimator='score_function' needs several samples: give n_importance of 2 or more, or n_samples of 2 "
+                "or more with objective='pac_m' (amortised inference), or use estimator='auto'"
             )
         if self.estimator == "fini" and not law.is_count:
             raise ValueError(
@@ -304,7 +304,7 @@ class ModelConfig(TrainingConfig, ObjectiveConfig):
         return self.fini_degree if integer else None
 
     @property
-    def n_samples(self) -> int:
+    def n_decoded(self) -> int:
         """Codes per stimulus that a training step decodes."""
         return 1
 
@@ -321,7 +321,7 @@ class ModelConfig(TrainingConfig, ObjectiveConfig):
     @property
     def passes(self) -> int:
         """Cost of a training step in units of five matrix products of the size of the dictionary."""
-        return self.steps_in_graph * self.n_samples
+        return self.steps_in_graph * self.n_decoded
 
     @property
     def layer_sizes(self) -> tuple[int, ...]:

@@ -14,6 +14,8 @@ if TYPE_CHECKING:
 
 TEXT = ("id", "block", "convergence", "noise_variance", "hidden", "upper")
 """Columns of the table that are text: null where there is no value, lists as they are printed."""
+SETTINGS = tuple(name for name in OPTIONS if name != "objective")
+"""Options with a column. The column "objective" has its value; `n_samples` and `robustness` say which one it is."""
 UNITS = {field.name: {"unit": field.metadata["unit"]} for field in fields(Metrics)}
 
 
@@ -24,7 +26,7 @@ def rows_of(cells: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
     """
     rows = []
     for cell in cells:
-        config = {k: v for k, v in cell["config"].items() if k in OPTIONS}
+        config = {k: v for k, v in cell["config"].items() if k in SETTINGS}
         budget = cell.get("budget") or {}
         rows.append(
             {
@@ -66,4 +68,4 @@ def table_of(rows: Sequence[Mapping[str, Any]]) -> "pa.Table":
 def flags(rows: Sequence[Mapping[str, Any]]) -> list[Convergence]:
     """Convergence of the cells of these rows, by the objective that the fits minimise."""
     compared = [{**row, "objective": row["fit_objective"], "objective_half": row["fit_objective_half"]} for row in rows]
-    return flag_groups(compared, settings=OPTIONS)
+    return flag_groups(compared, settings=SETTINGS)

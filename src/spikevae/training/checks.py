@@ -28,7 +28,7 @@ def stack_bytes(config: ModelConfig, shape: tuple[int, ...], n_fits: int, *, ste
     solved = config.n_latents * (config.n_latents + math.prod(shape)) if config.keeps_moments else 0
     live = (
         config.batch_size
-        * config.n_samples
+        * config.n_decoded
         * (steps or config.steps_in_graph)
         * (LIVE_TENSORS * widest + LIVE_OUTPUTS * math.prod(shape))
     )
