@@ -115,6 +115,7 @@ def test_settings_that_have_no_bound() -> None:
         ({"options": {"decoder_update": "least_squares"}}, "repulsion", "decoder_update"),
         ({"decoder": "mlp"}, "repulsion", "closed form: amortised inference, decoder='linear'"),
         ({"options": {"estimator": "monte_carlo"}}, "repulsion", "estimator 'auto' or 'exact'"),
+        ({"options": {"objective": "pac_m", "n_samples": 2}}, "repulsion", "no samples"),
         ({"options": {"inference": "iterative"}}, "repulsion", "closed form: amortised inference"),
         ({"spike_budget": 0.1}, "repulsion", "give a spike_price"),
         ({}, "elbo", "objective is 'elbo'"),

@@ -16,6 +16,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from ..robust import log_t
+
 SERIES_BELOW = 0.3
 """|alpha| below which :func:`pac2_weight` is taken from its series."""
 SERIES = 14
@@ -58,7 +60,7 @@ def pac_m(log_p: Float[Tensor, "K ..."], robustness: float = 1.0) -> Float[Tenso
     if not 0 <= robustness <= 1:
         raise ValueError(f"robustness is {robustness!r}; give a number from 0 to 1, where 1 is the logarithm itself")
     a = torch.logsumexp(log_p, 0) - math.log(len(log_p))
-    return a if robustness == 1 else torch.expm1((1 - robustness) * a) / (1 - robustness)
+    return log_t(a, robustness)
 
 
 def _relative_variance(log_p: Tensor) -> tuple[Tensor, Tensor]:

@@ -107,7 +107,6 @@ def train_vaes(
     n_members: int = 4,
     *,
     objective: str = "repulsion",
-    robustness: float = 1.0,
 ) -> list[SpikeVAE]:
     r"""Train variational autoencoders of one shape as an ensemble, on shared batches.
 
@@ -123,8 +122,8 @@ def train_vaes(
         (n, D) stimuli, or images.
     n_members
         K, two or more. Member k has the seed of the estimator plus k.
-    objective, robustness
-        As of :class:`~spikevae.ensembles.Ensemble`.
+    objective
+        As of :class:`~spikevae.ensembles.Ensemble`; what each member minimises is the free energy.
 
     Returns
     -------
@@ -145,7 +144,7 @@ def train_vaes(
     [(4, 16), (4, 16)]
     """
     whole_number("n_members", n_members, 2)
-    bound, seed = bound_of(objective, robustness), drawn_seed(estimator.random_state)
+    bound, seed = bound_of(objective), drawn_seed(estimator.random_state)
     checkpoint = checked_checkpoint(estimator.checkpoint, estimator.random_state)
     members = [_member(estimator, (seed + k) % (MAX_SEED + 1)) for k in range(n_members)]
     configs = [fit_config(member.get_params(deep=False), member.random_state) for member in members]
@@ -188,7 +187,7 @@ def _check_exact(config: ModelConfig) -> None:
     if config.inference != "amortised" or not config.exact:
         raise ValueError(
             "a bound across members needs free energies in closed form: amortised inference, decoder='linear', "
-            "likelihood='gaussian', and estimator 'auto' or 'exact'"
+            "likelihood='gaussian', estimator 'auto' or 'exact', and no samples (n_importance, objective 'pac_m')"
         )
 
 
