@@ -12,7 +12,8 @@ one to the other, as a share of the distance to a model that codes nothing.
 
 The last command trains with other values than those of the recipe; these rows have no picture.
 
-Rows, a table and one picture for each network are written after every fit; the same command continues a stopped run.
+Rows, a table and one picture for each network are written after every fit, and a checkpoint within one; the same
+command continues a stopped run.
 """
 
 import argparse
@@ -26,6 +27,8 @@ import torch
 from count_vae_pictures import drawn, picture
 from spread import interval, shown
 
+from spikevae._allocator import keep_freed_memory
+from spikevae._files import atomic_write
 from spikevae.config import FitConfig
 from spikevae.data import load
 from spikevae.evaluation.evaluate import evaluate
@@ -118,6 +121,39 @@ def stored(folder: Path, case: dict[str, Any]) -> Path:
     return folder / f"{case['pixels']}-{case['network']}-{case['n_latents']}-{law}.npz"
 
 
+def checkpoint(folder: Path, case: dict[str, Any]) -> Path:
+    """Where an unfinished fit is kept; a file of the same name with another suffix has what its last steps took."""
+    options = "".join(f"-{key}-{value}" for key, value in case["options"].items())
+    return folder / f"{stored(folder, case).stem}-{case['seeds']}-{case['steps']}{options}.safetensors"
+
+
+def trained(stack: Stack, held_out: torch.Tensor, file: Path | None) -> tuple[list[float], float]:
+    """Train a stack; the held-out free energies after half its steps, and the processor time in seconds.
+
+    What an earlier, stopped run has done is continued from `file`.
+    """
+    notes = None if file is None else file.with_suffix(".json")
+    found: dict[str, Any] = {"half": [], "seconds": 0.0}
+    if notes is not None and notes.exists() and file is not None and file.exists():
+        found = json.loads(notes.read_text())
+    began, before = time.process_time(), found["seconds"]
+
+    def note(_: int = 0) -> None:
+        found["seconds"] = before + time.process_time() - began
+        if notes is not None:
+            with atomic_write(notes) as scratch:
+                scratch.write_text(json.dumps(found))
+
+    def at_half(stack: Any) -> None:
+        models = [stack.result(i).model for i in range(len(stack))]
+        found["half"] = [evaluate(model, held_out, seed=0).metrics.free_energy for model in models]
+        note()
+
+    train(stack, checkpoint_path=file, on_steps=note, at_half=at_half)
+    note()
+    return found["half"], found["seconds"]
+
+
 def fit(case: dict[str, Any], data: Any, folder: Path | None) -> dict[str, Any]:
     """The row of one network, size and law: numbers of each seed."""
     x, held_out, shape = data
@@ -127,25 +163,17 @@ def fit(case: dict[str, Any], data: Any, folder: Path | None) -> dict[str, Any]:
     given |= {"n_latents": case["n_latents"], "steps": case["steps"], **case["options"]}
     configs = [FitConfig.from_recipe("default", **given, seed=seed) for seed in range(case["seeds"])]
     stack = Stack(configs, x, shape)
-    halves: list[float] = []
-
-    def at_half(stack: Any) -> None:
-        models = [stack.result(seed).model for seed in range(case["seeds"])]
-        halves.extend(evaluate(model, held_out, seed=0).metrics.free_energy for model in models)
-
-    began = time.process_time()
-    train(stack, at_half=at_half)
-    seconds = (time.process_time() - began) / case["seeds"]
+    halves, seconds = trained(stack, held_out, None if folder is None else checkpoint(folder, case))
     models = [stack.result(seed).model.requires_grad_(False) for seed in range(case["seeds"])]
     found = [measured(model, held_out, 0) for model in models]
-    trained = [evaluate(model, x[: len(held_out)], seed=0).metrics.free_energy for model in models]
+    of_training = [evaluate(model, x[: len(held_out)], seed=0).metrics.free_energy for model in models]
     if folder is not None and not case["options"]:
         np.savez(stored(folder, case), **drawn(models[0], held_out, shape, seed=0))
     return {
         **case,
-        "seconds": seconds,
+        "seconds": seconds / case["seeds"],
         "half": halves,
-        "trained": trained,
+        "trained": of_training,
         "silent": silent_free_energy(x, held_out, likelihood),
         "baseline": sample_distance(x[: len(held_out)], held_out),
         **{key: [one[key] for one in found] for key in found[0]},
@@ -249,6 +277,7 @@ def main() -> None:
         if (chosen.out / "count_vaes.json").exists():
             rows = json.loads((chosen.out / "count_vaes.json").read_text())
             rows = [{"options": {}, **row} for row in rows]
+    keep_freed_memory()  # as the command line does
     loaded: dict[str, Any] = {}
     for case in cases(chosen):
         if any(all(row[key] == value for key, value in case.items()) for row in rows):
@@ -260,6 +289,8 @@ def main() -> None:
         print(f"{case}: {np.mean(rows[-1]['free_energy']):.2f}, {rows[-1]['seconds']:.0f} s a fit", flush=True)
         if chosen.out is not None:
             write(rows, chosen.out)
+            for suffix in (".safetensors", ".json"):
+                checkpoint(chosen.out, case).with_suffix(suffix).unlink(missing_ok=True)
     print(f"\n{table(rows)}")
 
 

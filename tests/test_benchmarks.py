@@ -11,6 +11,7 @@ from contextlib import redirect_stdout
 from pathlib import Path
 
 import convergence
+import convolutions
 import evidence
 import growth
 import inferences
@@ -56,6 +57,15 @@ def test_iterative_benchmark(monkeypatch: pytest.MonkeyPatch) -> None:
     rows, text = iterative.compare(n_latents=8, batch=20, steps=2, repeats=1)
     assert [row["variant"] for row in rows] == list(iterative.VARIANTS)
     assert len(text.splitlines()) == 2 + len(rows)
+
+
+def test_convolutions_benchmark(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(convolutions, "step_of_a_long_fit", lambda stack: stack.step)
+    rows, text = convolutions.compare(channels=((2, 3),), repeats=1)
+    # Cells of two and three channels with their gates, convolutions between them and at both ends, dense layers.
+    cells = 2 * (2 * 9 * 4 * 784 + 2 * 2) + 2 * (2 * 9 * 9 * 196 + 2 * 3)
+    others = 2 * 9 * 2 * 784 + 9 * 6 * (196 + 784) + 2 * 64 * 3 * 196
+    assert rows[0]["flop"] == 3 * 2 * 100 * (cells + others) and len(text.splitlines()) == 3
 
 
 def test_step_benchmark() -> None:

@@ -5,6 +5,7 @@ import math
 
 import pytest
 import torch
+from convolutions import plain_decoder, plain_encoder
 from helpers import seeded
 from torch.func import functional_call, stack_module_state, vmap
 
@@ -55,6 +56,29 @@ def test_stacked_networks_equal_each_alone(kind, part):
         grads = torch.autograd.grad(net(x[i]).square().sum(), list(net.parameters()))
         for a, b in zip(grad_together, grads):
             torch.testing.assert_close(a[i], b, atol=1e-3 * float(b.abs().max()), rtol=1e-3)
+
+
+@pytest.mark.parametrize("shape", [shape for shape in SHAPES if len(shape) == 3])
+def test_convolutions_equal_those_of_whole_channels(shape):
+    """Values and gradients are those of the same layers in the usual layout, (B, C, H, W), with nn.GroupNorm."""
+    encoder, decoder = (network.double() for network in pair("conv", shape))
+    with torch.no_grad():
+        for network in (encoder, decoder):  # scales and shifts of normalisations that differ by channel
+            for p in network.parameters():
+                p.add_(0.1 * torch.randn(p.shape, generator=seeded(), dtype=p.dtype))
+    x = torch.randn(3, math.prod(shape), generator=seeded(1), dtype=torch.float64).requires_grad_()
+    z = torch.rand(3, 6, generator=seeded(2), dtype=torch.float64).requires_grad_()
+    for given, network, plain in (
+        (x, encoder, plain_encoder(encoder, x.view(-1, *shape))),
+        (z, decoder, plain_decoder(decoder, z).flatten(1)),
+    ):
+        found = network(given)
+        torch.testing.assert_close(found, plain)
+        over = [given, *network.parameters()]
+        weight = torch.randn(plain.shape, generator=seeded(3), dtype=torch.float64)
+        torch.testing.assert_close(
+            torch.autograd.grad(found, over, weight), torch.autograd.grad(plain, over, weight), atol=1e-10, rtol=1e-8
+        )
 
 
 @pytest.mark.parametrize("kind", KINDS)

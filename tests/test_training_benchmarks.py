@@ -2,6 +2,7 @@
 
 import json
 import math
+import signal
 import struct
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,8 @@ import numpy as np
 import pytest
 import torch
 from helpers import draw, seeded
+
+from spikevae.config import FitConfig
 
 
 def digits(folder: Path, n: int = 250) -> str:
@@ -55,6 +58,29 @@ def test_count_vaes_continue_and_draw(
     assert "| conv | 4 | Gaussian |" in out and "nan" not in out and "a model that codes nothing" in out
     for name in ("mlp", "conv"):
         assert (tmp_path / "o" / f"count_vaes-bernoulli-{name}-4.png").stat().st_size > 5000
+
+
+def test_a_stopped_fit_of_count_vaes_continues(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    x = torch.bernoulli(torch.full((60, 16), 0.3), generator=seeded())
+    given = {"n_latents": 4, "batch_size": 20, "steps": 8, "cycles": 2, "likelihood": "bernoulli"}
+    start = lambda: count_vaes.Stack([FitConfig.from_recipe("default", **given)], x, (1, 4, 4))
+    alone, stopped, continued = start(), start(), start()
+    half, _ = count_vaes.trained(alone, x, None)
+    with monkeypatch.context() as patch:
+        evaluated = count_vaes.evaluate
+
+        def interrupt(*arguments: Any, **options: Any) -> Any:
+            signal.raise_signal(signal.SIGINT)
+            return evaluated(*arguments, **options)
+
+        patch.setattr(count_vaes, "evaluate", interrupt)
+        with pytest.raises(KeyboardInterrupt):
+            count_vaes.trained(stopped, x, tmp_path / "fit.safetensors")
+    first = json.loads((tmp_path / "fit.json").read_text())
+    again, seconds = count_vaes.trained(continued, x, tmp_path / "fit.safetensors")
+    assert stopped.step_number == 4 and first["half"] == half == again and seconds > first["seconds"] > 0
+    for name, value in alone.params.items():
+        assert torch.equal(value, continued.params[name])
 
 
 def test_what_codes_nothing_and_what_is_converged() -> None:

@@ -22,6 +22,7 @@ VARIANTS = {
     "rectified sampled": {"latent": "rectified_gaussian", "prior": "fixed", "estimator": "monte_carlo"},
     "mlp": {"encoder": "mlp", "decoder": "mlp", "hidden": (12,), "grad_clip": 5.0},
     "conv": {"encoder": "conv", "decoder": "conv", "hidden": (4, 8), "steps": 10},
+    "conv, exact": {"encoder": "conv", "hidden": (4, 8), "steps": 10},
     "learned noise": {"noise_variance": "learned"},
     "beta annealed": {"beta_anneal": 0.5},
     **{f"law {name}": {"latent": name, "steps": 12} for name in LAWS},

@@ -13,7 +13,7 @@ from typing import Literal, get_args
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
-from torch.nn.functional import interpolate, silu
+from torch.nn.functional import interpolate, layer_norm, silu
 from torch.nn.utils import skip_init
 
 Kind = Literal["linear", "mlp", "conv"]
@@ -24,9 +24,7 @@ DEFAULT_HIDDEN: dict[str, tuple[int, ...]] = {"mlp": (512, 512), "conv": (32, 64
 
 # 1 / sqrt(E[silu(n)^2]) for standard normal n: a layer after a SiLU keeps unit variance with this gain.
 SILU_GAIN = 1.6765
-
-# Number of channels over the width of the bottleneck of a squeeze-excite gate.
-SQUEEZE_RATIO = 8
+SQUEEZE_RATIO = 8  # number of channels over the width of the bottleneck of a squeeze-excite gate
 
 
 def _init(layer: nn.Linear | nn.Conv2d, std: float, generator: torch.Generator) -> None:
@@ -100,8 +98,25 @@ class MLP(nn.Module):
         return self.head(x)
 
 
+def _channels_last(x: Float[Tensor, "B C H W"]) -> Float[Tensor, "B H W C"]:
+    """The channels of a pixel side by side in memory; by way of one dimension, since a single channel is contiguous."""
+    return x.permute(0, 2, 3, 1).flatten().view(-1, *x.shape[2:], x.shape[1])
+
+
+def _convolved(layer: nn.Module, x: Float[Tensor, "B H W C_in"]) -> Float[Tensor, "B H_out W_out C_out"]:
+    """`layer` on pixels whose channels lie side by side in memory, which is faster on CPUs than whole channels."""
+    return layer(x.permute(0, 3, 1, 2)).permute(0, 2, 3, 1)
+
+
+def _normalised(norm: nn.GroupNorm, x: Float[Tensor, "B H W C"]) -> Float[Tensor, "B H W C"]:
+    """`norm`, of one group, as a layer norm of all numbers of a stimulus: group norms of this layout have no `vmap`."""
+    pixels = x.shape[1] * x.shape[2]
+    weight, bias = norm.weight.repeat(pixels), norm.bias.repeat(pixels)
+    return layer_norm(x.flatten(1), weight.shape, weight, bias, norm.eps).view(x.shape)
+
+
 class ResidualCell(nn.Module):
-    r"""x + gate(x) * branch(x) on (B, C, H, W): two normalised 3x3 convolutions and a squeeze-excite gate.
+    r"""x + gate(x) * branch(x) on (B, H, W, C): two normalised 3x3 convolutions and a squeeze-excite gate.
 
     The normalisation is over all channels and pixels of a stimulus, so it needs no batch and works at any
     spatial size; the skip connection keeps the contrast of the stimulus.
@@ -116,11 +131,11 @@ class ResidualCell(nn.Module):
         self.squeeze = _linear(channels, squeezed, generator, gain=1.0)
         self.excite = _linear(squeezed, channels, generator, gain=SILU_GAIN)
 
-    def forward(self, x: Float[Tensor, "B C H W"]) -> Float[Tensor, "B C H W"]:
-        branch = self.conv1(silu(self.norm1(x)))
-        branch = self.conv2(silu(self.norm2(branch)))
-        gate = self.excite(silu(self.squeeze(branch.mean((-2, -1))))).sigmoid()
-        return x + gate[..., None, None] * branch
+    def forward(self, x: Float[Tensor, "B H W C"]) -> Float[Tensor, "B H W C"]:
+        branch = _convolved(self.conv1, silu(_normalised(self.norm1, x)))
+        branch = _convolved(self.conv2, silu(_normalised(self.norm2, branch)))
+        gate = self.excite(silu(self.squeeze(branch.mean((1, 2))))).sigmoid()
+        return x + gate[:, None, None] * branch
 
 
 def _sizes(height: int, width: int, n: int) -> list[tuple[int, int]]:
@@ -156,17 +171,17 @@ class ConvEncoder(nn.Module):
 
     def forward(self, x: Float[Tensor, "*batch D"]) -> Float[Tensor, "*batch n_out"]:
         lead = x.shape[:-1]
-        h = self.cells[0](self.stem(x.reshape(-1, *self.in_shape)))
+        h = self.cells[0](_convolved(self.stem, _channels_last(x.reshape(-1, *self.in_shape))))
         for down, cell in zip(self.down, self.cells[1:]):
-            h = cell(down(silu(h)))
-        return self.head(silu(h).reshape(*lead, -1))
+            h = cell(_convolved(down, silu(h)))
+        return self.head(silu(h).permute(0, 3, 1, 2).reshape(*lead, -1))
 
 
 class ConvDecoder(nn.Module):
     """Residual convolutional decoder, the encoder's stages in reverse: (..., K) -> (..., C*H*W).
 
     A dense layer gives the lowest resolution; nearest-neighbour upsampling to the exact size and a 3x3 convolution
-    lead to each higher one (a transposed convolution would cause checkerboard artefacts).
+    lead to each higher one (a transposed convolution would leave a checkerboard).
     """
 
     def __init__(
@@ -191,10 +206,12 @@ class ConvDecoder(nn.Module):
     def forward(self, z: Float[Tensor, "*batch K"]) -> Float[Tensor, "*batch D"]:
         lead = z.shape[:-1]
         h = self.seed(z)
-        h = self.cells[0](h.reshape(-1, h.shape[-1] // math.prod(self.sizes[0]), *self.sizes[0]))
+        h = h.reshape(-1, h.shape[-1] // math.prod(self.sizes[0]), *self.sizes[0])
+        h = self.cells[0](_channels_last(h))
         for up, cell, size in zip(self.up, self.cells[1:], self.sizes[1:]):
-            h = cell(up(interpolate(silu(h), size=size, mode="nearest")))
-        return self.head(silu(h)).reshape(*lead, -1)
+            larger = interpolate(silu(h).permute(0, 3, 1, 2), size=size, mode="nearest")
+            h = cell(_convolved(up, larger.permute(0, 2, 3, 1)))
+        return _convolved(self.head, silu(h)).permute(0, 3, 1, 2).reshape(*lead, -1)
 
 
 def _check(kind: str, shape: tuple[int, ...], hidden: Sequence[int] | None) -> tuple[int, ...]:
