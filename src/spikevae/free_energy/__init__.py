@@ -13,6 +13,11 @@ of B :math:`u_A(x) - u_B(x)`:
 
 from .bar import bar as bar
 from .difference import difference as difference
+from .evidence import evidence as evidence
+from .learned import LearnedMap as LearnedMap
+from .learned import targeted as targeted
+from .maps import Map as Map
+from .maps import mapped_works as mapped_works
 from .mbar import mbar as mbar
 from .reading import read_works as read_works
 from .result import Difference as Difference
