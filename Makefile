@@ -9,7 +9,7 @@ DOCS_INSTALLED := .venv/installed-docs
 # tests wait for processes of their own.
 PYTEST := OMP_NUM_THREADS=1 MPLBACKEND=Agg $(BIN)/python -m pytest -n 3 --dist worksteal --doctest-modules src tests
 
-.PHONY: demo test test-fast lint docs bench chaos clean
+.PHONY: demo test test-fast test-kernel lint docs bench bench-gpu chaos clean
 
 demo: $(INSTALLED)  ## fit the demo sweep to bundled photographs and write runs/demo/report.html; continues if stopped
 	$(BIN)/spikevae sweep --preset demo --out runs/demo
@@ -19,6 +19,10 @@ test: $(INSTALLED)  ## all tests and all examples in docstrings
 
 test-fast: $(INSTALLED)  ## the same without the slow ones
 	$(PYTEST) -m "not slow"
+
+test-kernel: .venv/kernel  ## the GPU's sampler in Triton's interpreter, on a CPU; Triton is a download of 290 MB
+	OMP_NUM_THREADS=1 MPLBACKEND=Agg PYTHONPATH=.venv/kernel $(BIN)/python -m pytest -q -n 3 tests/test_arrivals.py \
+		-k "kernel and (moments or poisson or busy)"
 
 lint: $(INSTALLED)  ## style, format, types
 	$(BIN)/ruff check .
@@ -32,6 +36,9 @@ docs: $(DOCS_INSTALLED)  ## docs/_build/html/index.html
 bench: $(INSTALLED)  ## timings on this machine; BENCH="--markdown benchmarks/RESULTS.md" keeps them
 	OMP_WAIT_POLICY=PASSIVE $(BIN)/python benchmarks/run.py $(BENCH)
 
+bench-gpu: $(INSTALLED)  ## correctness and speed on one GPU, under eight minutes; BENCH=--dry-run runs anywhere
+	$(BIN)/python benchmarks/gpu.py $(BENCH)
+
 chaos: $(INSTALLED)  ## inject faults and hostile input, under 25 minutes; CHAOS="--share" is two minutes of it
 	OMP_NUM_THREADS=1 MPLBACKEND=Agg PYTHONPATH=benchmarks $(BIN)/python -m chaos $(CHAOS)
 
@@ -42,6 +49,9 @@ $(INSTALLED): pyproject.toml constraints.txt
 	$(PYTHON) -m venv .venv
 	$(INSTALL) -e ".[test,fast,cluster]"
 	touch $@
+
+.venv/kernel: $(INSTALLED)  # beside the environment: with Triton in it, every test of the sampler would run its kernel too
+	$(INSTALL) --no-deps --target $@ triton
 
 $(DOCS_INSTALLED): $(INSTALLED)
 	$(INSTALL) -e ".[test,fast,cluster,docs]"

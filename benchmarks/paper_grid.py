@@ -149,11 +149,15 @@ def main() -> None:
         "--run", type=Path, metavar="FOLDER", help="train the grid, with fewer epochs or fits, into this run folder"
     )
     parser.add_argument("--data", default="bundled", metavar="SOURCE", help="photographs to train on; bundled")
+    parser.add_argument(
+        "--set", action="append", default=None, metavar="KEY=VALUE", help="of the run, in place of the usual changes"
+    )
     parser.add_argument("--device", default="auto", help="auto takes a GPU if there is one")
     chosen = parser.parse_args()
     keep_freed_memory()  # as the command line does
     device = resolve_device(chosen.device)
-    print(run(chosen.run, chosen.data, device) if chosen.run else compare(device)[1])
+    changes = tuple(chosen.set) if chosen.set else None
+    print(run(chosen.run, chosen.data, device, changes) if chosen.run else compare(device)[1])
 
 
 if __name__ == "__main__":

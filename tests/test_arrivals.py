@@ -22,7 +22,7 @@ INDICATORS = list(arrivals.INDICATORS)
 
 needs_cuda = pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
 
-DEVICES = ["cpu", pytest.param("cuda", marks=needs_cuda)]
+DEVICES = ["cpu", pytest.param("cuda", marks=(needs_cuda, pytest.mark.cuda))]
 
 PATHS = {
     "compiled": {},

@@ -13,6 +13,7 @@ from pathlib import Path
 import convergence
 import convolutions
 import evidence
+import gpu
 import growth
 import inferences
 import iterative
@@ -217,3 +218,33 @@ def test_numbers_at_equal_sparsity() -> None:
     assert abs(mean - 0.1) < 1e-12 and half < 1e-12
     apart = [row | {"zeros": row["zeros"] + 0.7} for row in line("b", 0.0)]
     assert inferences.at_equal(line("a", 0.1) + apart, "a", "b", "zeros", "r2", 3) is None
+
+
+def test_gpu_benchmark_in_small(tmp_path: Path) -> None:
+    """Every stage that a GPU would run, on the CPU; what only a GPU can do says so."""
+    report = gpu.run(tmp_path / "page.md", dry=True, names=list(gpu.STAGES))
+    page = (tmp_path / "page.md").read_text()
+    assert all(f"## {name[0].upper()}{name[1:]}" in page for name in gpu.STAGES)
+    assert "Failed" not in page and "False" not in page and "a dry run on a CPU" in page
+    rows = {
+        name: [row for part in table.parts if isinstance(part, list) for row in part]
+        for name, table in report.tables.items()
+    }
+    assert len(rows["correctness"]) == 16 and {row["objective"] for row in rows["step"][:-1]} == set(
+        gpu.gpu_steps.OBJECTIVES
+    )
+    assert rows["whole fits"][-1]["fits done"] == "2"
+
+
+def test_gpu_benchmark_that_is_cut_off_keeps_its_rows(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def slow(setting: gpu.Setting, table: gpu.Table) -> None:
+        table.add(K=1, ms=2.0)
+        setting.deadline = 0.0
+        setting.check_time("K = 2")
+
+    monkeypatch.setitem(gpu.STAGES, "sampler", (slow, 0.5, "x"))
+    monkeypatch.setitem(gpu.STAGES, "grid", (lambda setting, table: 1 / 0, 0.5, "y"))
+    gpu.run(tmp_path / "page.md", dry=False, names=["sampler", "grid"])
+    page = (tmp_path / "page.md").read_text()
+    assert "| 1 | 2 |" in page and "Cut off: from K = 2 on nothing was measured." in page
+    assert "Failed: ZeroDivisionError" in page

@@ -99,6 +99,7 @@ def test_without_a_gpu_nothing_is_captured(stimuli):
     assert Stack([fit()], stimuli, SHAPE).capture is None
 
 
+@pytest.mark.cuda
 @needs_cuda
 @pytest.mark.parametrize("n_fits", [1, 2])
 @pytest.mark.parametrize("variant", CASES)
@@ -110,6 +111,7 @@ def test_captured_steps_are_plain_steps_on_a_gpu(stimuli, variant, n_fits):
     assert_equal(own, plain, rtol=1e-3, atol=1e-4)
 
 
+@pytest.mark.cuda
 @needs_cuda
 @pytest.mark.parametrize("variant", ["poisson exact", "poisson sampled", "poisson fini", "price found"])
 def test_the_host_never_waits_within_a_step(stimuli, variant):

@@ -79,8 +79,9 @@ def train_to_file(job: Job, out: Path) -> BudgetReport | None:
             "nothing was saved. Scale the stimuli to unit variance, lower the learning rate "
             "(--set learning_rate=0.001) or the clamp (--set clamp=4)"
         )
-    noise, stimuli = generator(job.config.seed, "evaluation"), torch.from_numpy(job.data.train)
-    budget = budget_report(result.model, stimuli, generator=noise)
+    noise = generator(job.config.seed, "evaluation", device=stack.device)
+    budget = budget_report(result.model.to(stack.device), torch.from_numpy(job.data.train), generator=noise)
+    result.model.cpu()
     facts = {"budget": budget.to_dict()} if budget else {}
     save_model(
         result.model,

@@ -74,7 +74,7 @@ class SpikeVAE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator)
         Called with a :class:`spikevae.training.Window` (objective, its parts, firing rate) after each window. If one
         raises :class:`spikevae.training.StopTraining`, the fit ends there as it is; any other exception ends it without
         a result.
-    checkpoint : path or None
+    checkpoint : str, Path or None
         File that keeps an unfinished fit: written every 20 seconds, when interrupted, and where a callback fails. The
         same call continues from it, to the bit; it is removed once the fit is done. Needs a `random_state`.
 

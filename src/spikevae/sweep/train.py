@@ -127,21 +127,32 @@ def _read_halves(path: Path, n_fits: int) -> list[float | None]:
 def _evaluated(
     stack: FitStack, index: int, data: Stimuli, seen: torch.Tensor
 ) -> tuple[dict[str, Any], Model, dict[str, Any]]:
-    """Content of the file of a cell, its model, and what the file of the model says beside it."""
+    """Content of the file of a cell, its model, and what the file of the model says beside it.
+
+    Computed on the device that trained.
+    """
     result, config = stack.result(index), stack.configs[index]
+    result.model.to(stack.device)
     price = result.model.price_of_spikes
     test = torch.from_numpy(data.test)
     evaluation = evaluate(result.model, test, beta=config.beta, spike_price=price, seed=config.seed)
-    budget = budget_report(result.model, seen, generator=generator(config.seed, "evaluation"))
+    noise = generator(config.seed, "evaluation", device=stack.device)
+    budget = budget_report(result.model, seen, generator=noise)
     found = {"budget": budget.to_dict()} if budget else {}
     objective = {"fit_objective": fit_objective(result, config, seen)}
-    return cell_result(stack, result, evaluation) | found | objective, result.model, {"data": data.source, **found}
+    return (
+        cell_result(stack, result, evaluation) | found | objective,
+        result.model.cpu(),
+        {"data": data.source, **found},
+    )
 
 
 def _half_objective(stack: FitStack, index: int, seen: torch.Tensor) -> float | None:
     """Objective of a fit at half the budget; None with a warning where it cannot be computed."""
     try:
-        return fit_objective(stack.result(index), stack.configs[index], seen)
+        result = stack.result(index)
+        result.model.to(stack.device)
+        return fit_objective(result, stack.configs[index], seen)
     except Exception as error:
         if is_memory_error(error):
             raise
@@ -162,8 +173,9 @@ def fit_objective(result: FitResult, config: ModelConfig, seen: torch.Tensor) ->
     """
     price = config.spike_price  # zero with a budget: prices found at half the steps and at the end differ
     if result.model.has_posterior and config.has_exact_objective:
-        noise = generator(config.seed, "evaluation")
-        return float(result.model(seen, config.beta, price, exact=True, generator=noise).total)
+        weight = next(result.model.parameters())
+        noise = generator(config.seed, "evaluation", device=weight.device)
+        return float(result.model(seen.to(weight), config.beta, price, exact=True, generator=noise).total)
     return evaluate(result.model, seen, beta=config.beta, spike_price=price, seed=config.seed).objective
 
 

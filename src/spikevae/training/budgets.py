@@ -173,13 +173,14 @@ def budget_report(model: Model, stimuli: Tensor, *, generator: torch.Generator) 
     stimuli
         (n, D) training stimuli; at most 5,000 of them are coded.
     generator
-        For inference that draws.
+        For inference that draws, on the model's device.
     """
     config = model.config
     if not config.has_budget:
         return None
     chosen = torch.linspace(0, len(stimuli) - 1, min(N_COUNTED, len(stimuli))).round().long()
-    used = float(model.mean_code(stimuli[chosen], generator=generator).double().sum(-1).mean())
+    weight = next(model.parameters())
+    used = float(model.mean_code(stimuli[chosen].to(weight), generator=generator).double().sum(-1).mean())
     allowed, price = spikes_allowed(config), model.price_of_spikes
     binds = price > 0
     gap = used / allowed - 1
