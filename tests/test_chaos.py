@@ -19,8 +19,8 @@ from hypothesis import strategies as st
 from sweep_cases import tiny
 
 from spikevae.config import SweepConfig
-from spikevae.reporting.reading import read_run
 from spikevae.sweep.integrity import CHECKSUM, file_checksum, sealed
+from spikevae.sweep.reading import read_run
 
 N_INPUTS = 60
 

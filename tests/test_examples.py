@@ -19,6 +19,7 @@ PAGES = (
     *("README.md", "docs/getting_started.md", "docs/use_the_pieces.md"),
     *("docs/iterative.md", "docs/sparse_coding.md", "docs/gradients.md", "docs/evidence.md"),
     *("docs/decoding.md", "docs/counts.md", "docs/population.md", "docs/samplers.md", "docs/ensembles.md"),
+    *("docs/watching.md", "docs/plots.md"),
 )
 SAVES_NOTHING = (
     *("docs/gradients.md", "docs/evidence.md", "docs/decoding.md", "docs/counts.md"),
@@ -45,6 +46,8 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     monkeypatch.setattr(os, "cpu_count", lambda: 1)  # no worker processes
     with torch.random.fork_rng():
         yield tmp_path
+    if pyplot := sys.modules.get("matplotlib.pyplot"):
+        pyplot.close("all")
 
 
 @pytest.mark.slow

@@ -13,9 +13,9 @@ from spikevae.config import SweepConfig
 from spikevae.frontier import Frontier, result
 from spikevae.frontier.path import price_at
 from spikevae.reporting import build_report
-from spikevae.reporting.reading import read_run
 from spikevae.sweep import RunFolder, Sweep
 from spikevae.sweep.edit import edited
+from spikevae.sweep.reading import read_run
 from spikevae.training import Interrupted, checkpoint, train
 
 BLOCKS = [

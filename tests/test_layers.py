@@ -22,6 +22,7 @@ LAYERS = {
     "_machine": -2,
     "_seeds": -2,
     "_lazy": -2,
+    "_html": -2,
     "_arrays": -2,
     "_scope": -2,
     "_moved": -2,
@@ -58,9 +59,10 @@ LAYERS = {
     "population": 6,
     "sweep": 6,
     "compare": 7,
-    "reporting": 7,
-    "cli": 8,
-    "__main__": 9,
+    "plot": 7,
+    "reporting": 8,
+    "cli": 9,
+    "__main__": 10,
 }
 FILES = sorted(ROOT.rglob("*.py"))
 KERNELS = {  # need a library that comes with CUDA builds alone, or an extra one; loaded on first use
@@ -156,7 +158,7 @@ def test_help_is_light(arguments: list[str]) -> None:
 
 def test_computing_needs_no_plotting() -> None:
     """Everything below the command line, without the libraries that only figures need."""
-    below = sorted(name for name in MODULES - KERNELS if name and LAYERS[name.split(".")[0]] < LAYERS["reporting"])
+    below = sorted(name for name in MODULES - KERNELS if name and LAYERS[name.split(".")[0]] < LAYERS["plot"])
     without_pandas = "sys.modules['pandas'] = None\n"  # where it is installed, scikit-learn imports it, and it pyarrow
     loaded = modules_after(without_pandas + "\n".join(f"import {PACKAGE}.{name}" for name in below))
     assert not loaded.intersection({"matplotlib", "pyarrow", "skimage"})

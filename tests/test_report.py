@@ -11,14 +11,14 @@ from scipy import stats
 
 from spikevae._text import shown, signed, span
 from spikevae.cli import main
+from spikevae.plot.style import colour, marker
 from spikevae.reporting import build_report, headline
 from spikevae.reporting.answer import sides, statements
-from spikevae.reporting.families import Family
 from spikevae.reporting.findings import findings
-from spikevae.reporting.reading import read_run
 from spikevae.reporting.sections import all_figures, answer_figure
-from spikevae.reporting.style import colour, marker
 from spikevae.reporting.summary import leading
+from spikevae.sweep.families import Family
+from spikevae.sweep.reading import read_run
 
 
 @pytest.fixture(scope="module")

@@ -9,9 +9,9 @@ from report_cases import grid, write_path, write_run
 
 from spikevae.reporting import headline
 from spikevae.reporting.panels import code_histogram
-from spikevae.reporting.reading import read_run
 from spikevae.reporting.sections import all_figures
 from spikevae.reporting.summary import Trace, reached, target_of, traces
+from spikevae.sweep.reading import read_run
 
 
 def zeros_of(folder, change):

@@ -235,8 +235,8 @@ def write_run(folder: Path, whole: Path) -> list[Path]:
 
 def read_run(path: Path) -> None:
     """Everything that the table and the report read of a run folder."""
-    from spikevae.reporting.reading import read_run
     from spikevae.sweep import RunFolder
+    from spikevae.sweep.reading import read_run
 
     run = path.parent.parent if path.parent.name == "cells" else path.parent
     folder = RunFolder(run)

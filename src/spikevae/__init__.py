@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from . import networks as networks
     from . import objectives as objectives
     from . import physiology as physiology
+    from . import plot as plot
     from . import population as population
     from . import samplers as samplers
     from . import scorers as scorers
@@ -66,6 +67,7 @@ _HOMES = {
             "networks",
             "objectives",
             "physiology",
+            "plot",
             "population",
             "samplers",
             "scorers",

@@ -63,6 +63,7 @@ def frontier(
 
         from ..config import FitConfig
         from ..frontier import Frontier, check
+        from ..plot._frontier import frontier_figure
         from ..progress import show_progress
         from ..sweep.edit import parse_settings, split_settings
         from .single import prepare
@@ -83,7 +84,8 @@ def frontier(
         path = Frontier.trace(
             configs, train, test, job.data.shape, n_prices=prices, device=job.device, folder=out, progress=progress
         )
-    files = {name: str(file) for name, file in path.write(out).items()}
+    written = {**path.write(out), "figure": frontier_figure(path, out).png}
+    files = {name: str(file) for name, file in written.items()}
     points = path.table().to_pylist()
     emit(
         json,

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from pydantic import ValidationError
-from sklearn.base import BaseEstimator, ClassNamePrefixFeaturesOutMixin, TransformerMixin
+from sklearn.base import ClassNamePrefixFeaturesOutMixin, TransformerMixin
 from sklearn.utils.validation import check_is_fitted
 
 from .._device import resolve_device
@@ -21,6 +21,7 @@ from ..models.sparse.config import SparseCodingConfig
 from ..models.sparse.model import SparseCoding
 from ..training import DictionaryStack
 from ..training.scale import root_mean_square, warn_of_other_scale
+from ._html import FittedHTML
 from ._training import trained
 from ._validation import (
     checked_codes,
@@ -43,7 +44,7 @@ CONFIG_OPTIONS = {
 """The option of the configuration that each parameter of the estimator is."""
 
 
-class SparseCoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
+class SparseCoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, FittedHTML):
     """Linear sparse coding: a dictionary learnt with the codes that an inference finds, scikit-learn style.
 
     Minimises ``1/2 ||x - z Phi||^2 + sparsity_price sum_k |z_k|`` over codes z and unit-norm atoms (what the hard

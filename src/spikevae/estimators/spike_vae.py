@@ -10,7 +10,7 @@ from typing import Any, Self
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from sklearn.base import BaseEstimator, ClassNamePrefixFeaturesOutMixin, TransformerMixin
+from sklearn.base import ClassNamePrefixFeaturesOutMixin, TransformerMixin
 from sklearn.utils.validation import check_is_fitted
 
 from .._device import resolve_device
@@ -25,12 +25,13 @@ from ..models.config import ModelConfig
 from ..models.files import save_model
 from ..training import BudgetReport, Callback, budget_report, build_stack, warn_of_scale
 from ..training.scale import root_mean_square, warn_of_other_scale
+from ._html import FittedHTML
 from ._options import fit_config
 from ._training import checked_checkpoint, trained
 from ._validation import checked_codes, checked_stimuli, drawn_seed, in_batches, names_of
 
 
-class SpikeVAE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
+class SpikeVAE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, FittedHTML):
     """Variational autoencoder with a spike-count (or control) code, scikit-learn style.
 
     Minimises ``distortion + beta * kl + spike_price * expected spikes`` (nats per stimulus).

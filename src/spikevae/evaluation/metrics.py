@@ -4,6 +4,9 @@ import math
 from dataclasses import dataclass, field, fields
 from typing import Any, Literal
 
+from .._html import html_table
+from .._text import shown
+
 Direction = Literal["higher", "lower", "neither"]
 
 # Sources
@@ -181,3 +184,13 @@ class Metrics:
             line = f"{f.name:<20} {shown:>11} {arrow[f.metadata['direction']]} {'' if unit == '1' else unit}"
             lines.append(line.rstrip())
         return "\n".join(lines)
+
+    def _repr_html_(self) -> str:
+        """The same as a table for notebooks, with the definitions."""
+        arrow = {"higher": "↑", "lower": "↓", "neither": ""}
+        rows = [
+            [f.name, shown(getattr(self, f.name), 4), "" if (unit := f.metadata["unit"]) == "1" else unit,
+             arrow[f.metadata["direction"]], f.metadata["description"]]
+            for f in fields(self)
+        ]  # fmt: skip
+        return html_table("", ["metric", "value", "unit", "better", "definition"], rows)

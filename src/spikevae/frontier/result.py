@@ -1,4 +1,4 @@
-"""A traced path: table, knees, sentences, figure."""
+"""A traced path: table, knees, sentences."""
 
 import math
 from collections.abc import Sequence
@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any, Self
 import torch
 from torch import Tensor
 
-from .. import plotting
 from .._files import atomic_write
+from .._html import html_table
 from .._json import write_json
 from .._scope import own_scope
 from .._text import percent, shown
@@ -185,6 +185,12 @@ class Frontier:
                 lines.append("  ".join(f"{getattr(point, name):14.4g}" for name in names))
         return "\n".join([*lines, "", *self.sentences()])
 
+    def _repr_html_(self) -> str:
+        """The table and the knees, for notebooks."""
+        names = ("beta", "spike_price", "objective", "bits", "r2", "fraction_zeros", "spikes", "joules")
+        rows = [[shown(getattr(point, name), 4) for name in names] for beta in self.betas for point in self.of(beta)]
+        return html_table(self.label, names, rows, note=" ".join(self.sentences()))
+
     def sentences(self) -> list[str]:
         """One sentence per beta: where the knee is."""
         found = []
@@ -202,35 +208,10 @@ class Frontier:
         return found
 
     def write(self, folder: FilePath) -> dict[str, FilePath]:
-        """Write frontier.csv, frontier.json and frontier.png and .svg; return their paths."""
+        """Write frontier.csv and frontier.json; return their paths. :func:`spikevae.plot.frontier` draws them."""
         from pyarrow import csv
 
         with atomic_write(folder / "frontier.csv") as scratch:
             csv.write_csv(self.table(), scratch)
         write_json(folder / "frontier.json", self.to_dict())
-        figure = self.figure(folder)
-        return {"table": folder / "frontier.csv", "points": folder / "frontier.json", "figure": figure.png}
-
-    def figure(self, folder: FilePath) -> plotting.Static:
-        """Objective and R2 against spikes per stimulus, one line per beta, a star at its knee."""
-        with plotting.canvas(1, 2, key_rows=1 + (len(self.betas) - 1) // 4) as (figure, axes):
-            for number, beta in enumerate(self.betas):
-                path = [p for p in self.of(beta) if not p.diverged and p.spikes > 0]
-                colour = plotting.FAMILY_COLOURS[number % len(plotting.FAMILY_COLOURS)]
-                knee = self.knee(beta)
-                for axis, name in zip(axes[0], ("objective", "r2")):
-                    values = [getattr(p, name) for p in path]
-                    style = {"color": colour, "marker": "osD^v<>p"[number % 8], "markersize": 4, "linewidth": 1.4}
-                    axis.plot([p.spikes for p in path], values, label=f"β = {beta:g}", **style)
-                    if knee is not None:
-                        star = {"marker": "*", "s": 130, "color": colour, "edgecolor": plotting.INK, "zorder": 3}
-                        axis.scatter([knee.point.spikes], [getattr(knee.point, name)], **star)
-            for axis, text in zip(
-                axes[0], ("distortion + β × coding rate (nats)", "R² (pooled, held-out); star: knee")
-            ):
-                axis.set_xscale("log")
-                axis.set_xlabel("spikes per stimulus")
-                axis.set_title(text, fontsize=9, loc="left")
-            handles, labels = axes[0, 0].get_legend_handles_labels()
-            figure.legend(handles, labels, loc="lower center", ncols=4)
-            return plotting.write(figure, folder, "frontier", f"{self.label}: the path along the spike price")
+        return {"table": folder / "frontier.csv", "points": folder / "frontier.json"}

@@ -40,11 +40,11 @@ def build_report(
         names the file.
     """
     from ..sweep.file_checks import check_links
+    from ..sweep.reading import read_run
     from .figures import write_figures
     from .page import render
     from .physiology import report_figures
     from .pictures import pictures
-    from .reading import read_run
     from .sections import all_figures, galleries, physiology_section
     from .summary import summary
 
@@ -93,7 +93,7 @@ def headline(run_dir: str | Path) -> list[str]:
     FileNotFoundError, ValueError
         As :func:`build_report`.
     """
-    from .reading import read_run
+    from ..sweep.reading import read_run
     from .summary import headline_of
 
     return headline_of(read_run(run_dir))

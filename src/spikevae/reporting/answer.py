@@ -9,9 +9,9 @@ from statistics import median
 from .._text import exact, percent, plural, shown, signed, span
 from ..config import FitConfig
 from ..sweep.convergence import FIRING_RATE_TOLERANCE, FLAGS, OBJECTIVE_TOLERANCE
-from .families import PUBLISHED
+from ..sweep.families import PUBLISHED
+from ..sweep.reading import Cell, Run
 from .findings import Finding, Trend, family_sentence, findings, largest_reversal
-from .reading import Cell, Run
 
 
 @dataclass(frozen=True)

@@ -5,12 +5,12 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from ..plot.drawing import draw
+from ..plot.panel import Panel
+from ..plot.style import colour, dash, marker
 from ..plotting import Static, canvas, write
-from .drawing import draw
-from .panels import Panel
-from .reading import Run
+from ..sweep.reading import Run
 from .sections import Figure
-from .style import colour, dash, marker
 
 KEY_COLUMNS = 3
 

@@ -8,8 +8,8 @@ from typing import Literal
 import numpy as np
 
 from .._text import exact, p_text, percent, plural, power, shown, signed
-from .families import Family
-from .reading import Cell
+from ..sweep.families import Family
+from ..sweep.reading import Cell
 from .trend import Monotonicity, Slope, monotonicity, slope_per_decade
 
 

@@ -11,13 +11,13 @@ from typing import Any
 from .._text import exact, plural, shown
 from ..evaluation.prices import PRICES
 from ..models.codes import CODES
+from ..plot.panel import Panel
+from ..plot.style import colour, dash, marker
 from ..sweep.convergence import FLAGS
+from ..sweep.reading import Run
 from .answer import claims, convergence_sentence, demo_warning, family_sentences, sides
 from .drawing import BESIDE, HEIGHT, LEADING, WIDTH, marker_path, svg
-from .panels import Panel
-from .reading import Run
 from .sections import Figure, Gallery
-from .style import colour, dash, marker
 from .summary import Summary
 from .tables import FIRST_COLUMNS, SIDE_COLUMNS, columns, side_rows, slope_tables, table_data
 

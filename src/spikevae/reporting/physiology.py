@@ -8,8 +8,8 @@ from .._text import exact, plural, shown
 from ..physiology import Gratings, examine, is_neural
 from ..physiology.output import draw
 from ..plotting import Static
+from ..sweep.reading import Run
 from ..sweep.store import RunFolder
-from .reading import Run
 
 TITLES = ("receptive fields", "tuning", "preferences", "cross-orientation suppression", "moving bar")
 """Titles of the figures of :func:`~spikevae.physiology.output.draw`."""

@@ -2,7 +2,6 @@
 
 import base64
 import io
-import math
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,13 +12,13 @@ from PIL import Image
 from .._files import write_bytes
 from .._text import exact, shown
 from ..models import LatentModel
+from ..plot._dictionary import MAX_ATOMS
+from ..plot.pictures import full_rows, image_shape, mosaic, most_used
 from ..plotting import well_formed
+from ..sweep.reading import Cell, Run
 from ..sweep.store import RunFolder
-from .reading import Cell, Run
 from .words import percentage, two_places
 
-MAX_ATOMS = 144
-"""Most units of a dictionary that are shown."""
 MAX_BYTES = 600_000
 """About the most that all dictionaries take on the page; each shows fewer units if they would take more."""
 MAX_PATCHES = 8
@@ -80,7 +79,7 @@ def pictures(run: Run, folder: Path, seed: int) -> tuple[list[Picture], list[Pic
             chosen = examples[:MAX_PATCHES]
             limit = float(np.abs(chosen).max()) or 1.0
             if not any(strip.family == cell.family.index for strip in strips):
-                sheet = mosaic(chosen, shape, len(chosen), limit)
+                sheet = Image.fromarray(mosaic(chosen, shape, len(chosen), limit))
                 strips.append(
                     Picture("original", cell.family.index, sheet, "Stimuli", f"{len(chosen)} held-out stimuli")
                 )
@@ -91,45 +90,10 @@ def pictures(run: Run, folder: Path, seed: int) -> tuple[list[Picture], list[Pic
     return dictionaries, strips
 
 
-def image_shape(shape: tuple[int, ...]) -> tuple[int, int, int] | None:
-    """(C, H, W) to show a stimulus as, or None: flat stimuli of a square number of pixels are shown as squares."""
-    if len(shape) == 3 and shape[0] in (1, 3):
-        return (shape[0], shape[1], shape[2])
-    side = math.isqrt(math.prod(shape))
-    return (1, side, side) if len(shape) == 1 and side * side == shape[0] and side > 1 else None
-
-
-def mosaic(rows: np.ndarray, shape: tuple[int, int, int], columns: int, limit: float | None) -> Image.Image:
-    """Tile stimuli (n, D) into a picture, one pixel for each of theirs, mid-grey at zero.
-
-    Parameters
-    ----------
-    limit
-        Value shown white (and its negative black); None scales every tile to its own largest magnitude.
-    """
-    channels, height, width = shape
-    top = np.abs(rows).max(axis=1, keepdims=True) if limit is None else np.full((len(rows), 1), limit)
-    scaled = np.nan_to_num(rows / np.where(top > 0, top, 1.0))
-    tiles = np.clip(127.5 + 127.5 * scaled, 0, 255).astype(np.uint8).reshape(len(rows), channels, height, width)
-    n_rows = -(-len(rows) // columns)
-    sheet = np.full((n_rows * (height + 1) + 1, columns * (width + 1) + 1, channels), 255, dtype=np.uint8)
-    for i, tile in enumerate(tiles):
-        y, x = 1 + (i // columns) * (height + 1), 1 + (i % columns) * (width + 1)
-        sheet[y : y + height, x : x + width] = tile.transpose(1, 2, 0)
-    return Image.fromarray(sheet[..., 0] if channels == 1 else sheet)
-
-
 def _png(image: Image.Image) -> bytes:
     handle = io.BytesIO()
     image.save(handle, "PNG", optimize=True)
     return handle.getvalue()
-
-
-def full_rows(n: int) -> int:
-    """Columns of a mosaic about twice as wide as tall, with a full last row if n has a fitting divisor."""
-    wish = min(16.0, math.sqrt(2 * n))
-    fitting = [c for c in range(1, 21) if n % c == 0 and 0.6 * wish <= c <= 1.7 * wish]
-    return min(fitting, key=lambda c: abs(c - wish)) if fitting else max(1, math.ceil(wish))
 
 
 USES = {"firing_rate": "firing rate", "kl": "KL", "nonzero": "share of stimuli coded"}
@@ -140,16 +104,14 @@ def _dictionary(model: LatentModel, cell: Cell, shape: tuple[int, int, int], nam
     """Decoder columns, most used first: by mean posterior firing rate, else by KL, else by share of stimuli coded."""
     assert model.dictionary is not None
     atoms = model.dictionary.detach().numpy()
-    known = [
+    known: list[tuple[np.ndarray | None, str]] = [
         (use, word)
         for number, word in USES.items()
         if len(use := cell.units.get(number, np.empty(0))) == len(atoms) and np.isfinite(use).all()
     ]
-    use, word = known[0] if known else (np.empty(0), "the model")
-    order = np.argsort(-use, kind="stable") if len(use) == len(atoms) else np.arange(len(atoms))
-    chosen = atoms[order[:most]]
-    columns = full_rows(len(chosen))
-    sheet = mosaic(chosen, shape, columns, None)
+    most_used_by, word = [*known, (None, "the model")][0]
+    chosen = most_used(atoms, most_used_by, most)
+    sheet = Image.fromarray(mosaic(chosen, shape, full_rows(len(chosen)), None))
     some = f"the {len(chosen)} most used of " if len(chosen) < len(atoms) else "all "
     title = f"{cell.family.label}, K = {cell.n_latents}, β = {exact(cell.beta)}"
     alt = f"Dictionary of {title}: {some}{len(atoms)} units in order of {word}"
@@ -163,7 +125,7 @@ def _reconstruction(
     generator = torch.Generator().manual_seed(cell.seed + seed)
     with torch.inference_mode():
         pixels = model.decode(model.sample_codes(torch.from_numpy(x), generator=generator)).numpy()
-    sheet = mosaic(pixels, shape, len(x), limit)
+    sheet = Image.fromarray(mosaic(pixels, shape, len(x), limit))
     title = f"{cell.family.label}, K = {cell.n_latents}, β = {exact(cell.beta)}"
     spikes = f", {shown(cell['spikes'], 2)} spikes" if cell.family.is_count else ""
     numbers = f"R² {two_places(cell['r2_pooled'])}, zeros {percentage(cell['fraction_zeros'])}{spikes}"

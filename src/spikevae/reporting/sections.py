@@ -7,15 +7,17 @@ from dataclasses import dataclass, replace
 
 from .._text import exact
 from ..evaluation.prices import joules_per_spike
+from ..plot._dictionary import MAX_ATOMS
+from ..plot.along import along, with_paths
+from ..plot.panel import Panel
+from ..plot.style import short_labels
 from ..plotting import Static
+from ..sweep.families import Family
+from ..sweep.reading import Run
 from . import panels
 from .drawing import shared
-from .families import Family
-from .panels import Panel
 from .physiology import Shown
-from .pictures import MAX_ATOMS, Picture
-from .reading import Run
-from .style import short_labels
+from .pictures import Picture
 from .summary import leading
 
 
@@ -83,17 +85,17 @@ def answer_figure(run: Run) -> list[Figure]:
     families = leading(run)
     real = [f.law_label for f in families if not f.is_count]
     note = f"{points(run)} {' and '.join(real)} codes are real-valued: no spikes to count." if real else points(run)
-    drawn = [panels.along(run, "", "beta", y, families) for y in ("fraction_zeros", "firing_rate", "r2_pooled")]
+    drawn = [along(run, "", "beta", y, families) for y in ("fraction_zeros", "firing_rate", "r2_pooled")]
     return _figure(run, "sparsity", "Zeros, spikes and R² against β", note, drawn)
 
 
 def cheapest_figure(run: Run) -> list[Figure]:
     """R2 against spikes for counts, and against bits and operations for all codes."""
-    bits = panels.along(run, "", "bits", "r2_pooled", run.families, "R² against bits (all codes)")
-    chip = panels.along(run, "", "operations", "r2_pooled", run.families, "R² against operations (all codes)")
-    spikes = panels.along(run, "", "spikes", "r2_pooled", run.families, "R² against spikes (count codes)")
+    bits = along(run, "", "bits", "r2_pooled", run.families, "R² against bits (all codes)")
+    chip = along(run, "", "operations", "r2_pooled", run.families, "R² against operations (all codes)")
+    spikes = along(run, "", "spikes", "r2_pooled", run.families, "R² against spikes (count codes)")
     if spikes:
-        spikes = panels.with_paths(run, spikes)
+        spikes = with_paths(run, spikes)
         top = "Energy at the central cost (J per stimulus)", joules_per_spike()
         spikes = replace(spikes, second=top, leads=bool(bits and chip))
     paths = f"; thin lines with dots: along a rising spike price, {path_starts(run)}" if run.paths else ""
@@ -140,19 +142,19 @@ def folded_figures(run: Run) -> list[Figure]:
         found += _figure(
             run, "published", "The published recipe beside ours",
             f"Recipe of arXiv 2602.13421 at this budget, and ours, of the same laws. {points(run)}",
-            [panels.along(run, "", "beta", y, both) for y in against],
+            [along(run, "", "beta", y, both) for y in against],
         )  # fmt: skip
     if len(run.families) > len(first) or any(f.is_control for f in run.families):
         found += _figure(
             run, "families", "All families against β",
             f"{points(run)} The mean activation of real-valued codes is in the unit of each code's prior, not in "
             "spikes.",
-            [panels.along(run, "", "beta", y, run.families) for y in (*against, "activation")],
+            [along(run, "", "beta", y, run.families) for y in (*against, "activation")],
         )  # fmt: skip
     found += _figure(
         run, "cost", "Information and energy against β",
         f"Energy: expected spikes at the central energy cost, for counts alone. {points(run)}",
-        [panels.along(run, "", "beta", y, run.families) for y in ("bits", "bits_per_spike", "joules")],
+        [along(run, "", "beta", y, run.families) for y in ("bits", "bits_per_spike", "joules")],
     )  # fmt: skip
     if len(run.sizes) >= MIN_SIZES:
         beta = panels.nearest_to_one(run, run.families)

@@ -9,13 +9,13 @@ import numpy as np
 
 from .._text import exact, plural, shown
 from ..evaluation.prices import joules_per_spike
+from ..plot.along import number
+from ..plot.style import short_labels
 from ..sweep.convergence import FIRING_RATE_TOLERANCE, FLAGS
-from .curves import curves
-from .families import Family
+from ..sweep.curves import curves
+from ..sweep.families import Family
+from ..sweep.reading import Cell, Run
 from .findings import Finding, findings
-from .panels import number
-from .reading import Cell, Run
-from .style import short_labels
 from .words import percentage, two_places
 
 PAPER = ("poisson", "rectified_gaussian")

@@ -7,10 +7,10 @@ from typing import Any
 
 from .._text import exact, percent, shown
 from ..evaluation.metrics import Metrics
+from ..sweep.curves import several_prices
+from ..sweep.reading import Cell, Run
 from .answer import Side
-from .curves import several_prices
 from .findings import QUANTITIES, Trend, interval_text, sentence, slope_text, verdict
-from .reading import Cell, Run
 
 
 def ends(trend: Trend) -> str:

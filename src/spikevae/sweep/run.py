@@ -11,6 +11,7 @@ from typing import Any, Self
 import torch
 
 from .._device import resolve_device
+from .._html import html_table
 from .._json import write_json
 from .._scope import own_scope
 from ..config import FitConfig, SweepConfig
@@ -46,6 +47,11 @@ class SweepResult:
     n_trained: int
     """Cells trained by this call; 0 if all were finished before."""
     seconds: float
+
+    def _repr_html_(self) -> str:
+        """For notebooks: what was done, and the fits of the folder."""
+        done = f"{self.n_trained} of {self.n_cells} fits trained now, {self.seconds:.0f} s"
+        return html_table(done, [], []) + RunFolder(self.path)._repr_html_()
 
 
 class Sweep:

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from .._files import atomic_write, create, user_path, write_bytes
+from .._html import html_table
 from .._json import REMEDY, json_text, read_json, write_json
 from ..config import SweepConfig
 from ..data import PatchSet
@@ -36,7 +37,7 @@ from .integrity import check_seal, file_checksum, sealed
 from .plan import Cell, cells_of
 from .provenance import machine, versions
 from .shards import Shard, shard_text
-from .table import rows_of, table_of
+from .table import html_of, rows_of, table_of
 
 if TYPE_CHECKING:
     import pandas
@@ -337,6 +338,12 @@ class RunFolder:
         if not rows:
             raise ValueError(f"{self.path} has no finished cell yet")
         return table_of(rows)
+
+    def _repr_html_(self) -> str:
+        try:
+            return html_of(self.path, self.rows())
+        except (ValueError, OSError) as error:
+            return html_table(str(error), [], [])
 
     def to_pandas(self) -> "pandas.DataFrame":
         """:attr:`table` as a pandas data frame.

@@ -3,8 +3,11 @@
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import fields
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from .._html import html_table
+from .._text import exact, plural, shown
 from ..config import OPTIONS
 from ..evaluation.metrics import Metrics
 from .convergence import Convergence, flag_groups
@@ -49,6 +52,25 @@ def rows_of(cells: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
         row["budget_change"] = flag.budget_change
         row["start_gap"] = flag.start_gap
     return rows
+
+
+IN_NOTEBOOKS = ("block", "latent", "n_latents", "beta", "seed", "start", "r2_pooled", "bits", "spikes", "joules",
+                "convergence")  # fmt: skip
+MAX_ROWS = 20
+
+
+def html_of(path: Path, rows: Sequence[Mapping[str, Any]]) -> str:
+    """The first rows as a table for notebooks."""
+
+    def text(name: str, value: Any) -> str:
+        if isinstance(value, float):
+            return exact(value) if name in OPTIONS else shown(value, 4)
+        return "-" if value is None else str(value)
+
+    rest = len(rows) - MAX_ROWS
+    note = f"and {rest} more: RunFolder.table and RunFolder.to_pandas() have all, with every column" if rest > 0 else ""
+    body = [[text(name, row.get(name)) for name in IN_NOTEBOOKS] for row in rows[:MAX_ROWS]]
+    return html_table(f"{path}: {len(rows)} {plural(len(rows), 'fit')}", IN_NOTEBOOKS, body, note=note)
 
 
 def table_of(rows: Sequence[Mapping[str, Any]]) -> "pa.Table":

@@ -10,6 +10,18 @@ from .._text import shown
 from ..models.codes import get_code
 from .fits import FitStack
 
+NATS, SPIKES, UNITS, SHARE = "nats per stimulus", "spikes per stimulus", "units per stimulus", "share of stimuli"
+COLUMNS = {
+    "objective": ("objective", NATS),
+    "distortion": ("distortion", NATS),
+    "kl": ("coding rate (kl)", NATS),
+    "penalty": ("penalty", NATS),
+    "spikes": ("expected spikes", SPIKES),
+    "active": ("active units", UNITS),
+    "converged": ("inference converged", SHARE),
+}
+"""What the columns of a history are called, and their units."""
+
 
 @dataclass(frozen=True)
 class Window:

@@ -4,7 +4,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
 from ..plotting import FAMILY_COLOURS
-from .families import Family
+from ..sweep.families import Family
 
 MARKERS = ("o", "s", "D", "^", "v", "P", "X", "p", "*", "<", ">", "d", "h")
 """Prime in number to the colours, so that both together repeat only after 104 families."""

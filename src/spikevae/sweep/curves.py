@@ -1,4 +1,4 @@
-"""Numbers for figures: means over seeds, pairs of starts, histograms."""
+"""Numbers for figures: means over seeds, pairs of starts."""
 
 import math
 from collections.abc import Iterable, Sequence
@@ -69,14 +69,6 @@ def curves(cells: Iterable[Cell]) -> list[Curve]:
 def start_pairs(run: Run) -> list[tuple[Cell, Cell]]:
     """The lowest and the highest start of each family, latent size, beta and seed that has two."""
     return [(low, high) for low, high in zip(run.low, run.high) if low.start != high.start]
-
-
-def histogram(cell: Cell) -> tuple[np.ndarray, np.ndarray, float]:
-    """Centres and densities (per unit of code) of the sampled non-zero codes, and the share at zero."""
-    edges, mass = cell.histogram["edges"], cell.histogram["mass"]
-    if len(edges) != len(mass) + 1 or not len(mass):
-        return np.empty(0), np.empty(0), cell.histogram["zero"]
-    return (edges[:-1] + edges[1:]) / 2, mass / np.diff(edges), cell.histogram["zero"]
 
 
 def several_prices(run: Run) -> bool:

@@ -1,4 +1,4 @@
-"""The contents of a run folder for the report: fits in families, each with its convergence flag."""
+"""The contents of a run folder: fits in families, each with its convergence flag."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -13,10 +13,10 @@ from .._json import REMEDY
 from ..data.arrays import load_arrays
 from ..evaluation.metrics import Metrics
 from ..frontier import Point
-from ..sweep.convergence import OBJECTIVE_TOLERANCE, Convergence
-from ..sweep.store import RunFolder
-from ..sweep.table import flags
+from .convergence import OBJECTIVE_TOLERANCE, Convergence
 from .families import Family, families_of
+from .store import RunFolder
+from .table import flags
 
 MAX_EXAMPLE_VALUES = 1 << 22
 MAX_HISTORY = 100_000
@@ -64,7 +64,7 @@ class PricePath:
 
 @dataclass(frozen=True)
 class Run:
-    """Everything that a report needs."""
+    """Everything that a report or a picture needs."""
 
     path: Path
     config: Mapping[str, Any]
