@@ -342,7 +342,14 @@ def test_bench(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPat
         monkeypatch.setattr(timing, name, value)
     rows = as_json(capsys, "bench", "--device", "cpu")["rows"]
     assert [row["n_latents"] for row in rows] == [4, 8]
-    assert set(rows[0]) == {"n_latents", "stacked_ms", "alone_ms", "products_ms", "alone_over_stacked"}
+    assert set(rows[0]) == {
+        "n_latents",
+        "stacked_ms",
+        "alone_ms",
+        "products_ms",
+        "all_products_ms",
+        "alone_over_stacked",
+    }
     assert main(["bench", "--device", "cpu"]) == DONE
     assert "milliseconds" in capsys.readouterr().out
 
