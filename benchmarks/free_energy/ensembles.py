@@ -24,8 +24,8 @@ from spikevae._files import write_bytes
 Rows = list[dict[str, Any]]
 STUDIES: dict[str, tuple[Callable[[int, int], Rows], Callable[[Rows], str], int]] = {
     "regression": (regression, regression_table, 800),
-    "off_data": (off_data, off_data_table, 1500),
-    "vaes": (vaes, vaes_table, 1000),
+    "off_data": (off_data, off_data_table, 1000),
+    "vaes": (vaes, vaes_table, 800),
 }
 """From a seed and a number of steps to rows, from rows to a table, and the default number of steps."""
 

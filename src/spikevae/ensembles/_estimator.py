@@ -136,7 +136,7 @@ class ParameterPosterior(BaseEstimator):
 
     def _descend(self, free: list[Tensor], loss: Callable[[Tensor], Tensor], n: int) -> int:
         """Follow the gradient with Adam and a learning rate that falls to zero; the number of steps done."""
-        adam = torch.optim.Adam(free, lr=self.learning_rate)
+        adam = torch.optim.Adam(free, lr=self.learning_rate, fused=True)
         schedule = torch.optim.lr_scheduler.CosineAnnealingLR(adam, self.n_steps)
         window, values, done = math.ceil(self.n_steps / WINDOWS), [], 0
         self.history_: dict[str, list[float]] = {"step": [], "objective": []}
