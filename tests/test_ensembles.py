@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 from helpers import draw
+from scipy.optimize import brentq
 from scipy.stats import norm, poisson
 from sklearn.base import clone
 from torch import Tensor, nn
@@ -38,7 +39,7 @@ def test_gaussian_posterior_of_a_line_is_exact(beta: float) -> None:
     s, prior = 0.8, 0.5
     precision = beta * (x**2).sum() / s**2 + 1 / prior**2
     settings = {"noise_scale": s, "prior_scale": prior, "beta": beta, "random_state": 0}
-    fit = GaussianPosterior(line(), 20, n_steps=500, learning_rate=0.03, **settings).fit(x, y)
+    fit = GaussianPosterior(line(), 20, n_steps=400, learning_rate=0.04, **settings).fit(x, y)
     assert fit.means_["weight"].item() == pytest.approx(beta * (x[:, 0] @ y) / s**2 / precision, rel=0.03)
     assert fit.scales_["weight"].item() == pytest.approx(precision**-0.5, rel=0.03)
 
@@ -53,6 +54,18 @@ def test_map_of_a_line_is_exact() -> None:
         expected = beta * (x[:, 0] @ y) / s**2 / precision
         for k in range(n_members):
             assert fit.member(k).weight.item() == pytest.approx(expected, rel=1e-3)
+
+
+def test_robust_location_solves_its_estimating_equation() -> None:
+    """sum p(y_i)^(1 - t) (y_i - theta) = 0: outliers at 20 do not move it, but do move the mean."""
+    y = np.concatenate([np.random.default_rng(0).normal(size=40), np.full(5, 20.0)])
+    x = np.ones((45, 1))
+    settings = {"prior_scale": math.inf, "learning_rate": 0.05, "n_steps": 300, "random_state": 0}
+    robust = Ensemble(line(), 1, objective="pac_m", robustness=0.5, **settings).fit(x, y).member(0).weight.item()
+    expected = brentq(lambda theta: (norm.pdf(y, theta) ** 0.5 * (y - theta)).sum(), -1, 2)
+    assert robust == pytest.approx(expected, abs=1e-3)
+    plain = Ensemble(line(), 1, **{**settings, "n_steps": 600}).fit(x, y).member(0).weight.item()
+    assert plain == pytest.approx(y.mean(), abs=1e-2) and y.mean() > robust + 1
 
 
 def test_divergence_from_the_prior() -> None:
