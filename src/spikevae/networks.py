@@ -323,27 +323,39 @@ def dense_macs(module: nn.Module, in_features: int) -> int:
     """Multiply-accumulates that `module` spends on one stimulus, all weights and activations counted.
 
     Linear: inputs x outputs. Convolution: kernel size x input channels x output elements (padding counted as
-    data). Biases, normalisation, pooling and activations are not counted (NeuroBench's convention).
+    data); transposed: kernel size x output channels x input elements. Biases, normalisation, pooling and activations
+    are not counted (NeuroBench's convention).
 
     Examples
     --------
     >>> dense_macs(build_encoder("mlp", (10,), 3, hidden=(7,), generator=torch.Generator()), 10)
     91
     """
-    total = 0
+    return sum(layer_macs(module, in_features))
 
-    def count(layer: nn.Module, _: tuple[Tensor, ...], output: Tensor) -> None:
-        nonlocal total
+
+def layer_macs(module: nn.Module, in_features: int) -> list[int]:
+    """Multiply-accumulates of each linear and convolutional layer for one stimulus, in the order of their calls.
+
+    Examples
+    --------
+    >>> layer_macs(build_encoder("mlp", (10,), 3, hidden=(7,), generator=torch.Generator()), 10)
+    [70, 21]
+    """
+    found: list[int] = []
+
+    def count(layer: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
         weight = layer.weight
         assert isinstance(weight, Tensor)
-        total += weight[0].numel() * output.numel()
+        elements = inputs[0] if getattr(layer, "transposed", False) else output
+        found.append(weight[0].numel() * elements.numel())
 
-    layers = [m for m in module.modules() if isinstance(m, nn.Linear | nn.Conv2d)]
+    layers = [m for m in module.modules() if isinstance(m, nn.Linear | nn.modules.conv._ConvNd)]
     hooks = [layer.register_forward_hook(count) for layer in layers]
     try:
         with torch.no_grad():
-            module(next(module.parameters()).new_zeros(1, in_features))
+            module(next(module.parameters(), torch.zeros(())).new_zeros(1, in_features))
     finally:
         for hook in hooks:
             hook.remove()
-    return total
+    return found

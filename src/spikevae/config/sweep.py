@@ -70,6 +70,12 @@ class Block(FrozenConfig):
             given = {**self.fit, **dict(zip(self.grid, values))}
             recipe = given.pop("recipe", "default")
             cells.append(FitConfig.from_recipe(recipe, **given))
+        for config in cells:
+            if "own" in config.networks:
+                raise ValueError(
+                    f"block {self.label!r}: a sweep has no modules of your own; fit them by SpikeVAE(encoder=MyModule) "
+                    "in Python, or take 'linear', 'mlp' or 'conv'"
+                )
         return cells
 
 

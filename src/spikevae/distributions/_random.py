@@ -167,7 +167,7 @@ def draw(sampler: Sampler, like: Float[Tensor, "..."], generator: Generator | No
         If a stack does not match the batch dimension.
     """
     if generator is None:
-        generator = _default_generator(like.device)
+        generator = default_generator(like.device)
     if not isinstance(generator, (torch.Generator, GeneratorStack, SharedGenerator)):
         raise TypeError(
             f"generator is {type(generator).__name__}, expected torch.Generator or GeneratorStack: pass "
@@ -177,7 +177,8 @@ def draw(sampler: Sampler, like: Float[Tensor, "..."], generator: Generator | No
     return draws
 
 
-def _default_generator(device: torch.device) -> torch.Generator:
+def default_generator(device: torch.device) -> torch.Generator:
+    """PyTorch's own generator of a device, from which its functions draw where none is given."""
     if device.type == "cuda":
         torch.cuda.init()
         index = torch.cuda.current_device() if device.index is None else device.index

@@ -5,6 +5,7 @@ from typing import Any
 
 from ..config import OPTIONS, FitConfig
 from ..models.config import ModelConfig
+from ..models.own import OWN, ROLES, Given, checked_given
 
 RECIPES_OWN = {
     **{
@@ -48,6 +49,7 @@ def fit_config(params: Mapping[str, Any], seed: int) -> ModelConfig:
             f"early_stopping is {params['early_stopping']}; give the number of windows without improvement after which "
             "to stop, such as 5, or None"
         )
+    params = {**params, **dict.fromkeys(own_modules(params), OWN)}
     given = {option: params[name] for name, option in RECIPES_OWN.items() if params[name] is not None}
     options = params["options"] or {}
     for name in options:
@@ -58,6 +60,22 @@ def fit_config(params: Mapping[str, Any], seed: int) -> ModelConfig:
     config = FitConfig.from_recipe(params["recipe"], **always, seed=seed, **given, **options)
     FitConfig.warn_unused([config], (*given, *options))
     return config
+
+
+def own_modules(params: Mapping[str, Any]) -> dict[str, Given]:
+    """The encoder and decoder among the parameters that are modules of the user's own, or make them.
+
+    Raises
+    ------
+    ValueError
+        For what is neither that nor a name.
+    """
+    given = {role: params[role] for role in ROLES}
+    return {
+        role: checked_given(role, value)
+        for role, value in given.items()
+        if value is not None and (not isinstance(value, str) or value == OWN)
+    }
 
 
 def estimator_params(config: ModelConfig, parameters: Iterable[str]) -> dict[str, Any]:

@@ -23,10 +23,11 @@ from ..evaluation.readout import Readout, readout
 from ..models._model import Model
 from ..models.config import ModelConfig
 from ..models.files import save_model
+from ..models.own import Given
 from ..training import BudgetReport, Callback, budget_report, build_stack, warn_of_scale
 from ..training.scale import root_mean_square, warn_of_other_scale
 from ._html import FittedHTML
-from ._options import fit_config
+from ._options import fit_config, own_modules
 from ._training import checked_checkpoint, trained
 from ._validation import checked_codes, checked_stimuli, drawn_seed, in_batches, names_of
 
@@ -58,7 +59,10 @@ class SpikeVAE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, FittedHTML):
     steps : int or None
         Optimiser steps; None: the recipe's (1,000 for linear Poisson fits and 3,000 for others; the published 3,000
         and 300 epochs for "paper" and "fond").
-    batch_size, start, encoder, decoder, prior, likelihood, noise_variance, learning_rate
+    encoder, decoder : str, nn.Module, class or function, or None
+        "linear", "mlp" or "conv"; or a module of your own for vectors, (B, n_in) to (B, n_out): an instance, of which
+        each fit has a copy, or what makes one from n_in and n_out (docs/use_the_pieces.md). None: the recipe's value.
+    batch_size, start, prior, likelihood, noise_variance, learning_rate
         As the fields of :class:`spikevae.config.FitConfig`; None: the recipe's value.
     options : dict or None
         Any further field of :class:`spikevae.config.FitConfig`.
@@ -81,8 +85,8 @@ class SpikeVAE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, FittedHTML):
 
     Attributes
     ----------
-    model_ : AmortisedVAE or IterativeVAE
-        The trained model, on the CPU.
+    model_ : nn.Module
+        The trained model, on the CPU; ``model_(x)`` is its free energy for a tensor (B, D), with gradients.
     components_ : ndarray (K, D)
         Dictionary; only where the decoder is linear.
     prior_rates_ : ndarray (K,)
@@ -132,8 +136,8 @@ class SpikeVAE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, FittedHTML):
         steps: int | None = None,
         batch_size: int | None = None,
         start: float | None = None,
-        encoder: str | None = None,
-        decoder: str | None = None,
+        encoder: str | Given | None = None,
+        decoder: str | Given | None = None,
         prior: str | None = None,
         likelihood: str | None = None,
         noise_variance: float | str | None = None,
@@ -222,7 +226,9 @@ class SpikeVAE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, FittedHTML):
             low, high = float(stimuli.min()), float(stimuli.max())
             raise ValueError(f"likelihood='bernoulli' needs pixels in [0, 1]; X spans [{low:.3g}, {high:.3g}]")
         warn_of_scale(config, stimuli)
-        stack = build_stack([config], stimuli, self._image_shape(config), device=resolve_device(self.device))
+        modules = own_modules(self.get_params(deep=False))
+        device, shape = resolve_device(self.device), self._image_shape(config)
+        stack = build_stack([config], stimuli, shape, device=device, modules=modules)
         result = trained(
             stack,
             f"SpikeVAE {config.latent}",
@@ -252,7 +258,7 @@ class SpikeVAE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, FittedHTML):
         return self.shape_
 
     def _set_model(self, model: Model) -> None:
-        self.model_ = model.eval().requires_grad_(False)
+        self.model_ = model.eval()
         for name in ("components_", "prior_rates_"):  # remove those of an earlier fit
             self.__dict__.pop(name, None)
         if model.dictionary is not None:

@@ -2,6 +2,7 @@
 
 import math
 from abc import ABC, abstractmethod
+from collections.abc import Mapping
 from typing import ClassVar, NamedTuple
 
 import torch
@@ -11,11 +12,12 @@ from torch.distributions import kl_divergence
 
 from ..distributions import get_law
 from ..distributions._law import Law
-from ..distributions._random import Generator
+from ..distributions._random import Generator, default_generator
 from ..networks import build_decoder, build_encoder, dense_macs
 from ..objectives import FreeEnergy, bernoulli_distortion, expected_squared_error, gaussian_distortion, squared_error
 from .codes import CodeKind
 from .config import EncoderConfig, ModelConfig
+from .own import OWN, Given, build_own
 
 
 class CodedBatch(NamedTuple):
@@ -138,8 +140,14 @@ class LatentModel(Model):
         self.clamp, self.prior_mode, self.likelihood = config.clamp, config.prior, config.likelihood
         self.law, self.degree_of_counts = get_law(config.latent), config.degree_of_counts
 
-    def _build_encoder(self, config: EncoderConfig, generator: torch.Generator) -> nn.Module:
-        """The encoder for all units of all layers."""
+    def _build_encoder(
+        self, config: EncoderConfig, generator: torch.Generator, modules: Mapping[str, Given] | None
+    ) -> nn.Module:
+        """The encoder for all units of all layers: of the configured kind, or the user's own."""
+        if config.encoder == OWN:
+            n_outputs = self.law.n_params * self.n_latents
+            bias = config.encoder_bias
+            return build_own("encoder", modules, self.n_features, n_outputs, bias=bias, generator=generator)
         return build_encoder(
             config.encoder,
             self.shape,
@@ -150,18 +158,28 @@ class LatentModel(Model):
             generator=generator,
         )
 
-    def _build_generative_half(self, generator: torch.Generator, n_inputs: int | None = None) -> None:
-        """Build decoder, prior and noise; the decoder has `n_inputs` inputs, all units if not given."""
+    def _build_decoder(
+        self, n_inputs: int, generator: torch.Generator, modules: Mapping[str, Given] | None
+    ) -> nn.Module:
         config = self.config
-        self.decoder = build_decoder(
+        if config.decoder == OWN:
+            return build_own("decoder", modules, n_inputs, self.n_features, bias=False, generator=generator)
+        return build_decoder(
             config.decoder,
-            n_inputs or self.n_latents,
+            n_inputs,
             self.shape,
             bias=config.decoder_bias,
             hidden=config.hidden,
             init_scale=config.init_scale,
             generator=generator,
         )
+
+    def _build_generative_half(
+        self, generator: torch.Generator, modules: Mapping[str, Given] | None, n_inputs: int | None = None
+    ) -> None:
+        """Build decoder, prior and noise; the decoder has `n_inputs` inputs, all units if not given."""
+        config = self.config
+        self.decoder = self._build_decoder(n_inputs or self.n_latents, generator, modules)
         self.register_buffer("spike_price", torch.tensor(float(config.spike_price)))
         values = self.law.initial_prior(self.n_latents, config.start, config.start_spread, generator)
         for name, value in values.items():
@@ -192,19 +210,21 @@ class LatentModel(Model):
     def posterior(self, x: Float[Tensor, "B D"], *, generator: Generator | None = None) -> Law:
         """q(z | x): batch shape (B, K) for stimuli (B, D). Inference that samples uses `generator`."""
 
-    @abstractmethod
     def forward(
         self,
-        x: Float[Tensor, "B D"],
-        beta: Float[Tensor, ""] | float,
-        spike_price: Float[Tensor, ""] | float,
+        x: Float[Tensor, "..."],
+        beta: Float[Tensor, ""] | float | None = None,
+        spike_price: Float[Tensor, ""] | float | None = None,
         *,
-        exact: bool,
-        temperature: float = 0.05,
-        indicator: str = "cubic",
+        exact: bool | None = None,
+        temperature: float | None = None,
+        indicator: str | None = None,
         generator: Generator | None = None,
     ) -> FreeEnergy:
-        """Free energy of a batch, differentiable in all parameters.
+        """Free energy of a batch, differentiable in all parameters: ``model(x).total.backward()`` in your own loop.
+
+        Everything but the stimuli is that of the configuration where it is not given. A prior in closed form is not a
+        parameter: it stays what it is.
 
         Parameters
         ----------
@@ -215,7 +235,42 @@ class LatentModel(Model):
         exact
             Whether the expected distortion is in closed form; else it is that of one sample, drawn from `generator`:
             integer counts with `estimator` "fini", else relaxed ones at `temperature` with `indicator`.
+        generator
+            None: PyTorch's own generator of the device, as in `torch.distributions`.
+
+        Raises
+        ------
+        ValueError
+            For stimuli of another shape.
         """
+        if x.dim() != 2 or x.shape[1] != self.n_features:
+            raise ValueError(
+                f"x has shape {tuple(x.shape)}; this model takes stimuli (B, {self.n_features}): images as x.flatten(1)"
+            )
+        config = self.config
+        return self._free_energy(
+            x,
+            config.beta if beta is None else beta,
+            self.spike_price if spike_price is None else spike_price,
+            exact=config.exact if exact is None else exact,
+            temperature=config.temperature if temperature is None else temperature,
+            indicator=config.indicator if indicator is None else indicator,
+            generator=default_generator(x.device) if generator is None else generator,
+        )
+
+    @abstractmethod
+    def _free_energy(
+        self,
+        x: Float[Tensor, "B D"],
+        beta: Float[Tensor, ""] | float,
+        spike_price: Float[Tensor, ""] | float,
+        *,
+        exact: bool,
+        temperature: float,
+        indicator: str,
+        generator: Generator,
+    ) -> FreeEnergy:
+        """Free energy of a batch; see :meth:`forward`."""
 
     def _draw(self, q: Law, temperature: float, indicator: str, generator: Generator) -> Float[Tensor, "*shape"]:
         """One sample per element of q through which gradients flow: integer counts, or a relaxed sample."""

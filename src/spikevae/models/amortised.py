@@ -18,6 +18,7 @@ from ..robust import check_sample_estimator, multi_sample, sample_estimator
 from ._model import LatentModel
 from .codes import CODES, get_code
 from .config import EncoderConfig, ModelConfig
+from .own import Given
 
 MAX_IMPORTANCE = 10_000
 """Bound of the number of samples per stimulus."""
@@ -185,6 +186,8 @@ class AmortisedVAE(LatentModel):
         Every option; :class:`AmortisedConfig`.
     generator
         Source of the initial weights.
+    modules
+        The user's own networks, by "encoder" and "decoder", where the configuration says "own".
 
     References
     ----------
@@ -193,13 +196,19 @@ class AmortisedVAE(LatentModel):
 
     config_class: ClassVar[type[ModelConfig]] = AmortisedConfig
 
-    def __init__(self, shape: tuple[int, ...], config: AmortisedConfig, generator: torch.Generator) -> None:
+    def __init__(
+        self,
+        shape: tuple[int, ...],
+        config: AmortisedConfig,
+        generator: torch.Generator,
+        modules: Mapping[str, Given] | None = None,
+    ) -> None:
         super().__init__(shape, config)
         self.n_importance, self.importance_estimator = config.n_importance, config.importance_estimator
         self.multi_sample, self.sample_estimator = config.multi_sample, config.sample_estimator
         self.n_samples, self.robustness = config.n_samples, config.robustness
-        self.encoder = self._build_encoder(config, generator)
-        self._build_generative_half(generator)
+        self.encoder = self._build_encoder(config, generator, modules)
+        self._build_generative_half(generator, modules)
         if config.encoder_bias:
             bias = self.encoder.get_parameter("head.bias")
             with torch.no_grad():
@@ -227,16 +236,16 @@ class AmortisedVAE(LatentModel):
             error = error + variance @ self.dictionary.square().sum(-1)
         return gaussian_distortion(error, self.n_features, self.log_noise_variance)
 
-    def forward(
+    def _free_energy(
         self,
         x: Float[Tensor, "B D"],
         beta: Float[Tensor, ""] | float,
         spike_price: Float[Tensor, ""] | float,
         *,
         exact: bool,
-        temperature: float = 0.05,
-        indicator: str = "cubic",
-        generator: Generator | None = None,
+        temperature: float,
+        indicator: str,
+        generator: Generator,
     ) -> FreeEnergy:
         """Free energy of a batch; see :meth:`LatentModel.forward`."""
         if self.multi_sample and not exact:
@@ -251,7 +260,6 @@ class AmortisedVAE(LatentModel):
         if exact:
             distortion = self._mean_distortion(x, q.mean, coded.variance)
         else:
-            assert generator is not None, "a Monte Carlo objective needs a generator"
             distortion = self._mean_distortion(x, self._draw(q, temperature, indicator, generator))
         total = distortion + beta * coded.kl + spike_price * spikes
         moments = torch.zeros_like(coded.kl)
@@ -311,14 +319,13 @@ class AmortisedVAE(LatentModel):
         spikes: Tensor,
         beta: Tensor | float,
         spike_price: Tensor | float,
-        generator: Generator | None,
+        generator: Generator,
     ) -> FreeEnergy:
         """Minus the importance-weighted bound of a batch, plus the price of the spikes of q.
 
         Distortion and coding rate are those of single samples: their sum is larger than the bound. Statistics of a
         closed-form prior are means of the samples by their weights, for which the prior is optimal.
         """
-        assert generator is not None, "an importance-weighted bound needs a generator"
         found = importance_weighted(
             lambda code: self.distortion(x, code),
             q,

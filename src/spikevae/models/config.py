@@ -148,8 +148,9 @@ class ModelConfig(TrainingConfig, ObjectiveConfig):
     considered: it starts at the lowest whose objective is near the least. Default: -5 for `linear_limit`, else 0.5."""
     start_spread: float = Field(0.0, ge=0, le=20)
     """Half-width of the uniform distribution of the prior's initial log firing rate around `start`."""
-    decoder: Literal["linear", "mlp", "conv"] = "linear"
-    """The network that turns a code into a stimulus; linear has a closed-form objective and a dictionary."""
+    decoder: Literal["linear", "mlp", "conv", "own"] = "linear"
+    """The network that turns a code into a stimulus; linear has a closed-form objective and a dictionary; own is a
+    module that is given in Python."""
     decoder_bias: bool = False
     """Whether the decoder's last layer has a bias."""
     hidden: tuple[Annotated[int, Field(ge=1, le=MAX_UNITS)], ...] | None = Field(None, max_length=MAX_LAYERS)
@@ -274,7 +275,7 @@ class ModelConfig(TrainingConfig, ObjectiveConfig):
     @property
     def widths(self) -> tuple[int, ...]:
         """Widths of hidden layers that are given and used."""
-        return () if self.networks == {"linear"} else self.hidden or ()
+        return self.hidden or () if self.networks & {"mlp", "conv"} else ()
 
     @property
     def has_exact_objective(self) -> bool:
@@ -369,8 +370,10 @@ class ModelConfig(TrainingConfig, ObjectiveConfig):
             found["fini_degree"] = (
                 "it is for integer counts, and training samples none (see estimator, latent, dynamics)"
             )
-        if not self.networks - {"linear"}:
-            found["hidden"] = "it is for mlp and conv networks, but encoder and decoder are linear"
+        if not self.networks & {"mlp", "conv"}:
+            found["hidden"] = f"it is for mlp and conv networks, and these are {' and '.join(sorted(self.networks))}"
+        if self.decoder == "own":
+            found["decoder_bias"] = "it is for decoders of this package, and the decoder is a module of your own"
         return found
 
     def cell_id(self, data: BaseModel) -> str:
@@ -385,10 +388,11 @@ NO_RELAXED_COUNTS = "it is for relaxed counts, and training samples none (see es
 class EncoderConfig(ModelConfig):
     """Options of models with an encoder."""
 
-    encoder: Literal["linear", "mlp", "conv"] = "linear"
-    """The network that turns a stimulus into the parameters of its posterior."""
+    encoder: Literal["linear", "mlp", "conv", "own"] = "linear"
+    """The network that turns a stimulus into the parameters of its posterior; own is a module that is given in
+    Python."""
     encoder_bias: bool = True
-    """Whether the encoder's last layer has a bias."""
+    """Whether the encoder's last layer has a bias; after a module of one's own, whether a bias is added."""
     encoder_lr_factor: float = Field(0.3, ge=MIN_POSITIVE, le=MAX_NUMBER)
     """Learning rate of the encoder's weights, as a multiple of `learning_rate`."""
     bias_lr_factor: float = Field(20.0, ge=MIN_POSITIVE, le=MAX_NUMBER)

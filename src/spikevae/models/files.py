@@ -19,10 +19,11 @@ from .._records import validation_message
 from ._model import Model
 from .build import MODELS
 from .config import ModelConfig
+from .own import OWN, ROLES, Given, OwnNetwork, described, makers
 
 FORMAT = "spikevae model 1"
-CHECKED = ("shape", "config", "extra")
-"""Metadata that the checksum covers beside the tensors."""
+CHECKED = ("shape", "config", "extra", "modules")
+"""Metadata that the checksum covers beside the tensors; `modules` only where the model has some of the user's own."""
 MAX_LAYER_WEIGHTS = 1 << 28
 """Largest number of weights of one layer: a gigabyte in float32."""
 MAX_ENTRIES = 16
@@ -42,6 +43,8 @@ def save_model(model: Model, path: str | Path, extra: dict[str, Any] | None = No
     ------
     OSError
         If the file cannot be written; the message has its name.
+    ValueError
+        If the `config` of a module of the user's own is not JSON.
     """
     metadata = {
         "format": FORMAT,
@@ -49,11 +52,20 @@ def save_model(model: Model, path: str | Path, extra: dict[str, Any] | None = No
         "config": model.config.model_dump_json(),
         "extra": json.dumps(extra or {}),
     }
+    networks = {role: getattr(model, role, None) for role in ROLES}
+    own = {role: described(role, network) for role, network in networks.items() if isinstance(network, OwnNetwork)}
+    if own:
+        metadata["modules"] = json.dumps(own)
     tensors = {name: value.detach().contiguous().cpu() for name, value in model.state_dict().items()}
-    metadata["checksum"] = tensors_checksum(tensors, *(metadata[name] for name in CHECKED))
+    metadata["checksum"] = tensors_checksum(tensors, *checked_texts(metadata))
     with atomic_write(user_path(path)) as scratch:
         save_file(tensors, scratch, metadata=metadata)
         sort_header(scratch)
+
+
+def checked_texts(metadata: Mapping[str, str]) -> list[str]:
+    """The metadata that the checksum covers."""
+    return [metadata[name] for name in CHECKED if name in metadata or name != "modules"]
 
 
 def sort_header(path: Path) -> None:
@@ -86,8 +98,16 @@ def stored_checksum(path: Path) -> str | None:
         return None
 
 
-def load_model(path: str | Path) -> tuple[Any, dict[str, Any]]:
+def load_model(path: str | Path, modules: Mapping[str, Given] | None = None) -> tuple[Any, dict[str, Any]]:
     """Read a model, of one of the classes of `MODELS`, and its further facts.
+
+    Parameters
+    ----------
+    modules
+        The user's own networks, by "encoder" and "decoder", where the model has some: an instance, of which the model
+        has a copy with the weights of the file; or the class or function that the fit had. A class with `from_config`
+        is given the `config` that its module had; it must be able to build on PyTorch's device meta, where tensors have
+        no memory, so that no more is allocated than the file has weights for. No file makes this package import code.
 
     Raises
     ------
@@ -107,10 +127,11 @@ def load_model(path: str | Path) -> tuple[Any, dict[str, Any]]:
                 raise ValueError("its extra facts are not a table")
             slices = {name: file.get_slice(name) for name in file.keys()}  # noqa: SIM118
             found = {name: (tuple(part.get_shape()), part.get_dtype()) for name, part in slices.items()}
-            model = _unfilled_model(json.loads(metadata["shape"]), metadata["config"], found)
+            own = json.loads(metadata.get("modules", "{}"))
+            model = _unfilled_model(json.loads(metadata["shape"]), metadata["config"], found, own, modules or {})
             # Copies, because what is read is in the mapped file and may not be aligned.
             tensors = {name: file.get_tensor(name).clone() for name in found}
-            checksum = tensors_checksum(tensors, *(metadata[name] for name in CHECKED))
+            checksum = tensors_checksum(tensors, *checked_texts(metadata))
             if metadata.get("checksum") not in (None, checksum):
                 raise ValueError("it is damaged: its checksum does not match its content")
         _check_finite(tensors)
@@ -164,7 +185,9 @@ Found = dict[str, tuple[tuple[int, ...], str]]
 """Shape and type of each tensor of a file."""
 
 
-def _unfilled_model(shape: Any, config_text: str, found: Found) -> Model:
+def _unfilled_model(
+    shape: Any, config_text: str, found: Found, own: dict[str, Any], modules: Mapping[str, Given]
+) -> Model:
     """The model of a file without values, after a check that its configuration and its tensors match."""
     shape = TypeAdapter(tuple[int, ...]).validate_json(json.dumps(shape), strict=True)
     config = _checked_config(config_text)
@@ -173,8 +196,12 @@ def _unfilled_model(shape: Any, config_text: str, found: Found) -> Model:
         raise ValueError(
             f"sizes out of range: more units, {config.n_units} and {config.widths}, than values in the file"
         )
+    roles = {role for role in ROLES if getattr(config, role, None) == OWN}
+    if not isinstance(own, dict) or set(own) != roles:
+        raise ValueError(f"it describes modules for {sorted(own)!r:.80}, its configuration has {sorted(roles)}")
     with Unfilled():
-        model = MODELS[config.inference](shape, config, torch.Generator())
+        unfilled = makers(own, modules, on_meta=True)
+        model = MODELS[config.inference](shape, config, torch.Generator(), **({"modules": unfilled} if own else {}))
     expected = {name: tuple(value.shape) for name, value in model.state_dict().items()}
     for name in sorted({*expected, *found}):
         found_shape = found[name][0] if name in found else "nothing"
@@ -186,6 +213,10 @@ def _unfilled_model(shape: Any, config_text: str, found: Found) -> Model:
     dtypes = {dtype for _, dtype in found.values()}
     if len(dtypes) != 1 or not dtypes <= set(DTYPES):
         raise ValueError(f"its tensors should be of one floating-point type, found {', '.join(sorted(dtypes))}")
+    if own:  # of these sizes: with values, for what is not in the file
+        with Unfilled():
+            filled = makers(own, modules, on_meta=False)
+            model = MODELS[config.inference](shape, config, torch.Generator(), modules=filled)
     return model
 
 

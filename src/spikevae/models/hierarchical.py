@@ -17,6 +17,7 @@ from ..objectives import FreeEnergy
 from ._model import CodedBatch, LatentModel
 from .codes import get_code
 from .config import MAX_NUMBER, MAX_UNITS, EncoderConfig, ModelConfig
+from .own import Given
 
 RATE = "log_rate"
 """The parameter of a layer's prior that depends on the layer above."""
@@ -98,6 +99,8 @@ class HierarchicalVAE(LatentModel):
         Every option; :class:`HierarchicalConfig`. `n_latents` is the size of the lowest layer, `upper` has those above.
     generator
         Source of the initial weights.
+    modules
+        The user's own networks, by "encoder" and "decoder", where the configuration says "own".
 
     References
     ----------
@@ -114,14 +117,20 @@ class HierarchicalVAE(LatentModel):
 
     config_class: ClassVar[type[ModelConfig]] = HierarchicalConfig
 
-    def __init__(self, shape: tuple[int, ...], config: HierarchicalConfig, generator: torch.Generator) -> None:
+    def __init__(
+        self,
+        shape: tuple[int, ...],
+        config: HierarchicalConfig,
+        generator: torch.Generator,
+        modules: Mapping[str, Given] | None = None,
+    ) -> None:
         super().__init__(shape, config)
         sizes = config.layer_sizes
         ends = [sum(sizes[: i + 1]) for i in range(len(sizes))]
         self.n_latents, self.layers = sum(sizes), [slice(end - size, end) for size, end in zip(sizes, ends)]
         self.free_bits = config.free_bits
-        self.encoder = self._build_encoder(config, generator)
-        self._build_generative_half(generator, n_inputs=config.n_latents)
+        self.encoder = self._build_encoder(config, generator, modules)
+        self._build_generative_half(generator, modules, n_inputs=config.n_latents)
         self.down = nn.ModuleList(
             LinearNetwork(above, below, False, config.init_scale, generator) for below, above in pairwise(sizes)
         )
@@ -235,19 +244,18 @@ class HierarchicalVAE(LatentModel):
     def _down_macs(self) -> int:
         return sum(dense_macs(net, units.stop - units.start) for net, units in zip(self.down, self.layers[1:]))
 
-    def forward(
+    def _free_energy(
         self,
         x: Float[Tensor, "B D"],
         beta: Float[Tensor, ""] | float,
         spike_price: Float[Tensor, ""] | float,
         *,
         exact: bool,
-        temperature: float = 0.05,
-        indicator: str = "cubic",
-        generator: Generator | None = None,
+        temperature: float,
+        indicator: str,
+        generator: Generator,
     ) -> FreeEnergy:
         """Free energy of a batch, see :meth:`LatentModel.forward`; `exact` applies given the layers above."""
-        assert generator is not None, "layers above the first are sampled"
         layers = list(self._layers_downwards(x, generator, (temperature, indicator)))
         below = layers[-1].posterior
         if exact:

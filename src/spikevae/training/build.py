@@ -1,12 +1,14 @@
 """The kind of stack that trains each kind of model."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from .._scope import own_scope
 from ..models.config import ModelConfig
+from ..models.own import Given
 from .dictionary import DictionaryStack
 from .fits import FitStack
 from .stack import Stack
@@ -23,6 +25,7 @@ def build_stack(
     *,
     device: torch.device | str = "cpu",
     window: int | None = None,
+    modules: Mapping[str, Given] | None = None,
 ) -> FitStack:
     """Fits that start, with the kind of training that their configurations name.
 
@@ -36,5 +39,9 @@ def build_stack(
         Stimulus shape: (D,), or (C, H, W) for convolutions.
     window
         Steps over which the history is averaged; None: a fortieth of all steps, at most 50.
+    modules
+        The user's own networks where configurations say "own", as for :func:`spikevae.models.build_model`: fits of one
+        stack have copies of a module, and makers are called once per fit, seeded by its `seed`.
     """
-    return STACKS[configs[0].trainer](configs, train, shape, device=device, window=window)
+    own: dict[str, Any] = {"modules": modules} if modules else {}
+    return STACKS[configs[0].trainer](configs, train, shape, device=device, window=window, **own)

@@ -7,7 +7,7 @@ Subclasses define how a step changes the models: :class:`~spikevae.training.stac
 import hashlib
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import ClassVar
@@ -20,6 +20,7 @@ from .._seeds import generator
 from ..models._model import Model
 from ..models.build import build_model
 from ..models.config import ModelConfig
+from ..models.own import Given
 from .ranks import Ranks
 
 # What may differ between the fits of a stack; everything else decides the shape of a step.
@@ -77,12 +78,14 @@ class FitStack(ABC):
         *,
         device: torch.device | str = "cpu",
         window: int | None = None,
+        modules: Mapping[str, Given] | None = None,
     ):
         if len({stack_key(config) for config in configs}) != 1:
             raise ValueError("fits of a stack may differ only in " + ", ".join(PER_FIT))
         if len(train) == 0:
             raise ValueError("no training stimuli: the training set is empty")
         self.configs, self.config, self.shape = list(configs), configs[0], shape
+        self.modules = modules
         self.device, self.train = torch.device(device), train.to(device).contiguous()
         self.n_steps = self.config.n_steps(len(train))
         self.batch_size = min(self.config.batch_size, len(train))
@@ -216,7 +219,7 @@ class FitStack(ABC):
     @own_scope()
     def result(self, index: int) -> FitResult:
         """Fit number `index` as a model of its own."""
-        model = build_model(self.configs[index], self.shape).to(self.train.dtype)
+        model = build_model(self.configs[index], self.shape, self.modules).to(self.train.dtype)
         self._fill(model, index)
         frozen = int(self.frozen_at[index])
         history: dict[str, list[float]] = {"step": [float(self.window * (i + 1)) for i in range(len(self.windows))]}

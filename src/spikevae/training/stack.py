@@ -8,7 +8,7 @@ frozen with its last finite parameters; the others train on, with the results th
 
 import copy
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import Any, ClassVar
 
@@ -21,6 +21,7 @@ from ..distributions._random import Generator, GeneratorStack, SharedGenerator, 
 from ..models._model import Model
 from ..models.build import build_model
 from ..models.config import ModelConfig
+from ..models.own import Given
 from ..objectives import FreeEnergy
 from . import decoder, recorded, schedules
 from .budgets import Budgets
@@ -59,9 +60,10 @@ class Stack(FitStack):
         *,
         device: torch.device | str = "cpu",
         window: int | None = None,
+        modules: Mapping[str, Given] | None = None,
     ):
-        super().__init__(configs, train, shape, device=device, window=window)
-        models = [build_model(config, shape).to(self.device, train.dtype) for config in configs]
+        super().__init__(configs, train, shape, device=device, window=window, modules=modules)
+        models = [build_model(config, shape, modules).to(self.device, train.dtype) for config in configs]
         self._start_at_limit(models)
         params, buffers = stack_module_state(models)
         self.params: dict[str, Tensor] = {k: v.detach() for k, v in params.items()}
@@ -70,7 +72,9 @@ class Stack(FitStack):
         kind = {"adam": torch.optim.Adam, "adamax": torch.optim.Adamax, "sgd": torch.optim.SGD}[self.config.optimizer]
         captures = self.device.type == "cuda" and self.config.optimizer == "adam"
         options = {"fused": True} if self.config.optimizer == "adam" else {"foreach": True}
-        self.by_gradient = [name for name in self.params if not (self.config.solves_decoder and name == DICTIONARY)]
+        frozen = {name for name, p in models[0].named_parameters() if not p.requires_grad}  # in modules of the user
+        frozen |= {DICTIONARY} if self.config.solves_decoder else set()
+        self.by_gradient = [name for name in self.params if name not in frozen]
         groups = [
             {"params": [self.params[name]], "factor": self.config.learning_rate_factor(name)}
             for name in self.by_gradient
@@ -341,8 +345,10 @@ class Stack(FitStack):
                 state["exp_avg"].masked_fill_(which.view(along), 0.0)
 
     def _fill(self, model: Model, index: int) -> None:
-        state = {**self.params, **self.buffers}
-        model.load_state_dict({name: value[index].detach().cpu() for name, value in state.items()})
+        with torch.no_grad():
+            for stored, own in ((self.params, model.named_parameters()), (self.buffers, model.named_buffers())):
+                for name, value in own:
+                    value.copy_(stored[name][index])
         model.get_buffer("spike_price").fill_(float(self.budgets.found()[index]))
 
     def _trained(self) -> dict[str, Tensor]:

@@ -1,6 +1,6 @@
 """A posterior found by iterative inference: a recurrent spiking network instead of an encoder."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from operator import attrgetter
 from typing import ClassVar, NamedTuple, final
 
@@ -16,6 +16,7 @@ from ...networks import dense_macs
 from ...objectives import FreeEnergy
 from .._model import LatentModel
 from ..config import ModelConfig
+from ..own import Given
 from .config import IterativeConfig
 from .descent import Costs, LineSearchResult, UpdateRule, descent_direction, line_search, take_step
 from .drive import Likelihood, LinearLikelihood, NetworkLikelihood, Point
@@ -59,6 +60,8 @@ class IterativeVAE(LatentModel):
         training uses its `beta` and `spike_price`; in training they are given with each batch.
     generator
         Source of the initial weights.
+    modules
+        The user's own networks, by "encoder" and "decoder", where the configuration says "own".
 
     References
     ----------
@@ -77,9 +80,15 @@ class IterativeVAE(LatentModel):
     beta: Float[Tensor, ""]
     log_step_size: Float[Tensor, ""]
 
-    def __init__(self, shape: tuple[int, ...], config: IterativeConfig, generator: torch.Generator) -> None:
+    def __init__(
+        self,
+        shape: tuple[int, ...],
+        config: IterativeConfig,
+        generator: torch.Generator,
+        modules: Mapping[str, Given] | None = None,
+    ) -> None:
         super().__init__(shape, config)
-        self._build_generative_half(generator)
+        self._build_generative_half(generator, modules)
         self.flow, self.learns_noise = get_flow(config.latent), config.noise_variance == "learned"
         self.is_linear = config.likelihood == "gaussian" and self.dictionary is not None
         self.sampled = config.samples_codes
@@ -267,16 +276,16 @@ class IterativeVAE(LatentModel):
 
     # Training ---------------------------------------------------------------------------------------------
 
-    def forward(
+    def _free_energy(
         self,
         x: Float[Tensor, "B D"],
         beta: Float[Tensor, ""] | float,
         spike_price: Float[Tensor, ""] | float,
         *,
         exact: bool,
-        temperature: float = 0.05,
-        indicator: str = "cubic",
-        generator: Generator | None = None,
+        temperature: float,
+        indicator: str,
+        generator: Generator,
     ) -> FreeEnergy:
         """Free energy of a batch over `inference_steps` steps: the mean of all of them, or the last.
 
@@ -293,7 +302,6 @@ class IterativeVAE(LatentModel):
                 return likelihood.at_with_drive(law.mean, known.drive)
             if not self.sampled:
                 return likelihood.at(law.mean)
-            assert generator is not None, "sampled dynamics need a generator"
             wide = law.expand((*x.shape[:-1], self.n_latents))
             return likelihood.at(self._draw(wide, temperature, indicator, generator))
 
@@ -324,7 +332,7 @@ class IterativeVAE(LatentModel):
         return FreeEnergy(total, distortion, kl, spikes, moments, zero, zero)
 
     def _natural(
-        self, x: Tensor, beta: Tensor | float, spike_price: Tensor | float, generator: Generator | None
+        self, x: Tensor, beta: Tensor | float, spike_price: Tensor | float, generator: Generator
     ) -> FreeEnergy:
         """Free energy after the last step, with natural gradients: each parameter minus its value after `FLOW_TIME`.
 

@@ -6,3 +6,4 @@ from .inference import fista as fista
 from .inference import ista as ista
 from .inference import lca as lca
 from .model import SparseCoding as SparseCoding
+from .model import SparseObjective as SparseObjective

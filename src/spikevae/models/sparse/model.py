@@ -1,7 +1,7 @@
 """A linear generative model whose codes are found by sparse inference. Written for one fit."""
 
 import math
-from typing import Any, ClassVar, Self
+from typing import Any, ClassVar, NamedTuple, Self
 
 import torch
 from torch import Tensor
@@ -13,6 +13,19 @@ from ..codes import CodeKind, SparseCode
 from ..config import ModelConfig
 from .config import SparseCodingConfig
 from .inference import INFERENCES, SparseInference
+
+
+class SparseObjective(NamedTuple):
+    """The objective of one batch and its parts, each a mean over the batch."""
+
+    total: Tensor
+    """() distortion + penalty, nats per stimulus."""
+    distortion: Tensor
+    """() minus log-likelihood of the pixels, nats per stimulus."""
+    penalty: Tensor
+    """() sparsity weight x sum of absolute contributions (the cost of the threshold), nats per stimulus."""
+    code: Tensor
+    """(B, K) sparse codes, without gradient."""
 
 
 class SparseCoding(Model):
@@ -100,6 +113,31 @@ class SparseCoding(Model):
     def build_inference(self, atoms: Tensor, price: Tensor | float) -> SparseInference:
         """The model's inference for unit-norm atoms."""
         return INFERENCES[self.algorithm].build(atoms, price)
+
+    def forward(self, x: Tensor, sparsity_price: float | None = None) -> SparseObjective:
+        """Objective of stimuli (B, D), differentiable in the dictionary, at the weight of the configuration or another.
+
+        The codes are those of the inference. They minimise the objective, so that its gradient by the dictionary is
+        that at constant codes.
+
+        Raises
+        ------
+        ValueError
+            For stimuli of another shape.
+        """
+        if x.dim() != 2 or x.shape[1] != self.n_features:
+            raise ValueError(
+                f"x has shape {tuple(x.shape)}; this model takes stimuli (B, {self.n_features}): images as x.flatten(1)"
+            )
+        price = self.sparsity_price if sparsity_price is None else sparsity_price
+        with torch.no_grad():
+            atoms, norms = self.unit_atoms()
+            method = self.build_inference(atoms, price)
+            code = method.solve(self.centred(x), tolerance=self.tolerance, max_steps=self.max_steps).codes / norms.mT
+        contributions = code * self.unit_atoms()[1].mT
+        distortion = gaussian_distortion(squared_error(x, self.decode(code)), self.n_features, self.log_noise_variance)
+        cost = method.threshold.cost(contributions, price).sum(-1) * torch.exp(-self.log_noise_variance)
+        return SparseObjective((distortion + cost).mean(), distortion.mean(), cost.mean(), code)
 
     @torch.no_grad()
     def code(self, x: Tensor, *, generator: object = None) -> CodedBatch:
