@@ -1,9 +1,9 @@
 # %% [markdown]
 # # Count latents in your own training loop
 #
-# A variational autoencoder in plain PyTorch whose code is a vector of spike counts. Encoder, decoder, loop and optimiser
-# are yours; from this library come the distribution of the counts, its KL divergence, and samples with a gradient. The
-# file runs as a script, or part by part in an editor that knows `# %%`.
+# A variational autoencoder in plain PyTorch whose code is a vector of spike counts. Encoder, decoder, loop and
+# optimiser are yours; from this library come the distribution of the counts, its KL divergence, and samples with a
+# gradient. The file runs as a script, or part by part in an editor that knows `# %%`.
 
 # %%
 import matplotlib.pyplot as plt

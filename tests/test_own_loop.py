@@ -18,6 +18,7 @@ KINDS = {
     "relaxed": {"options": {"estimator": "monte_carlo", "temperature": 0.3}},
     "budget": {"spike_budget": 0.2},
     "importance-weighted": {"options": {"n_importance": 3}},
+    "robust": {"options": {"objective": "pac_m", "n_samples": 3}},
     "iterative": {"options": ITERATIVE},
     "spikes": {"options": {**ITERATIVE, "dynamics": "sampled"}},
     "natural": {"options": {**ITERATIVE, "learning": "natural_gradient", "optimizer": "sgd"}},

@@ -178,7 +178,7 @@ class SparseCoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, FittedHTML)
             raise ValueError(message) from None
 
     def _adopt(self, model: SparseCoding) -> None:
-        self.model_ = model.eval().requires_grad_(False)
+        self.model_ = model.eval()
         self.components_ = model.dictionary.detach().numpy().copy()
         self._n_features_out = model.n_latents
 
@@ -241,7 +241,7 @@ class SparseCoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, FittedHTML)
         coder = cls(**params | {"steps": params["steps"] or cls().steps, "random_state": model.config.seed})
         take_facts(coder, extra, model, path)
         coder.seed_ = drawn_seed(coder.random_state)
-        coder._adopt(model)
+        coder._adopt(model.requires_grad_(True))
         return coder
 
     def __sklearn_tags__(self) -> Any:
