@@ -191,6 +191,12 @@ def test_raster_has_a_tick_for_each_spike(m, X, coder):
         sv.plot.raster(coder, X)
 
 
+@pytest.mark.parametrize("name", ["dictionary", "reconstructions", "top_stimuli", "raster"])
+def test_nothing_to_show_is_refused(m, X, name):
+    with pytest.raises(ValueError, match="n is 0; give one or more to show"):
+        CALLS[name](m, X, n=0)
+
+
 def test_what_a_model_lacks_is_said(X):
     deep = sv.SpikeVAE(n_latents=4, steps=4, decoder="mlp", options={"hidden": [4]}, random_state=0).fit(X)
     with pytest.raises(TypeError, match="has no components_: its decoder is not linear"):
@@ -213,6 +219,8 @@ def test_frontier_of_a_run_has_the_means_over_seeds(run):
         sv.plot.frontier(run, "joules")
     with pytest.raises(FileNotFoundError):
         sv.plot.frontier(run / "nothing")
+    with pytest.raises(TypeError, match="source is 3; give a Frontier, a RunFolder or the path"):
+        sv.plot.frontier(3)
 
 
 def test_frontier_along_the_spike_price(run, tmp_path):

@@ -144,6 +144,7 @@ def test_early_stopping_is_the_patience_of_the_fit(X, tmp_path):
         ({"early_stopping": 3, "options": {"patience": 3}}, "parameter of its own, early_stopping"),
         ({"checkpoint": "here", "random_state": None}, "needs a random_state that is a whole number"),
         ({"callbacks": [3]}, r"callbacks\[0\] is 3; give functions"),
+        ({"callbacks": print}, "callbacks is <built-in function print>; give a list of functions"),
     ],
 )
 def test_bad_settings_are_refused(X, given, message):

@@ -44,6 +44,19 @@ def next_colour(ax: Any) -> str:
     return next((c for c in FAMILY_COLOURS if c.lower() not in used), FAMILY_COLOURS[0])
 
 
+def at_least_one(**numbers: int) -> None:
+    """Refuse numbers of things to show that are below one.
+
+    Raises
+    ------
+    ValueError
+        With the name of the argument.
+    """
+    for name, number in numbers.items():
+        if number < 1:
+            raise ValueError(f"{name} is {number}; give one or more to show")
+
+
 def fitted(m: Any, *attributes: str) -> Any:
     """The estimator, which must be fitted and have these attributes.
 

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from ._axes import axes_of, fitted, title
+from ._axes import at_least_one, axes_of, fitted, title
 from .pictures import full_rows, mosaic, most_used, show, shown_as
 
 MAX_ATOMS = 144
@@ -43,6 +43,7 @@ def dictionary(m: Any, *, n: int = MAX_ATOMS, shape: tuple[int, ...] | None = No
     >>> sv.plot.dictionary(m).get_title(loc="left")
     'Dictionary: 8 units, most used first'
     """
+    at_least_one(n=n)
     atoms = fitted(m, "components_").components_
     tile = shown_as(m.shape_, shape)
     use = getattr(m, "prior_rates_", None)

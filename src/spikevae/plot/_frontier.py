@@ -1,5 +1,6 @@
 """What fidelity costs: paths along the spike price, and the fits of a sweep."""
 
+import os
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -49,8 +50,8 @@ def frontier(source: Any, y: str = "r2_pooled", *, ax: Any = None) -> Any:
 
     Raises
     ------
-    ValueError, FileNotFoundError
-        For another `y`, a run without codes of counts, or a folder that is no run.
+    TypeError, ValueError, FileNotFoundError
+        For another source or `y`, a run without codes of counts, or a folder that is no run.
 
     Examples
     --------
@@ -62,13 +63,14 @@ def frontier(source: Any, y: str = "r2_pooled", *, ax: Any = None) -> Any:
     >>> sv.plot.frontier(path).get_xlabel()
     'Spikes per stimulus'
     """
-    of_path = isinstance(source, Frontier)
-    known = tuple(OF_PATHS) if of_path else OF_RUNS
+    if not isinstance(source, Frontier | RunFolder | str | os.PathLike):
+        raise TypeError(f"source is {source!r:.80}; give a Frontier, a RunFolder or the path of a run folder")
+    known = tuple(OF_PATHS) if isinstance(source, Frontier) else OF_RUNS
     if y not in known:
         raise ValueError(f"y is {y!r}; of this source one of {', '.join(known)} can be drawn against spikes")
-    if of_path:
+    if isinstance(source, Frontier):
         return _of_path(source, y, axes_of(ax))
-    return _of_run(read_run(source.path if isinstance(source, RunFolder) else source), y, ax)
+    return _of_run(read_run(source.path if isinstance(source, RunFolder) else os.fspath(source)), y, ax)
 
 
 def _of_path(path: Frontier, y: str, ax: Any) -> Any:

@@ -6,7 +6,7 @@ import numpy as np
 
 from ..physiology.film import ticks
 from ..plotting import INK
-from ._axes import axes_of, codes_of, fitted, is_count
+from ._axes import at_least_one, axes_of, codes_of, fitted, is_count
 
 MAX_UNITS, MAX_STIMULI = 60, 40
 
@@ -46,6 +46,7 @@ def raster(m: Any, X: Any, *, n: int = MAX_STIMULI, units: int = MAX_UNITS, ax: 
     >>> len(line.get_xdata()) == int(m.sample_codes(X[:40]).sum())
     True
     """
+    at_least_one(n=n, units=units)
     if not is_count(fitted(m)):
         raise TypeError(f"codes of {m!r:.80} are no counts of spikes: draw their histogram with sv.plot.codes")
     spikes = codes_of(m, X[:n])

@@ -31,7 +31,7 @@ def rates(m: Any, X: Any, *, label: str = "", ax: Any = None) -> Any:
     """Prior against mean posterior firing rate of each unit, spikes per stimulus.
 
     On the dashed line the prior is the mean posterior, which is the best prior for an encoder. Units whose rate is zero
-    are left out.
+    are left out; of many units, the first 400 are shown.
 
     Parameters
     ----------

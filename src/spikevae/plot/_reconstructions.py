@@ -6,7 +6,7 @@ import numpy as np
 
 from .._text import shown
 from ..metrics.reconstruction import r2_pooled
-from ._axes import axes_of, codes_of, fitted, is_count, title
+from ._axes import at_least_one, axes_of, codes_of, fitted, is_count, title
 from .pictures import mosaic, show, shown_as
 
 
@@ -39,6 +39,7 @@ def reconstructions(m: Any, X: Any, *, n: int = 8, shape: tuple[int, ...] | None
     >>> [text.get_text() for text in sv.plot.reconstructions(m, X).get_yticklabels()]
     ['stimulus', 'reconstruction']
     """
+    at_least_one(n=n)
     tile = shown_as(fitted(m).shape_, shape)
     codes = codes_of(m, X[:n])
     stimuli = np.asarray(X[:n], np.float32).reshape(len(codes), -1)

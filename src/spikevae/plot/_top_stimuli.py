@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 
 from .._text import shown
-from ._axes import axes_of, fitted, title
+from ._axes import at_least_one, axes_of, fitted, title
 from .pictures import full_rows, mosaic, show, shown_as
 
 
@@ -44,6 +44,7 @@ def top_stimuli(m: Any, X: Any, unit: int, *, n: int = 16, shape: tuple[int, ...
     >>> sv.plot.top_stimuli(m, X, unit=3, n=8).get_title(loc="left").partition(":")[0]
     'Unit 3, top 8 of 200 stimuli'
     """
+    at_least_one(n=n)
     tile = shown_as(fitted(m).shape_, shape)
     codes = np.asarray(m.transform(X))
     if not 0 <= unit < codes.shape[1]:

@@ -131,10 +131,12 @@ class Watch:
     Raises
     ------
     TypeError
-        Where one of them cannot be called.
+        Where they are no list, or one of them cannot be called.
     """
 
     def __init__(self, stack: FitStack, callbacks: Sequence[Callback]) -> None:
+        if not isinstance(callbacks, Sequence):
+            raise TypeError(f"callbacks is {callbacks!r:.80}; give a list of functions")
         for i, callback in enumerate(callbacks):
             if not callable(callback):
                 raise TypeError(
