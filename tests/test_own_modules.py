@@ -13,6 +13,7 @@ from sklearn.model_selection import GridSearchCV
 from torch import nn
 
 import spikevae as sv
+from spikevae.ensembles import train_vaes
 from spikevae.models import build_model
 from spikevae.models.files import sort_header, tensors_checksum
 from spikevae.training import build_stack, train
@@ -129,6 +130,12 @@ def test_fits_in_a_stack_are_those_alone():
         train(alone)
         for name, value in alone.result(0).model.named_parameters():
             torch.testing.assert_close(together.result(i).model.get_parameter(name), value, rtol=1e-3, atol=1e-5)
+
+
+def test_members_of_an_ensemble_have_encoders_of_their_own():
+    members = train_vaes(sv.SpikeVAE(n_latents=K, encoder=Net, decoder="linear", steps=8, random_state=0), X, 2)
+    first, second = (member.model_.encoder.body.layers[0].weight for member in members)
+    assert not torch.equal(first, second) and all(np.isfinite(member.score(X)) for member in members)
 
 
 def test_clone_search_and_parameters(tmp_path):

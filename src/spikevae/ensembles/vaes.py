@@ -28,7 +28,7 @@ from torch.func import functional_call, vmap
 from .._device import resolve_device
 from .._scope import own_scope
 from .._seeds import MAX_SEED
-from ..estimators._options import fit_config
+from ..estimators._options import fit_config, own_modules
 from ..estimators._training import checked_checkpoint
 from ..estimators._validation import drawn_seed, in_batches
 from ..estimators.spike_vae import SpikeVAE
@@ -66,16 +66,16 @@ class EnsembleStack(Stack):
 
     Parameters
     ----------
-    configs, train, shape, device
+    configs, train, shape, options
         As of :class:`~spikevae.training.Stack`.
     bound
         Of :mod:`spikevae.ensembles.bounds`, of minus the free energies.
     """
 
     def __init__(
-        self, configs: Sequence[ModelConfig], train: Tensor, shape: tuple[int, ...], *, bound: Bound, device: str
+        self, configs: Sequence[ModelConfig], train: Tensor, shape: tuple[int, ...], *, bound: Bound, **options: Any
     ) -> None:
-        super().__init__(configs, train, shape, device=device)
+        super().__init__(configs, train, shape, **options)
         self.seeds = self.seeds[:1]  # of the order of the batches
         self.bound, self.per_stimulus = bound, PerStimulus(self.template)
 
@@ -153,7 +153,8 @@ def train_vaes(
     stimuli = torch.from_numpy(np.require(checked[0], requirements="W"))  # as torch needs it
     warn_of_scale(configs[0], stimuli)
     shape = members[0]._image_shape(configs[0])
-    stack = EnsembleStack(configs, stimuli, shape, bound=bound, device=resolve_device(estimator.device))
+    device, modules = resolve_device(estimator.device), own_modules(estimator.get_params(deep=False))
+    stack = EnsembleStack(configs, stimuli, shape, bound=bound, device=device, modules=modules)
     with show_progress(f"{n_members} members", enabled=estimator.verbose) as report:
         train(
             stack,

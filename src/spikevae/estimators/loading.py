@@ -20,7 +20,8 @@ def load_model(path: str | Path, modules: Mapping[str, Given] | None = None) -> 
     ----------
     modules
         Needed where the encoder or decoder is a module of your own: the class that the fit had, or an instance, as
-        ``{"encoder": MyEncoder}``. No file makes this package import code, and nothing is pickled.
+        ``{"encoder": MyEncoder}``. No file makes this package import code, and nothing is pickled. A class with
+        `from_config` is called with the `config` in the file; of a file of others, give an instance.
 
     Raises
     ------
