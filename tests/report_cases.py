@@ -75,6 +75,11 @@ def made_up_cell(config: FitConfig, block: str, name: str) -> dict:
         "objective": objective,
         "fit_objective": 0.98 * objective,
         "fit_objective_half": 0.98 * objective * 1.004,
+        "readout": {
+            "r2_limit": 0.5,
+            "stimuli": config.n_latents * 20,
+            "joules": values["joules"] * config.n_latents * 20 if math.isfinite(values["joules"]) else None,
+        },
         "units": {k: [v if math.isfinite(v) else None for v in vs] for k, vs in units.items()},
         "code_histogram": {"edges": [0.5, 1.5, 2.5, 3.5], "mass": [0.2, 0.05, 0.0], "zero": 0.75},
         "history": {"step": step.tolist(), "objective": curve.tolist(), "kl": curve.tolist()},

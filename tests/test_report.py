@@ -78,7 +78,18 @@ def test_page_is_accessible(page):
 
 
 def test_every_section_and_figure_is_there(run, page):
-    figures = {"sparsity", "frontiers", "published", "families", "cost", "starts", "prior", "codes", "training"}
+    figures = {
+        "sparsity",
+        "frontiers",
+        "published",
+        "families",
+        "cost",
+        "readout",
+        "starts",
+        "prior",
+        "codes",
+        "training",
+    }
     for name in (*figures, "answer", "cheapest", "dictionaries", "reconstructions", "statistics", "cells", "run"):
         assert name in page.ids
     names = {p.stem for p in (run / "figures").glob("*.png")}

@@ -12,6 +12,8 @@ import pytest
 from sweep_cases import DATA, tiny
 
 from spikevae.cli.single import evaluate_file, load_for
+from spikevae.data import load_config
+from spikevae.evaluation.readout import readout
 from spikevae.models import load_model
 from spikevae.reporting import build_report
 from spikevae.sweep import RunFolder, Sweep
@@ -47,6 +49,20 @@ def test_every_cell_is_there_once(run):
         model, _ = load_model(folder.model_path(cell["id"]))
         assert model.config.model_dump(mode="json") == cell["config"] and model.n_latents == 4
     assert np.load(folder.path / "examples.npy").shape == (16, 64)
+
+
+def test_every_cell_says_what_a_read_out_of_its_code_learns(run):
+    """The same as from its model and the held-out stimuli."""
+    folder = RunFolder(run.path)
+    stimuli = load_config(folder.sweep().data).test
+    for cell in folder.read_cells():
+        model, _ = load_model(folder.model_path(cell["id"]))
+        expected = readout(model, stimuli, seed=cell["config"]["seed"])
+        counts = cell["config"]["latent"] == "poisson"
+        assert cell["readout"]["stimuli"] == expected.stimuli and (expected.joules is not None) == counts
+        assert cell["readout"]["r2_limit"] == pytest.approx(expected.r2_limit, rel=1e-9)
+        if counts:
+            assert cell["readout"]["joules"] == pytest.approx(expected.joules, rel=1e-9)
 
 
 def test_the_table_is_read_in_memory(run, monkeypatch):

@@ -134,7 +134,7 @@ def readout_spectrum(codes: Array, targets: Array) -> ReadoutSpectrum:
     if freedom < 1:
         raise ValueError(f"{len(x)} stimuli for {int(kept.sum())} units that vary; give more stimuli than units")
     values, axes = values[kept], axes[:, kept]
-    slopes = (x @ axes).T @ y / len(x) / np.sqrt(values)[:, None]
+    slopes = axes.T @ (x.T @ y) / len(x) / np.sqrt(values)[:, None]
     residual = max(float((y**2).sum() / len(x) - (slopes**2).sum()), 0.0)
     noise = residual * len(x) / freedom
     scale = (len(x) - 1) / len(x)  # variances with n - 1
@@ -159,13 +159,18 @@ def _implicit_ridge(values: np.ndarray, n: float, ridge: float) -> float:
 
 def _errors(spectrum: ReadoutSpectrum, n: int, ridge: float) -> tuple[float, float]:
     """Error on new stimuli and on the training stimuli."""
-    values, independent = spectrum.eigenvalues, n - 1
-    kappa = _implicit_ridge(values, independent, ridge * n / independent)
-    shares = values / (values + kappa)
+    kappa = _implicit_ridge(spectrum.eigenvalues, n - 1, ridge * n / (n - 1))
+    return _errors_at(spectrum, n, kappa)
+
+
+def _errors_at(spectrum: ReadoutSpectrum, n: int, kappa: float) -> tuple[float, float]:
+    """The same for a given κ."""
+    independent = n - 1
+    shares = spectrum.eigenvalues / (spectrum.eigenvalues + kappa)
     df1, df2 = shares.sum() / independent, (shares**2).sum() / independent
-    bias = (spectrum.power * (1 - shares) ** 2).sum()
     if df2 >= 1:
         return np.inf, 0.0
+    bias = (spectrum.power * (1 - shares) ** 2).sum()
     error = (bias + spectrum.noise) / (1 - df2)
     return error * (1 + 1 / n), error * (1 - df1) ** 2 * independent / n
 
@@ -214,10 +219,24 @@ def check_curve(n_stimuli: Sequence[int], ridge: float | None) -> None:
 
 
 def _best_ridge(spectrum: ReadoutSpectrum, n: int) -> float:
+    return _ridge_of(spectrum, n, _best_kappa(spectrum, n))
+
+
+def _best_kappa(spectrum: ReadoutSpectrum, n: int) -> float:
+    """κ with the least error on new stimuli: the error depends on the ridge through κ alone."""
     scale = float(spectrum.eigenvalues.sum()) / n
-    low, high = np.log(scale) + np.log(RIDGE_RANGE)
-    found = minimize_scalar(lambda r: _errors(spectrum, n, float(np.exp(r)))[0], bounds=(low, high), method="bounded")
+    least = _implicit_ridge(spectrum.eigenvalues, n - 1, scale * RIDGE_RANGE[0])
+    low, high = np.log(least), np.log(scale * RIDGE_RANGE[1] + scale)
+    found = minimize_scalar(
+        lambda k: _errors_at(spectrum, n, float(np.exp(k)))[0], bounds=(low, high), method="bounded"
+    )
     return float(np.exp(found.x))
+
+
+def _ridge_of(spectrum: ReadoutSpectrum, n: int, kappa: float) -> float:
+    """The ridge whose κ this is."""
+    df1 = (spectrum.eigenvalues / (spectrum.eigenvalues + kappa)).sum() / (n - 1)
+    return max(kappa * (1 - df1) * (n - 1) / n, 0.0)
 
 
 def stimuli_needed(spectrum: ReadoutSpectrum, *, share: float = 0.9, most: int = 10**9) -> int | None:
@@ -254,7 +273,7 @@ def stimuli_needed(spectrum: ReadoutSpectrum, *, share: float = 0.9, most: int =
     aim = spectrum.variance - share * explained
 
     def enough(n: int) -> bool:
-        return _errors(spectrum, n, _best_ridge(spectrum, n))[0] <= aim
+        return _errors_at(spectrum, n, _best_kappa(spectrum, n))[0] <= aim
 
     high = 4
     while not enough(high):

@@ -52,6 +52,8 @@ AXES = {
         Axis("distortion", "Distortion", "nats per stimulus"),
         Axis("fit_objective", "Objective", "nats per stimulus"),
         Axis("spikes", "Spikes", "per stimulus", log=True, counts_only=True),
+        Axis("readout_stimuli", "Stimuli to learn a read-out", log=True),
+        Axis("readout_joules", "Energy of their spikes", "J", log=True, counts_only=True),
     )
 }
 

@@ -156,6 +156,12 @@ def folded_figures(run: Run) -> list[Figure]:
         f"Energy: expected spikes at the central energy cost, for counts alone. {points(run)}",
         [along(run, "", "beta", y, run.families) for y in ("bits", "bits_per_spike", "joules")],
     )  # fmt: skip
+    found += _figure(
+        run, "readout", "How many stimuli does a decoder need?",
+        "Predicted number of stimuli from which a linear read-out of the codes tells 90 % of what it can ever tell of "
+        f"them, and the energy of the spikes in so many stimuli, at the central energy cost. {points(run)}",
+        [along(run, "", "beta", y, run.families) for y in ("readout_stimuli", "readout_joules")],
+    )  # fmt: skip
     if len(run.sizes) >= MIN_SIZES:
         beta = panels.nearest_to_one(run, run.families)
         found += _figure(

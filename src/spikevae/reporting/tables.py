@@ -153,6 +153,8 @@ def columns(run: Run) -> list[Column]:
         metric("lifetime_sparseness", "lifetime sparseness"),
         metric("active_units", "active units"),
         metric("dead_units", "dead units"),
+        Column("stimuli for a read-out", lambda c: c["readout_stimuli"], "until 90 % of what it can tell"),
+        Column("joules for a read-out", counted("readout_joules"), "of the spikes in those stimuli"),
         Column("change with budget", lambda c: _or_nan(c.check.budget_change), "relative change of the objective", 2),
         Column("gap between starts", lambda c: _or_nan(c.check.start_gap), "relative difference in objective", 2),
         Column("budget", lambda c: c.budget, "optimiser steps or epochs", None),

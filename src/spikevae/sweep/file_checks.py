@@ -23,7 +23,7 @@ CELL_TYPES: dict[str, Any] = {
     "fit_objective_half": NUMBER, "diverged": bool, "steps_done": int,
 }  # fmt: skip
 REQUIRED_OPTIONS = ("latent", "n_latents", "beta", "seed", "start")
-OPTIONAL_TABLES = ("units", "code_histogram", "history", "budget", "made_with")
+OPTIONAL_TABLES = ("units", "code_histogram", "history", "budget", "readout", "made_with")
 BUDGET_TYPES = {"spikes_allowed": NUMBER, "shadow_price": NUMBER, "shadow_price_per_joule": NUMBER, "met": bool}
 FOLDERS = ("cells", "models", "frontiers", "checkpoints", "figures", "locks", "damaged")
 """Folders of a run folder."""

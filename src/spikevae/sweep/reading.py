@@ -22,6 +22,10 @@ MAX_EXAMPLE_VALUES = 1 << 22
 MAX_HISTORY = 100_000
 
 
+READOUT = ("stimuli", "joules")
+"""Numbers of the read-out of a fit that stand among its metrics, as ``readout_stimuli`` and ``readout_joules``."""
+
+
 @dataclass(frozen=True)
 class Cell:
     """One fit: its settings and its numbers on held-out stimuli (NaN where undefined)."""
@@ -235,7 +239,8 @@ def _cell(cell: Mapping[str, Any], family: Family, check: Convergence) -> Cell:
         start=float(config["start"]),
         budget=int(config.get("steps") or config.get("epochs") or 0),
         config=config,
-        metrics={field.name: number(cell["metrics"].get(field.name)) for field in fields(Metrics)},
+        metrics={field.name: number(cell["metrics"].get(field.name)) for field in fields(Metrics)}
+        | {f"readout_{name}": number((cell.get("readout") or {}).get(name)) for name in READOUT},
         objective=number(cell["objective"]),
         fit_objective=number(cell["fit_objective"]),
         units={name: _vector(values) for name, values in (cell.get("units") or {}).items()},

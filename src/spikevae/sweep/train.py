@@ -12,6 +12,7 @@ import torch
 from .._json import read_json, write_json
 from .._seeds import generator
 from ..evaluation.evaluate import Evaluation, evaluate
+from ..evaluation.readout import readout
 from ..models._model import Model
 from ..models.config import ModelConfig
 from ..training import FitStack, budget_report, build_stack, train
@@ -140,11 +141,21 @@ def _evaluated(
     budget = budget_report(result.model, seen, generator=noise)
     found = {"budget": budget.to_dict()} if budget else {}
     objective = {"fit_objective": fit_objective(result, config, seen)}
-    return (
-        cell_result(stack, result, evaluation) | found | objective,
-        result.model.cpu(),
-        {"data": data.source, **found},
-    )
+    learned = None if result.status == DIVERGED else read_out(result.model, test, config.seed)
+    content = cell_result(stack, result, evaluation) | found | objective | {"readout": learned}
+    return content, result.model.cpu(), {"data": data.source, **found}
+
+
+def read_out(model: Model, test: torch.Tensor, seed: int) -> dict[str, Any] | None:
+    """What a linear read-out of the stimuli learns from the codes: `r2_limit`, `stimuli` and `joules` of `Readout`.
+
+    None where that cannot be said: fewer stimuli than units, or codes that are the same for all stimuli.
+    """
+    try:
+        found = readout(model, test, seed=seed)
+    except ValueError:
+        return None
+    return {"r2_limit": found.r2_limit, "stimuli": found.stimuli, "joules": found.joules}
 
 
 def _half_objective(stack: FitStack, index: int, seen: torch.Tensor) -> float | None:
