@@ -17,6 +17,7 @@ import gpu
 import growth
 import inferences
 import iterative
+import large
 import paper_grid
 import published_recipe
 import pytest
@@ -88,6 +89,11 @@ def test_growth_benchmark_and_its_figure(tmp_path: Path, monkeypatch: pytest.Mon
     growth.figure(rows, tmp_path / "growth.png")
     assert (tmp_path / "growth.png").stat().st_size > 5000
     assert growth.slope([1.0, 2.0, 4.0, 8.0], [5.0, 5.0, 20.0, 80.0]) == pytest.approx(2.0)
+
+
+def test_large_fits_benchmark(capsys: pytest.CaptureFixture[str]) -> None:
+    large.print_fits(["8:12:60"])
+    assert capsys.readouterr().out.splitlines()[-1].startswith("| 8 | 12 | 60 | ")
 
 
 def test_paper_grid_benchmark(monkeypatch: pytest.MonkeyPatch) -> None:

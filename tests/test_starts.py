@@ -10,9 +10,9 @@ from torch.distributions import kl_divergence
 
 from spikevae.config import FitConfig
 from spikevae.distributions import Poisson
-from spikevae.models import build_model
-from spikevae.training import Stack, train
-from spikevae.training.decoder import solve_decoder
+from spikevae.models import amortised, build_model
+from spikevae.training import Stack, starts, train
+from spikevae.training.decoder import solve_decoder, solve_decoder_of_codes
 from spikevae.training.starts import Spectrum, limit_encoder, linear_limit, start_at_linear_limit
 
 D = 12
@@ -204,3 +204,45 @@ def test_the_start_does_not_saturate_as_beta_goes_to_zero(beta, scale):
     with torch.no_grad():
         assert distortion < 1.1 * float(at_small_beta(x, 0.0, 0.0, exact=True).distortion)
     assert high < 0.25
+
+
+@pytest.mark.parametrize("n_latents", [40, 70])
+def test_large_fits_start_near_where_a_comparison_with_all_units_does(monkeypatch, n_latents):
+    """One of two units and directions in place of all: firing rates within 30 %, objectives within 1 %."""
+    g = torch.Generator().manual_seed(0)
+    x = torch.randn(7000, 32, generator=g) * torch.linspace(2.5, 0.4, 32)
+    config = FitConfig.from_recipe("default", n_latents=n_latents)
+    found, phases = [], []
+    for limit in (starts.MAX_OPERATIONS, 0):
+        monkeypatch.setattr(starts, "MAX_OPERATIONS", limit)
+        monkeypatch.setattr(starts, "THINNED_UNITS", n_latents // 2)
+        model, noise = build_model(config, (32,)), torch.Generator().manual_seed(0)
+        rate = start_at_linear_limit(
+            model, Spectrum.of(x), x, beta=1.0, spike_price=0.0, lowest=-5.0, generator=noise, on_phase=phases.append
+        )
+        found.append((rate, objective(model, x)))
+    assert phases[0] == f"directions of {n_latents} units" and "one of 2 units" in phases[1]
+    assert found[1] != found[0]
+    assert found[1][0] == pytest.approx(found[0][0], abs=0.3)
+    assert found[1][1] == pytest.approx(found[0][1], rel=0.01)
+
+
+def test_the_decoder_from_few_codes_is_that_of_their_moments():
+    g = torch.Generator().manual_seed(0)
+    mean, x = torch.rand(30, 50, generator=g).double(), torch.randn(30, 4, generator=g).double()
+    variance = torch.rand(50, generator=g).double()
+    variance[3], mean[:, 3] = 0.0, 0.0  # a unit that never fires
+    wanted = solve_decoder(mean.mT @ mean / 30 + torch.diag(variance), mean.mT @ x / 30)
+    assert torch.allclose(solve_decoder_of_codes(mean, variance, x), wanted, rtol=1e-8, atol=1e-12)
+
+
+def test_fits_of_very_many_units_follow_the_gradient_of_their_decoder(monkeypatch):
+    """Their decoder starts at the solution, found from the codes of few stimuli."""
+    monkeypatch.setattr(amortised, "MAX_SOLVED_UNITS", 8)
+    x = gaussian_stimuli(400).float()
+    config = FitConfig.from_recipe("default", n_latents=16, steps=2)
+    assert not config.solves_decoder
+    assert config.model_copy(update={"decoder_update": "least_squares"}).solves_decoder
+    large = Stack([config], x, (D,)).params["decoder.head.weight"]
+    monkeypatch.setattr("spikevae.training.decoder.MAX_SOLVED_UNITS", 8)
+    assert torch.allclose(Stack([config], x, (D,)).params["decoder.head.weight"], large, atol=1e-4)

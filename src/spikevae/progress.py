@@ -8,12 +8,21 @@ from contextlib import contextmanager
 Report = Callable[[float, float, str], None]
 """Called with (done, total, description of the present work); done and total in any unit."""
 
+OnPhase = Callable[[str], None]
+"""Called with what is done next, where it may take over two seconds."""
+
 PLAIN_LINE_SECONDS = 15.0
+
+
+def silent(text: str) -> None:
+    """Announce nothing."""
 
 
 @contextmanager
 def show_progress(title: str, *, enabled: bool = True) -> Iterator[Report]:
     """Give a function to call with (done, total, text); everything goes to standard error.
+
+    Where nothing is done yet, `text` is what comes first; each such call makes a line.
 
     Parameters
     ----------
@@ -52,6 +61,9 @@ def show_progress(title: str, *, enabled: bool = True) -> Iterator[Report]:
         def line(done: float, total: float, text: str) -> None:
             nonlocal last
             now = time.monotonic()
+            if not done:
+                print(f"{title}: {text}", file=sys.stderr, flush=True)
+                return
             if now - last < PLAIN_LINE_SECONDS and done < total:
                 return
             last = now

@@ -63,9 +63,15 @@ def train_to_file(job: Job, out: Path) -> BudgetReport | None:
     RuntimeError
         Where training diverged.
     """
-    stack = build_stack([job.config], torch.from_numpy(job.data.train), job.data.shape, device=job.device)
     checkpoint = out.with_name(out.name + ".checkpoint")
     with show_progress(f"{job.config.latent} K={job.config.n_latents} beta={job.config.beta:g}") as report:
+        stack = build_stack(
+            [job.config],
+            torch.from_numpy(job.data.train),
+            job.data.shape,
+            device=job.device,
+            on_phase=lambda text: report(0, 1, text),
+        )
         train(
             stack,
             checkpoint_path=checkpoint,

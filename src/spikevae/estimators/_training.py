@@ -1,7 +1,7 @@
 """Training of the estimators: progress, callbacks, checkpoint, divergence."""
 
 import numbers
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -33,7 +33,7 @@ def checked_checkpoint(path: str | Path | None, random_state: Any) -> Path | Non
 
 
 def trained(
-    stack: FitStack,
+    build: Callable[[Callable[[str], None]], FitStack],
     title: str,
     remedy: str,
     *,
@@ -45,6 +45,8 @@ def trained(
 
     Parameters
     ----------
+    build
+        Makes the stack; it is given a function to call with what it does where that may take over two seconds.
     title
         Of the progress bar.
     remedy
@@ -56,6 +58,7 @@ def trained(
         Where training diverged.
     """
     with show_progress(title, enabled=verbose) as report:
+        stack = build(lambda text: report(0, 1, text))
         train(
             stack,
             checkpoint_path=checkpoint,

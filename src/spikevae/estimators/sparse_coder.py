@@ -161,9 +161,13 @@ class SparseCoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, FittedHTML)
         config = self._config()
         checked = np.require(checked_stimuli(self, X, reset=True), requirements="W")  # as torch needs it
         stimuli = torch.from_numpy(checked).to(resolve_device(self.device))
-        stack = DictionaryStack([config], stimuli, self.shape_, device=stimuli.device)
         title, remedy = f"SparseCoder {self.inference}", "Scale X to unit variance or raise sparsity_price"
-        result = trained(stack, title, remedy, verbose=self.verbose)
+        result = trained(
+            lambda on_phase: DictionaryStack([config], stimuli, self.shape_, device=stimuli.device, on_phase=on_phase),
+            title,
+            remedy,
+            verbose=self.verbose,
+        )
         self.history_, self._scale = result.history, root_mean_square(checked)
         self._adopt(cast(SparseCoding, result.model))
 

@@ -228,9 +228,8 @@ class SpikeVAE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, FittedHTML):
         warn_of_scale(config, stimuli)
         modules = own_modules(self.get_params(deep=False))
         device, shape = resolve_device(self.device), self._image_shape(config)
-        stack = build_stack([config], stimuli, shape, device=device, modules=modules)
         result = trained(
-            stack,
+            lambda phase: build_stack([config], stimuli, shape, device=device, on_phase=phase, modules=modules),
             f"SpikeVAE {config.latent}",
             "Scale X to unit variance, lower learning_rate, or set options={'clamp': 4.0}",
             callbacks=self.callbacks or (),

@@ -24,6 +24,9 @@ MAX_IMPORTANCE = 10_000
 """Bound of the number of samples per stimulus."""
 STEPS_FROM_LIMIT = 2000
 """Default number of optimiser steps of a fit that starts at the limit of small signals."""
+MAX_SOLVED_UNITS = 4096
+"""Units up to which `decoder_update` "auto" solves the decoder by least squares: the time is cubic in the units, the
+memory quadratic."""
 OPTIONS_OF_LIMIT = ("init", "latent", "encoder", "decoder", "encoder_bias", "decoder_bias", "likelihood")
 
 
@@ -166,7 +169,8 @@ class AmortisedConfig(EncoderConfig):
 
     @property
     def solves_decoder(self) -> bool:
-        return self.decoder_update != "gradient" and self.exact and not self.decoder_bias
+        wanted = self.decoder_update == "least_squares" or self.n_latents <= MAX_SOLVED_UNITS
+        return wanted and self.decoder_update != "gradient" and self.exact and not self.decoder_bias
 
 
 @final

@@ -82,7 +82,7 @@ class TrainingConfig(FrozenConfig):
     """Stimuli per optimiser step (the whole training set if that is smaller)."""
     decoder_update: Literal["auto", "least_squares", "gradient"] = "auto"
     """Update of a linear decoder: least squares from running second moments of the code, or gradient descent; auto
-    takes least squares if the objective is exact and inference amortised."""
+    takes least squares if the objective is exact, inference amortised, and there are at most 4,096 units."""
     optimizer: Literal["adam", "adamax", "sgd"] = "adam"
     """torch.optim class; moments .9 and .999, epsilon 1e-8, no weight decay; sgd, without moments, is for learning
     along natural gradients."""

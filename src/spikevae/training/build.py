@@ -9,6 +9,7 @@ from torch import Tensor
 from .._scope import own_scope
 from ..models.config import ModelConfig
 from ..models.own import Given
+from ..progress import OnPhase, silent
 from .dictionary import DictionaryStack
 from .fits import FitStack
 from .stack import Stack
@@ -26,6 +27,7 @@ def build_stack(
     device: torch.device | str = "cpu",
     window: int | None = None,
     modules: Mapping[str, Given] | None = None,
+    on_phase: OnPhase = silent,
 ) -> FitStack:
     """Fits that start, with the kind of training that their configurations name.
 
@@ -42,6 +44,8 @@ def build_stack(
     modules
         The user's own networks where configurations say "own", as for :func:`spikevae.models.build_model`: fits of one
         stack have copies of a module, and makers are called once per fit, seeded by its `seed`.
+    on_phase
+        Called with what is done next, where it may take over two seconds.
     """
     own: dict[str, Any] = {"modules": modules} if modules else {}
-    return STACKS[configs[0].trainer](configs, train, shape, device=device, window=window, **own)
+    return STACKS[configs[0].trainer](configs, train, shape, device=device, window=window, on_phase=on_phase, **own)

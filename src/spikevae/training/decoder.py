@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from ..models.amortised import AmortisedVAE
+from ..models.amortised import MAX_SOLVED_UNITS, AmortisedVAE
 from .ranks import Ranks
 
 RIDGE = 1e-7  # added to the unit diagonal, for units that never fire
@@ -78,6 +78,28 @@ def solve_decoder(second: Tensor, cross: Tensor) -> Tensor:
     return (solution * scale.unsqueeze(-1)).to(cross.dtype)
 
 
+def solve_decoder_of_codes(mean: Tensor, variance: Tensor, x: Tensor) -> Tensor:
+    """The same dictionary as :func:`solve_decoder`, for fewer stimuli than units: the time is linear in the units.
+
+    Parameters
+    ----------
+    mean, variance, x
+        (n, K) means of the codes, (K,) means of their variances, (n, D) stimuli.
+
+    Returns
+    -------
+    (K, D), by the identity of Woodbury: ``(W + Z^T Z)^-1 Z^T X = W^-1 Z^T (1 + Z W^-1 Z^T)^-1 X``.
+    """
+    z, v = mean.double() / len(x) ** 0.5, variance.double()
+    scale = (z.square().sum(0) + v).clamp_min(1e-30).rsqrt()
+    z *= scale
+    weight = 1 / (v * scale.square() + RIDGE)  # of units, on the unit diagonal
+    inner = (z * weight) @ z.mT
+    inner.diagonal().add_(1)
+    solution = torch.cholesky_solve(x.double() / len(x) ** 0.5, torch.linalg.cholesky_ex(inner).L)
+    return ((z.mT @ solution) * (weight * scale)[:, None]).to(x.dtype)
+
+
 @torch.no_grad()
 def set_optimal_decoder_and_prior(model: AmortisedVAE, stimuli: Tensor, ranks: Ranks | None = None) -> None:
     """Set the dictionary, and a prior in closed form, to those that are optimal for the codes of these stimuli (n, D).
@@ -85,14 +107,18 @@ def set_optimal_decoder_and_prior(model: AmortisedVAE, stimuli: Tensor, ranks: R
     A dictionary that is not finite is not taken. `ranks` are processes that code a share of the stimuli each.
     """
     k, d = model.n_latents, stimuli.shape[1]
-    second, cross, variance = stimuli.new_zeros(k, k), stimuli.new_zeros(k, d), stimuli.new_zeros(k)
+    few = ranks is None and k > MAX_SOLVED_UNITS and len(stimuli) <= STIMULI_AT_ONCE
+    second, cross, variance = stimuli.new_zeros(0 if few else k, k), stimuli.new_zeros(k, d), stimuli.new_zeros(k)
     closed_form = model.prior_mode == "closed_form"
     moments = torch.zeros_like(model.get_buffer("prior_moments")) if closed_form else None
     own = stimuli if ranks is None else stimuli[ranks.rank :: ranks.size]
     for x in own.split(STIMULI_AT_ONCE):
         q = model.posterior(x)
-        second += q.mean.mT @ q.mean / len(stimuli)
-        cross += q.mean.mT @ x / len(stimuli)
+        if few:
+            codes = q.mean  # of all stimuli: there is one part
+        else:
+            second += q.mean.mT @ q.mean / len(stimuli)
+            cross += q.mean.mT @ x / len(stimuli)
         variance += q.variance.sum(0) / len(stimuli)
         if moments is not None:
             moments += q.moments().sum(-2) / len(stimuli)
@@ -103,6 +129,9 @@ def set_optimal_decoder_and_prior(model: AmortisedVAE, stimuli: Tensor, ranks: R
         model.get_buffer("prior_moments").copy_(moments)
         for name, value in model.law.prior_from_moments(moments).items():
             model.get_buffer(f"prior_{name}").copy_(value)
-    dictionary = solve_decoder(second + torch.diag(variance), cross).mT
+    if few:
+        dictionary = solve_decoder_of_codes(codes, variance, own).mT
+    else:
+        dictionary = solve_decoder(second + torch.diag(variance), cross).mT
     if torch.isfinite(dictionary).all():
         model.decoder.get_parameter("head.weight").copy_(dictionary)

@@ -12,6 +12,7 @@ from ..models.build import build_model
 from ..models.config import ModelConfig
 from ..models.sparse.inference import SparseInference
 from ..models.sparse.model import SparseCoding
+from ..progress import OnPhase, silent
 from .fits import DIVERGED, RUNNING, FitStack
 
 FORGETTING = 20.0
@@ -60,9 +61,10 @@ class DictionaryStack(FitStack):
         *,
         device: torch.device | str = "cpu",
         window: int | None = None,
+        on_phase: OnPhase = silent,
         forgetting: float = FORGETTING,
     ):
-        super().__init__(configs, train, shape, device=device, window=window)
+        super().__init__(configs, train, shape, device=device, window=window, on_phase=on_phase)
         self.forgetting = forgetting
         self.models: list[SparseCoding] = []
         for config in configs:

@@ -21,6 +21,7 @@ from ..models._model import Model
 from ..models.build import build_model
 from ..models.config import ModelConfig
 from ..models.own import Given
+from ..progress import OnPhase, silent
 from .ranks import Ranks
 
 # What may differ between the fits of a stack; everything else decides the shape of a step.
@@ -65,6 +66,8 @@ class FitStack(ABC):
         Stimulus shape, for convolutions.
     window
         Steps over which the history is averaged; None: a fortieth of all steps, at most 50.
+    on_phase
+        Called with what is done next, where it may take over two seconds.
     """
 
     columns: ClassVar[tuple[str, ...]]
@@ -79,6 +82,7 @@ class FitStack(ABC):
         device: torch.device | str = "cpu",
         window: int | None = None,
         modules: Mapping[str, Given] | None = None,
+        on_phase: OnPhase = silent,
     ):
         if len({stack_key(config) for config in configs}) != 1:
             raise ValueError("fits of a stack may differ only in " + ", ".join(PER_FIT))
@@ -86,6 +90,7 @@ class FitStack(ABC):
             raise ValueError("no training stimuli: the training set is empty")
         self.configs, self.config, self.shape = list(configs), configs[0], shape
         self.modules = modules
+        self.on_phase = on_phase
         self.device, self.train = torch.device(device), train.to(device).contiguous()
         self.n_steps = self.config.n_steps(len(train))
         self.batch_size = min(self.config.batch_size, len(train))

@@ -69,7 +69,7 @@ def overcomplete_components(signals: Tensor, frame: Tensor) -> Tensor:
     Returns
     -------
     (m, k) float64 with orthonormal columns: the first k rows are near :func:`independent_components`, the others near
-    the directions of the frame's other rows.
+    the directions of the frame's other rows. The frame itself where the search would take too long.
 
     Examples
     --------
@@ -78,6 +78,8 @@ def overcomplete_components(signals: Tensor, frame: Tensor) -> Tensor:
     torch.Size([6, 4])
     """
     k = frame.shape[1]
+    if not _n_iterations(len(signals), k):
+        return frame.double()
     found = independent_components(signals, _polar(frame[:k].double()))
     return _polar(torch.cat([found, torch.nn.functional.normalize(frame[k:].double(), dim=1)]))
 
@@ -104,13 +106,17 @@ def independent_components(signals: Tensor, rotation: Tensor) -> Tensor:
     k = len(rotation)
     z = signals.double()
     z = (z / z.square().mean(0).sqrt().clamp_min(1e-30)).float()
-    operations = 4 * len(z) * k**2 + 30 * k**3
     found = rotation.to(z)
-    for _ in range(min(MAX_ITERATIONS, int(MAX_OPERATIONS / operations)) if len(z) > k > 1 else 0):
+    for _ in range(_n_iterations(len(z), k) if len(z) > k > 1 else 0):
         tanh = torch.tanh(z @ found.mT)
         step = (1 - tanh.square()).mean(0)[:, None] * found - tanh.mT @ z / len(z)
         found = _polar(step)
     return _polar(found.double()).cpu()
+
+
+def _n_iterations(n: int, k: int) -> int:
+    """Iterations of the search from n signals along k directions; none where one takes longer than all may."""
+    return min(MAX_ITERATIONS, int(MAX_OPERATIONS / (4 * n * k**2 + 30 * k**3)))
 
 
 def _polar(matrix: Tensor) -> Tensor:

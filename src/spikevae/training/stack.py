@@ -23,6 +23,7 @@ from ..models.build import build_model
 from ..models.config import ModelConfig
 from ..models.own import Given
 from ..objectives import FreeEnergy
+from ..progress import OnPhase, silent
 from . import decoder, recorded, schedules
 from .budgets import Budgets
 from .captured import Captured, StepInputs
@@ -30,7 +31,7 @@ from .decoder import DecoderMoments, set_optimal_decoder_and_prior
 from .fits import DIVERGED, RUNNING, FitStack
 from .ranks import Ranks
 from .recorded import Recorded
-from .starts import Spectrum, start_at_linear_limit
+from .starts import ANNOUNCED, Spectrum, start_at_linear_limit
 
 PRIOR_DECAY = 0.95  # a closed-form prior is optimal for the mean posterior statistics of the last ~20 batches
 STEPS_PER_SOLUTION = 10  # from one solution of the decoder to the next
@@ -61,8 +62,9 @@ class Stack(FitStack):
         device: torch.device | str = "cpu",
         window: int | None = None,
         modules: Mapping[str, Given] | None = None,
+        on_phase: OnPhase = silent,
     ):
-        super().__init__(configs, train, shape, device=device, window=window, modules=modules)
+        super().__init__(configs, train, shape, device=device, window=window, modules=modules, on_phase=on_phase)
         models = [build_model(config, shape, modules).to(self.device, train.dtype) for config in configs]
         self._start_at_limit(models)
         params, buffers = stack_module_state(models)
@@ -139,6 +141,9 @@ class Stack(FitStack):
         chosen = [(model, config) for model, config in zip(models, self.configs) if config.starts_at_limit]
         if not chosen:
             return
+        n, d = self.train.shape
+        if n * d**2 + 10 * d**3 > ANNOUNCED:
+            self.on_phase(f"eigenvectors of {n:,} stimuli of {d:,} pixels")
         spectrum = Spectrum.of(self.train)
         for model, config in chosen:
             start_at_linear_limit(
@@ -149,6 +154,7 @@ class Stack(FitStack):
                 spike_price=config.spike_price,
                 lowest=config.start,
                 generator=generator(config.seed, "rotation", round(100 * config.start)),
+                on_phase=self.on_phase,
             )
 
     def _vector(self, values: list[float]) -> Tensor:
@@ -313,6 +319,8 @@ class Stack(FitStack):
             return
         n = min(len(self.train), max(self.batch_size, self.step_number * self.batch_size // 3))
         stimuli = self.train[torch.linspace(0, len(self.train) - 1, n).round().long().to(self.device)]
+        if n * self.config.n_latents**2 * len(self) > ANNOUNCED:
+            self.on_phase(f"decoder solved once more, from {n:,} stimuli")
         for i in torch.nonzero(self.status != DIVERGED).flatten().tolist():
             model: Any = self.result(i).model.to(self.device)
             set_optimal_decoder_and_prior(model, stimuli, self.ranks)

@@ -6,16 +6,22 @@ is known (`linear_limit`). For Poisson units it is the same at every firing rate
 posterior, the free energy does not depend on the number of spikes. At a finite firing rate the free energy differs from
 the limit by the order of the signal's variance over the firing rate. The lowest firing rate is chosen whose free energy
 is near the least.
+
+This choice takes about fifty solutions for the decoder, each of a time that is cubic in the number of units.
+In the limit the directions that are coded do not depend on each other. Large fits therefore compare firing rates with a
+share of the units and with the same share of the eigenvectors, evenly spaced in the order of their eigenvalues
+(`thinning`), and solve for the decoder of all units once.
 """
 
 import math
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import NamedTuple, cast
 
 import torch
 from torch import Tensor
 
-from ..models.amortised import AmortisedVAE
+from ..models.amortised import AmortisedConfig, AmortisedVAE
+from ..progress import OnPhase, silent
 from .decoder import set_optimal_decoder_and_prior
 from .spread import spread_over_units
 
@@ -27,7 +33,11 @@ HOPELESS = 0.1  # relative rise of the objective from which lower firing rates a
 GAIN_STEP, MIN_GAIN = 0.88, 0.02  # from one gain of the encoder that is tried to the next, and the smallest
 N_SPREAD = 10_000  # stimuli from which independent components are found
 N_FIT, N_COMPARE = 4000, 2000  # stimuli from which decoder and prior are computed; others that compare firing rates
+MAX_OPERATIONS = 1e10  # multiplications of one comparison, up to which firing rates are compared with all units
+THINNED_UNITS = 256  # beyond, they are compared with about this number of units
 MIN_RELATIVE_BETA = 3e-5  # of the largest eigenvalue: below, signals saturate at every rate, distortion rises again
+SOLUTIONS = 50  # solutions for the decoder that a comparison of firing rates takes, about
+ANNOUNCED = 5e10  # multiplications from which on a phase is announced: about two seconds of a CPU core
 
 
 class Spectrum(NamedTuple):
@@ -120,6 +130,7 @@ def start_at_linear_limit(
     spike_price: float,
     lowest: float,
     generator: torch.Generator,
+    on_phase: OnPhase = silent,
 ) -> float:
     """Set a linear model's encoder, decoder and prior; return its initial log firing rate.
 
@@ -127,6 +138,7 @@ def start_at_linear_limit(
     the optimal decoder and prior for this encoder. The lowest one is chosen whose objective exceeds the least by no
     more than 0.6 % of it, times the squared number of units per coded direction, and no more than 4 % of it and 15 % of
     what the code gains over silence. Training removes most of this excess, and more of it where there are more units.
+    Large fits compare with a share of the units and directions, see :func:`thinning`.
 
     Parameters
     ----------
@@ -142,29 +154,89 @@ def start_at_linear_limit(
         Lowest log firing rate considered.
     generator
         Draws the rotation.
+    on_phase
+        Called with what is done next, where it may take over two seconds.
 
     References
     ----------
     For Gaussian codes this is the optimum of the linear VAE, probabilistic PCA: Lucas et al. (2019), arXiv 1911.02469.
     """
-    variance = float(torch.exp(model.log_noise_variance))
     stimuli = stimuli[:N_SPREAD].clone()  # rounding depends on the place in memory
-    signal = limit_encoder(spectrum, 2 * variance * beta, model.n_latents, stimuli, generator).to(stimuli)
+    step, operations = thinning(model.n_latents, stimuli.shape[1]), _operations(model.n_latents, stimuli.shape[1])
+    if step > 1:
+        on_phase(f"directions of {model.n_latents:,} units")
+    signal = _signal(model, spectrum, beta, stimuli, generator)
     clamp, model.clamp = model.clamp, None  # the clamp bounds log rates smoothly in training; the limit has none
-    compare = _Comparison(model, signal, stimuli, beta, spike_price)
+    top = MAX_LOG_RATE if clamp is None else min(MAX_LOG_RATE, clamp - 1)
+    if step == 1:
+        if SOLUTIONS * operations > ANNOUNCED:
+            on_phase("comparison of firing rates")
+        compare = _Comparison(model, signal, stimuli, beta, spike_price)
+        rate = _best_rate(compare, spectrum, lowest, top)
+    else:
+        on_phase(f"comparison of firing rates, with one of {step} units")
+        small, part, seen = _thinned(model, spectrum, stimuli, step, generator)
+        compare = _Comparison(small, _signal(small, part, beta, seen, generator), seen, beta, spike_price)
+        rate = _best_rate(compare, part, lowest, top)
+        on_phase(f"decoder of {model.n_latents:,} units")
+    _set_weights(model, compare.gain * signal, rate, stimuli[:N_FIT])
+    model.clamp = clamp
+    return rate
+
+
+def thinning(n_latents: int, n_pixels: int) -> int:
+    """One of how many units and directions take part where firing rates are compared: 1 but for large fits.
+
+    Examples
+    --------
+    >>> thinning(1024, 1024), thinning(3072, 768), thinning(16384, 2304)
+    (1, 12, 64)
+    """
+    within = _operations(n_latents, n_pixels) <= MAX_OPERATIONS
+    return 1 if within else max(1, math.ceil(n_latents / THINNED_UNITS))
+
+
+def _operations(n_latents: int, n_pixels: int) -> float:
+    """Multiplications of one comparison: second moments of the codes, and the solution for the decoder."""
+    return N_FIT * n_latents * (n_latents + n_pixels) + n_latents**3 / 3 + n_latents**2 * n_pixels
+
+
+def _thinned(
+    model: AmortisedVAE, spectrum: Spectrum, stimuli: Tensor, step: int, generator: torch.Generator
+) -> tuple[AmortisedVAE, Spectrum, Tensor]:
+    """The model with one of `step` units, for stimuli along one of `step` eigenvectors; their spectrum and values."""
+    chosen = slice(min(step // 2, len(spectrum.values) - 1), None, step)
+    values, vectors = spectrum.values[chosen], spectrum.vectors[:, chosen]
+    config = model.config.model_copy(update={"n_latents": max(1, model.n_latents // step)})
+    small = AmortisedVAE((len(values),), cast(AmortisedConfig, config), generator).to(stimuli)
+    small.clamp = None
+    part = Spectrum(values, torch.eye(len(values), dtype=values.dtype, device=values.device))
+    return small, part, stimuli @ vectors.to(stimuli)
+
+
+def _signal(
+    model: AmortisedVAE, spectrum: Spectrum, beta: float, stimuli: Tensor, generator: torch.Generator
+) -> Tensor:
+    """(K, D) weights of :func:`limit_encoder` for this model and its noise of the pixels."""
+    variance = float(torch.exp(model.log_noise_variance))
+    return limit_encoder(spectrum, 2 * variance * beta, model.n_latents, stimuli, generator).to(stimuli)
+
+
+def _best_rate(compare: "_Comparison", spectrum: Spectrum, lowest: float, top: float) -> float:
+    """The log firing rate at which to start; sets the gain that is best for it."""
+    model, (beta, _) = compare.model, compare.weights
     if not model.law.has_rate:
         rate = lowest
     else:
+        variance = float(torch.exp(model.log_noise_variance))
+        n_pixels = compare.held_out.shape[1]
         silent = float(compare.held_out.square().sum(-1).mean()) / (2 * variance)
-        silent += 0.5 * stimuli.shape[1] * math.log(2 * variance)
-        top = max(lowest, MAX_LOG_RATE if clamp is None else min(MAX_LOG_RATE, clamp - 1))
+        silent += 0.5 * n_pixels * math.log(2 * variance)
         units = model.n_latents / n_coded_directions(spectrum, 2 * variance * beta, model.n_latents)
         tolerance = min(OBJECTIVE_TOLERANCE * units**2, MAX_OBJECTIVE_TOLERANCE)
-        rate = _lowest_rate(compare, lowest, top, silent, tolerance)
+        rate = _lowest_rate(compare, lowest, max(lowest, top), silent, tolerance)
     compare.gain = 1.0
     compare(rate)
-    _set_weights(model, compare.gain * signal, rate, compare.fit)
-    model.clamp = clamp
     return rate
 
 
