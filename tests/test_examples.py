@@ -17,12 +17,12 @@ ROOT = Path(__file__).parents[1]
 EXAMPLES = sorted((ROOT / "examples").glob("*.py"))
 PAGES = (
     *("README.md", "docs/getting_started.md", "docs/use_the_pieces.md"),
-    *("docs/iterative.md", "docs/sparse_coding.md", "docs/gradients.md", "docs/evidence.md"),
+    *("docs/iterative.md", "docs/sparse_coding.md", "docs/gradients.md", "docs/evidence.md", "docs/robust.md"),
     *("docs/decoding.md", "docs/counts.md", "docs/population.md", "docs/samplers.md", "docs/ensembles.md"),
     *("docs/watching.md", "docs/plots.md"),
 )
 SAVES_NOTHING = (
-    *("docs/gradients.md", "docs/evidence.md", "docs/decoding.md", "docs/counts.md"),
+    *("docs/gradients.md", "docs/evidence.md", "docs/robust.md", "docs/decoding.md", "docs/counts.md"),
     *("docs/samplers.md", "docs/ensembles.md"),
 )
 ALONE = ("docs/getting_started.md", "docs/use_the_pieces.md")
