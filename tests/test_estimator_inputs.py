@@ -140,8 +140,7 @@ def test_a_refit_that_fails_leaves_the_fit_as_it_was(name, failure, monkeypatch)
     if failure == "setting":
         m.steps = before["steps"] = -1
     if failure in ("interrupt", "other width"):
-        module = sys.modules[type(m).__module__]
-        monkeypatch.setattr(module, "train", stop)
+        monkeypatch.setattr("spikevae.estimators._training.train", stop)
     with pytest.raises((ValueError, Stop)):
         m.fit(other.reshape(50, 3, 3) if failure == "other width" else other)
     assert vars(m) == before and m.n_features_in_ == 6
