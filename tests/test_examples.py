@@ -16,16 +16,19 @@ import torch
 ROOT = Path(__file__).parents[1]
 EXAMPLES = sorted((ROOT / "examples").glob("*.py"))
 PAGES = (
-    *("README.md", "docs/getting_started.md", "docs/use_the_pieces.md"),
+    *("README.md", "docs/quickstart.md", "docs/use_the_pieces.md"),
+    *(f"docs/guide/{name}.md" for name in ("which_code", "converged", "special_to_poisson")),
+    *(f"docs/guide/{name}.md" for name in ("my_recording", "my_activations", "my_chip")),
     *("docs/iterative.md", "docs/sparse_coding.md", "docs/gradients.md", "docs/evidence.md", "docs/robust.md"),
     *("docs/decoding.md", "docs/counts.md", "docs/population.md", "docs/samplers.md", "docs/ensembles.md"),
     *("docs/watching.md", "docs/plots.md"),
 )
 SAVES_NOTHING = (
+    *(f"docs/guide/{name}.md" for name in ("which_code", "my_recording", "my_activations", "my_chip")),
     *("docs/gradients.md", "docs/evidence.md", "docs/robust.md", "docs/decoding.md", "docs/counts.md"),
     *("docs/samplers.md", "docs/ensembles.md"),
 )
-ALONE = ("docs/getting_started.md", "docs/use_the_pieces.md")
+ALONE = ("docs/quickstart.md", "docs/use_the_pieces.md")
 """Run in processes of their own: attributes of the package must load what they need."""
 FENCE = re.compile(r"^```python\n(.*?)^```", re.MULTILINE | re.DOTALL)
 
