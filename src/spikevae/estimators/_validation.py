@@ -14,6 +14,7 @@ from torch import Tensor
 from .._arrays import plain
 from .._seeds import MAX_SEED
 from ..evaluation.evaluate import BATCH_SIZE
+from ._stimuli import gathered
 
 
 def drawn_seed(random_state: Any) -> int:
@@ -48,7 +49,7 @@ def checked_stimuli(estimator: Any, X: Any, *, reset: bool) -> NDArray[Any]:
     ValueError, TypeError
         For NaN, infinity, empty, masked or sparse input, or stimuli of another shape than the estimator was fitted on.
     """
-    X = plain(X, "X")
+    X = plain(gathered(X), "X")
     shape: tuple[int, ...] | None = None
     if not hasattr(X, "dtype") and not hasattr(X, "columns"):
         X = np.asarray(X) if isinstance(X, list | tuple) else X

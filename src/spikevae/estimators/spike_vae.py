@@ -24,15 +24,16 @@ from ..models._model import Model
 from ..models.config import ModelConfig
 from ..models.files import save_model
 from ..models.own import Given
-from ..training import BudgetReport, Callback, budget_report, build_stack, warn_of_scale
+from ..training import BudgetReport, Callback, Rows, budget_report, build_stack, warn_of_scale
 from ..training.scale import root_mean_square, warn_of_other_scale
 from ._html import FittedHTML
 from ._options import fit_config, own_modules
-from ._training import checked_checkpoint, trained
+from ._partial import REMEDY, PartialFit
+from ._training import checked_checkpoint, trained, training_stimuli
 from ._validation import checked_codes, checked_stimuli, drawn_seed, in_batches, names_of
 
 
-class SpikeVAE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, FittedHTML):
+class SpikeVAE(PartialFit, ClassNamePrefixFeaturesOutMixin, TransformerMixin, FittedHTML):
     """Variational autoencoder with a spike-count (or control) code, scikit-learn style.
 
     Minimises ``distortion + beta * kl + spike_price * expected spikes`` (nats per stimulus).
@@ -105,7 +106,9 @@ class SpikeVAE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, FittedHTML):
 
     Notes
     -----
-    `X` may be a numpy array or torch tensor of floats: (n, D), or images (n, H, W) or (n, C, H, W).
+    `X` may be an array of numbers, (n, D), or images (n, H, W) or (n, C, H, W); a torch `Dataset` or `DataLoader`, an
+    iterator of batches, a `numpy.memmap`, or an HDF5 or Zarr data set. Training reads what is in a file or a `Dataset`
+    batch by batch where it takes over a quarter of the free memory; all else is read at once.
 
     References
     ----------
@@ -192,7 +195,7 @@ class SpikeVAE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, FittedHTML):
         Parameters
         ----------
         X
-            (n, D) floats, or images (n, H, W) or (n, C, H, W).
+            (n, D) numbers, or images (n, H, W) or (n, C, H, W), in any of the forms that the notes of the class name.
         y
             Ignored.
 
@@ -221,24 +224,22 @@ class SpikeVAE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, FittedHTML):
     def _fit(self, X: Any) -> None:
         checkpoint = checked_checkpoint(self.checkpoint, self.random_state)
         config = fit_config(self.get_params(deep=False), drawn_seed(self.random_state))
-        stimuli = torch.from_numpy(np.require(self._check(X, reset=True), requirements="W"))  # as torch needs it
-        if config.likelihood == "bernoulli" and (stimuli.min() < 0 or stimuli.max() > 1):
-            low, high = float(stimuli.min()), float(stimuli.max())
-            raise ValueError(f"likelihood='bernoulli' needs pixels in [0, 1]; X spans [{low:.3g}, {high:.3g}]")
-        warn_of_scale(config, stimuli)
+        stimuli = training_stimuli(self, X, config.likelihood)
+        sample = stimuli.sample if isinstance(stimuli, Rows) else stimuli
+        warn_of_scale(config, sample)
         modules = own_modules(self.get_params(deep=False))
         device, shape = resolve_device(self.device), self._image_shape(config)
         result = trained(
             lambda phase: build_stack([config], stimuli, shape, device=device, on_phase=phase, modules=modules),
             f"SpikeVAE {config.latent}",
-            "Scale X to unit variance, lower learning_rate, or set options={'clamp': 4.0}",
+            REMEDY,
             callbacks=self.callbacks or (),
             checkpoint=checkpoint,
             verbose=self.verbose,
         )
-        self.config_, self.history_, self._scale = config, result.history, root_mean_square(stimuli.numpy())
+        self.config_, self.history_, self._scale = config, result.history, root_mean_square(sample.numpy())
         self._set_model(result.model)
-        self._set_budget(budget_report(result.model, stimuli, generator=generator(config.seed, "evaluation")))
+        self._set_budget(budget_report(result.model, sample, generator=generator(config.seed, "evaluation")))
 
     def _set_budget(self, report: BudgetReport | None) -> None:
         self.__dict__.pop("budget_", None)  # remove that of an earlier fit

@@ -10,6 +10,7 @@ from .loop import Interrupted as Interrupted
 from .loop import train as train
 from .parallel import data_parallel as data_parallel
 from .ranks import RanksLost as RanksLost
+from .rows import Rows as Rows
 from .scale import warn_of_scale as warn_of_scale
 from .stack import Stack as Stack
 from .tensorboard import TensorBoard as TensorBoard

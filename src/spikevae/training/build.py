@@ -12,6 +12,7 @@ from ..models.own import Given
 from ..progress import OnPhase, silent
 from .dictionary import DictionaryStack
 from .fits import FitStack
+from .rows import Rows
 from .stack import Stack
 
 STACKS: dict[str, type[FitStack]] = {"gradients": Stack, "dictionary": DictionaryStack}
@@ -21,7 +22,7 @@ STACKS: dict[str, type[FitStack]] = {"gradients": Stack, "dictionary": Dictionar
 @own_scope()
 def build_stack(
     configs: Sequence[ModelConfig],
-    train: Tensor,
+    train: Tensor | Rows,
     shape: tuple[int, ...],
     *,
     device: torch.device | str = "cpu",
@@ -36,7 +37,7 @@ def build_stack(
     configs
         Fits whose `stack_key` agree.
     train
-        (n, D) stimuli, float32 or float64.
+        (n, D) stimuli, float32 or float64, or :class:`Rows` that are read by batch.
     shape
         Stimulus shape: (D,), or (C, H, W) for convolutions.
     window

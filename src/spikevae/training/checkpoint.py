@@ -18,7 +18,7 @@ FORMAT = "spikevae checkpoint 1"
 def _fingerprint(stack: FitStack) -> dict[str, Any]:
     return {
         "fits": [config.model_dump(mode="json") for config in stack.configs],
-        "train": [*stack.train.shape],
+        "train": [stack.n_train, *stack.train.shape[1:]],
         "stimuli": stack.data_digest,
         "shape": [*stack.shape],
         "window": stack.window,

@@ -14,6 +14,7 @@ from ..models.sparse.inference import SparseInference
 from ..models.sparse.model import SparseCoding
 from ..progress import OnPhase, silent
 from .fits import DIVERGED, RUNNING, FitStack
+from .rows import Rows
 
 FORGETTING = 20.0
 """Exponent of the weight (s / t)^FORGETTING of the codes of batch s of t: early codes, of a poor dictionary, have
@@ -56,7 +57,7 @@ class DictionaryStack(FitStack):
     def __init__(
         self,
         configs: Sequence[ModelConfig],
-        train: Tensor,
+        train: Tensor | Rows,
         shape: tuple[int, ...],
         *,
         device: torch.device | str = "cpu",
@@ -68,7 +69,7 @@ class DictionaryStack(FitStack):
         self.forgetting = forgetting
         self.models: list[SparseCoding] = []
         for config in configs:
-            model = build_model(config, shape).to(self.device, train.dtype).requires_grad_(False)
+            model = build_model(config, shape).to(self.device, self.train.dtype).requires_grad_(False)
             assert isinstance(model, SparseCoding)
             self.models.append(model)
         n, k = len(configs), self.config.n_latents

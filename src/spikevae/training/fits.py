@@ -23,6 +23,7 @@ from ..models.config import ModelConfig
 from ..models.own import Given
 from ..progress import OnPhase, silent
 from .ranks import Ranks
+from .rows import Rows
 
 # What may differ between the fits of a stack; everything else decides the shape of a step.
 PER_FIT = (
@@ -61,7 +62,7 @@ class FitStack(ABC):
     configs
         Fits whose `stack_key` agree.
     train
-        (n, D) stimuli; they stay on `device`.
+        (n, D) stimuli, which stay on `device`; of :class:`~spikevae.training.Rows` only a sample does.
     shape
         Stimulus shape, for convolutions.
     window
@@ -76,7 +77,7 @@ class FitStack(ABC):
     def __init__(
         self,
         configs: Sequence[ModelConfig],
-        train: Tensor,
+        train: Tensor | Rows,
         shape: tuple[int, ...],
         *,
         device: torch.device | str = "cpu",
@@ -91,10 +92,14 @@ class FitStack(ABC):
         self.configs, self.config, self.shape = list(configs), configs[0], shape
         self.modules = modules
         self.on_phase = on_phase
-        self.device, self.train = torch.device(device), train.to(device).contiguous()
+        self.source = train if isinstance(train, Rows) else None
+        kept = train.sample if isinstance(train, Rows) else train
+        self.device, self.train, self.n_train = torch.device(device), kept.to(device).contiguous(), len(train)
         self.n_steps = self.config.n_steps(len(train))
         self.batch_size = min(self.config.batch_size, len(train))
         self.batches_per_epoch = len(train) // self.batch_size
+        self.first_step = 0
+        """Step at which the first pass over these stimuli began."""
         self.window = window or max(1, min(50, self.n_steps // 40))
 
         # Fits with one seed share each batch: it is gathered once, and their encoders are one wide matrix product.
@@ -133,6 +138,8 @@ class FitStack(ABC):
         """
         if ranks is not None:
             self._check_divisible(ranks.size)
+            if self.source is not None:
+                raise ValueError(f"{ranks.size} processes need stimuli in memory, and these are read by batch")
         self.ranks = ranks
 
     def _check_divisible(self, size: int) -> None:
@@ -173,15 +180,31 @@ class FitStack(ABC):
 
         `rows` are those of the batch that are wanted.
         """
-        epoch, place = divmod(self.step_number, self.batches_per_epoch)
+        passes, place = divmod(self.step_number - self.first_step, self.batches_per_epoch)
+        epoch = self.first_step + passes
         if self._orders is None or self._orders[0] != epoch:
-            orders = [torch.randperm(len(self.train), generator=generator(seed, "order", epoch)) for seed in self.seeds]
+            orders = [torch.randperm(self.n_train, generator=generator(seed, "order", epoch)) for seed in self.seeds]
             self._orders = (epoch, torch.stack(orders).to(self.device))
         chosen = self._orders[1][:, place * self.batch_size : (place + 1) * self.batch_size]
         if rows is not None:
             chosen = chosen[:, rows]
-        x = self.train.index_select(0, chosen.flatten())  # several times faster than self.train[chosen]
+        if self.source is not None:
+            x = self.source.gather(chosen.flatten().cpu()).to(self.device)
+        else:
+            x = self.train.index_select(0, chosen.flatten())  # several times faster than self.train[chosen]
         return x if len(self.seeds) == 1 else x.view(len(self.seeds), chosen.shape[1], -1)
+
+    def one_pass(self, train: Tensor) -> None:
+        """Train on other stimuli (n, D), once each in batches of equal size, and keep everything else as it is.
+
+        A few stimuli may be left out: fewer than there are batches.
+        """
+        n_batches = -(-len(train) // self.config.batch_size)
+        self.source, self.train, self.n_train = None, train.to(self.device).contiguous(), len(train)
+        self.batch_size, self.batches_per_epoch = len(train) // n_batches, n_batches
+        self.first_step, self._orders = self.step_number, None
+        for _ in range(n_batches):
+            self.step()
 
     def _any_or_gpu(self, which: Tensor) -> bool:
         """Whether work on the marked fits must be done: on a CPU if any is marked, on other devices always.

@@ -31,6 +31,7 @@ from .decoder import DecoderMoments, set_optimal_decoder_and_prior
 from .fits import DIVERGED, RUNNING, FitStack
 from .ranks import Ranks
 from .recorded import Recorded
+from .rows import Rows
 from .starts import ANNOUNCED, Spectrum, start_at_linear_limit
 
 PRIOR_DECAY = 0.95  # a closed-form prior is optimal for the mean posterior statistics of the last ~20 batches
@@ -46,7 +47,7 @@ class Stack(FitStack):
     configs
         Fits whose `stack_key` agree.
     train
-        (n, D) stimuli; they stay on `device`.
+        (n, D) stimuli, which stay on `device`; of :class:`~spikevae.training.Rows` only a sample does.
     shape
         Stimulus shape, for convolutions.
     """
@@ -56,7 +57,7 @@ class Stack(FitStack):
     def __init__(
         self,
         configs: Sequence[ModelConfig],
-        train: Tensor,
+        train: Tensor | Rows,
         shape: tuple[int, ...],
         *,
         device: torch.device | str = "cpu",
@@ -65,7 +66,7 @@ class Stack(FitStack):
         on_phase: OnPhase = silent,
     ):
         super().__init__(configs, train, shape, device=device, window=window, modules=modules, on_phase=on_phase)
-        models = [build_model(config, shape, modules).to(self.device, train.dtype) for config in configs]
+        models = [build_model(config, shape, modules).to(self.device, self.train.dtype) for config in configs]
         self._start_at_limit(models)
         params, buffers = stack_module_state(models)
         self.params: dict[str, Tensor] = {k: v.detach() for k, v in params.items()}
@@ -108,6 +109,10 @@ class Stack(FitStack):
         self.noise = self._noise(ranks)
         if ranks is not None and self.noise is not None:  # all draw together: none may trace while another does not
             self._gradients = Recorded(self._fresh_gradients, 0)
+
+    def one_pass(self, train: Tensor) -> None:
+        self._gradients = Recorded(self._fresh_gradients, 0)  # a graph is for batches of one size
+        super().one_pass(train)
 
     def _noise(self, ranks: Ranks | None) -> Generator | None:
         """Generators for the noise of training, seeded at each step; None where training does not draw."""
@@ -225,7 +230,7 @@ class Stack(FitStack):
         """Set the learning rate of this step; returns it as a share of its peak."""
         config = self.config
         rate = schedules.learning_rate(
-            self.step_number,
+            min(self.step_number, self.n_steps - 1),
             self.n_steps,
             peak=config.learning_rate,
             end=config.learning_rate_end,
@@ -246,7 +251,8 @@ class Stack(FitStack):
         floor = torch.clamp(self.beta, max=schedules.BETA_FLOOR)
         limit = math.inf
         if config.grad_clip is not None:
-            warm = schedules.in_warmup(step, self.n_steps, warmup=config.warmup, cycles=config.cycles)
+            place = min(step, self.n_steps - 1)
+            warm = schedules.in_warmup(place, self.n_steps, warmup=config.warmup, cycles=config.cycles)
             limit = config.grad_clip * (WARMUP_CLIP if warm else 1.0)
         return StepInputs(
             x=self._batch(None if self.ranks is None else self.ranks.rows(self.batch_size)),
