@@ -21,12 +21,12 @@ PAGES = (
     *(f"docs/guide/{name}.md" for name in ("my_recording", "my_activations", "my_chip")),
     *("docs/iterative.md", "docs/sparse_coding.md", "docs/gradients.md", "docs/evidence.md", "docs/robust.md"),
     *("docs/decoding.md", "docs/counts.md", "docs/population.md", "docs/samplers.md", "docs/ensembles.md"),
-    *("docs/watching.md", "docs/plots.md"),
+    *("docs/watching.md", "docs/plots.md", "docs/free_energy.md"),
 )
 SAVES_NOTHING = (
     *(f"docs/guide/{name}.md" for name in ("which_code", "my_recording", "my_activations", "my_chip")),
     *("docs/gradients.md", "docs/evidence.md", "docs/robust.md", "docs/decoding.md", "docs/counts.md"),
-    *("docs/samplers.md", "docs/ensembles.md"),
+    *("docs/samplers.md", "docs/ensembles.md", "docs/free_energy.md"),
 )
 ALONE = ("docs/quickstart.md", "docs/use_the_pieces.md")
 """Run in processes of their own: attributes of the package must load what they need."""

@@ -2,6 +2,7 @@
 
 import json
 import pickle
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -9,7 +10,7 @@ import pytest
 from free_energy_cases import gaussian_works
 
 from spikevae.cli import DONE, USAGE, main
-from spikevae.free_energy import bar, difference, mbar, read_works
+from spikevae.free_energy import LearnedMap, bar, difference, mbar, read_works
 
 FORWARD, REVERSE = gaussian_works(2.0, 1.0, 300, 200)
 
@@ -69,6 +70,19 @@ def test_the_verb_takes_many_states(tmp_path: Path, capsys: pytest.CaptureFixtur
     assert len(facts["free_energies"]) == 3
     assert main(["free-energy", str(tmp_path / "states.npz"), "--method", "bar"]) == USAGE
     assert "--method mbar" in capsys.readouterr().err
+
+
+def test_a_missing_library_is_named(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    np.savez(tmp_path / "states.npz", u_kn=np.zeros((2, 4)), n_k=[2, 2])
+    for name in ("pymbar", "zuko"):
+        monkeypatch.setitem(sys.modules, name, None)
+    assert main(["free-energy", str(tmp_path / "states.npz")]) == USAGE
+    assert "pip install 'spikevae[flows]'" in capsys.readouterr().err
+    energy = lambda x: x.square().sum(-1)
+    with pytest.raises(ImportError, match=r"learned maps need zuko: pip install 'spikevae\[flows\]'"):
+        LearnedMap(energy, energy).fit(np.zeros((5, 1)))
 
 
 def test_flags_are_printed(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -182,29 +182,29 @@ def table(found: dict[str, Any]) -> str:
     """Markdown: means over repeats with 95 % intervals."""
     truth, repeats = found["reference"], found["repeats"]
     lines = [
-        "| method | estimate | standard error | that of BAR over it | spread of estimates | overlap | bounds | CPU s |",
-        "|---|--:|--:|--:|--:|--:|--:|--:|",
+        "| method | estimate | standard error | that of BAR over it | spread of estimates | overlap | lower bound | "
+        "upper bound | flagged | CPU s |",
+        "|---|" + "--:|" * 9,
     ]
     of = lambda name: [next(r for r in one["rows"] if r["method"] == name) for one in repeats]
     for name in METHODS:
         rows = of(name)
         ratio = [a["standard_error"] / b["standard_error"] for a, b in zip(of("BAR"), rows)]
         mean = lambda key, rows=rows: float(np.mean([r[key] for r in rows]))
-        bounds = f"{mean('lower'):.1f} and {mean('upper'):.4g}"
         lines.append(
             f"| {name} | {shown(interval([r['estimate'] for r in rows]), 2)} "
-            f"| {shown(interval([r['standard_error'] for r in rows]))} | {shown(interval(ratio), 1)} "
+            f"| {shown(interval([r['standard_error'] for r in rows]))} "
+            f"| {'–' if name == 'BAR' else shown(interval(ratio), 2)} "
             f"| {np.std([r['estimate'] for r in rows], ddof=1):.3f} | {mean('overlap'):.2g} "
-            f"| {bounds} | {mean('seconds'):.0f} |"
+            f"| {mean('lower'):.1f} | {mean('upper'):.1f} "
+            f"| {sum(bool(r['flags']) for r in rows)} of {len(rows)} | {mean('seconds'):.0f} |"
         )
     lines.append(
         f"| MBAR, {len(STAGES)} states | {truth['estimate']:.3f} | {truth['standard_error']:.3f} | – | – "
-        f"| {truth['overlap']:.2g} | {truth['lower']:.1f} and {truth['upper']:.4g} | {truth['seconds']:.0f} |"
+        f"| {truth['overlap']:.2g} | {truth['lower']:.1f} | {truth['upper']:.1f} "
+        f"| {int(bool(truth['flags']))} of 1 | {truth['seconds']:.0f} |"
     )
-    flagged = sum(bool(r["flags"]) for one in repeats for r in one["rows"])
-    lines += ["", f"Flagged: {flagged} of {len(repeats) * len(METHODS)} estimates"]
-    lines += [f"- {name}: {sum(bool(r['flags']) for r in of(name))} of {len(repeats)}" for name in METHODS]
-    return "\n".join(lines)
+    return "\n".join(lines).replace("-inf", "–")
 
 
 def started(folder: Path | None, settings: dict[str, Any]) -> dict[str, Any]:

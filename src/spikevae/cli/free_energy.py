@@ -35,15 +35,15 @@ def free_energy_(
         from ..free_energy import difference, mbar, read_works
 
         found = read_works(works)
-        if found.forward is None:
-            if method not in (None, "mbar"):
-                raise ValueError(f"{works} holds energies of many states, which --method mbar takes, not {method}")
-            estimate = mbar(found.u_kn, found.n_k)
-        elif method == "mbar":
+        if found.forward is None and method not in (None, "mbar"):
+            raise ValueError(f"{works} holds energies of many states, which --method mbar takes, not {method}")
+        if found.forward is not None and method == "mbar":
             raise ValueError(f"{works} holds works: --method mbar needs an .npz with u_kn and n_k")
-        else:
-            try:
+        try:
+            if found.forward is None:
+                estimate = mbar(found.u_kn, found.n_k)
+            else:
                 estimate = difference(found.forward, found.reverse, method=method)
-            except ValueError as error:
-                raise ValueError(f"{works}: {error}") from None
+        except (ValueError, ImportError) as error:
+            raise ValueError(f"{works}: {error}") from None
     emit(json, {"works": str(works)} | estimate.to_dict(), estimate.describe())

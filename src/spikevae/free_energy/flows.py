@@ -29,19 +29,18 @@ def splines() -> Any:
     ImportError
         Without zuko.
     """
-    if "zuko" not in sys.modules:  # it switches off checks of arguments for all distributions of PyTorch
-        before = {name: Distribution.__dict__[name] for name in ("_validate_args", "arg_constraints")}
-        try:
-            import zuko.transforms  # noqa: F401
-        except ModuleNotFoundError as error:
-            if error.name != "zuko":
-                raise
-            raise ImportError("learned maps need zuko: pip install 'spikevae[flows]'") from None
-        finally:
-            for name, value in before.items():
-                setattr(Distribution, name, value)
-    from zuko.transforms import MonotonicRQSTransform
-
+    # On import it switches off checks of arguments for all distributions of PyTorch.
+    names = () if "zuko" in sys.modules else ("_validate_args", "arg_constraints")
+    before = {name: Distribution.__dict__[name] for name in names}
+    try:
+        from zuko.transforms import MonotonicRQSTransform
+    except ModuleNotFoundError as error:
+        if error.name not in ("zuko", "zuko.transforms"):
+            raise
+        raise ImportError("learned maps need zuko: pip install 'spikevae[flows]'") from None
+    finally:
+        for name, value in before.items():
+            setattr(Distribution, name, value)
     return MonotonicRQSTransform
 
 
