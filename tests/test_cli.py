@@ -14,6 +14,7 @@ import pytest
 from cli_cases import TINY, tiny
 
 from spikevae.cli import DONE, FAILED, USAGE, main
+from spikevae.cli.run import _with_hyphens
 
 VERBS = (
     *("sweep", "train", "evaluate", "compare", "decode", "physiology", "report", "data", "bench", "models"),
@@ -311,7 +312,8 @@ def test_models_are_evaluated_on_data_prepared_as_in_training(capsys: pytest.Cap
     )
     trained = as_json(capsys, *given)["metrics"]
     assert as_json(capsys, "evaluate", "model.spikevae")["metrics"] == trained
-    assert as_json(capsys, *[a for a in given if "whiten" not in a and a != "--set"])["metrics"] != trained
+    other = [a for a in given if "whiten" not in a and a != "--set"]
+    assert as_json(capsys, *other, "--overwrite")["metrics"] != trained
 
 
 def test_models(capsys: pytest.CaptureFixture[str]) -> None:
@@ -361,3 +363,29 @@ def test_python_m_is_the_same_program() -> None:
         assert done.returncode == USAGE
         outputs.append((done.stdout, done.stderr))
     assert outputs[0] == outputs[1] and "sweep" in outputs[0][1]
+
+
+def test_train_says_five_numbers_and_whether_it_has_converged(capsys: pytest.CaptureFixture[str]) -> None:
+    given = ["train", "--data", "synthetic", "--n-latents", "4", "--n", "300", "--steps", "40"]
+    assert main([*given, "--out", "a.spikevae"]) == DONE
+    said = capsys.readouterr().out
+    assert [line.split()[0] for line in said.splitlines()[:5]] == [
+        "free_energy",
+        "r2_pooled",
+        "fraction_zeros",
+        "spikes",
+        "joules",
+    ]
+    assert "pooled over stimuli" in said and "onverged: the second half of the steps changed the objective by" in said
+    assert main([*given, "--out", "a.spikevae"]) == USAGE
+    assert "--overwrite to replace it" in capsys.readouterr().err
+    facts = as_json(capsys, *given, "--out", "a.spikevae", "--overwrite", "--set", "cycles=1")
+    assert facts["convergence"] == {"flag": "not checked", "budget_change": None} and len(facts["metrics"]) > 25
+    assert main([*given, "--out", "b.spikevae", "--all"]) == DONE
+    assert "hardware_joules" in capsys.readouterr().out
+
+
+def test_an_option_with_an_underscore_reminds_of_the_one_that_is_meant(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["train", "--n_latent", "8"]) == USAGE
+    assert "Did you mean --n-latents?" in capsys.readouterr().err
+    assert _with_hyphens(["--set", "n_latents=[1]", "--n_latents=3"]) == [*("--set", "n_latents=[1]", "--n-latents=3")]

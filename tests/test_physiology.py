@@ -11,10 +11,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from spikevae._json import jsonable
+from spikevae.config import FitConfig
 from spikevae.data.sequences import grating
 from spikevae.data.synthetic import gabor_dictionary
 from spikevae.metrics.dictionary import fit_gabors
-from spikevae.models import AmortisedConfig, AmortisedVAE, IterativeConfig, IterativeVAE
+from spikevae.models import AmortisedConfig, AmortisedVAE, IterativeConfig, IterativeVAE, build_model
 from spikevae.physiology import Gratings, LinearNonlinear, examine, is_neural, tuning
 from spikevae.physiology.bars import moving_bar
 from spikevae.physiology.fields import correlation, receptive_fields
@@ -219,12 +220,31 @@ def test_every_model_with_rates_can_be_examined(options):
     assert np.isfinite(found.tuning.response.mean).all()
 
 
+def test_a_model_with_an_encoder_codes_each_frame_by_itself():
+    """Spikes follow exp(w x), so the average of white noise before a spike is w, at the frame of the spike."""
+    model = AmortisedVAE(SHAPE, AmortisedConfig(n_latents=4, start=-1.0, init="random", clamp=None), seeded())
+    weights = torch.zeros(4, 144)
+    for unit, place in enumerate((13, 40, 77, 130)):
+        weights[unit, place : place + 2] = torch.tensor([0.5, -0.5])
+    with torch.no_grad():
+        model.encoder.get_parameter("head.weight").copy_(weights)
+    model.requires_grad_(False)
+    assert not is_neural(model)
+    found = examine(model, Gratings(frequencies=(0.1, 0.2), phases=2, period=8, warm_up=4), noise_frames=60)
+    assert (found.fields.lag == 0).all()
+    cosine = correlation(found.fields.field, weights.numpy())
+    assert (cosine > 0.95).all()
+    assert np.isfinite(found.tuning.response.mean).all() and found.control is not None
+
+
 def test_models_that_cannot_be_examined_say_why():
     iterative = {"n_latents": 4}
     signed = IterativeVAE(SHAPE, IterativeConfig(latent="gaussian", **iterative), torch.Generator())
     flat = IterativeVAE((10,), IterativeConfig(latent="poisson", **iterative), torch.Generator())
-    amortised = AmortisedVAE(SHAPE, AmortisedConfig(latent="poisson", **iterative), torch.Generator())
-    for model, message in ((signed, "signed"), (flat, "no images"), (amortised, "infer step by step")):
+    amortised = AmortisedVAE(SHAPE, AmortisedConfig(latent="laplace", prior="fixed", **iterative), torch.Generator())
+    sparse = build_model(FitConfig(latent="sparse", **iterative), SHAPE)
+    cases = ((signed, "signed"), (flat, "no images"), (amortised, "signed"), (sparse, "no firing rates"))
+    for model, message in cases:
         assert not is_neural(model)
         with pytest.raises(ValueError, match=message):
             examine(model)

@@ -22,9 +22,10 @@ def physiology(
     device: Device = "auto",
     json: Json = False,
 ) -> None:
-    """Examine a model of iterative inference like neurons: receptive fields, tuning, suppression, moving bars.
+    """Examine a model like neurons: receptive fields, tuning, suppression, moving bars.
 
-    Takes seconds. Works for models with firing rates that were trained with iterative inference on images.
+    Takes seconds. Works for models of images with firing rates. Those of iterative inference keep their state from
+    frame to frame; those with an encoder code each frame by itself.
 
     Example: `spikevae physiology m.spikevae --out physiology`
 
@@ -47,13 +48,13 @@ def physiology(
     with checking_input():
         from .._device import resolve_device
         from ..models import load_model
-        from ..physiology import Gratings, check
+        from ..physiology import Gratings, as_neurons
         from ..physiology.output import describe, write_all
         from ..progress import show_progress
 
         out = check_out(out, folder=True)
         chosen, _ = load_model(model)
-        check(chosen)
+        as_neurons(chosen)
         shown = Gratings.scaled(contrast, background)
     with show_progress("physiology") as progress:
         found, paths = write_all(

@@ -87,7 +87,7 @@ def _main(arguments: list[str] | None) -> int:
     try:
         with warnings.catch_warnings(), signals_as_interrupts():
             warnings.showwarning = warn  # type: ignore[assignment]
-            app(arguments, exit_on_error=False, print_error=True)
+            app(_with_hyphens(sys.argv[1:] if arguments is None else arguments), exit_on_error=False, print_error=True)
         flush_output()
     except CycloptsError:
         return USAGE
@@ -104,6 +104,15 @@ def _main(arguments: list[str] | None) -> int:
         show(text, style="red")
         return code
     return DONE
+
+
+def _with_hyphens(arguments: list[str]) -> list[str]:
+    """Options with hyphens: `--n_latent` then reminds of `--n-latents`, not of `--latent`."""
+    found = []
+    for one in arguments:
+        name, equals, value = one.partition("=")
+        found.append((name.replace("_", "-") if name.startswith("--") else name) + equals + value)
+    return found
 
 
 def _described(error: Exception) -> tuple[int, str]:

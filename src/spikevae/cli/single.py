@@ -1,5 +1,6 @@
 """One model from the command line: train and save it, evaluate a saved one."""
 
+import math
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ from ..models.config import ModelConfig
 from ..models.files import load_model as read_model
 from ..models.files import save_model
 from ..progress import show_progress
+from ..sweep.convergence import OBJECTIVE_TOLERANCE, relative_change
 from ..training import BudgetReport, budget_report, build_stack, train, warn_of_scale
 from ..training.checks import check_memory
 from ..training.fits import DIVERGED
@@ -53,10 +55,47 @@ def prepare(stimuli: dict[str, Any], settings: dict[str, Any], *, recipe: str, d
     return Job(config, data, arguments, where)
 
 
-def train_to_file(job: Job, out: Path) -> BudgetReport | None:
-    """Train and save; after an interrupt, the same call continues from a checkpoint beside `out`.
+@dataclass(frozen=True)
+class Trained:
+    """What is said of a fit beside its metrics."""
 
-    Returns how the fit stands to its budget, if it has one.
+    budget: BudgetReport | None
+    """How it stands to its budget, if it has one."""
+    change: float | None
+    """|objective at half the steps - at the end| / |at the end|, on training batches; None where half the steps are no
+    complete schedule."""
+
+    @property
+    def convergence(self) -> dict[str, Any]:
+        """The flag, and the change that it stands for."""
+        if self.change is None:
+            return {"flag": "not checked", "budget_change": None}
+        flag = "converged" if self.change <= OBJECTIVE_TOLERANCE else "not converged"
+        return {"flag": flag, "budget_change": self.change}
+
+    def describe(self) -> str:
+        """The flag in a sentence."""
+        if self.change is None:
+            return "Not checked for convergence: the learning rate has one cycle, so that half the steps are no fit."
+        text = f"the second half of the steps changed the objective by {100 * self.change:.2g} %"
+        if self.convergence["flag"] == "converged":
+            return f"Converged: {text}. Other starts were not tried (a sweep does)."
+        return f"Not converged: {text}; give it more --steps."
+
+
+def _change_over_second_half(history: dict[str, list[float]], config: ModelConfig) -> float | None:
+    """Relative change of the objective from the end of the first cycle to the end, means over a few windows each."""
+    values = history.get("objective", [])
+    half, few = len(values) // 2, max(1, len(values) // 20)
+    if config.cycles != 2 or half < few:
+        return None
+    middle, end = (sum(part) / few for part in (values[half - few : half], values[-few:]))
+    change = relative_change(middle, end)
+    return change if math.isfinite(change) else None
+
+
+def train_to_file(job: Job, out: Path) -> Trained:
+    """Train and save; after an interrupt, the same call continues from a checkpoint beside `out`.
 
     Raises
     ------
@@ -95,7 +134,7 @@ def train_to_file(job: Job, out: Path) -> BudgetReport | None:
         {"data": job.source, "history": result.history, "scale": root_mean_square(job.data.train), **facts},
     )
     checkpoint.unlink(missing_ok=True)
-    return budget
+    return Trained(budget, _change_over_second_half(result.history, job.config))
 
 
 def load_for(path: Path, source: str | None, *, patch: int | None, n: int | None, seed: int | None) -> PatchSet:

@@ -27,9 +27,11 @@ def train(
     set_: Annotated[list[str] | None, Parameter(name="--set", negative=())] = None,
     seed: Seed = 0,
     device: Device = "auto",
+    overwrite: Annotated[bool, Parameter(negative=())] = False,
+    all_: Annotated[bool, Parameter(name="--all", negative=())] = False,
     json: Json = False,
 ) -> None:
-    """Fit one model and save it.
+    """Fit one model, save it, and say in five numbers what it does and whether it has converged.
 
     Example: `spikevae train --data folder:photos --latent poisson --n-latents 256 --beta 1 --out m.spikevae`
 
@@ -61,6 +63,10 @@ def train(
         KEY=VALUE for any further field of the fit, data.KEY=VALUE of the data, VALUE in TOML.
     seed
         Seed of the patches, weights, batches and noise.
+    overwrite
+        Replace a model that is there.
+    all_
+        Print all metrics; with --json they are always there.
     """
     with checking_input():
         from ..sweep.edit import parse_settings, split_settings
@@ -73,9 +79,22 @@ def train(
         given |= of_fit
         stimuli = {"source": data, "seed": seed, "patch": patch, "n": n} | of_data
         out = check_out(out, folder=False)
+        if out.exists() and not overwrite:
+            raise ValueError(f"--out {out} is there already: give another name, or --overwrite to replace it")
         job = prepare(stimuli, given, recipe=recipe, device=device)
-    budget = train_to_file(job, out)
-    metrics = evaluate_file(out, job.data).metrics
-    facts = {"model": str(out), "metrics": metrics.to_dict()} | ({"budget": budget.to_dict()} if budget else {})
-    text = f"{budget.describe()}\n\n" if budget else ""
-    emit(json, facts, f"{metrics.describe()}\n\n{text}Model: {out}")
+    done = train_to_file(job, out)
+    metrics = evaluate_file(out, job.data, device=job.device).metrics
+    facts = {"model": str(out), "metrics": metrics.to_dict(), "convergence": done.convergence}
+    if done.budget is not None:
+        facts["budget"] = done.budget.to_dict()
+    parts = [
+        metrics.describe(None if all_ else FIRST_NUMBERS),
+        done.describe(),
+        done.budget.describe() if done.budget is not None else "",
+        f"Model: {out}" if all_ else f"Model: {out} (all metrics: --all, or spikevae evaluate {out})",
+    ]
+    emit(json, facts, "\n\n".join(part for part in parts if part))
+
+
+FIRST_NUMBERS = ("free_energy", "r2_pooled", "fraction_zeros", "spikes", "joules")
+"""What is printed of a model unless all is asked for; codes without spikes have the first three."""

@@ -1,6 +1,7 @@
 """`Metrics`: the numbers that every model reports, each with unit, direction, source and definition."""
 
 import math
+from collections.abc import Collection
 from dataclasses import dataclass, field, fields
 from typing import Any, Literal
 
@@ -21,6 +22,17 @@ MODELLED = "modelled: constants of spikevae.evaluation.prices"
 
 def _number(unit: str, direction: Direction, source: str, description: str) -> Any:
     return field(metadata={"unit": unit, "direction": direction, "source": source, "description": description})
+
+
+def plain_unit(unit: str) -> str:
+    """A unit as people read it: nothing for a pure number, and what it is a mean over where the unit says that.
+
+    Examples
+    --------
+    >>> plain_unit("1"), plain_unit("1, mean over stimuli"), plain_unit("J per stimulus")
+    ('', 'mean over stimuli', 'J per stimulus')
+    """
+    return unit.removeprefix("1").removeprefix(", ") if unit.split(",")[0] == "1" else unit
 
 
 @dataclass(frozen=True)
@@ -60,13 +72,19 @@ class Metrics:
         "squared pixel units per stimulus", "lower", PVAE, "squared error summed over pixels, from mean codes"
     )
     r2: float = _number(
-        "1", "higher", PVAE, "explained share of a stimulus' pixel variance, mean over stimuli, sampled codes"
+        "1, mean over stimuli",
+        "higher",
+        PVAE,
+        "explained share of a stimulus' pixel variance, mean over stimuli, sampled codes",
     )
     r2_pooled: float = _number(
-        "1", "higher", OWN, "explained share of the pixel variance of all stimuli together, sampled codes"
+        "1, pooled over stimuli",
+        "higher",
+        OWN,
+        "explained share of the pixel variance of all stimuli together, sampled codes",
     )
-    r2_mean_code: float = _number("1", "higher", PVAE, "r2 from mean codes")
-    r2_pooled_mean_code: float = _number("1", "higher", OWN, "r2_pooled from mean codes")
+    r2_mean_code: float = _number("1, mean over stimuli", "higher", PVAE, "r2 from mean codes")
+    r2_pooled_mean_code: float = _number("1, pooled over stimuli", "higher", OWN, "r2_pooled from mean codes")
     fraction_zeros: float = _number("1", "neither", CODE, "share of sampled code entries that are zero")
     lifetime_sparseness: float = _number(
         "1",
@@ -168,20 +186,27 @@ class Metrics:
         """Every field NaN except those given."""
         return cls(**{f.name: math.nan for f in fields(cls)} | known)
 
-    def describe(self) -> str:
+    def describe(self, names: Collection[str] | None = None) -> str:
         """One line per field: name, value, unit, and whether higher (↑) or lower (↓) is better.
+
+        Parameters
+        ----------
+        names
+            Of the fields to show where they are defined; all by default, also undefined ones.
 
         Examples
         --------
-        >>> print(Metrics.undefined(r2=0.5).describe().splitlines()[5])
-        r2                           0.5 ↑
+        >>> print(Metrics.undefined(r2=0.5).describe(["r2", "spikes"]))
+        r2                           0.5 ↑ mean over stimuli
         """
         arrow = {"higher": "↑", "lower": "↓", "neither": " "}
         lines = []
         for f in fields(self):
+            if names is not None and (f.name not in names or math.isnan(getattr(self, f.name))):
+                continue
             value, unit = getattr(self, f.name), f.metadata["unit"]
             shown = "undefined" if math.isnan(value) else f"{value:.5g}"
-            line = f"{f.name:<20} {shown:>11} {arrow[f.metadata['direction']]} {'' if unit == '1' else unit}"
+            line = f"{f.name:<20} {shown:>11} {arrow[f.metadata['direction']]} {plain_unit(unit)}"
             lines.append(line.rstrip())
         return "\n".join(lines)
 
@@ -189,8 +214,8 @@ class Metrics:
         """The same as a table for notebooks, with the definitions."""
         arrow = {"higher": "↑", "lower": "↓", "neither": ""}
         rows = [
-            [f.name, shown(getattr(self, f.name), 4), "" if (unit := f.metadata["unit"]) == "1" else unit,
-             arrow[f.metadata["direction"]], f.metadata["description"]]
+            [f.name, shown(getattr(self, f.name), 4), plain_unit(f.metadata["unit"]), arrow[f.metadata["direction"]],
+             f.metadata["description"]]
             for f in fields(self)
         ]  # fmt: skip
         return html_table("", ["metric", "value", "unit", "better", "definition"], rows)

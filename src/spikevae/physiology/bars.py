@@ -10,7 +10,7 @@ from torch import Tensor
 from .._seeds import checked_seed
 from ..data.sequences import bar, image_size
 from ..progress import Report
-from .neurons import Neurons, check, place
+from .neurons import Neurons, as_neurons, place
 
 
 class BarResponse(NamedTuple):
@@ -79,7 +79,7 @@ def moving_bar(
     >>> bool(film.expected[0].max() > 3 * film.expected[1].max())
     True
     """
-    check(model)
+    model = as_neurons(model)
     _check_arguments(model, unit, speed=speed, width=width, trials=trials, margin=margin)
     like = place(model)
     generator = torch.Generator(device=like.device).manual_seed(checked_seed(seed))

@@ -7,10 +7,11 @@ from typing import Any
 import numpy as np
 
 from .._scope import own_scope
+from ..models._model import LatentModel
 from ..progress import Report
 from .bars import BarResponse, moving_bar
 from .fields import ReceptiveFields, correlation, receptive_fields
-from .neurons import LinearNonlinear, Neurons, check
+from .neurons import LinearNonlinear, Neurons, as_neurons
 from .tuning import (
     Gratings,
     GratingTuning,
@@ -123,7 +124,7 @@ class Examination:
 
 @own_scope()
 def examine(
-    model: Neurons,
+    model: Neurons | LatentModel,
     gratings: Gratings | None = None,
     *,
     noise_frames: int = 200,
@@ -134,6 +135,8 @@ def examine(
 
     Parameters
     ----------
+    model
+        A model that infers step by step, or one with an encoder, which codes each frame by itself.
     gratings
         The gratings; noise and bars have the same contrast and background.
     noise_frames
@@ -146,9 +149,9 @@ def examine(
     Raises
     ------
     ValueError
-        If the model does not infer step by step, has no firing rates, or sees no images.
+        If the model has no firing rates, or sees no images.
     """
-    check(model)
+    model = as_neurons(model)
     shown = gratings or Gratings()
     fields = receptive_fields(
         model,

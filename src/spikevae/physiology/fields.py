@@ -10,7 +10,7 @@ from torch import Tensor
 
 from .._seeds import checked_seed
 from ..progress import Report
-from .neurons import Neurons, check, place
+from .neurons import Neurons, as_neurons, place
 
 
 class ReceptiveFields(NamedTuple):
@@ -79,7 +79,7 @@ def receptive_fields(
     >>> found.lag, np.sign(found.field[0, [0, 2]])
     (array([0]), array([ 1., -1.]))
     """
-    check(model)
+    model = as_neurons(model)
     if lags < 1 or frames < 1 or streams < 1 or warm_up < 0 or not noise > 0:
         raise ValueError(
             f"frames={frames}, streams={streams}, lags={lags}, warm_up={warm_up}, noise={noise}: give one frame, "

@@ -10,6 +10,7 @@ from ..data.sequences import image_size
 from ..distributions import Poisson
 from ..distributions._law import Law
 from ..distributions._random import Generator
+from ..models._model import LatentModel
 from ..models.codes import CodeKind
 
 
@@ -38,8 +39,37 @@ class Neurons(Protocol):
         ...
 
 
+@final
+class FrameByFrame:
+    """A model whose encoder codes each frame by itself, as neurons whose state is the code of the last frame.
+
+    Parameters
+    ----------
+    model
+        With a posterior, firing rates, and images as stimuli.
+    """
+
+    law: type[CodeKind]
+
+    def __init__(self, model: LatentModel) -> None:
+        self.model, self.law, self.shape, self.n_latents = model, model.law, model.shape, model.n_latents
+        self.dictionary, self.decoder = model.dictionary, model.decoder
+
+    def init_state(self, n: int) -> Law:
+        return self.infer_step(None, next(self.model.parameters()).new_zeros(n, self.model.n_features))
+
+    def infer_step(self, state: Law | None, x: Tensor, *, generator: Generator | None = None) -> Law:
+        return self.model.posterior(x, generator=generator)
+
+    def codes(self, state: Law) -> Tensor:
+        return state.mean
+
+    def law_of(self, state: Law) -> Law:
+        return state
+
+
 def is_neural(model: Any) -> bool:
-    """Whether experiments can be done on a model: it infers step by step, has firing rates, and sees images."""
+    """Whether experiments can be done on a model as it is: infers step by step, has firing rates, sees images."""
     if not isinstance(model, Neurons) or not model.law.has_rate:
         return False
     try:
@@ -49,18 +79,25 @@ def is_neural(model: Any) -> bool:
     return True
 
 
-def check(model: Any) -> None:
-    """Raise an error for a model on which experiments cannot be done."""
-    if not isinstance(model, Neurons):
+def as_neurons(model: Any) -> Neurons:
+    """A model as neurons: one that infers step by step is returned; one with an encoder codes each frame by itself.
+
+    Raises
+    ------
+    ValueError
+        For a model on which experiments cannot be done.
+    """
+    if not isinstance(model, Neurons) and not isinstance(model, LatentModel):
         raise ValueError(
-            f"{type(model).__name__} does not infer step by step, which physiology needs: train a model "
-            "with --set 'inference=\"iterative\"'"
+            f"{type(model).__name__} has no firing rates of a posterior, which physiology needs: it takes models of "
+            "counts and rectified codes, amortised or iterative, of images"
         )
     if not model.law.has_rate:
         raise ValueError(
             "physiology needs a code with firing rates, and this one is signed: train with --latent poisson"
         )
     image_size(model.shape)
+    return model if isinstance(model, Neurons) else FrameByFrame(model)
 
 
 def place(model: Neurons) -> Tensor:

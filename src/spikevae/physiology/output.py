@@ -12,6 +12,7 @@ from .._files import write_bytes
 from .._json import jsonable
 from .._text import exact, plural, shown
 from ..data.sequences import image_size
+from ..models._model import LatentModel
 from ..plotting import GREY, INK, Static, canvas, settings, write
 from ..progress import Report
 from .examination import Examination, examine
@@ -46,7 +47,7 @@ def draw(found: Examination, folder: Path, stem: str = "") -> list[Static]:
 
 
 def write_all(
-    model: Neurons,
+    model: Neurons | LatentModel,
     gratings: Gratings,
     folder: Path,
     *,

@@ -16,7 +16,7 @@ from torch import Tensor
 from .._seeds import checked_seed
 from ..data.sequences import Frames, grating
 from ..progress import Report
-from .neurons import Neurons, check, mean_response, place
+from .neurons import Neurons, as_neurons, mean_response, place
 
 BATCH = 1024
 """Largest number of stimuli shown at once."""
@@ -205,7 +205,7 @@ def grating_tuning(
     >>> round(math.degrees(found.orientation.item())), round(found.frequency.item(), 2), found.responsive.item()
     (45, 0.2, True)
     """
-    check(model)
+    model = as_neurons(model)
     shown = gratings or Gratings()
     angle, frequency = torch.meshgrid(_column(shown.orientations), _column(shown.frequencies), indexing="ij")
     ones = torch.ones(angle.numel(), dtype=torch.float64)
@@ -244,7 +244,7 @@ def contrast_tuning(
     ----------
     Albrecht and Hamilton (1982), "Striate cortex of monkey and cat: contrast response function", J. Neurophysiol. 48.
     """
-    check(model)
+    model = as_neurons(model)
     shown = gratings or Gratings()
     preferred, of_unit = _preferred(tuning)
     n, levels = len(preferred.angle), len(shown.contrasts)
@@ -281,7 +281,7 @@ def cross_orientation(
     >>> bool(abs(cross_orientation(model, grating_tuning(model)).suppression) < 0.01)
     True
     """
-    check(model)
+    model = as_neurons(model)
     shown = gratings or Gratings()
     preferred, of_unit = _preferred(tuning)
     n, full = len(preferred.angle), torch.full_like(preferred.angle, shown.mask_contrast)
