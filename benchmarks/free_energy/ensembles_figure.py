@@ -81,17 +81,21 @@ def disagreement(axis: Any, rows: Rows) -> None:
         colour, _, line = STYLES[row["objective"]]
         axis.plot(row["grid"], np.maximum(row["spread"], 1e-4), color=colour, linestyle=line, label=row["objective"])
     axis.set(xlabel="x (shaded: data)", ylabel="standard deviation over members", yscale="log")
-    axis.set_title("Five members, noise as assumed (0.1)")
-    axis.legend(fontsize=8, ncols=2, loc="lower center")
+    axis.set_title("Five members, noise as assumed (0.1)", pad=4)
+    axis.legend(fontsize=8, ncols=3, loc="lower center", bbox_to_anchor=(0.5, 1.08), columnspacing=1)
 
 
 def dictionaries(axis: Any, rows: Rows) -> None:
-    """Bound of the mixture against the similarity of the members' dictionaries."""
+    """Bound of the mixture against the similarity of the members' dictionaries, both beside those of "average"."""
+    names = ("similarity", "mixture")
+    plain = {row["seed"]: row for row in rows if row["objective"] == "average"}
+    axis.axhline(0, color=GREY, linestyle="--", linewidth=1)
+    axis.axvline(0, color=GREY, linestyle="--", linewidth=1)
     for objective in dict.fromkeys(row["objective"] for row in rows):
         mine = [row for row in rows if row["objective"] == objective]
+        (x, dx), (y, dy) = (interval([row[name] - plain[row["seed"]][name] for row in mine]) for name in names)
         colour, marker, _ = STYLES[objective]
-        (x, dx), (y, dy) = (interval([row[name] for row in mine]) for name in ("similarity", "mixture"))
         axis.errorbar([x], [y], xerr=[dx], yerr=[dy], fmt=marker, color=colour, capsize=3, label=objective)
-    axis.set(xlabel="similarity of dictionaries (mean cosine)", ylabel="bound of the mixture, nats per stimulus")
-    axis.set_title("Ensembles of four Poisson VAEs")
-    axis.legend(fontsize=8)
+    axis.set(xlabel="similarity of dictionaries, minus average", ylabel="bound of the mixture, minus average (nats)")
+    axis.set_title("Four Poisson VAEs (lower: more evidence)")
+    axis.legend(fontsize=8, loc="upper left")

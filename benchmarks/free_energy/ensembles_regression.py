@@ -137,14 +137,21 @@ def off_data(seed: int, steps: int) -> list[dict[str, Any]]:
 
 
 def off_data_table(rows: list[dict[str, Any]]) -> str:
+    """Means over seeds, and the spread off data over that of "average" with the same seed."""
     lines = [
         "| model | K or m | objective | NLL, nats | error of the mean | spread on data | spread off data "
-        "| error off data |",
-        "|---|--:|---|--:|--:|--:|--:|--:|",
+        "| over that of average | error off data |",
+        "|---|--:|---|--:|--:|--:|--:|--:|--:|",
     ]
+
+    def of(kind: type, n: int, objective: str) -> list[dict[str, Any]]:
+        return [r for r in rows if (r["model"], r["m"], r["objective"]) == (kind.__name__, n, objective)]
+
     for kind, n, objective in WELL_SPECIFIED:
-        mine = [r for r in rows if (r["model"], r["m"], r["objective"]) == (kind.__name__, n, objective)]
-        columns = (("nll", 3), ("rmse", 4), ("on", 4), ("off", 3), ("off_rmse", 2))
-        cells = " | ".join(shown(interval([r[name] for r in mine]), digits) for name, digits in columns)
-        lines.append(f"| {kind.__name__} | {n} | {objective} | {cells} |")
+        mine, plain = of(kind, n, objective), {row["seed"]: row for row in of(kind, n, "average")}
+        columns = (("nll", 3), ("rmse", 4), ("on", 4), ("off", 3))
+        cells = [shown(interval([r[name] for r in mine]), digits) for name, digits in columns]
+        ratios = [r["off"] / plain[r["seed"]]["off"] for r in mine] if objective != "average" else []
+        cells += [shown(interval(ratios) if ratios else None, 2), shown(interval([r["off_rmse"] for r in mine]), 2)]
+        lines.append(f"| {kind.__name__} | {n} | {objective} | {' | '.join(cells)} |")
     return "\n".join(lines)
