@@ -70,7 +70,7 @@ def coverages(axis: Any, rows: Rows) -> None:
     )
     axis.set_xticks(MEMBERS, [str(m) for m in MEMBERS])
     axis.set_xticks([], minor=True)
-    axis.legend(fontsize=8, loc="center left", bbox_to_anchor=(0.0, 0.62))
+    axis.legend(fontsize=8, loc="lower left", bbox_to_anchor=(0.36, 0.0))
 
 
 def disagreement(axis: Any, rows: Rows) -> None:
@@ -96,6 +96,8 @@ def dictionaries(axis: Any, rows: Rows) -> None:
         (x, dx), (y, dy) = (interval([row[name] - plain[row["seed"]][name] for row in mine]) for name in names)
         colour, marker, _ = STYLES[objective]
         axis.errorbar([x], [y], xerr=[dx], yerr=[dy], fmt=marker, color=colour, capsize=3, label=objective)
-    axis.set(xlabel="similarity of dictionaries, minus average", ylabel="bound of the mixture, minus average (nats)")
-    axis.set_title("Four Poisson VAEs (lower: more evidence)")
-    axis.legend(fontsize=8, loc="upper left")
+    axis.set(xlabel="similarity of dictionaries, minus average", ylabel="free energy of the mixture, minus average")
+    axis.set_title("Four Poisson VAEs, nats per stimulus")
+    axis.set_ylim(top=0.4)
+    axis.locator_params(axis="x", nbins=5)
+    axis.legend(fontsize=8, loc="lower right", bbox_to_anchor=(0.9, 0.0))
