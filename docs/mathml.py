@@ -12,13 +12,21 @@ from sphinx.writers.html5 import HTML5Translator
 logger = logging.getLogger(__name__)
 SHORT_FRACTION = re.compile(r"\\([td]?frac)(\w)(\w)")  # \frac12, which docutils reads in some places only
 NORM = re.compile(r"<mo([^>]*)>(?=[\u2016\u2225]<)")  # bars of a norm, which browsers stretch to other heights
-SIZES = re.compile(r"\\[bB]igg?[lr]?(?![A-Za-z])")  # MathML sizes brackets by itself
+OPENING = re.compile(r"\\[bB]igg?l?\s*([(\[]|\\\{)")  # MathML sizes brackets of \left and \right by itself
+CLOSING = re.compile(r"\\[bB]igg?r?\s*([)\]]|\\\})")
+SIZES = re.compile(r"\\[bB]igg?[lr]?(?![A-Za-z])")
+AFTER_FUNCTION = re.compile(r"<mo>&ApplyFunction;</mo>(?=\s*<m(?!o\b))")  # browsers leave no space between log and x
+BEFORE_FUNCTION = re.compile(r"(</m(?:i|n|sub|sup|row|frac|sqrt)>)(?=\s*<mi[^>]*>\w\w+</mi>\s*<mo>&ApplyFunction;)")
+SPACE = '<mspace width="0.1667em"></mspace>'
 
 
 def mathml(node: nodes.Element, *, as_block: bool) -> str:
     try:
-        formula = SHORT_FRACTION.sub(r"\\\1{\2}{\3}", SIZES.sub("", node.astext()))
-        return NORM.sub(r'<mo stretchy="false"\1>', tex2mathml(formula, as_block=as_block))
+        formula = CLOSING.sub(r"\\right\1", OPENING.sub(r"\\left\1", node.astext()))
+        drawn = tex2mathml(SHORT_FRACTION.sub(r"\\\1{\2}{\3}", SIZES.sub("", formula)), as_block=as_block)
+        drawn = drawn.replace(' accent="true"', "")  # without a font for formulas, browsers draw dots into the letter
+        drawn = AFTER_FUNCTION.sub(SPACE, BEFORE_FUNCTION.sub(rf"\1{SPACE}", drawn))
+        return NORM.sub(r'<mo stretchy="false"\1>', drawn)
     except MathError as error:
         logger.warning("formula %r: %s", node.astext(), error, location=node)
         return f"<code>{node.astext()}</code>"

@@ -1,6 +1,5 @@
 """Writes the reference tables under generated/ from the code, so that they cannot say anything else than it does."""
 
-import inspect
 from collections.abc import Iterable, Sequence
 from dataclasses import fields
 from pathlib import Path
@@ -11,7 +10,6 @@ from sphinx.application import Sphinx
 
 from spikevae.config import RECIPES, Block, FitConfig, FrontierConfig, SweepConfig
 from spikevae.data import SOURCES, DataConfig, SyntheticConfig
-from spikevae.distributions import LAWS
 from spikevae.evaluation.metrics import Metrics
 from spikevae.evaluation.prices import PRICES
 from spikevae.models import (
@@ -111,30 +109,6 @@ def metrics_table() -> str:
     return table(("metric", "what it is", "unit", "better", "source"), rows)
 
 
-def laws_text() -> str:
-    parts = []
-    for law in LAWS.values():
-        kind = "counts" if law.is_count else "values at or above zero" if law.has_rate else "signed values"
-        summary = (inspect.getdoc(law) or "").splitlines()[0]
-        facts = table(
-            ("", ""),
-            [
-                ("name in configurations", f"`{law.name}`"),
-                ("formula", law.formula),
-                ("mean", law.mean_formula),
-                ("variance", law.variance_formula),
-                ("Fano factor", law.fano_formula),
-                ("KL divergence KL(posterior ‖ prior)", law.divergence),
-                ("codes", kind),
-                ("encoder outputs per unit", law.n_params),
-                ("prior parameters", ", ".join(f"`{name}`" for name in law.prior_params)),
-                ("source", law.citation),
-            ],
-        )
-        parts.append(f"## {law.label}\n\n{summary}\n\n{facts}")
-    return "\n".join(parts)
-
-
 def default_of(model: type[BaseModel], name: str) -> str:
     default = model.model_fields[name].get_default(call_default_factory=True)
     return "" if isinstance(default, BaseModel) else f"`{default!r}`"
@@ -223,7 +197,6 @@ def write_tables(app: Sphinx) -> None:
     folder.mkdir(exist_ok=True)
     for name, content in {
         "metrics": metrics_table(),
-        "laws": laws_text(),
         "config": config_text(),
         "sources": sources_table(),
         "energy": energy_table(),
