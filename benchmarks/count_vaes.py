@@ -147,6 +147,7 @@ def trained(stack: Stack, held_out: torch.Tensor, file: Path | None) -> tuple[li
     def at_half(stack: Any) -> None:
         models = [stack.result(i).model for i in range(len(stack))]
         found["half"] = [evaluate(model, held_out, seed=0).metrics.free_energy for model in models]
+        print(f"after half the steps: {np.mean(found['half']):.2f}", flush=True)
         note()
 
     train(stack, checkpoint_path=file, on_steps=note, at_half=at_half)
@@ -196,14 +197,16 @@ def over_seeds(values: list[float], digits: int) -> str:
 def table(rows: list[dict[str, Any]]) -> str:
     """Markdown."""
     lines = [
-        "| pixels | networks | K | distribution | held-out free energy | since half the steps | training stimuli | KL "
+        "| pixels | networks | K | distribution | steps | held-out free energy | after half the steps | change "
+        "| training stimuli | KL "
         "| distortion | R² | zeros | spikes | units in use | silent units | sample distance "
         "| of shuffled codes | processor s |",
-        "|---|---|---|---|---|---|---|---|---|---|---|---|---|---|---|---|---|",
+        "|---|---|---|---|---|---|---|---|---|---|---|---|---|---|---|---|---|---|---|",
     ]
     for row in rows:
         law = ", ".join([row["law"], *(f"{key} {value}" for key, value in row["options"].items())])
-        entries = [row["pixels"], row["network"], str(row["n_latents"]), law, over_seeds(row["free_energy"], 2)]
+        entries = [row["pixels"], row["network"], str(row["n_latents"]), law, f"{row['steps']:,}"]
+        entries += [over_seeds(row["free_energy"], 2), over_seeds(row["half"], 2)]
         entries.append(f"{100 * change(row):+.1f} %".replace("-", "−"))
         entries[-1] += "" if abs(change(row)) < CONVERGED else ", not converged"
         counts = row["law"] != "Gaussian"
