@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from .config import SweepConfig as SweepConfig
     from .count_fits import fit_counts as fit_counts
     from .distributions import LAWS as LAWS
+    from .estimators import HistogramRegressor as HistogramRegressor
     from .estimators import SparseCoder as SparseCoder
     from .estimators import SpikeVAE as SpikeVAE
     from .estimators import load_model as load_model
@@ -81,6 +82,7 @@ _HOMES = {
     "LAWS": "distributions:LAWS",
     "SpikeVAE": "estimators:SpikeVAE",
     "SparseCoder": "estimators:SparseCoder",
+    "HistogramRegressor": "estimators:HistogramRegressor",
     "load_model": "estimators:load_model",
     "Metrics": "evaluation:Metrics",
     "Frontier": "frontier:Frontier",
