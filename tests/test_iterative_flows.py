@@ -99,11 +99,11 @@ def test_unknown_flow_names_those_there_are():
 
 
 @pytest.mark.parametrize("kind", ["linear", "mlp", "conv"])
-@pytest.mark.parametrize("log_variance", [-0.3, None])
-def test_network_drive_is_minus_the_gradient_of_the_distortion(kind, log_variance):
+@pytest.mark.parametrize("likelihood", ["gaussian", "bernoulli"])
+def test_network_drive_is_minus_the_gradient_of_the_distortion(kind, likelihood):
     decoder = build_decoder(kind, 6, (1, 4, 4), bias=True, hidden=(4, 8), generator=seeded()).double()
     x = torch.sigmoid(draw(3, 16))
-    likelihood = NetworkLikelihood(x, decoder, None if log_variance is None else number(log_variance))
+    likelihood = NetworkLikelihood(x, decoder, likelihood, number(-0.3))
     code = draw(3, 6, seed=1).requires_grad_()
     point = likelihood.at(code)
     (gradient,) = torch.autograd.grad(likelihood.distortion(point).sum(), code)
@@ -114,7 +114,7 @@ def test_the_three_linear_drives_agree():
     """Lateral weights, decoding and back, and automatic differentiation; distortion included."""
     x, dictionary, code, log_variance = draw(3, 6), draw(4, 6, seed=1), draw(3, 4, seed=2), number(0.4)
     lateral, factored = (LinearLikelihood.of(x, dictionary, log_variance, reused=r) for r in (True, False))
-    network = NetworkLikelihood(x, lambda z: z @ dictionary, log_variance)
+    network = NetworkLikelihood(x, lambda z: z @ dictionary, "gaussian", log_variance)
     assert lateral.lateral is not None and factored.lateral is None
     assert LinearLikelihood.of(x, draw(13, 6), log_variance, reused=True).lateral is None  # K > 2 D
     points = [likelihood.at(code) for likelihood in (lateral, factored, network)]

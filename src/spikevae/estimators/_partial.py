@@ -9,8 +9,9 @@ import torch
 from .._device import resolve_device
 from .._scope import own_scope
 from .._seeds import generator
+from ..models.pixels import check_support
 from ..training import FitStack, Stack, budget_report, build_stack
-from ..training.scale import check_support, root_mean_square
+from ..training.scale import root_mean_square
 from ._options import fit_config, own_modules
 from ._training import refuse_diverged
 from ._validation import drawn_seed

@@ -11,10 +11,10 @@ import torch
 from torch import Tensor
 
 from .._files import check_target, user_path
+from ..models.pixels import check_support
 from ..progress import show_progress
 from ..training import Callback, FitResult, FitStack, Rows, train
 from ..training.fits import DIVERGED
-from ..training.scale import check_support
 from ..training.watching import progress_text
 from ._stimuli import READ_WHOLE, free_bytes, stored
 from ._validation import checked_stimuli

@@ -13,6 +13,8 @@ from ..metrics.coding import active_units, bits, bits_per_spike, fano_of_sums, p
 from ..metrics.reconstruction import r2_of_sums, r2_pooled_of_sums
 from ..metrics.sparsity import sparseness_of_sums
 from ..models._model import Model
+from ..models.config import COUNT_LIKELIHOODS
+from ..models.pixels import check_support
 from .evidence import Evidence, check_evidence, evidence_of
 from .inputs import checked
 from .metrics import Metrics as Metrics
@@ -120,6 +122,8 @@ def evaluate(
     True
     """
     stimuli = checked(x, model.n_features)
+    if model.config.likelihood in COUNT_LIKELIHOODS:
+        check_support(model.config.likelihood, stimuli)
     if annealing_steps and not evidence:
         raise ValueError(f"annealing_steps is {annealing_steps}, but evidence is 0: give the samples per stimulus too")
     if evidence:

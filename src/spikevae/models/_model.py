@@ -14,10 +14,11 @@ from ..distributions import get_law
 from ..distributions._law import Law
 from ..distributions._random import Generator, default_generator
 from ..networks import build_decoder, build_encoder, dense_macs
-from ..objectives import FreeEnergy, bernoulli_distortion, expected_squared_error, gaussian_distortion, squared_error
+from ..objectives import FreeEnergy, expected_squared_error, gaussian_distortion
 from .codes import CodeKind
 from .config import EncoderConfig, ModelConfig
 from .own import OWN, Given, build_own
+from .pixels import mean_pixels, pixel_distortion
 
 
 class CodedBatch(NamedTuple):
@@ -193,6 +194,8 @@ class LatentModel(Model):
             self.log_noise_variance = nn.Parameter(torch.tensor(math.log(0.5)))
         else:
             self.register_buffer("log_noise_variance", torch.tensor(math.log(config.noise_variance)))
+        if config.likelihood == "negative_binomial":
+            self.log_dispersion = nn.Parameter(torch.zeros(self.n_features))
 
     @property
     def price_of_spikes(self) -> float:
@@ -318,15 +321,16 @@ class LatentModel(Model):
 
     def decode(self, code: Float[Tensor, "*batch K"]) -> Float[Tensor, "*batch D"]:
         """Mean pixels (B, D) of codes (B, K)."""
-        output = self.decoder(code)
-        return torch.sigmoid(output) if self.likelihood == "bernoulli" else output
+        return mean_pixels(self.likelihood, self.decoder(code))
 
     def distortion(self, x: Float[Tensor, "B D"], code: Float[Tensor, "*batch K"]) -> Float[Tensor, "*batch"]:
-        """(..., B) nats of the stimuli given codes (..., B, K): minus log-likelihood, constants dropped."""
-        output = self.decoder(code)
-        if self.likelihood == "bernoulli":
-            return bernoulli_distortion(x.expand_as(output), output)
-        return gaussian_distortion(squared_error(x, output), self.n_features, self.log_noise_variance)
+        """(..., B) nats of the stimuli given codes (..., B, K): minus log-likelihood (:mod:`.pixels`)."""
+        return pixel_distortion(self.likelihood, x, self.decoder(code), self.pixel_noise)
+
+    @property
+    def pixel_noise(self) -> Float[Tensor, "*noise"]:
+        """() log variance of Gaussian pixels, or (D,) log dispersion of negative binomial counts."""
+        return self.log_dispersion if self.likelihood == "negative_binomial" else self.log_noise_variance
 
     def expected_distortion(self, x: Float[Tensor, "B D"], q: Law) -> Float[Tensor, " B"] | None:
         """(B,) exact expectation of :meth:`distortion` under q, or None without a closed form."""

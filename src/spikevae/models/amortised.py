@@ -19,6 +19,7 @@ from ._model import LatentModel
 from .codes import CODES, get_code
 from .config import EncoderConfig, ModelConfig
 from .own import Given
+from .pixels import encoder_input
 
 MAX_IMPORTANCE = 10_000
 """Bound of the number of samples per stimulus."""
@@ -222,7 +223,7 @@ class AmortisedVAE(LatentModel):
     def posterior(self, x: Float[Tensor, "B D"], *, generator: Generator | None = None) -> Law:
         """q(z | x): batch shape (B, K) for stimuli (B, D); `generator` is not used."""
         prior = None if self.prior_mode == "closed_form" else self.prior()
-        return self.law.from_encoder(self.encoder(x), prior, clamp=self.clamp)
+        return self.law.from_encoder(self.encoder(encoder_input(self.likelihood, x)), prior, clamp=self.clamp)
 
     def inference_macs(self) -> int:
         """Multiply-accumulates of the encoder."""
@@ -254,9 +255,8 @@ class AmortisedVAE(LatentModel):
         """Free energy of a batch; see :meth:`LatentModel.forward`."""
         if self.multi_sample and not exact:
             return self._multi_sample(x, beta, spike_price, temperature, indicator, generator)
-        coded = self.law.encode(
-            self.encoder(x), self.prior(), residual=self.prior_mode != "closed_form", clamp=self.clamp
-        )
+        outputs = self.encoder(encoder_input(self.likelihood, x))
+        coded = self.law.encode(outputs, self.prior(), residual=self.prior_mode != "closed_form", clamp=self.clamp)
         q = coded.posterior
         spikes = coded.mean.sum(-1) if self.law.has_rate else torch.zeros_like(coded.kl)
         if self.n_importance > 1 and not exact:

@@ -24,6 +24,8 @@ MIN_TEMPERATURE = 1e-6
 """Smallest temperature of relaxed counts: float32 resolves times near 1 to a tenth of it."""
 MAX_UNITS, MAX_LAYERS = 2**24, 16
 """Bounds of the width of a layer and of the number of layers."""
+COUNT_LIKELIHOODS = ("poisson", "negative_binomial")
+"""Likelihoods of counts: the output of the decoder is the logarithm of their mean."""
 DEFAULT_STEPS = 3000
 """Optimiser steps if neither `steps` nor `epochs` is given."""
 
@@ -46,8 +48,9 @@ class ObjectiveConfig(FrozenConfig):
     `spike_budget`."""
     energy_level: Literal["low", "central", "high"] = "central"
     """Energy cost of a spike, a level of the table of energy costs."""
-    likelihood: Literal["gaussian", "bernoulli"] = "gaussian"
-    """Distribution of a pixel given the code."""
+    likelihood: Literal["gaussian", "bernoulli", "poisson", "negative_binomial"] = "gaussian"
+    """Distribution of a pixel given the code; poisson and negative_binomial are of counts, whose mean is the
+    exponential of the decoder's output, and negative_binomial learns a dispersion per pixel."""
     noise_variance: float | Literal["learned"] = 0.5
     """Pixel noise variance of the Gaussian likelihood; at one half the distortion is the squared error."""
     estimator: Literal["auto", "exact", "monte_carlo", "fini", "score_function"] = "auto"
@@ -152,7 +155,8 @@ class ModelConfig(TrainingConfig, ObjectiveConfig):
     """The network that turns a code into a stimulus; linear has a closed-form objective and a dictionary; own is a
     module that is given in Python."""
     decoder_bias: bool = False
-    """Whether the decoder's last layer has a bias."""
+    """Whether the decoder's last layer has a bias. Default: only for likelihoods of counts, where it starts at the
+    logarithm of their means."""
     hidden: tuple[Annotated[int, Field(ge=1, le=MAX_UNITS)], ...] | None = Field(None, max_length=MAX_LAYERS)
     """Widths of the hidden layers of mlp networks, channels of conv networks; None: the network's default."""
     init_scale: float = Field(0.05, ge=MIN_POSITIVE, le=MAX_NUMBER)
@@ -174,7 +178,8 @@ class ModelConfig(TrainingConfig, ObjectiveConfig):
     def defaults_for(cls, given: Mapping[str, Any]) -> dict[str, Any]:
         """Defaults that depend on the values given."""
         has_budget = given.get("steps") is not None or given.get("epochs") is not None
-        return {} if has_budget else {"steps": DEFAULT_STEPS}
+        of_counts = given.get("likelihood") in COUNT_LIKELIHOODS
+        return ({} if has_budget else {"steps": DEFAULT_STEPS}) | ({"decoder_bias": True} if of_counts else {})
 
     @model_validator(mode="after")
     def _objective_fits_the_model(self) -> Self:

@@ -18,6 +18,7 @@ from ._model import CodedBatch, LatentModel
 from .codes import get_code
 from .config import MAX_NUMBER, MAX_UNITS, EncoderConfig, ModelConfig
 from .own import Given
+from .pixels import encoder_input
 
 RATE = "log_rate"
 """The parameter of a layer's prior that depends on the layer above."""
@@ -155,7 +156,7 @@ class HierarchicalVAE(LatentModel):
 
         `relaxed` is the temperature and the indicator of samples in training; the lowest layer then has its mean.
         """
-        n, outputs = self.law.n_params, self.encoder(x)
+        n, outputs = self.law.n_params, self.encoder(encoder_input(self.likelihood, x))
         above: Tensor | None = None
         for index in reversed(range(len(self.layers))):
             units = self.layers[index]

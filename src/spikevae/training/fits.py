@@ -19,8 +19,9 @@ from .._scope import own_scope
 from .._seeds import generator
 from ..models._model import Model
 from ..models.build import build_model
-from ..models.config import ModelConfig
+from ..models.config import COUNT_LIKELIHOODS, ModelConfig
 from ..models.own import Given
+from ..models.pixels import check_support
 from ..progress import OnPhase, silent
 from .ranks import Ranks
 from .rows import Rows
@@ -95,6 +96,8 @@ class FitStack(ABC):
         self.source = train if isinstance(train, Rows) else None
         kept = train.sample if isinstance(train, Rows) else train
         self.device, self.train, self.n_train = torch.device(device), kept.to(device).contiguous(), len(train)
+        if self.config.likelihood in COUNT_LIKELIHOODS:
+            check_support(self.config.likelihood, self.train)
         self.n_steps = self.config.n_steps(len(train))
         self.batch_size = min(self.config.batch_size, len(train))
         self.batches_per_epoch = len(train) // self.batch_size

@@ -40,19 +40,6 @@ def scale_note(config: ModelConfig, train: Tensor) -> str:
     )
 
 
-def check_support(likelihood: str, x: Tensor) -> None:
-    """Refuse stimuli (n, D) that this likelihood gives no probability.
-
-    Raises
-    ------
-    ValueError
-        For pixels outside [0, 1] with "bernoulli".
-    """
-    if likelihood == "bernoulli" and (x.min() < 0 or x.max() > 1):
-        low, high = float(x.min()), float(x.max())
-        raise ValueError(f"likelihood='bernoulli' needs pixels in [0, 1]; X spans [{low:.3g}, {high:.3g}]")
-
-
 def warn_of_scale(config: ModelConfig, train: Tensor) -> None:
     """Warn with the text of :func:`scale_note`, if it is not empty."""
     note = scale_note(config, train)

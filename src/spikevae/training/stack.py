@@ -20,7 +20,7 @@ from .._seeds import derived_seed, generator
 from ..distributions._random import Generator, GeneratorStack, SharedGenerator, reseed
 from ..models._model import Model
 from ..models.build import build_model
-from ..models.config import ModelConfig
+from ..models.config import COUNT_LIKELIHOODS, ModelConfig
 from ..models.own import Given
 from ..objectives import FreeEnergy
 from ..progress import OnPhase, silent
@@ -32,7 +32,7 @@ from .fits import DIVERGED, RUNNING, FitStack
 from .ranks import Ranks
 from .recorded import Recorded
 from .rows import Rows
-from .starts import ANNOUNCED, Spectrum, start_at_linear_limit
+from .starts import ANNOUNCED, Spectrum, start_at_linear_limit, start_at_mean_counts
 
 PRIOR_DECAY = 0.95  # a closed-form prior is optimal for the mean posterior statistics of the last ~20 batches
 STEPS_PER_SOLUTION = 10  # from one solution of the decoder to the next
@@ -68,6 +68,8 @@ class Stack(FitStack):
         super().__init__(configs, train, shape, device=device, window=window, modules=modules, on_phase=on_phase)
         models = [build_model(config, shape, modules).to(self.device, self.train.dtype) for config in configs]
         self._start_at_limit(models)
+        if self.config.likelihood in COUNT_LIKELIHOODS:
+            start_at_mean_counts(models, self.train)
         params, buffers = stack_module_state(models)
         self.params: dict[str, Tensor] = {k: v.detach() for k, v in params.items()}
         self.buffers: dict[str, Tensor] = {k: v.detach().clone() for k, v in buffers.items()}

@@ -14,12 +14,13 @@ share of the units and with the same share of the eigenvectors, evenly spaced in
 """
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import NamedTuple, cast
 
 import torch
 from torch import Tensor
 
+from ..models._model import Model
 from ..models.amortised import AmortisedConfig, AmortisedVAE
 from ..progress import OnPhase, silent
 from .decoder import set_optimal_decoder_and_prior
@@ -238,6 +239,16 @@ def _best_rate(compare: "_Comparison", spectrum: Spectrum, lowest: float, top: f
     compare.gain = 1.0
     compare(rate)
     return rate
+
+
+@torch.no_grad()
+def start_at_mean_counts(models: Sequence[Model], counts: Tensor) -> None:
+    """Set the bias of decoders of counts (n, D) to the logarithm of their means; others have none."""
+    mean = (counts.mean(0) + 1 / (len(counts) + 1)).log()  # those that are all zero have about that of one count
+    for model in models:
+        bias = dict(model.named_parameters()).get("decoder.head.bias")
+        if bias is not None:
+            bias.copy_(mean if bias.shape == mean.shape else mean.exp().mean().log().expand_as(bias))
 
 
 class _Comparison:

@@ -6,7 +6,7 @@ from typing import ClassVar, Literal, Self
 
 from pydantic import Field, model_validator
 
-from ..config import MAX_NUMBER, MIN_POSITIVE, ModelConfig
+from ..config import COUNT_LIKELIHOODS, MAX_NUMBER, MIN_POSITIVE, ModelConfig
 from .flows import get_flow
 
 MAX_STEPS = 100_000
@@ -62,6 +62,11 @@ class IterativeConfig(ModelConfig):
     @model_validator(mode="after")
     def _inference_is_consistent(self) -> Self:
         flow = get_flow(self.latent)
+        if self.likelihood in COUNT_LIKELIHOODS:
+            raise ValueError(
+                f"likelihood={self.likelihood!r} needs an encoder: iterative inference overshoots where means are "
+                "exponentials of the code. Use inference='amortised' or 'hierarchical'"
+            )
         for name in ("inference_steps", "evaluation_steps"):
             if getattr(self, name) * self.inner_steps > MAX_STEPS:
                 raise ValueError(f"{name} times inner_steps is over {MAX_STEPS}: take fewer steps")

@@ -17,7 +17,8 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from ..._batching import BatchedFunction
-from ...objectives import bernoulli_distortion, gaussian_distortion, squared_error
+from ...objectives import gaussian_distortion
+from ..pixels import pixel_distortion, pixel_errors
 
 
 def inner_product(x: Float[Tensor, "B K"], y: Float[Tensor, "B K"]) -> Float[Tensor, ""]:
@@ -153,30 +154,28 @@ class NetworkLikelihood:
     x
         (B, D) stimuli.
     decoder
-        From codes (B, K) to pixels (B, D), or to their logits.
-    log_noise_variance
-        Of Gaussian pixels; None for Bernoulli pixels.
+        From codes (B, K) to the parameter of the pixels (B, D), as :func:`~spikevae.models.pixels.pixel_distortion` has
+        it.
+    likelihood
+        Of the pixels: "gaussian" or "bernoulli".
+    noise
+        Log variance of Gaussian pixels.
     """
 
     def __init__(
         self,
         x: Float[Tensor, "B D"],
         decoder: Callable[[Float[Tensor, "B K"]], Float[Tensor, "B D"]],
-        log_noise_variance: Float[Tensor, ""] | None,
+        likelihood: str,
+        noise: Float[Tensor, ""],
     ) -> None:
-        self.x, self.decoder, self.log_noise_variance = x, decoder, log_noise_variance
+        self.x, self.decoder, self.likelihood, self.noise = x, decoder, likelihood, noise
 
     def at(self, code: Float[Tensor, "#B K"]) -> Point:
         code = code.expand(len(self.x), -1)
         output, backward, *_ = torch.func.vjp(self.decoder, code)
-        if self.log_noise_variance is None:
-            error = self.x - torch.sigmoid(output)
-        else:
-            error = (self.x - output) * torch.exp(-self.log_noise_variance)
-        return Point(code, backward(error)[0], output)
+        return Point(code, backward(pixel_errors(self.likelihood, self.x, output, self.noise))[0], output)
 
     def distortion(self, point: Point) -> Float[Tensor, " B"]:
         assert point.output is not None
-        if self.log_noise_variance is None:
-            return bernoulli_distortion(self.x, point.output)
-        return gaussian_distortion(squared_error(self.x, point.output), self.x.shape[-1], self.log_noise_variance)
+        return pixel_distortion(self.likelihood, self.x, point.output, self.noise)

@@ -201,9 +201,7 @@ class IterativeVAE(LatentModel):
 
     def _likelihood_of(self, x: Tensor, *, reused: bool) -> Likelihood:
         if not self.is_linear:
-            return NetworkLikelihood(
-                x, self.decoder, None if self.likelihood == "bernoulli" else self.log_noise_variance
-            )
+            return NetworkLikelihood(x, self.decoder, self.likelihood, self.pixel_noise)
         bias = getattr(self.decoder.head, "bias", None)
         assert self.dictionary is not None
         return LinearLikelihood.of(

@@ -45,7 +45,7 @@ class SparseCodingConfig(ModelConfig):
 
     @classmethod
     def defaults_for(cls, given: Mapping[str, Any]) -> dict[str, Any]:
-        return dict.fromkeys(super().defaults_for(given), STEPS)
+        return {"steps": STEPS} if "steps" in super().defaults_for(given) else {}
 
     @model_validator(mode="after")
     def _linear_and_without_posterior(self) -> Self:
