@@ -59,12 +59,18 @@ def precision(name: str) -> Iterator[None]:
 
 
 def _stack(k: int, batch: int, objective: str, setting: Setting, kind: str, n_fits: int = 1, **more: Any) -> Stack:
-    pixels = more.pop("pixels", PIXELS)
-    x = torch.randn(4 * batch, pixels, generator=torch.Generator().manual_seed(0))
+    x = _noise(batch, more.pop("pixels", PIXELS), setting)
     settings = {"n_latents": k, "batch_size": batch, "steps": 1_000_000, "init": "random", "start": -3.0}
     settings |= {"init_scale": 1 / 16, **OBJECTIVES[objective], **more}
     configs = [FitConfig.from_recipe("default", **settings, seed=seed) for seed in range(n_fits)]
     return stack_of(configs, x, setting, kind)
+
+
+def _noise(batch: int, pixels: int, setting: Setting) -> torch.Tensor:
+    """Stimuli for an epoch of 100 steps, as published, since a new order for each epoch takes the host some time."""
+    generator = torch.Generator(setting.device).manual_seed(0)
+    n = (4 if setting.dry else 100) * batch
+    return torch.randn(n, pixels, generator=generator, device=setting.device)
 
 
 def _stepper(stack: Stack, setting: Setting, kind: str) -> Callable[[], None]:
@@ -154,7 +160,7 @@ def grid(setting: Setting, table: Table) -> None:
             while fits > 1 and stack_bytes(configs[0], (PIXELS,), fits) > room:
                 fits //= 2
             batch = paper_grid.BATCH if not setting.dry else 50
-            x = torch.randn(4 * batch, PIXELS, generator=torch.Generator().manual_seed(0))
+            x = _noise(batch, PIXELS, setting)
             configs = [config.model_copy(update={"temperature_anneal": 0.0}) for config in configs[:fits]]
             kind = "captured" if setting.on_gpu else "plain"
             stack = stack_of(configs, x, setting, kind)

@@ -95,6 +95,23 @@ def test_a_checkpoint_that_is_loaded_drops_the_graph(stimuli, monkeypatch):
     assert_equal(own, plain)
 
 
+def test_other_generators_or_sizes_of_batches_drop_the_graph(stimuli, monkeypatch):
+    """A graph draws from the generators, and copies batches of the size, that it was captured with."""
+    monkeypatch.setattr(captured.Captured, "_capture", on_buffers)
+    plain, own = stacks("poisson fini", stimuli, 2)
+    for stack in (plain, own):
+        train(stack, until=20)
+        assert stack is plain or stack.capture.is_captured
+        stack.join(None)  # as at the end of a training by several processes: with generators anew
+    assert not own.capture.is_captured
+    for stack in (plain, own):
+        train(stack, until=30)
+    assert own.capture.is_captured
+    for stack in (plain, own):
+        stack.one_pass(stimuli[:70])  # batches of 35
+    assert_equal(own, plain)
+
+
 def test_without_a_gpu_nothing_is_captured(stimuli):
     assert Stack([fit()], stimuli, SHAPE).capture is None
 
@@ -113,9 +130,29 @@ def test_captured_steps_are_plain_steps_on_a_gpu(stimuli, variant, n_fits):
 
 @pytest.mark.cuda
 @needs_cuda
+def test_after_a_capture_that_fails_stream_and_generators_are_as_before(stimuli):
+    plain, own = stacks("poisson sampled", stimuli, 2, "cuda")
+
+    def reads(inputs):
+        found = own._advance(inputs)
+        found[0].sum().item()  # the host waits, which no capture can
+        return found
+
+    own.capture = captured.Captured(reads, own._changed, own._generators)
+    stream = torch.cuda.current_stream()
+    with pytest.warns(RuntimeWarning, match="not captured as a CUDA graph"):
+        train(own)
+    assert torch.cuda.current_stream() == stream
+    assert torch.rand(3, device="cuda").isfinite().all()
+    train(plain)
+    assert_equal(own, plain, rtol=1e-3, atol=1e-4)
+
+
+@pytest.mark.cuda
+@needs_cuda
 @pytest.mark.parametrize("variant", ["poisson exact", "poisson sampled", "poisson fini", "price found"])
 def test_the_host_never_waits_within_a_step(stimuli, variant):
-    """PyTorch raises an error where the host would wait for the GPU; before, during and after the capture."""
+    """PyTorch raises an error where the host would wait for the GPU, in plain and in captured steps of three epochs."""
     plain, own = stacks(variant, stimuli, 2, "cuda")
     for stack in (plain, own):
         stack.window = 10_000

@@ -161,6 +161,19 @@ def test_mbar_without_overlap_is_flagged(caplog: pytest.LogCaptureFixture) -> No
     assert np.geterr() == before and logging.getLogger("pymbar").propagate and not caplog.records
 
 
+def test_mbar_takes_samples_that_both_ends_forbid() -> None:
+    """A state between that is wider than both: the difference of boxes [0, 1] and [2, 2.5] is log 2."""
+    pytest.importorskip("pymbar")
+    rng = np.random.default_rng(0)
+    x = np.concatenate([rng.uniform(0, 1, 400), rng.uniform(0, 3, 400), rng.uniform(2, 2.5, 400)])
+    inside = np.stack([x < 1, x < 3, (x > 2) & (x < 2.5)])
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        found = mbar(np.where(inside, 0.0, np.inf), [400] * 3)
+    assert standard_score(found, math.log(2)) < SCORE and found.standard_error < 0.2
+    assert found.upper == math.inf and found.lower == -math.inf
+
+
 def test_single_samples_have_no_error() -> None:
     for found in (zwanzig([1.0]), bar([1.0], [-0.5]), bar([1.0], [-0.5, -0.4])):
         assert math.isinf(found.standard_error)

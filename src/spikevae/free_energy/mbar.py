@@ -55,8 +55,8 @@ def mbar(u_kn: Any, n_k: Any) -> Difference:
     with _quiet():
         free, errors, overlap = _solved(u, n)
     edges = np.cumsum(np.r_[0, n])
-    work = u[-1] - u[0]
-    forward, reverse = work[: n[0]], -work[edges[-2] :]
+    first, last = u[:, : n[0]], u[:, edges[-2] :]
+    forward, reverse = first[-1] - first[0], last[0] - last[-1]
     sampled = n[n > 0]
     shared = overlap * float(sampled.min()) / 2
     found = flags_of(tuple(int(k) for k in n), overlap, shared, float(sampled.min()) / 2, REMEDY)

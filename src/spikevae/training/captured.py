@@ -70,7 +70,7 @@ class Captured:
         return self._replay is not None
 
     def forget(self) -> None:
-        """Drop the graph: the tensors that it changes have been replaced."""
+        """Drop the graph: its tensors or generators have been replaced, or inputs have other shapes."""
         self._replay = self._static = self._outputs = None
 
     def __call__(self, inputs: StepInputs, *, can_start: bool) -> Outputs:
@@ -133,9 +133,23 @@ class Captured:
         graph = torch.cuda.CUDAGraph()
         for one in self._generators():
             graph.register_generator_state(one)
-        with torch.cuda.graph(graph, stream=side, capture_error_mode="thread_local"):
-            outputs = self._function(static)
+        current = torch.cuda.current_stream(device)
+        try:
+            with torch.cuda.graph(graph, stream=side, capture_error_mode="thread_local"):
+                outputs = self._function(static)
+        except BaseException:  # PyTorch leaves the stream, and older versions the generators, as in a capture
+            torch.cuda.set_stream(current)
+            for one in (*self._generators(), torch.cuda.default_generators[current.device_index]):
+                _renew(one)
+            raise
         return graph.replay, outputs
+
+
+def _renew(generator: torch.Generator) -> None:
+    """Give a generator of a GPU another state with the same seed and place, of which no capture knows."""
+    fresh = torch.Generator(generator.device)
+    fresh.set_state(generator.get_state())
+    generator.graphsafe_set_state(fresh.graphsafe_get_state())
 
 
 def _static(inputs: StepInputs) -> StepInputs:

@@ -187,7 +187,10 @@ class FitStack(ABC):
         epoch = self.first_step + passes
         if self._orders is None or self._orders[0] != epoch:
             orders = [torch.randperm(self.n_train, generator=generator(seed, "order", epoch)) for seed in self.seeds]
-            self._orders = (epoch, torch.stack(orders).to(self.device))
+            order = torch.stack(orders)
+            if self.device.type == "cuda":  # from pinned memory, so that the host does not wait for the copy
+                order = order.pin_memory()
+            self._orders = (epoch, order.to(self.device, non_blocking=True))
         chosen = self._orders[1][:, place * self.batch_size : (place + 1) * self.batch_size]
         if rows is not None:
             chosen = chosen[:, rows]

@@ -109,11 +109,13 @@ class Stack(FitStack):
     def join(self, ranks: Ranks | None) -> None:
         super().join(ranks)
         self.noise = self._noise(ranks)
+        if self.capture is not None:
+            self.capture.forget()
         if ranks is not None and self.noise is not None:  # all draw together: none may trace while another does not
             self._gradients = Recorded(self._fresh_gradients, 0)
 
     def one_pass(self, train: Tensor) -> None:
-        self._gradients = Recorded(self._fresh_gradients, 0)  # a graph is for batches of one size
+        self._gradients, self.capture = Recorded(self._fresh_gradients, 0), None  # graphs are for batches of one size
         super().one_pass(train)
 
     def _noise(self, ranks: Ranks | None) -> Generator | None:
