@@ -90,6 +90,13 @@ def test_formulas_have_spaces_and_whole_accents(formula: str, shown: str) -> Non
     assert re.sub(r"<[^>]*>", "", re.sub(r"<mspace[^>]*>", " ", text)) == shown
 
 
+@pytest.mark.parametrize("page", ["amortised", "iterative", "hierarchical", "sparse_coding", "population"])
+def test_pages_of_models_have_the_same_headings(page: str) -> None:
+    headings = re.findall(r"^## (.*)$", (ROOT / "docs" / f"{page}.md").read_text(encoding="utf-8"), re.MULTILINE)
+    generative = ["What it is", "When to use it", "When not", "Generative process"]
+    assert headings == [*generative, "Inference", "Tasks", "References"]
+
+
 @pytest.fixture(scope="module")
 def law_pages() -> ModuleType:
     return module_of_docs("law_pages")

@@ -19,13 +19,27 @@ PAGES = (
     *("README.md", "docs/quickstart.md", "docs/use_the_pieces.md"),
     *(f"docs/guide/{name}.md" for name in ("which_code", "converged", "special_to_poisson")),
     *(f"docs/guide/{name}.md" for name in ("my_recording", "my_activations", "my_chip")),
-    *("docs/iterative.md", "docs/sparse_coding.md", "docs/gradients.md", "docs/evidence.md", "docs/robust.md"),
+    *(
+        "docs/amortised.md",
+        "docs/iterative.md",
+        "docs/sparse_coding.md",
+        "docs/gradients.md",
+        "docs/evidence.md",
+        "docs/robust.md",
+    ),
     *("docs/decoding.md", "docs/counts.md", "docs/population.md", "docs/samplers.md", "docs/ensembles.md"),
     *("docs/watching.md", "docs/plots.md", "docs/free_energy.md", "docs/your_data.md"),
 )
 SAVES_NOTHING = (
     *(f"docs/guide/{name}.md" for name in ("which_code", "my_recording", "my_activations", "my_chip")),
-    *("docs/gradients.md", "docs/evidence.md", "docs/robust.md", "docs/decoding.md", "docs/counts.md"),
+    *(
+        "docs/amortised.md",
+        "docs/gradients.md",
+        "docs/evidence.md",
+        "docs/robust.md",
+        "docs/decoding.md",
+        "docs/counts.md",
+    ),
     *("docs/samplers.md", "docs/ensembles.md", "docs/free_energy.md"),
 )
 ALONE = ("docs/quickstart.md", "docs/use_the_pieces.md")
