@@ -129,6 +129,7 @@ def test_settings_out_of_range() -> None:
     for wrong in (-0.1, 1.1, float("nan"), True, "1"):
         with pytest.raises(ValueError, match=r"robustness is .*; give a number from 0 to 1"):
             bound_of("pac_m", wrong)  # type: ignore[arg-type]
+    assert bound_of("pac_m", np.float32(0.5))(torch.zeros(2, 3)).tolist() == [0, 0, 0]
     with pytest.raises(ValueError, match="objective is 'elbo'; give one of average, pac_m"):
         bound_of("elbo")
     with pytest.raises(ValueError, match=r"robustness is 0\.5, but objective 'pac2' has none"):

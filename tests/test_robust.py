@@ -344,6 +344,7 @@ def test_settings_that_do_not_go_together(given, message):
     ("options", "message"),
     [
         ({"robustness": 0.0}, "robustness is 0.0: t is above 0"),
+        ({"samples": 0}, "samples is 0; give 1 or more"),
         ({"samples": 1, "estimator": "score_function"}, "give 2 or more"),
         ({"estimator": "fini", "q": gaussian(3)}, "use 'pathwise'"),
     ],

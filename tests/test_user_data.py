@@ -161,6 +161,14 @@ def test_partial_fit_lowers_the_objective_and_outlives_a_pickle(X):
     assert abs(m.partial_fit(X[:33]).score(X) / score - 1) < 0.05
 
 
+def test_partial_fit_learns_on_where_a_fit_would_have_stopped_early(X):
+    given = {"steps": 40, "batch_size": 50, "early_stopping": 1, "options": {"init": "random", "stop_tolerance": 0.9}}
+    assert len(fitted(X, **given).history_["step"]) < 40
+    m = sv.SpikeVAE(n_latents=6, random_state=0, **given).partial_fit(X)
+    before = m.components_.copy()
+    assert not np.array_equal(m.partial_fit(X).components_, before) and np.isfinite(m.history_["objective"]).all()
+
+
 def test_partial_fit_of_sparse_codes(X):
     m = sv.SpikeVAE(latent="sparse", n_latents=6, beta=0.1, steps=10, random_state=0)
     assert m.partial_fit(X[:100]).partial_fit(X).components_.shape == (6, D)

@@ -197,7 +197,9 @@ def sample_estimator(q: Law | type[Law], samples: int) -> Estimator:
 
 
 def check_sample_estimator(estimator: str, q: Law | type[Law], samples: int) -> None:
-    """Refuse estimators that a distribution does not have; `ValueError` with what to use."""
+    """Refuse estimators that a distribution does not have, and too few samples; `ValueError` with what to use."""
+    if samples < 1:
+        raise ValueError(f"samples is {samples}; give 1 or more")
     if not q.is_count and estimator != "pathwise":
         raise ValueError(f"estimator={estimator!r} is for counts; {q.label} codes are real-valued: use 'pathwise'")
     if estimator == "score_function" and samples < 2:

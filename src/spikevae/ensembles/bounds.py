@@ -11,6 +11,7 @@ posterior q, the expected value of the last is at most :math:`\log E_q p(y | \th
 
 import math
 from collections.abc import Callable
+from numbers import Real
 
 import torch
 from jaxtyping import Float
@@ -180,7 +181,7 @@ def bound_of(objective: str, robustness: float = 1.0) -> Bound:
     """
     if objective not in BOUNDS:
         raise ValueError(f"objective is {objective!r}; give one of {', '.join(BOUNDS)}")
-    if isinstance(robustness, bool) or not isinstance(robustness, int | float) or not 0 <= robustness <= 1:
+    if isinstance(robustness, bool) or not isinstance(robustness, Real) or not 0 <= robustness <= 1:
         raise ValueError(f"robustness is {robustness!r}; give a number from 0 to 1, where 1 is the logarithm itself")
     if robustness == 1:
         return BOUNDS[objective]

@@ -1,12 +1,13 @@
 """Likelihoods: from the outputs of a module to distributions of y."""
 
-import math
 from collections.abc import Callable
 from functools import partial
 from typing import Any
 
 from torch import Tensor
 from torch.distributions import Bernoulli, Distribution, Normal, Poisson
+
+from ._data import positive
 
 Likelihood = Callable[[Tensor], Distribution]
 """From outputs of a module, with any leading dimensions, to a distribution of `torch.distributions`."""
@@ -59,8 +60,7 @@ def likelihood_of(likelihood: Any, noise_scale: Any) -> Likelihood:
     ValueError
         For another name, a noise scale that is not positive, or one that the likelihood does not have.
     """
-    if not isinstance(noise_scale, int | float) or not 0 < noise_scale < math.inf:
-        raise ValueError(f"noise_scale is {noise_scale!r}; give a positive number")
+    positive("noise_scale", noise_scale)
     if likelihood != "gaussian" and noise_scale != 1:
         raise ValueError(f"noise_scale is {noise_scale:g}, but only likelihood 'gaussian' has one: leave it out")
     if callable(likelihood):
