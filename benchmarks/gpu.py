@@ -1,9 +1,9 @@
 """`make bench-gpu`: correctness and speed on one GPU, in at most eight minutes; writes benchmarks/RESULTS_GPU.md.
 
-It needs nothing but the package, pytest, and a PyTorch that finds a GPU: `PYTHONPATH=src python benchmarks/gpu.py`.
-Results are written after every row, so that a run which is cut off still counts. Stages have shares of the time; a
-stage whose share is spent says what it left out. `--dry-run` does the same with tiny sizes, on a CPU where there is no
-GPU: it shows that the script works, and its times say nothing.
+It needs nothing but the package, pytest with beartype (for the tests), and a PyTorch that finds a GPU: `PYTHONPATH=src
+python benchmarks/gpu.py`. Results are written after every row, so that a run which is cut off still counts. Stages have
+shares of the time; a stage whose share is spent says what it left out. `--dry-run` does the same with tiny sizes, on a
+CPU where there is no GPU: it shows that the script works, and its times say nothing.
 """
 
 import argparse

@@ -150,6 +150,7 @@ def test_after_a_capture_that_fails_stream_and_generators_are_as_before(stimuli)
 
 @pytest.mark.cuda
 @needs_cuda
+@pytest.mark.filterwarnings("ignore:Synchronization debug mode is a prototype")
 @pytest.mark.parametrize("variant", ["poisson exact", "poisson sampled", "poisson fini", "price found"])
 def test_the_host_never_waits_within_a_step(stimuli, variant):
     """PyTorch raises an error where the host would wait for the GPU, in plain and in captured steps of three epochs."""
