@@ -49,9 +49,10 @@ class ZeroInflatedPoisson(LogRateLaw):
         \qquad \lambda = e^{\text{log_rate}},\ \pi = \frac{1}{1 + e^{-\text{logit_off}}}
 
     Mean :math:`(1-\pi)\lambda`, Fano factor :math:`1 + \pi\lambda`. A count of zero
-    has two possible causes; the KL divergence is that of the counts:
-    :math:`P_0\log\frac{P_0}{P_0'} + (1-P_0)\big[\log\frac{1-\pi}{1-\pi'} - \lambda + \lambda'\big]
-    + (1-\pi)\lambda\log\frac{\lambda}{\lambda'}` nats.
+    has two possible causes; the KL divergence is that of the counts, in nats,
+
+    .. math:: P_0\log\frac{P_0}{P_0'} + (1-P_0)\big[\log\frac{1-\pi}{1-\pi'} - \lambda + \lambda'\big]
+        + (1-\pi)\lambda\log\frac{\lambda}{\lambda'} .
 
     Parameters
     ----------
