@@ -36,7 +36,7 @@ def unbraced_fractions(text: str) -> list[str]:
     found = []
     for match in FRACTION.finditer(text):
         middle = end_of_braces(text, match.end())
-        if middle is None or end_of_braces(text, middle) is None:
+        if middle is None or end_of_braces(text, middle + len(text[middle:]) - len(text[middle:].lstrip())) is None:
             found.append(text[match.start() : match.end() + 12])
     return found
 
@@ -46,6 +46,7 @@ def unbraced_fractions(text: str) -> list[str]:
     [
         (r"\frac{1}{2}", 0),
         (r"\tfrac{a_{k}}{\sqrt{2}} \frac{1}{2}", 0),
+        ("\\frac{1}\n    {2}", 0),
         (r"\frac12", 1),
         (r"\tfrac12\|x\|", 1),
         (r"\frac D2", 1),
