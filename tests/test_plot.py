@@ -128,6 +128,8 @@ def test_images_in_colour_and_of_other_shapes(X):
     assert picture(sv.plot.dictionary(flat, shape=(5, 7))).shape == (2 * 6 + 1, 2 * 8 + 1)
     with pytest.raises(ValueError, match=r"stimuli of shape \(35,\) are no images: give shape=\(H, W\)"):
         sv.plot.dictionary(flat)
+    with pytest.raises(ValueError, match=r"shape is 35; give \(H, W\), or \(C, H, W\)"):
+        sv.plot.dictionary(flat, shape=35)
     with pytest.raises(ValueError, match=r"no images of shape \(5, 5\).* of 35 numbers"):
         sv.plot.dictionary(flat, shape=(5, 5))
 
@@ -138,7 +140,7 @@ def test_history_is_that_of_the_fit(m, coder):
     for line, name in zip(lines, ("objective", "distortion", "kl")):
         np.testing.assert_array_equal(line.get_ydata(), m.history_[name])
         np.testing.assert_array_equal(line.get_xdata(), m.history_["step"])
-    ax = sv.plot.history(m, ["spikes"], label="Poisson")
+    ax = sv.plot.history(m, "spikes", label="Poisson")
     assert ax.get_ylabel() == "Expected spikes (spikes per stimulus)"
     assert ax.get_legend().get_texts()[0].get_text() == "Poisson: expected spikes"
     assert len(sv.plot.history(coder).get_lines()) == 3
@@ -193,7 +195,7 @@ def test_raster_has_a_tick_for_each_spike(m, X, coder):
 
 @pytest.mark.parametrize("name", ["dictionary", "reconstructions", "top_stimuli", "raster"])
 def test_nothing_to_show_is_refused(m, X, name):
-    with pytest.raises(ValueError, match="n is 0; give one or more to show"):
+    with pytest.raises(ValueError, match="n is 0; give a whole number, one or more to show"):
         CALLS[name](m, X, n=0)
 
 
@@ -201,6 +203,8 @@ def test_what_a_model_lacks_is_said(X):
     deep = sv.SpikeVAE(n_latents=4, steps=4, decoder="mlp", options={"hidden": [4]}, random_state=0).fit(X)
     with pytest.raises(TypeError, match="has no components_: its decoder is not linear"):
         sv.plot.dictionary(deep)
+    with pytest.raises(IndexError, match=r"unit is 1\.5; the model has units 0 to 3"):
+        sv.plot.top_stimuli(deep, X, 1.5)
     with pytest.raises(IndexError, match="unit is 4; the model has units 0 to 3"):
         sv.plot.top_stimuli(deep, X, 4)
 

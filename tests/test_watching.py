@@ -140,7 +140,8 @@ def test_early_stopping_is_the_patience_of_the_fit(X, tmp_path):
     "given, message",
     [
         ({"early_stopping": True}, "early_stopping is True; give the number of windows"),
-        ({"early_stopping": 0}, "patience"),
+        ({"early_stopping": 2.5}, r"early_stopping is 2\.5; give the number of windows"),
+        ({"early_stopping": 0}, "early_stopping is 0; give the number of windows"),
         ({"early_stopping": 3, "options": {"patience": 3}}, "parameter of its own, early_stopping"),
         ({"checkpoint": "here", "random_state": None}, "needs a random_state that is a whole number"),
         ({"callbacks": [3]}, r"callbacks\[0\] is 3; give functions"),

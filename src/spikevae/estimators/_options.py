@@ -1,6 +1,7 @@
 """Parameters of `SpikeVAE` as the configuration of a fit, and back."""
 
 from collections.abc import Iterable, Mapping
+from numbers import Integral
 from typing import Any
 
 from ..config import OPTIONS, FitConfig
@@ -44,9 +45,10 @@ def fit_config(params: Mapping[str, Any], seed: int) -> ModelConfig:
     ValueError
         For values that contradict each other, or are given twice.
     """
-    if isinstance(params["early_stopping"], bool):
+    stop = params["early_stopping"]
+    if stop is not None and (isinstance(stop, bool) or not isinstance(stop, Integral) or stop < 1):
         raise ValueError(
-            f"early_stopping is {params['early_stopping']}; give the number of windows without improvement after which "
+            f"early_stopping is {stop!r}; give the number of windows without improvement after which "
             "to stop, such as 5, or None"
         )
     params = {**params, **dict.fromkeys(own_modules(params), OWN)}

@@ -1,6 +1,7 @@
 """Axes that are given or made, and what the pictures of a model ask of it."""
 
 from dataclasses import replace
+from numbers import Integral
 from typing import Any
 
 import numpy as np
@@ -45,7 +46,7 @@ def next_colour(ax: Any) -> str:
 
 
 def at_least_one(**numbers: int) -> None:
-    """Refuse numbers of things to show that are below one.
+    """Refuse numbers of things to show that are not whole, or below one.
 
     Raises
     ------
@@ -53,8 +54,8 @@ def at_least_one(**numbers: int) -> None:
         With the name of the argument.
     """
     for name, number in numbers.items():
-        if number < 1:
-            raise ValueError(f"{name} is {number}; give one or more to show")
+        if not isinstance(number, Integral) or number < 1:
+            raise ValueError(f"{name} is {number!r}; give a whole number, one or more to show")
 
 
 def fitted(m: Any, *attributes: str) -> Any:

@@ -22,7 +22,7 @@ def thinned(step: np.ndarray, value: np.ndarray) -> tuple[np.ndarray, np.ndarray
     return step[chosen], value[chosen]
 
 
-def history(m: Any, columns: Sequence[str] | None = None, *, label: str = "", ax: Any = None) -> Any:
+def history(m: Any, columns: str | Sequence[str] | None = None, *, label: str = "", ax: Any = None) -> Any:
     """Means over windows of training steps, on training batches.
 
     The objective moves while beta or the temperature is annealed.
@@ -32,7 +32,7 @@ def history(m: Any, columns: Sequence[str] | None = None, *, label: str = "", ax
     m
         A fitted :class:`~spikevae.SpikeVAE` or :class:`~spikevae.SparseCoder`.
     columns
-        Columns of its `history_` in one unit; by default all in nats per stimulus.
+        Column of its `history_`, or several in one unit; by default all in nats per stimulus.
     label
         Put before the names in the legend, to compare models on one pair of axes.
     ax
@@ -59,7 +59,8 @@ def history(m: Any, columns: Sequence[str] | None = None, *, label: str = "", ax
     """
     held = fitted(m, "history_").history_
     known = [name for name in COLUMNS if name in held]
-    names = [name for name in known if COLUMNS[name][1] == NATS] if columns is None else list(columns)
+    given = [columns] if isinstance(columns, str) else columns
+    names = [name for name in known if COLUMNS[name][1] == NATS] if given is None else list(given)
     missing = [name for name in names if name not in known]
     if missing or not names:
         raise ValueError(f"columns {missing or names}: the history of this fit has {', '.join(known)}")

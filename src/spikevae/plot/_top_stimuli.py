@@ -1,5 +1,6 @@
 """The stimuli that drive a unit most."""
 
+from numbers import Integral
 from typing import Any
 
 import numpy as np
@@ -47,8 +48,8 @@ def top_stimuli(m: Any, X: Any, unit: int, *, n: int = 16, shape: tuple[int, ...
     at_least_one(n=n)
     tile = shown_as(fitted(m).shape_, shape)
     codes = np.asarray(m.transform(X))
-    if not 0 <= unit < codes.shape[1]:
-        raise IndexError(f"unit is {unit}; the model has units 0 to {codes.shape[1] - 1}")
+    if not isinstance(unit, Integral) or not 0 <= unit < codes.shape[1]:
+        raise IndexError(f"unit is {unit!r}; the model has units 0 to {codes.shape[1] - 1}")
     order = np.argsort(-codes[:, unit], kind="stable")[:n]
     stimuli = np.asarray(X, np.float32).reshape(len(codes), -1)[order]
     ax = axes_of(ax)

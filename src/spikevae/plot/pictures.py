@@ -1,6 +1,7 @@
 """Stimuli as one picture of tiles."""
 
 import math
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -22,6 +23,8 @@ def shown_as(shape: tuple[int, ...], given: tuple[int, ...] | None) -> tuple[int
     ValueError
         Where it is no image, or the shape given has another number of pixels.
     """
+    if given is not None and not (isinstance(given, Sequence) and len(given) in (2, 3)):
+        raise ValueError(f"shape is {given!r:.80}; give (H, W), or (C, H, W) with one or three channels")
     wanted = shape if given is None else tuple(given) if len(given) == 3 else (1, *given)
     found = image_shape(wanted)
     if found is None or math.prod(found) != math.prod(shape):
