@@ -98,6 +98,9 @@ def _milliseconds(
         if setting.dry and kind in ("plain", "recorded"):
             raise
         return " ".join(str(error).split())[:60].replace("|", "/") or type(error).__name__
+    finally:
+        if kind == "compiled":  # loading the compiler switches off that distributions check their arguments
+            torch.distributions.Distribution.set_default_validate_args(__debug__)  # PyTorch's default
 
 
 def steps(setting: Setting, table: Table) -> None:

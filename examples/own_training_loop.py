@@ -79,7 +79,9 @@ left, right = figure.subfigures(1, 2)
 axis = left.subplots()
 for (price, history), colour in zip(histories.items(), ("#0072B2", "#D55E00")):
     means = torch.tensor(history).view(-1, 25).mean(1)
-    axis.plot(25 * torch.arange(1, len(means) + 1), means, color=colour, label=f"{price} nats per spike")
+    axis.plot(
+        25 * torch.arange(1, len(means) + 1).numpy(), means.numpy(), color=colour, label=f"{price} nats per spike"
+    )
 axis.set(xlabel="step", ylabel="objective, nats per stimulus", title="Training")
 axis.legend(title="Price of a spike")
 
@@ -89,7 +91,7 @@ with torch.no_grad():
     atoms = models[0.1].decoder.weight.T[busiest].view(-1, PATCH, PATCH)
 for axis, atom in zip(right.subplots(4, 6).flat, atoms):
     limit = float(atom.abs().max())
-    axis.imshow(atom, cmap="gray", vmin=-limit, vmax=limit)
+    axis.imshow(atom.numpy(), cmap="gray", vmin=-limit, vmax=limit)
     axis.axis("off")
 right.suptitle("What a spike of each of the 24 busiest units adds")
 figure.savefig("own_training_loop.png", dpi=120)

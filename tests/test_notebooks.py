@@ -71,7 +71,11 @@ def test_metrics_are_a_table_of_every_number():
     assert head == ["metric", "value", "unit", "better", "definition"]
     assert [row[0] for row in rows] == [f.name for f in fields(sv.Metrics)]
     values = {row[0]: row[1:4] for row in rows}
-    assert values["r2"] == ["0.5000", "", "↑"] and values["joules"] == ["2×10⁻⁹", "J per stimulus", "↓"]
+    assert values["r2"] == ["0.5000", "mean over stimuli", "↑"] and values["joules"] == [
+        "2×10⁻⁹",
+        "J per stimulus",
+        "↓",
+    ]
     assert values["kl"] == ["-", "nats per stimulus", ""]
 
 
