@@ -274,7 +274,7 @@ NAN = np.where(np.arange(40) == 3, np.nan, 1.0 * np.arange(40))
         ({"loss": "hinge"}, None, "loss is 'hinge'; give one of histogram, squared, gaussian"),
         ({"hidden": 8}, None, r"hidden is 8; give the widths of one or more layers, as \(64, 64\)"),
         ({"hidden": (0,)}, None, "hidden is 0; give a whole number, 1 or more"),
-        ({"learning_rate": math.inf}, None, "learning_rate is inf; give a positive number"),
+        ({"learning_rate": math.inf}, None, "learning_rate is inf; give a finite number"),
         ({}, NAN, "y has NaN or infinity in 1 of 40 rows, the first of them row 3: leave these rows out"),
         ({}, np.ones(40), "y is 1 in every row: give targets that differ"),
         ({}, np.ones((40, 2)), r"y has shape \(40, 2\); give \(n,\), one number for each row of X"),

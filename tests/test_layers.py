@@ -25,6 +25,7 @@ LAYERS = {
     "_html": -2,
     "_arrays": -2,
     "_scope": -2,
+    "_settings": -2,
     "_moved": -2,
     "_records": -2,
     "_sources": -2,

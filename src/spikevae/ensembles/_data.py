@@ -46,17 +46,3 @@ def checked_targets(y: Any, n: int, dtype: torch.dtype, shape: tuple[int, ...] |
     if shape is not None and target.shape[1:] != shape:
         raise ValueError(f"rows of y have shape {tuple(target.shape[1:])}, but those of the fit had {shape}")
     return target
-
-
-def whole_number(name: str, value: Any, least: int) -> None:
-    """`ValueError` for anything but a whole number of `least` or more."""
-    if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < least:
-        raise ValueError(f"{name} is {value!r}; give a whole number, {least} or more")
-
-
-def positive(name: str, value: Any, *, finite: bool = True) -> None:
-    """`ValueError` for anything but a positive number."""
-    if isinstance(value, bool) or not isinstance(value, int | float | np.number) or not value > 0:
-        raise ValueError(f"{name} is {value!r}; give a positive number")
-    if finite and not np.isfinite(value):
-        raise ValueError(f"{name} is {value!r}; give a finite number")

@@ -16,9 +16,10 @@ from torch.distributions import Distribution
 from .._device import resolve_device
 from .._scope import own_scope
 from .._seeds import generator
+from .._settings import positive, whole_number
 from ..estimators._validation import drawn_seed
 from ..progress import show_progress
-from ._data import checked_inputs, checked_targets, positive, whole_number
+from ._data import checked_inputs, checked_targets
 from ._modules import Tensors, outputs
 from .bounds import Bound, bound_of, pac_m
 from .likelihoods import Likelihood, likelihood_of

@@ -6,7 +6,7 @@ from typing import Any, final
 import torch
 from torch import Tensor, nn
 
-from ._data import positive, whole_number
+from .._settings import positive, whole_number
 from ._estimator import ParameterPosterior
 from ._modules import Tensors, build_module, free_and_fixed
 

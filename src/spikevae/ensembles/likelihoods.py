@@ -7,7 +7,7 @@ from typing import Any
 from torch import Tensor
 from torch.distributions import Bernoulli, Distribution, Normal, Poisson
 
-from ._data import positive
+from .._settings import positive
 
 Likelihood = Callable[[Tensor], Distribution]
 """From outputs of a module, with any leading dimensions, to a distribution of `torch.distributions`."""

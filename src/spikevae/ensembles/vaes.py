@@ -28,6 +28,7 @@ from torch.func import functional_call, vmap
 from .._device import resolve_device
 from .._scope import own_scope
 from .._seeds import MAX_SEED
+from .._settings import whole_number
 from ..estimators._options import fit_config, own_modules
 from ..estimators._training import checked_checkpoint
 from ..estimators._validation import drawn_seed, in_batches
@@ -40,7 +41,6 @@ from ..training.fits import DIVERGED
 from ..training.scale import root_mean_square, warn_of_scale
 from ..training.stack import Stack
 from ..training.watching import progress_text
-from ._data import whole_number
 from .bounds import Bound, average, bound_of, pac_m, repulsion
 
 

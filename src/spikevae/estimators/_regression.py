@@ -2,7 +2,6 @@
 
 import copy
 import math
-import numbers
 import warnings
 from typing import Any
 
@@ -94,18 +93,6 @@ def features(module: nn.Module, x: Float[Tensor, "n D"]) -> int:
         what = tuple(found.shape) if isinstance(found, Tensor) else type(found).__name__
         raise ValueError(f"module gave {what} for X of shape {tuple(x.shape)}; it must give (n, H) features")
     return found.shape[1]
-
-
-def whole_number(name: str, value: Any, least: int) -> None:
-    """`ValueError` for anything but a whole number of `least` or more."""
-    if isinstance(value, bool) or not isinstance(value, numbers.Integral) or value < least:
-        raise ValueError(f"{name} is {value!r}; give a whole number, {least} or more")
-
-
-def positive(name: str, value: Any) -> None:
-    """`ValueError` for anything but a positive finite number."""
-    if isinstance(value, bool) or not isinstance(value, numbers.Real) or not 0 < float(value) < math.inf:
-        raise ValueError(f"{name} is {value!r}; give a positive number")
 
 
 def checked_targets(y: Any, n: int) -> NDArray[np.float64]:

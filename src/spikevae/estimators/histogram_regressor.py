@@ -18,9 +18,10 @@ from torch.nn.functional import cross_entropy, log_softmax, softplus
 from .._device import resolve_device
 from .._scope import own_scope
 from .._seeds import generator
+from .._settings import positive, whole_number
 from ..progress import show_progress
 from ._histogram import Bins, chosen_bins, entropy_of, quantiles_of, smoothed
-from ._regression import build_network, checked_targets, positive, whole_number
+from ._regression import build_network, checked_targets
 from ._validation import checked_stimuli, drawn_seed
 
 LOSSES = ("histogram", "squared", "gaussian")
