@@ -1,5 +1,7 @@
 """Backbone and sequence of a protein or of a complex of proteins."""
 
+import re
+import string
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -12,6 +14,10 @@ ALPHABET = "ACDEFGHIKLMNPQRSTVWYX"
 """One-letter codes of the amino acids, in the order that ProteinMPNN has; X is any other."""
 BACKBONE = ("N", "CA", "C", "O")
 """Atoms of a residue, in the order of `Structure.coordinates`."""
+
+NUMBER = re.compile("-?[0-9]{1,9}[A-Za-z]?")
+"""A number of a residue, with its insertion code."""
+INSERTIONS = string.ascii_letters
 
 
 @dataclass(frozen=True, eq=False)
@@ -63,6 +69,12 @@ class Structure:
                 f"chain {chain} has {times} residues {residue}: give each a number or insertion code of its own"
             )
 
+        wrong = next((number for number in self.residues if not NUMBER.fullmatch(number)), None)
+        if wrong is not None:
+            raise ValueError(
+                f"{wrong!r} is no number of a residue: give a whole number, perhaps with an insertion code (52A)"
+            )
+
     @classmethod
     def of(cls, sequences: Mapping[str, str]) -> "Structure":
         """Chains without coordinates, numbered from 1: for scorers that read no backbone.
@@ -97,6 +109,25 @@ class Structure:
     def complete(self) -> Bool[Tensor, " L"]:
         """Whether a residue has all four atoms of the backbone."""
         return self.coordinates.isfinite().flatten(1).all(1)
+
+    @property
+    def along_chain(self) -> Int[Tensor, " L"]:
+        """Places of the residues along their chains: consecutive, but for residues that the numbers say are absent.
+
+        Examples
+        --------
+        >>> chain = Structure(torch.zeros(4, 4, 3).double(), encode("MKVL"), ("A",) * 4, ("8", "8A", "9", "12"))
+        >>> chain.along_chain.tolist()
+        [0, 1, 2, 5]
+        """
+        last: dict[str, tuple[int, int]] = {}
+        places = []
+        for chain, residue in zip(self.chains, self.residues):
+            number = int(residue.rstrip(INSERTIONS))
+            before, place = last.get(chain, (number - 1, -1))
+            last[chain] = number, place + max(1, number - before)
+            places.append(last[chain][1])
+        return torch.tensor(places)
 
     def where(self, chains: Iterable[str]) -> Int[Tensor, " l"]:
         """Positions of the residues of some chains: `sequences[:, structure.where("AB")]` are the sequences of these.

@@ -1,0 +1,170 @@
+"""A scorer of sequences with the weights of ProteinMPNN."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import cast
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+
+from ._mpnn_decoder import Decoder, log_probabilities
+from ._mpnn_encoder import Encoded, Features, encode, encode_pairs, for_decoder
+from ._mpnn_layers import WIDTH, EncoderLayer, Layer
+from ._mpnn_weights import read_weights
+from .structure import ALPHABET, Structure, check_letters
+
+LAYERS = 3
+"""Of the encoder, and of the decoder."""
+
+
+class _Network(nn.Module):
+    """Parameters, named as in the published files."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.features = Features()
+        self.W_e, self.W_s = nn.Linear(WIDTH, WIDTH), nn.Embedding(len(ALPHABET), WIDTH)
+        self.encoder_layers = nn.ModuleList(EncoderLayer() for _ in range(LAYERS))
+        self.decoder_layers = nn.ModuleList(Layer(4) for _ in range(LAYERS))
+        self.W_out = nn.Linear(WIDTH, len(ALPHABET))
+
+
+class ProteinMPNN:
+    r"""Probabilities of sequences given a backbone, by the network of ProteinMPNN with its published weights.
+
+    Each residue exchanges messages with its nearest residues (48 of them). The encoder reads distances between atoms
+    and places along chains; the decoder gives each residue a distribution over `ALPHABET` from the backbone and the
+    letters of residues earlier in an order,
+
+    .. math:: \log p(s \mid x, \pi) = \sum_k \log p(s_{\pi_k} \mid x, s_{\pi_1}, \ldots, s_{\pi_{k-1}}).
+
+    Of many sequences only residues whose probability can differ from that of a common reference are computed. Residues
+    without a whole backbone have log probability 0.
+
+    Parameters
+    ----------
+    weights
+        By name, as in the published files; :meth:`load` reads them.
+    neighbours
+        Number of neighbours of a residue, itself among them.
+    noise_level
+        Standard deviation of the noise that was added to coordinates in training, in Angstrom.
+
+    References
+    ----------
+    Dauparas et al. (2022), Science 378, 49; weights: https://github.com/dauparas/ProteinMPNN.
+
+    Examples
+    --------
+    >>> def score(pdb, weights):  # the log probability of the sequence of a file, in one random order
+    ...     structure = read_structure(pdb)
+    ...     order = torch.randperm(len(structure), generator=torch.Generator().manual_seed(0))
+    ...     network = ProteinMPNN.load(weights)
+    ...     return network.log_probabilities(structure, structure.sequence[None], order=order).sum()
+    """
+
+    def __init__(self, weights: Mapping[str, Tensor], neighbours: int, noise_level: float = 0.0) -> None:
+        with torch.device("meta"):
+            self.network = _Network()
+        self.network.load_state_dict({name: value.clone() for name, value in weights.items()}, assign=True)
+        self.network.requires_grad_(False).eval()
+        self.neighbours, self.noise_level = neighbours, noise_level
+
+    @classmethod
+    def load(cls, path: str | Path) -> "ProteinMPNN":
+        """Read a published file of weights (vanilla or soluble: v_48_002.pt, _010, _020, _030).
+
+        Raises
+        ------
+        FileNotFoundError, PermissionError
+            Where there is no such file.
+        ValueError
+            For a file that is damaged, too large or of another kind; nothing that it contains is run.
+        """
+        return cls(*read_weights(path, weight_shapes()))
+
+    def double(self) -> "ProteinMPNN":
+        """The same scorer in float64."""
+        return self.to(torch.float64)
+
+    def to(self, *args: torch.dtype | torch.device | str) -> "ProteinMPNN":
+        """The same scorer with another type of numbers, or on another device."""
+        state = {name: value.to(*args) for name, value in self.network.state_dict().items()}
+        return ProteinMPNN(state, self.neighbours, self.noise_level)
+
+    @torch.no_grad()
+    def encode(self, structure: Structure, noise: Float[Tensor, "L 4 3"] | None = None) -> Encoded:
+        """The backbone after the encoder."""
+        network = self.network
+        if noise is not None and noise.shape != structure.coordinates.shape:
+            raise ValueError(f"noise has the shape {tuple(noise.shape)}; give {tuple(structure.coordinates.shape)}")
+        near, complete, pairs = encode_pairs(structure, noise, network.features, network.W_e, self.neighbours)
+        nodes, pairs = encode(pairs, near, complete, cast(list[EncoderLayer], list(network.encoder_layers)))
+        return Encoded(near, complete, nodes, for_decoder(pairs, self._layers))
+
+    @torch.no_grad()
+    def log_probabilities(
+        self,
+        structure: Structure,
+        sequences: Int[Tensor, "n L"],
+        *,
+        order: Int[Tensor, " L"],
+        noise: Float[Tensor, "L 4 3"] | None = None,
+    ) -> Float[Tensor, "n L"]:
+        """Log probability of each residue, in nats; see :class:`SequenceScorer`.
+
+        Raises
+        ------
+        ValueError
+            For shapes that disagree with the structure, letters outside the alphabet, an order that lacks a residue.
+        """
+        if sequences.ndim != 2 or sequences.shape[1] != len(structure):
+            raise ValueError(f"sequences has the shape {tuple(sequences.shape)}; give (n, {len(structure)})")
+        check_letters(sequences, "sequences")
+        decoder = self._decoder(self.encode(structure, noise), order)
+        return log_probabilities(decoder, self.network.W_out, sequences.to(decoder.letters.device))
+
+    @torch.no_grad()
+    def conditional(
+        self,
+        structure: Structure,
+        sequence: Int[Tensor, " L"],
+        positions: Int[Tensor, " p"],
+        *,
+        order: Int[Tensor, " L"],
+        noise: Float[Tensor, "L 4 3"] | None = None,
+    ) -> Float[Tensor, "p 21"]:
+        """Log probabilities of all letters at some positions, given the residues of `sequence` earlier in the order.
+
+        One pass gives every single mutant of the last position of the order.
+
+        Raises
+        ------
+        ValueError
+            As :meth:`log_probabilities`.
+        """
+        if sequence.shape != (len(structure),):
+            raise ValueError(f"sequence has the shape {tuple(sequence.shape)}; give ({len(structure)},)")
+        check_letters(sequence, "sequence")
+        decoder = self._decoder(self.encode(structure, noise), order)
+        last = decoder.trace(sequence.to(decoder.letters.device)).states[-1]
+        return self.network.W_out(last[positions]).log_softmax(-1)
+
+    @property
+    def _layers(self) -> list[Layer]:
+        return cast(list[Layer], list(self.network.decoder_layers))
+
+    def _decoder(self, encoded: Encoded, order: Int[Tensor, " L"]) -> Decoder:
+        length = len(encoded.nodes)
+        if order.shape != (length,) or not torch.equal(order.sort().values.cpu(), torch.arange(length)):
+            raise ValueError(f"order must have each of the {length} positions once: torch.randperm({length}) has")
+        rank = order.argsort().to(encoded.nodes.device)
+        earlier = rank[encoded.neighbours] < rank[:, None]
+        return Decoder(self._layers, self.network.W_s.weight, encoded, earlier)
+
+
+def weight_shapes() -> dict[str, tuple[int, ...]]:
+    """Names and shapes of the weights."""
+    with torch.device("meta"):
+        return {name: tuple(value.shape) for name, value in _Network().state_dict().items()}
