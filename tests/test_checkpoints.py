@@ -11,7 +11,7 @@ from spikevae.training import Interrupted, Stack, checkpoint, loop, train
 
 
 @pytest.mark.parametrize("stop", [1, 7, 23, 39])
-@pytest.mark.parametrize("variant", ["poisson exact", "poisson sampled", "poisson learned prior"])
+@pytest.mark.parametrize("variant", ["poisson exact", "poisson sampled", "poisson learned prior", "held out"])
 def test_resume_is_exact_to_the_bit(stimuli, tmp_path, stop, variant):
     configs = [fit(**VARIANTS[variant], seed=i) for i in range(2)]
     whole = Stack(configs, stimuli, SHAPE, window=5)

@@ -30,7 +30,10 @@ KINDS = {
 }
 """One fit of each kind of training step."""
 OTHERS = {
-    **{name: VARIANTS[name] for name in ("poisson fini", "poisson learned prior", "mlp", "conv", "learned noise")},
+    **{
+        name: VARIANTS[name]
+        for name in ("poisson fini", "poisson learned prior", "mlp", "conv", "learned noise", "held out")
+    },
     **{f"{name}, sampled": {**v, "estimator": "monte_carlo"} for name, v in VARIANTS.items() if name[:4] == "law "},
     "iterative, sampled": {**ITERATIVE, "dynamics": "sampled"},
     "layers": {"upper": (4,)},

@@ -25,6 +25,8 @@ VARIANTS = {
     "conv, exact": {"encoder": "conv", "hidden": (4, 8), "steps": 10},
     "learned noise": {"noise_variance": "learned"},
     "beta annealed": {"beta_anneal": 0.5},
+    "held out": {"validation_fraction": 0.2, "decoder": "mlp", "hidden": (12,)},
+    "held out, exact": {"validation_fraction": 0.2, "decoder_update": "gradient"},
     **{f"law {name}": {"latent": name, "steps": 12} for name in LAWS},
 }
 

@@ -7,7 +7,7 @@ alone draw the same numbers.
 import torch
 
 MAX_SEED = 2**32 - 1
-PURPOSES = ("weights", "order", "noise", "evaluation", "rotation")
+PURPOSES = ("weights", "order", "noise", "evaluation", "rotation", "held_out")
 
 
 def checked_seed(seed: int) -> int:

@@ -86,6 +86,7 @@ class EnsembleStack(Stack):
         x: Tensor,
         beta: Tensor,
         price: Tensor,
+        noise: Any,
     ) -> FreeEnergy:
         """Each fit's free energy minus what the bound is above their mean, so that the sum has the gradient wanted."""
 
@@ -202,6 +203,10 @@ def _check_config(config: ModelConfig) -> None:
         )
     if config.has_budget:
         raise ValueError("members of an ensemble have no budget of spikes: give a spike_price")
+    if config.validation_fraction:
+        raise ValueError(
+            "members of an ensemble are kept as they are after the same step: leave validation_fraction out"
+        )
 
 
 class EvidenceBounds(NamedTuple):

@@ -26,6 +26,7 @@ RECIPES_OWN = {
         )
     },
     "early_stopping": "patience",
+    "validation_fraction": "validation_fraction",
 }
 """Parameters that take the value of the recipe where they are None, and the option of the fit that each is."""
 

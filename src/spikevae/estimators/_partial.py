@@ -33,7 +33,8 @@ class PartialFit:
         first call finds the initial weights from its stimuli: give it some hundred or more. The learning rate follows
         the schedule of a fit of `steps` steps and then stays at its end, so set `steps` to about as many as will come.
         After :meth:`fit`, after loading and after an error, learning goes on from the model, at the end of the schedule
-        and with a new optimiser. `callbacks`, `checkpoint` and `early_stopping` are of :meth:`fit` alone.
+        and with a new optimiser. `callbacks`, `checkpoint`, `early_stopping` and `validation_fraction` are
+        of :meth:`fit` alone.
 
         Parameters
         ----------
@@ -72,7 +73,7 @@ class PartialFit:
         if stack is None:
             modules = own_modules(self.get_params(deep=False))
             device = resolve_device(self.device)
-            endless = config.model_copy(update={"patience": None})  # a stream may change after it has settled
+            endless = config.model_copy(update={"patience": None, "validation_fraction": 0.0})  # a stream may change
             stack = build_stack([endless], x, self._image_shape(config), device=device, modules=modules)
             if not first:
                 if not isinstance(stack, Stack):

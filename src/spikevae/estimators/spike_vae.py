@@ -76,6 +76,10 @@ class SpikeVAE(PartialFit, ClassNamePrefixFeaturesOutMixin, TransformerMixin, Fi
     early_stopping : int or None
         Stop once the objective has not fallen, by the share ``options={"stop_tolerance": 1e-4}`` of it, for this number
         of windows; a window is a fortieth of all steps, at most 50. None: train all steps.
+    validation_fraction : float or None
+        Share of `X`, at most 5,000 stimuli, that is held out of training: the fit keeps its parameters of the window
+        that ends with the lowest objective on them, and `early_stopping` watches that objective. None: the recipe's
+        value, 0.
     callbacks : list of functions or None
         Called with a :class:`spikevae.training.Window` (objective, its parts, firing rate) after each window. If one
         raises :class:`spikevae.training.StopTraining`, the fit ends there as it is; any other exception ends it without
@@ -94,7 +98,8 @@ class SpikeVAE(PartialFit, ClassNamePrefixFeaturesOutMixin, TransformerMixin, Fi
         Prior firing rates, spikes per unit per stimulus; only for distributions with a firing rate and a single layer:
         priors of further layers depend on the codes above.
     history_ : dict
-        step, objective, distortion, kl, spikes over training.
+        step, objective, distortion, kl, spikes over training; with a `validation_fraction` also held_out, the objective
+        of held-out stimuli at the end of each window.
     budget_ : BudgetReport
         Spikes allowed and used, and the shadow price, nats per spike and per joule; only with a budget.
     config_ : ModelConfig
@@ -150,6 +155,7 @@ class SpikeVAE(PartialFit, ClassNamePrefixFeaturesOutMixin, TransformerMixin, Fi
         random_state: Any = None,
         verbose: bool = False,
         early_stopping: int | None = None,
+        validation_fraction: float | None = None,
         callbacks: Sequence[Callback] | None = None,
         checkpoint: str | Path | None = None,
     ):
@@ -174,6 +180,7 @@ class SpikeVAE(PartialFit, ClassNamePrefixFeaturesOutMixin, TransformerMixin, Fi
         self.random_state = random_state
         self.verbose = verbose
         self.early_stopping = early_stopping
+        self.validation_fraction = validation_fraction
         self.callbacks = callbacks
         self.checkpoint = checkpoint
 

@@ -100,9 +100,14 @@ class TrainingConfig(FrozenConfig):
     grad_clip: float | None = Field(None, ge=MIN_POSITIVE, le=MAX_NUMBER)
     """Largest gradient norm of a fit (three times that during warm-up); None: no clipping."""
     patience: int | None = Field(None, ge=1, le=MAX_STEPS)
-    """Stop after this number of windows without `stop_tolerance` relative improvement; None: no early stop."""
+    """Stop after this number of windows without `stop_tolerance` relative improvement; None: no early stop. Of the
+    objective on training batches, or on the stimuli held out where there is a `validation_fraction`."""
     stop_tolerance: float = Field(1e-4, ge=0, le=MAX_NUMBER)
     """Relative improvement of the objective between windows that counts as progress."""
+    validation_fraction: float = Field(0.0, ge=0, le=0.5)
+    """Share of the training stimuli, at most 5,000, on which no step is taken: each window measures the objective on
+    them, and the fit keeps the parameters where it was lowest. 0: all stimuli are trained on, and the last parameters
+    kept."""
 
     def n_steps(self, n_train: int) -> int:
         """Optimiser steps for a training set of this size; an even number with two cycles."""
@@ -247,6 +252,11 @@ class ModelConfig(TrainingConfig, ObjectiveConfig):
                 raise ValueError(f"{name} finds its own spike_price, given {self.spike_price:g}: drop one of the two")
             if not law.has_rate:
                 raise ValueError(f"{name} needs a latent with a firing rate, which {self.latent!r} lacks: drop it")
+        if self.has_budget and self.validation_fraction:
+            raise ValueError(
+                "validation_fraction compares objectives, and a budget changes the spike price in them at each step: "
+                "set spike_price to the price that was found, or validation_fraction=0"
+            )
         if self.spike_budget is not None and self.energy_budget is not None:
             raise ValueError("spike_budget and energy_budget are two budgets for the same spikes: drop one of them")
         if self.energy_budget is not None and not law.is_count:

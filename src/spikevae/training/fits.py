@@ -23,6 +23,7 @@ from ..models.config import COUNT_LIKELIHOODS, ModelConfig
 from ..models.own import Given
 from ..models.pixels import check_support
 from ..progress import OnPhase, silent
+from .held_out import HeldOut, split
 from .ranks import Ranks
 from .rows import Rows
 
@@ -34,6 +35,8 @@ PER_FIT = (
 RUNNING, DIVERGED, SETTLED = 0, 1, 2
 PROGRESS = ("status", "frozen_at", "sums", "best", "stale")
 """Tensors of the state that every kind of stack has, one row per fit."""
+GROWING = ("ledger/windows", "held_out/windows")
+"""Tensors of the state with a row for each window so far."""
 
 
 def stack_key(config: ModelConfig) -> str:
@@ -91,11 +94,17 @@ class FitStack(ABC):
         if len(train) == 0:
             raise ValueError("no training stimuli: the training set is empty")
         self.configs, self.config, self.shape = list(configs), configs[0], shape
+        held_out = None
+        if self.config.validation_fraction:
+            train, held_out = split(train, self.config.validation_fraction)
         self.modules = modules
         self.on_phase = on_phase
         self.source = train if isinstance(train, Rows) else None
         kept = train.sample if isinstance(train, Rows) else train
         self.device, self.train, self.n_train = torch.device(device), kept.to(device).contiguous(), len(train)
+        self._held_out_stimuli = None if held_out is None else held_out.to(self.device).contiguous()
+        self.held_out: HeldOut | None = None
+        """What is known of held-out stimuli, in stacks that hold some out."""
         if self.config.likelihood in COUNT_LIKELIHOODS:
             check_support(self.config.likelihood, self.train)
         self.n_steps = self.config.n_steps(len(train))
@@ -242,13 +251,18 @@ class FitStack(ABC):
         means = self.sums / self.window
         self.windows.append(means.cpu())
         self.sums.zero_()
+        held_out = self._validate()
         if self.config.patience is not None:
-            objective = means[:, 0]
+            objective = means[:, 0] if held_out is None else held_out
             better = objective < self.best - self.config.stop_tolerance * self.best.abs().nan_to_num(posinf=0.0)
             self.best = torch.where(better, objective, self.best)
             self.stale = torch.where(better, 0, self.stale + 1)
             self._freeze((self.status == RUNNING) & (self.stale >= self.config.patience), SETTLED)
         self.finished = self.finished or bool((self.status != RUNNING).all())
+
+    def _validate(self) -> Tensor | None:
+        """(F,) objective of held-out stimuli, which is noted; None in stacks that hold none out."""
+        return None
 
     @own_scope()
     def result(self, index: int) -> FitResult:
@@ -259,6 +273,8 @@ class FitStack(ABC):
         history: dict[str, list[float]] = {"step": [float(self.window * (i + 1)) for i in range(len(self.windows))]}
         for column, name in enumerate(self.columns):
             history[name] = [float(window[index, column]) for window in self.windows]
+        if self.held_out is not None:
+            history["held_out"] = [float(window[index]) for window in self.held_out.windows]
         return FitResult(model.eval(), int(self.status[index]), frozen if frozen >= 0 else None, history)
 
     def state(self) -> dict[str, Tensor]:
@@ -285,7 +301,7 @@ class FitStack(ABC):
             Where a tensor is missing or has another shape; nothing is changed then.
         """
         for name, value in self.state().items():
-            first = 1 if name == "ledger/windows" else 0  # any number of windows
+            first = 1 if name in GROWING else 0  # any number of windows
             if name not in tensors or tensors[name].shape[first:] != value.shape[first:]:
                 found = tuple(tensors[name].shape) if name in tensors else "nothing"
                 raise ValueError(f"checkpoint does not fit: {name} should be {tuple(value.shape)}, found {found}")

@@ -75,6 +75,11 @@ class Rows:
         self._check(x)
         return x[torch.from_numpy(place)]
 
+    def only(self, chosen: Tensor) -> "Rows":
+        """These rows alone, for increasing row numbers (m,)."""
+        numbers = chosen.numpy()
+        return Rows(lambda wanted: self._read(numbers[wanted]), len(numbers), self.shape[1], self._check)
+
     @cached_property
     def sample(self) -> Tensor:
         """Evenly spaced rows, `N_SAMPLE` of them and `SAMPLE_BYTES` at most."""

@@ -29,6 +29,7 @@ from .budgets import Budgets
 from .captured import Captured, StepInputs
 from .decoder import DecoderMoments, set_optimal_decoder_and_prior
 from .fits import DIVERGED, RUNNING, FitStack
+from .held_out import HeldOut
 from .ranks import Ranks
 from .recorded import Recorded
 from .rows import Rows
@@ -92,6 +93,9 @@ class Stack(FitStack):
         self.budgets = Budgets(configs, self.train)
 
         self.noise = self._noise(None)
+        if self._held_out_stimuli is not None:
+            self.held_out = HeldOut(self._held_out_stimuli, self._kept())
+            self._held_out_noise = self._noise(None)
 
         n = len(configs)
         k = self.config.n_latents if self.config.solves_decoder else 0
@@ -174,7 +178,9 @@ class Stack(FitStack):
         """Whether gradients come from a traced graph."""
         return self._gradients.is_recorded
 
-    def _objective(self, params: Tensors, buffers: Tensors, x: Tensor, beta: Tensor, price: Tensor) -> FreeEnergy:
+    def _objective(
+        self, params: Tensors, buffers: Tensors, x: Tensor, beta: Tensor, price: Tensor, noise: Generator | None
+    ) -> FreeEnergy:
         """The free energy of each fit on its batch; every part has a leading fit dimension."""
         config = self.config
         temperature = schedules.linear_ramp(
@@ -187,12 +193,12 @@ class Stack(FitStack):
             return functional_call(self.template, (params, buffers), given, {**options, "generator": noise})
 
         if self._one_by_one:
-            sources = self.noise if isinstance(self.noise, GeneratorStack) else [self.noise] * len(self)
+            sources = noise if isinstance(noise, GeneratorStack) else [noise] * len(self)
             stimuli = x if x.dim() == 3 else [x] * len(self)
             fits = zip(sources, _unbound(params), _unbound(buffers), stimuli, beta, price, strict=True)
             return FreeEnergy(*map(torch.stack, zip(*(one_fit(*fit) for fit in fits))))
         in_dims = (0, 0, 0 if x.dim() == 3 else None, 0, 0)
-        return vmap(partial(one_fit, self.noise), in_dims)(params, buffers, x, beta, price)
+        return vmap(partial(one_fit, noise), in_dims)(params, buffers, x, beta, price)
 
     def _fresh_gradients(
         self, params: Tensors, buffers: Tensors, x: Tensor, beta: Tensor, price: Tensor, seeds: Tensor | None
@@ -204,7 +210,7 @@ class Stack(FitStack):
         if self.noise is not None and seeds is not None:
             reseed(self.noise, seeds)
         params = {name: p.detach().requires_grad_(name in self.by_gradient) for name, p in params.items()}
-        parts = self._objective(params, buffers, x, beta, price)
+        parts = self._objective(params, buffers, x, beta, price, self.noise)
         found = torch.autograd.grad(parts.total.sum(), [params[name] for name in self.by_gradient], allow_unused=True)
         gradients = {name: g.contiguous() for name, g in zip(self.by_gradient, found) if g is not None}
         return FreeEnergy(*(part.detach() for part in parts)), gradients
@@ -324,7 +330,11 @@ class Stack(FitStack):
         """Solve decoders and closed-form priors once more, on far more stimuli than running means remember.
 
         A third as many stimuli as training has drawn, at most all of them: about a tenth of the time of training.
+        Where stimuli are held out, first take back the parameters with the lowest objective on them.
         """
+        if self.held_out is not None and self.step_number:
+            self.held_out.keep(self._held_out_objective(self.held_out), self._kept())
+            self.held_out.restore(self._kept())
         if not self.config.solves_decoder or not self.step_number:
             return
         n = min(len(self.train), max(self.batch_size, self.step_number * self.batch_size // 3))
@@ -351,6 +361,29 @@ class Stack(FitStack):
         for name, value in self._optimal_prior(self.buffers["prior_moments"], moments, running).items():
             self.buffers[f"prior_{name}"].copy_(value)
 
+    def _kept(self) -> Tensors:
+        """Parameters and buffers by name."""
+        return {**self.params, **self.buffers}
+
+    def _held_out_objective(self, held_out: HeldOut) -> Tensor:
+        """(F,) objective of the held-out stimuli at full beta, with the same noise at each call."""
+        noise = self._held_out_noise
+        if noise is not None:
+            reseed(noise, torch.tensor([derived_seed(fit.seed, "held_out") for fit in self.configs]))
+
+        def objective(x: Tensor) -> Tensor:
+            return self._objective(self.params, self.buffers, x, self.beta, self.budgets.prices, noise).total
+
+        return held_out.measure(objective, self.batch_size)
+
+    def _validate(self) -> Tensor | None:
+        if self.held_out is None:
+            return None
+        objective = self._held_out_objective(self.held_out)
+        self.held_out.keep(objective, self._kept())
+        self.held_out.windows.append(objective.cpu())
+        return objective
+
     def _freeze(self, which: Tensor, status: int, step: Tensor | int | None = None) -> None:
         """Freeze these fits: from now on they have no gradient and no momentum."""
         if not self._any_or_gpu(which):
@@ -375,7 +408,8 @@ class Stack(FitStack):
         for name, p in self.params.items():
             for key, value in self.optimizer.state.get(p, {}).items():
                 tensors[f"optimizer/{name}/{key}"] = value
-        return tensors | self.moments.state() | self.budgets.state()
+        held_out = {} if self.held_out is None else self.held_out.state()
+        return tensors | self.moments.state() | self.budgets.state() | held_out
 
     def _load_trained(self, tensors: dict[str, Tensor]) -> None:
         for name, p in self.params.items():
@@ -390,6 +424,8 @@ class Stack(FitStack):
             buffer.copy_(tensors[f"buffer/{name}"])
         self.moments.load(tensors)
         self.budgets.load(tensors)
+        if self.held_out is not None:
+            self.held_out.load(tensors)
         if self.capture is not None:
             self.capture.forget()
         self._gradients.n_calls = self.n_steps - max(self.step_number, self._steady_from)

@@ -13,6 +13,7 @@ from .fits import FitStack
 NATS, SPIKES, UNITS, SHARE = "nats per stimulus", "spikes per stimulus", "units per stimulus", "share of stimuli"
 COLUMNS = {
     "objective": ("objective", NATS),
+    "held_out": ("objective of held-out stimuli", NATS),
     "distortion": ("distortion", NATS),
     "kl": ("coding rate (kl)", NATS),
     "penalty": ("penalty", NATS),
@@ -51,6 +52,8 @@ class Window:
     """Expected spikes per stimulus, all units together."""
     firing_rate: float = math.nan
     """Expected spikes per unit per stimulus."""
+    held_out: float = math.nan
+    """With a `validation_fraction`: the objective of held-out stimuli at the end of the window, at full beta."""
     penalty: float = math.nan
     """Of sparse codes: price of the code, nats per stimulus."""
     active: float = math.nan
@@ -71,6 +74,8 @@ class Window:
             del means["spikes"]
         if "spikes" in means:
             means["firing_rate"] = means["spikes"] / config.n_units
+        if stack.held_out is not None:
+            means["held_out"] = float(stack.held_out.windows[-1][index])
         return cls(index, len(stack), len(stack.windows) * stack.window, stack.n_steps, seconds, **means)
 
     def means(self) -> dict[str, float]:

@@ -63,6 +63,11 @@ class SparseCodingConfig(ModelConfig):
                 "sparse codes need a given noise_variance, prior='fixed' and the exact objective: they have no "
                 f"posterior; given {self.noise_variance!r}, {self.prior!r} and estimator={self.estimator!r}"
             )
+        if self.validation_fraction:
+            raise ValueError(
+                "validation_fraction keeps parameters along a gradient; a dictionary of sparse codes is a mean over "
+                "all batches so far: leave it out"
+            )
         return self
 
     @property

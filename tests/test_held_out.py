@@ -1,0 +1,149 @@
+"""Stimuli held out of training: never trained on, and the parameters with the lowest objective on them are kept."""
+
+import numpy as np
+import pytest
+import torch
+from training_cases import SHAPE, fit
+
+import spikevae as sv
+from spikevae.ensembles import train_vaes
+from spikevae.evaluation.evaluate import evaluate
+from spikevae.training import Rows, Stack, Window, train
+from spikevae.training.fits import SETTLED
+from spikevae.training.held_out import MAX_HELD_OUT, split
+
+OVERFITS = {"latent": "gaussian", "decoder_update": "gradient", "init": "random", "n_latents": 6, "beta": 0.02}
+OVERFITS |= {"cycles": 1, "batch_size": 20, "learning_rate": 0.02, "encoder": "mlp", "hidden": (64,)}
+
+
+@pytest.fixture
+def few():
+    """(40, 16) noise with little to learn."""
+    return torch.randn(40, 16, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+
+
+def test_the_parameters_kept_have_the_lowest_objective_on_held_out_stimuli(few):
+    """The closed-form free energy of the model that is returned, against what was noted in training."""
+    configs = [fit(**OVERFITS, steps=400, validation_fraction=0.5, seed=seed) for seed in range(2)]
+    stack = Stack(configs, few, SHAPE)
+    train(stack)
+    _, held_out = split(few, 0.5)
+    for index in range(2):
+        result = stack.result(index)
+        noted = result.history["held_out"]
+        assert len(noted) == len(result.history["step"]) == 40
+        assert 0 < int(np.argmin(noted)) < 39 and min(noted) < noted[-1] - 0.3  # it overfits
+        objective = result.model(held_out, beta=0.02).total.item()
+        assert objective == pytest.approx(min(noted), rel=1e-9)
+
+
+def test_held_out_stimuli_are_never_trained_on():
+    x = torch.arange(60.0)[:, None].expand(60, 16).contiguous()
+    stack = Stack([fit(validation_fraction=0.2, batch_size=12, steps=8)], x, SHAPE)
+    seen = set()
+    for stack.step_number in range(8):  # two passes over 48 stimuli
+        seen |= set(stack._batch()[:, 0].tolist())
+    _, held_out = split(x, 0.2)
+    assert len(held_out) == 12 and len(seen) == 48 and not seen & set(held_out[:, 0].tolist())
+
+
+def test_which_are_held_out_does_not_depend_on_seeds_and_has_a_limit():
+    first, second = (Stack([fit(validation_fraction=0.1, seed=s)], torch.randn(50, 16), SHAPE) for s in (0, 1))
+    assert first.n_train == second.n_train == 45
+    x = torch.arange(30_000.0)[:, None]
+    rest, held_out = split(x, 0.5)
+    assert (
+        len(held_out) == MAX_HELD_OUT and sorted([*rest[:, 0].tolist(), *held_out[:, 0].tolist()]) == x[:, 0].tolist()
+    )
+    spread = held_out[:, 0].mean() / 15_000  # 5,000 of 30,000: standard error .0075
+    assert abs(float(spread) - 1) < 0.03
+
+
+def test_patience_watches_held_out_stimuli(few):
+    given = {**OVERFITS, "steps": 2000, "patience": 5}
+    plain = Stack([fit(**given)], few[:20], SHAPE, window=10)
+    held = Stack([fit(**given, validation_fraction=0.5)], few, SHAPE, window=10)
+    train(plain)
+    train(held)
+    result = held.result(0)
+    assert result.status == SETTLED and result.frozen_at < plain.step_number
+    assert result.history["objective"][-1] < result.history["objective"][len(result.history["step"]) // 2]
+
+
+def test_sampled_objectives_are_measured_with_the_same_noise(stimuli):
+    stack = Stack([fit(estimator="fini", validation_fraction=0.2, seed=s) for s in range(2)], stimuli, SHAPE)
+    for _ in range(3):
+        stack.step()
+    first, second = stack._validate(), stack._validate()
+    torch.testing.assert_close(first, second, rtol=0, atol=0)
+    alone = Stack([fit(estimator="fini", validation_fraction=0.2, seed=1)], stimuli, SHAPE)
+    for _ in range(3):
+        alone.step()
+    torch.testing.assert_close(alone._validate(), first[1:], rtol=1e-5, atol=0)
+
+
+def test_training_is_that_of_the_other_stimuli_alone(stimuli):
+    """Until the end, where the parameters kept are taken back."""
+    x = stimuli.double()
+    rest, _ = split(x, 0.2)
+    held, plain = Stack([fit(validation_fraction=0.2)], x, SHAPE), Stack([fit()], rest, SHAPE)
+    for _ in range(20):
+        held.step()
+        plain.step()
+    for name, value in plain.params.items():
+        torch.testing.assert_close(held.params[name], value, rtol=1e-9, atol=1e-12)
+
+
+def test_stimuli_read_by_batch(stimuli):
+    """From behind a function, as from an array in memory."""
+    x = stimuli.numpy()
+    rows = Rows(x.__getitem__, len(x), x.shape[1])
+    config = fit(validation_fraction=0.2, init="random", decoder="mlp", hidden=(12,))
+    stacks = [Stack([config], given, SHAPE) for given in (stimuli, rows)]
+    for stack in stacks:
+        train(stack)
+    first, second = (stack.result(0).history["held_out"] for stack in stacks)
+    assert first == pytest.approx(second, rel=1e-5)
+
+
+def test_estimator_windows_and_files(few, tmp_path):
+    X = few.float().numpy()
+    given = {key: OVERFITS[key] for key in ("cycles", "decoder_update", "init", "hidden")}
+    windows: list[Window] = []
+    m = sv.SpikeVAE(
+        "gaussian", 6, beta=0.02, steps=400, encoder="mlp", batch_size=20, learning_rate=0.02, options=given,
+        validation_fraction=0.5, callbacks=[windows.append], random_state=0,
+    ).fit(X)  # fmt: skip
+    assert [window.held_out for window in windows] == m.history_["held_out"]
+    assert windows[0].means()["held_out"] == windows[0].held_out
+    _, held_out = split(torch.from_numpy(X), 0.5)
+    assert m.model_(held_out, beta=0.02).total.item() == pytest.approx(min(m.history_["held_out"]), rel=1e-5)
+    m.save(tmp_path / "m.spikevae")
+    again = sv.load_model(tmp_path / "m.spikevae")
+    assert again.validation_fraction == 0.5
+    ours, theirs = (evaluate(fitted.model_, held_out, seed=0).metrics.free_energy for fitted in (m, again))
+    assert ours == theirs
+    m.partial_fit(X)  # all of them
+    assert "held_out" not in m.history_
+
+
+@pytest.mark.parametrize(
+    ("given", "words"),
+    [
+        ({"validation_fraction": 0.6}, "less than or equal to 0.5"),
+        ({"validation_fraction": 0.1, "spike_budget": 0.1}, "set spike_price to the price that was found"),
+        ({"validation_fraction": 0.1, "latent": "sparse"}, "leave it out"),
+    ],
+    ids=str,
+)
+def test_what_cannot_be_held_out(given, words):
+    with pytest.raises(ValueError, match=words):
+        fit(**given)
+
+
+def test_too_few_stimuli_and_ensembles(few):
+    with pytest.raises(ValueError, match="leaves none of 1 stimuli"):
+        Stack([fit(validation_fraction=0.5)], few[:1], SHAPE)
+    estimator = sv.SpikeVAE(n_latents=4, steps=20, validation_fraction=0.5, random_state=0)
+    with pytest.raises(ValueError, match="leave validation_fraction out"):
+        train_vaes(estimator, few.float().numpy(), 2)
