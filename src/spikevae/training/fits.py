@@ -23,7 +23,7 @@ from ..models.config import COUNT_LIKELIHOODS, ModelConfig
 from ..models.own import Given
 from ..models.pixels import check_support
 from ..progress import OnPhase, silent
-from .held_out import HeldOut, split
+from .held_out import HeldOut, rejoined, split
 from .ranks import Ranks
 from .rows import Rows
 
@@ -137,8 +137,13 @@ class FitStack(ABC):
 
     @cached_property
     def data_digest(self) -> str:
-        """SHA-256 of the training stimuli, which a checkpoint must match to continue."""
-        return hashlib.sha256(self.train.cpu().contiguous().numpy().data).hexdigest()
+        """SHA-256 of the stimuli, which a checkpoint must match to continue."""
+        return hashlib.sha256(self.stimuli.cpu().contiguous().numpy().data).hexdigest()
+
+    @property
+    def stimuli(self) -> Tensor:
+        """(n, D) stimuli as they were given, those held out included."""
+        return self.train if self._held_out_stimuli is None else rejoined(self.train, self._held_out_stimuli)
 
     def join(self, ranks: Ranks | None) -> None:
         """Train with other processes from the next step on, each of which calls this; None: alone.

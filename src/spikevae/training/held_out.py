@@ -34,11 +34,33 @@ def split(train: Tensor | Rows, fraction: float) -> tuple[Tensor | Rows, Tensor]
         raise ValueError(
             f"validation_fraction = {fraction:g} leaves none of {n} stimuli to train on: give more stimuli"
         )
-    order = torch.randperm(n, generator=generator(0, "held_out"))
-    held_out, rest = (part.sort().values for part in order.split([n_held_out, n - n_held_out]))
+    held_out, rest = _places(n, n_held_out)
     if isinstance(train, Rows):
         return train.only(rest), train.gather(held_out)
     return train[rest.to(train.device)], train[held_out.to(train.device)]
+
+
+def rejoined(rest: Tensor, held_out: Tensor) -> Tensor:
+    """The stimuli (n, D) that :func:`split` has split.
+
+    Examples
+    --------
+    >>> x = torch.arange(20.0).reshape(10, 2)
+    >>> torch.equal(rejoined(*split(x, 0.2)), x)
+    True
+    """
+    n = len(rest) + len(held_out)
+    whole = rest.new_empty(n, *rest.shape[1:])
+    for places, part in zip(_places(n, len(held_out)), (held_out, rest)):
+        whole[places.to(whole.device)] = part
+    return whole
+
+
+def _places(n: int, n_held_out: int) -> tuple[Tensor, Tensor]:
+    """Increasing row numbers of the stimuli held out, and of the others."""
+    order = torch.randperm(n, generator=generator(0, "held_out"))
+    held_out, rest = order.split([n_held_out, n - n_held_out])
+    return held_out.sort().values, rest.sort().values
 
 
 class HeldOut:

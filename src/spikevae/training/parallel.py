@@ -163,7 +163,7 @@ def _send_stack(ranks: Ranks, stack: FitStack, last: int) -> None:
         }
     )
     if ranks.flag(ranks.stimuli != stack.data_digest):
-        ranks.send_tensors({"train": stack.train.cpu()})
+        ranks.send_tensors({"train": stack.stimuli.cpu()})
         ranks.stimuli = stack.data_digest
     ranks.send_tensors(stack.state())
 
