@@ -10,7 +10,8 @@ one to the other, as a share of the distance to a model that codes nothing.
 
     python benchmarks/count_vaes.py --digits mnist:FOLDER --networks mlp --sizes 64 --laws Poisson --set start=-1
 
-The last command trains with other values than those of the recipe; these rows have no picture.
+The last command trains with other values than those of the recipe. With `--set validation_fraction=0.1`, a fit keeps
+its parameters from before it began to overfit, as its row says; rows of other options have no picture.
 
 Rows, a table and one picture for each network are written after every fit, and a checkpoint within one; the same
 command continues a stopped run.
@@ -165,20 +166,29 @@ def fit(case: dict[str, Any], data: Any, folder: Path | None) -> dict[str, Any]:
     configs = [FitConfig.from_recipe("default", **given, seed=seed) for seed in range(case["seeds"])]
     stack = Stack(configs, x, shape)
     halves, seconds = trained(stack, held_out, None if folder is None else checkpoint(folder, case))
-    models = [stack.result(seed).model.requires_grad_(False) for seed in range(case["seeds"])]
+    results = [stack.result(seed) for seed in range(case["seeds"])]
+    models = [result.model.requires_grad_(False) for result in results]
     found = [measured(model, held_out, 0) for model in models]
     of_training = [evaluate(model, x[: len(held_out)], seed=0).metrics.free_energy for model in models]
-    if folder is not None and not case["options"]:
+    if folder is not None and set(case["options"]) <= {"validation_fraction"}:
         np.savez(stored(folder, case), **drawn(models[0], held_out, shape, seed=0))
     return {
         **case,
         "seconds": seconds / case["seeds"],
         "half": halves,
+        "kept_after": [step_kept(result.history, case["steps"]) for result in results],
         "trained": of_training,
         "silent": silent_free_energy(x, held_out, likelihood),
         "baseline": sample_distance(x[: len(held_out)], held_out),
         **{key: [one[key] for one in found] for key in found[0]},
     }
+
+
+def step_kept(history: dict[str, list[float]], steps: int) -> float:
+    """Step whose parameters a fit has at its end."""
+    if "held_out" not in history or int(np.argmin(history["held_out"])) == len(history["step"]) - 1:
+        return steps
+    return history["step"][int(np.argmin(history["held_out"]))]
 
 
 def change(row: dict[str, Any]) -> float:
@@ -208,7 +218,11 @@ def table(rows: list[dict[str, Any]]) -> str:
         entries = [row["pixels"], row["network"], str(row["n_latents"]), law, f"{row['steps']:,}"]
         entries += [over_seeds(row["free_energy"], 2), over_seeds(row["half"], 2)]
         entries.append(f"{100 * change(row):+.1f} %".replace("-", "−"))
-        entries[-1] += "" if abs(change(row)) < CONVERGED else ", not converged"
+        overfitted = max(row["kept_after"]) < row["steps"]
+        if overfitted:
+            entries[-1] += f", kept from step {over_seeds(row['kept_after'], 0)}"
+        elif abs(change(row)) >= CONVERGED:
+            entries[-1] += ", not converged"
         counts = row["law"] != "Gaussian"
         entries += [over_seeds(row[key], digits) for key, digits in (("trained", 2), ("kl", 2), ("distortion", 2))]
         entries += [over_seeds(row["r2_pooled"], 3), over_seeds(row["fraction_zeros"], 3) if counts else "–"]
