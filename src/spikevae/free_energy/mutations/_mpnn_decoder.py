@@ -16,11 +16,11 @@ from typing import NamedTuple
 
 import torch
 from jaxtyping import Bool, Float, Int
-from torch import Tensor, nn
+from torch import Tensor
 
 from ._mpnn_encoder import Encoded
 from ._mpnn_geometry import chunks
-from ._mpnn_layers import Layer, at, hidden
+from ._mpnn_layers import Layer, Linear, at, hidden
 
 OWN, TOKEN, OTHER = 0, 2, 3
 """Inputs of the first layer of a message: of residue i, of the letter and of the state of residue j; 1 is the pair."""
@@ -133,7 +133,7 @@ class Decoder(NamedTuple):
         return found
 
 
-def log_probabilities(decoder: Decoder, last: nn.Linear, sequences: Int[Tensor, "n L"]) -> Float[Tensor, "n L"]:
+def log_probabilities(decoder: Decoder, last: Linear, sequences: Int[Tensor, "n L"]) -> Float[Tensor, "n L"]:
     """Log probability of each residue; 0 for residues without backbone."""
     n, length = sequences.shape
     reference = sequences.mode(0).values

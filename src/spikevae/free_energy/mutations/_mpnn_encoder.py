@@ -8,7 +8,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from ._mpnn_geometry import ALONG, CA, CENTRES, PAIRS, ROWS, along_chain, chunks, edge_inputs, nearest, with_beta
-from ._mpnn_layers import WIDTH, EncoderLayer, Layer, at, hidden, part
+from ._mpnn_layers import WIDTH, EncoderLayer, Layer, Linear, at, hidden, part
 from .structure import Structure
 
 FOR_PLACES = 16
@@ -31,7 +31,7 @@ class Places(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        self.linear = nn.Linear(ALONG, FOR_PLACES)
+        self.linear = Linear(ALONG, FOR_PLACES)
 
 
 class Features(nn.Module):
@@ -40,7 +40,7 @@ class Features(nn.Module):
     def __init__(self) -> None:
         super().__init__()
         self.embeddings = Places()
-        self.edge_embedding = nn.Linear(FOR_PLACES + CENTRES * len(PAIRS), WIDTH, bias=False)
+        self.edge_embedding = Linear(FOR_PLACES + CENTRES * len(PAIRS), WIDTH, bias=False)
         self.norm_edges = nn.LayerNorm(WIDTH)
 
     def forward(
@@ -59,7 +59,7 @@ def encode_pairs(
     structure: Structure,
     noise: Float[Tensor, "L 4 3"] | None,
     features: Features,
-    embed: nn.Linear,
+    embed: Linear,
     neighbours: int,
 ) -> tuple[Int[Tensor, "L K"], Bool[Tensor, " L"], Float[Tensor, "L K 128"]]:
     """Neighbours, residues with a backbone, and pairs before the first layer; distances are found in float64."""

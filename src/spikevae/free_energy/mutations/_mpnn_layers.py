@@ -15,12 +15,19 @@ SCALE = 30
 """Sums of messages are divided by it."""
 
 
+class Linear(nn.Linear):
+    """A linear layer that waits for its weights: drawing some would change PyTorch's random state."""
+
+    def reset_parameters(self) -> None:
+        pass
+
+
 class FeedForward(nn.Module):
     """Two layers on each residue alone."""
 
     def __init__(self) -> None:
         super().__init__()
-        self.W_in, self.W_out = nn.Linear(WIDTH, 4 * WIDTH), nn.Linear(4 * WIDTH, WIDTH)
+        self.W_in, self.W_out = Linear(WIDTH, 4 * WIDTH), Linear(4 * WIDTH, WIDTH)
 
     def forward(self, nodes: Float[Tensor, "*n 128"]) -> Float[Tensor, "*n 128"]:
         return self.W_out(F.gelu(self.W_in(nodes)))
@@ -37,7 +44,7 @@ class Layer(nn.Module):
 
     def __init__(self, parts: int) -> None:
         super().__init__()
-        self.W1, self.W2, self.W3 = nn.Linear(parts * WIDTH, WIDTH), nn.Linear(WIDTH, WIDTH), nn.Linear(WIDTH, WIDTH)
+        self.W1, self.W2, self.W3 = Linear(parts * WIDTH, WIDTH), Linear(WIDTH, WIDTH), Linear(WIDTH, WIDTH)
         self.norm1, self.norm2, self.dense = nn.LayerNorm(WIDTH), nn.LayerNorm(WIDTH), FeedForward()
 
     def part(self, index: int, values: Float[Tensor, "*n 128"]) -> Float[Tensor, "*n 128"]:
@@ -58,16 +65,16 @@ class EncoderLayer(Layer):
 
     def __init__(self) -> None:
         super().__init__(3)
-        self.W11, self.W12, self.W13 = nn.Linear(3 * WIDTH, WIDTH), nn.Linear(WIDTH, WIDTH), nn.Linear(WIDTH, WIDTH)
+        self.W11, self.W12, self.W13 = Linear(3 * WIDTH, WIDTH), Linear(WIDTH, WIDTH), Linear(WIDTH, WIDTH)
         self.norm3 = nn.LayerNorm(WIDTH)
 
 
-def part(linear: nn.Linear, index: int, values: Float[Tensor, "*n 128"]) -> Float[Tensor, "*n 128"]:
+def part(linear: Linear, index: int, values: Float[Tensor, "*n 128"]) -> Float[Tensor, "*n 128"]:
     """Share of a linear layer of one of its inputs of `WIDTH` entries, without the offset."""
     return F.linear(values, linear.weight[:, index * WIDTH : (index + 1) * WIDTH])
 
 
-def hidden(first: Float[Tensor, "m K 128"], second: nn.Linear) -> Float[Tensor, "m K 128"]:
+def hidden(first: Float[Tensor, "m K 128"], second: Linear) -> Float[Tensor, "m K 128"]:
     """The messages before their last layer, from the values of the first."""
     return F.gelu(second(F.gelu(first)))
 

@@ -10,12 +10,20 @@ from torch import Tensor, nn
 
 from ._mpnn_decoder import Decoder, log_probabilities
 from ._mpnn_encoder import Encoded, Features, encode, encode_pairs, for_decoder
-from ._mpnn_layers import WIDTH, EncoderLayer, Layer
+from ._mpnn_layers import WIDTH, EncoderLayer, Layer, Linear
 from ._mpnn_weights import read_weights
 from .structure import ALPHABET, Structure, check_letters
 
 LAYERS = 3
 """Of the encoder, and of the decoder."""
+
+
+class _Letters(nn.Module):
+    """Embedding of letters."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.empty(len(ALPHABET), WIDTH))
 
 
 class _Network(nn.Module):
@@ -24,10 +32,10 @@ class _Network(nn.Module):
     def __init__(self) -> None:
         super().__init__()
         self.features = Features()
-        self.W_e, self.W_s = nn.Linear(WIDTH, WIDTH), nn.Embedding(len(ALPHABET), WIDTH)
+        self.W_e, self.W_s = Linear(WIDTH, WIDTH), _Letters()
         self.encoder_layers = nn.ModuleList(EncoderLayer() for _ in range(LAYERS))
         self.decoder_layers = nn.ModuleList(Layer(4) for _ in range(LAYERS))
-        self.W_out = nn.Linear(WIDTH, len(ALPHABET))
+        self.W_out = Linear(WIDTH, len(ALPHABET))
 
 
 class ProteinMPNN:
@@ -57,18 +65,21 @@ class ProteinMPNN:
 
     Examples
     --------
-    >>> def score(pdb, weights):  # the log probability of the sequence of a file, in one random order
-    ...     structure = read_structure(pdb)
-    ...     order = torch.randperm(len(structure), generator=torch.Generator().manual_seed(0))
-    ...     network = ProteinMPNN.load(weights)
-    ...     return network.log_probabilities(structure, structure.sequence[None], order=order).sum()
+    ``ProteinMPNN.load("v_48_020.pt")`` has the published weights. Here all are zero, which makes all letters equally
+    likely:
+
+    >>> zeros = {name: torch.zeros(shape) for name, shape in ProteinMPNN.weight_shapes().items()}
+    >>> scorer = ProteinMPNN(zeros, neighbours=48)
+    >>> letters, chains, numbers = torch.tensor([0, 1, 2]), ("A", "A", "B"), ("1", "2", "1")
+    >>> structure = Structure(torch.eye(3).repeat(4, 1)[:12].view(3, 4, 3).double(), letters, chains, numbers)
+    >>> scorer.log_probabilities(structure, structure.sequence[None], order=torch.tensor([2, 0, 1])).exp() * 21
+    tensor([[1.0000, 1.0000, 1.0000]])
     """
 
     def __init__(self, weights: Mapping[str, Tensor], neighbours: int, noise_level: float = 0.0) -> None:
-        with torch.device("meta"):
-            self.network = _Network()
-        self.network.load_state_dict({name: value.clone() for name, value in weights.items()}, assign=True)
-        self.network.requires_grad_(False).eval()
+        self.network = _Network().to(next(iter(weights.values())))
+        self.network.load_state_dict(dict(weights))
+        self.network.requires_grad_(False)
         self.neighbours, self.noise_level = neighbours, noise_level
 
     @classmethod
@@ -82,7 +93,12 @@ class ProteinMPNN:
         ValueError
             For a file that is damaged, too large or of another kind; nothing that it contains is run.
         """
-        return cls(*read_weights(path, weight_shapes()))
+        return cls(*read_weights(path, cls.weight_shapes()))
+
+    @staticmethod
+    def weight_shapes() -> dict[str, tuple[int, ...]]:
+        """Names and shapes of the weights."""
+        return {name: tuple(value.shape) for name, value in _Network().state_dict().items()}
 
     def double(self) -> "ProteinMPNN":
         """The same scorer in float64."""
@@ -94,7 +110,7 @@ class ProteinMPNN:
         return ProteinMPNN(state, self.neighbours, self.noise_level)
 
     @torch.no_grad()
-    def encode(self, structure: Structure, noise: Float[Tensor, "L 4 3"] | None = None) -> Encoded:
+    def encode(self, structure: Structure, noise: Tensor | None = None) -> Encoded:
         """The backbone after the encoder."""
         network = self.network
         if noise is not None and noise.shape != structure.coordinates.shape:
@@ -107,10 +123,10 @@ class ProteinMPNN:
     def log_probabilities(
         self,
         structure: Structure,
-        sequences: Int[Tensor, "n L"],
+        sequences: Tensor,
         *,
-        order: Int[Tensor, " L"],
-        noise: Float[Tensor, "L 4 3"] | None = None,
+        order: Tensor,
+        noise: Tensor | None = None,
     ) -> Float[Tensor, "n L"]:
         """Log probability of each residue, in nats; see :class:`SequenceScorer`.
 
@@ -129,11 +145,11 @@ class ProteinMPNN:
     def conditional(
         self,
         structure: Structure,
-        sequence: Int[Tensor, " L"],
+        sequence: Tensor,
         positions: Int[Tensor, " p"],
         *,
-        order: Int[Tensor, " L"],
-        noise: Float[Tensor, "L 4 3"] | None = None,
+        order: Tensor,
+        noise: Tensor | None = None,
     ) -> Float[Tensor, "p 21"]:
         """Log probabilities of all letters at some positions, given the residues of `sequence` earlier in the order.
 
@@ -155,16 +171,10 @@ class ProteinMPNN:
     def _layers(self) -> list[Layer]:
         return cast(list[Layer], list(self.network.decoder_layers))
 
-    def _decoder(self, encoded: Encoded, order: Int[Tensor, " L"]) -> Decoder:
+    def _decoder(self, encoded: Encoded, order: Tensor) -> Decoder:
         length = len(encoded.nodes)
         if order.shape != (length,) or not torch.equal(order.sort().values.cpu(), torch.arange(length)):
             raise ValueError(f"order must have each of the {length} positions once: torch.randperm({length}) has")
         rank = order.argsort().to(encoded.nodes.device)
         earlier = rank[encoded.neighbours] < rank[:, None]
         return Decoder(self._layers, self.network.W_s.weight, encoded, earlier)
-
-
-def weight_shapes() -> dict[str, tuple[int, ...]]:
-    """Names and shapes of the weights."""
-    with torch.device("meta"):
-        return {name: tuple(value.shape) for name, value in _Network().state_dict().items()}

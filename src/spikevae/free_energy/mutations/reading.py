@@ -102,6 +102,7 @@ def _model(path: Path) -> Any:
             found = gemmi.make_structure_from_block(gemmi.cif.read_string(data)[0])
             found.merge_chain_parts()
         else:
+            _check_numbers(data)
             found = gemmi.read_pdb_string(data)
     except (RuntimeError, ValueError, IndexError, UnicodeError) as error:
         raise ValueError(f"{path} cannot be read ({str(error).splitlines()[0].rstrip(': ')}): {REMEDY}") from None
@@ -109,6 +110,17 @@ def _model(path: Path) -> Any:
         raise ValueError(f"{path} has no atoms: {REMEDY}")
     found.setup_entities()
     return found
+
+
+def _check_numbers(data: bytes) -> None:
+    """Refuse coordinates that are no numbers, which the parser would read as 0."""
+    for number, line in enumerate(data.splitlines(), 1):
+        if line[:6] in (b"ATOM  ", b"HETATM"):
+            try:
+                for start in (30, 38, 46):
+                    float(line[start : start + 8])
+            except ValueError:
+                raise ValueError(f"line {number} has no three coordinates") from None
 
 
 def _content(path: Path) -> bytes:
