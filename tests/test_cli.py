@@ -18,7 +18,7 @@ from spikevae.cli.run import _with_hyphens
 
 VERBS = (
     *("sweep", "train", "evaluate", "compare", "decode", "physiology", "report", "data", "bench", "models"),
-    *("verify", "repair", "merge", "reproduce"),
+    *("verify", "repair", "merge", "reproduce", "mutations"),
 )
 CPU_VERBS = ("fit-counts", "population", "free-energy")
 """These compute with NumPy alone and have no --device."""

@@ -31,6 +31,7 @@ from . import (  # noqa: F401 - registers the verbs
     frontier,
     merge,
     models,
+    mutations,
     physiology,
     population,
     repair,

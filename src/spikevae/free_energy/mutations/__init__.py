@@ -20,6 +20,7 @@ from .mutation import Mutant as Mutant
 from .mutation import Mutation as Mutation
 from .mutation import parse_mutant as parse_mutant
 from .mutation import parse_mutants as parse_mutants
+from .mutation import read_mutants as read_mutants
 from .potts import PottsPair as PottsPair
 from .protein_mpnn import ProteinMPNN as ProteinMPNN
 from .reading import read_structure as read_structure

@@ -1,10 +1,12 @@
 """Energies of the contacts between the partners of a complex, from a published contact potential."""
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import torch
 from jaxtyping import Float, Int
+from numpy.typing import NDArray
 from torch import Tensor
 
 from ..._settings import positive
@@ -23,7 +25,7 @@ def contact_energies(
     mutants: Sequence[Mutant],
     partners: Sequence[str],
     *,
-    potential: str | Float[np.ndarray, "20 20"] = POTENTIAL,
+    potential: str | NDArray[Any] = POTENTIAL,
     distance: float = CONTACT,
 ) -> Float[np.ndarray, " n"]:
     r"""Energies of contacts between partners, of mutants minus that of the wild type.
@@ -106,7 +108,7 @@ def beta_carbons(coordinates: Float[Tensor, "L 4 3"]) -> Float[Tensor, "L 3"]:
     return ca - 0.58273431 * torch.linalg.cross(b, d) + 0.56802827 * b - 0.54067466 * d
 
 
-def _energies(potential: str | Float[np.ndarray, "20 20"]) -> Float[np.ndarray, "20 20"]:
+def _energies(potential: str | NDArray[Any]) -> Float[np.ndarray, "20 20"]:
     if not isinstance(potential, str):
         given = np.asarray(potential, dtype=np.float64)
         if given.shape != (20, 20) or not np.isfinite(given).all() or not np.array_equal(given, given.T):

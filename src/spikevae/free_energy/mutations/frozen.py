@@ -11,7 +11,7 @@ from torch import Tensor
 from ..._scope import own_scope
 from ..._settings import whole_number
 from ...progress import Report
-from .cycle import Context, Cycle, scored
+from .cycle import Context, Cycle, System, scored
 
 
 @own_scope()
@@ -52,35 +52,40 @@ def frozen_context(cycle: Cycle, draws: int = 1, *, report: Report | None = None
         groups[tuple((sequence != wild_type).nonzero()[:, 0].tolist())].append(i)
     found = np.zeros((draws, len(cycle.mutants)))
     for k in range(draws):
-        for done, (places, members) in enumerate(groups.items()):
-            found[k, members] = -_shortcut(cycle, places, members, _last(cycle.context(k), places))
-            if report is not None:
-                report(k + (done + 1) / len(groups), draws, f"frozen context, draw {k + 1} of {draws}")
+        context = cycle.context(k)
+        for number, system in enumerate(cycle.systems):
+            noise = context.of(system.places).noise  # one for all orders, so that a scorer may keep what depends on it
+            for done, (places, members) in enumerate(groups.items()):
+                order = _last(context, places).of(system.places).order
+                values = _substituted(cycle, system, places, members, Context(order, noise))
+                found[k, members] += values if number else -values
+                if report is not None:
+                    share = (number + (done + 1) / len(groups)) / len(cycle.systems)
+                    report(k + share, draws, f"frozen context, draw {k + 1} of {draws}")
     return found
 
 
 def _last(context: Context, places: Iterable[int]) -> Context:
-    """The same context with some residues last, in the order that they have among each other."""
+    """The order with some residues last, in the order that they have among each other."""
     late = torch.isin(context.order, torch.tensor(list(places)))
-    return Context(torch.cat([context.order[~late], context.order[late]]), context.noise)
+    return Context(torch.cat([context.order[~late], context.order[late]]), None)
 
 
-def _shortcut(
-    cycle: Cycle, places: tuple[int, ...], members: list[int], context: Context
+def _substituted(
+    cycle: Cycle, system: System, places: tuple[int, ...], members: list[int], context: Context
 ) -> Float[np.ndarray, " members"]:
-    """Binding scores of the mutants of one set of residues, minus that of the wild type."""
+    """Log odds of the mutated residues of each mutant against the wild type, each in the wild type, summed."""
     total = np.zeros(len(members))
-    for sign, system in zip((1, *[-1] * (len(cycle.systems) - 1)), cycle.systems):
-        inside = [i for i in places if bool((system.places == i).any())]
-        if not inside:
-            continue
-        own = {i: int((system.places == i).nonzero()[0]) for i in inside}
-        one_by_one, index = _single_substitutions(cycle, inside, members)
-        values = scored(cycle.scorer, system.structure, one_by_one[:, system.places], context.of(system.places))
-        for row, member in enumerate(members):
-            for i in inside:
-                letter = int(cycle.sequences[1 + member, i])
-                total[row] += sign * float(values[index[i, letter], own[i]] - values[0, own[i]])
+    within = {int(place): i for i, place in enumerate(system.places)}
+    inside = [place for place in places if place in within]
+    if not inside:
+        return total
+    sequences, index = _single_substitutions(cycle, inside, members)
+    values = scored(cycle.scorer, system.structure, sequences[:, system.places], context)
+    for row, member in enumerate(members):
+        for place in inside:
+            letter = int(cycle.sequences[1 + member, place])
+            total[row] += float(values[index[place, letter], within[place]] - values[0, within[place]])
     return total
 
 

@@ -2,15 +2,18 @@
 
 import re
 from collections.abc import Iterable, Sequence
+from pathlib import Path
 from typing import NamedTuple
 
 from jaxtyping import Int
 from torch import Tensor
 
+from ..._files import check_regular, user_path
 from .structure import ALPHABET, Structure, encode
 
 AMINO_ACIDS = ALPHABET.rstrip("X")
 NOTATION = re.compile(rf"([{AMINO_ACIDS}])([A-Za-z0-9])(-?\d+[A-Za-z]?)([{AMINO_ACIDS}])")
+MAX_BYTES = 2**24
 REMEDY = (
     "write wild type, chain, residue number and mutant, as DD26A; several substitutions of one mutant with commas, as "
     "DD26A,EA58A"
@@ -103,6 +106,33 @@ def _place(one: Mutation) -> tuple[str, int, str]:
 def parse_mutants(texts: Iterable[str]) -> list[Mutant]:
     """Read many mutants, each once, in the order of their first mention; raises as :func:`parse_mutant`."""
     return list(dict.fromkeys(parse_mutant(text) for text in texts))
+
+
+def read_mutants(path: str | Path) -> list[Mutant]:
+    """Read a text file with one mutant in each line; what follows a # is left out.
+
+    Raises
+    ------
+    FileNotFoundError, PermissionError
+        Where there is no such file.
+    ValueError
+        For a line that is no mutant, and a file without any; with its name.
+    """
+    path = user_path(path)
+    check_regular(path, "list of mutants")
+    if path.stat().st_size > MAX_BYTES:
+        raise ValueError(f"{path} has over {MAX_BYTES >> 20} MiB: give a text file with one mutant in each line")
+    try:
+        lines = [line.partition("#")[0].strip() for line in path.read_text(encoding="utf-8-sig").splitlines()]
+    except UnicodeDecodeError:
+        raise ValueError(f"{path} is no text: give a file with one mutant in each line, as DD26A,EA58A") from None
+    try:
+        found = parse_mutants(line for line in lines if line)
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from None
+    if not found:
+        raise ValueError(f"{path} has no mutants: give one in each line, as DD26A,EA58A")
+    return found
 
 
 def mismatch(structure: Structure, mutant: Mutant) -> str | None:
