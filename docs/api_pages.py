@@ -23,6 +23,7 @@ FURTHER = (
     "count_fits",
     "data.preprocess",
     "data.sequences",
+    "free_energy.mutations",
     "models.iterative",
     "models.iterative.descent",
     "models.iterative.flows",

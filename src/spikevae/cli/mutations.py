@@ -78,9 +78,10 @@ def mutations_(
         scorer = ProteinMPNN.load(weights).to(resolve_device(device))
         whole = read_structure(structure)
         mutants, measured = _mutants(mutations, whole, complex or structure.name.partition(".")[0])
-        if partners is None and measured is None:
+        groups = partners or (measured and list(measured.partners))
+        if not groups:
             raise ValueError("--partners is missing: give the chains of each partner, as --partners ABC DE")
-        cycle = Cycle(scorer, whole, mutants, partners or measured.partners, noise=noise, seed=seed)
+        cycle = Cycle(scorer, whole, mutants, groups, noise=noise, seed=seed)
         settings = settings_of(cycle, weights)
         cycle.scores = load_draws(kept, settings, cycle) or cycle.scores
         try:

@@ -81,6 +81,7 @@ class ProteinMPNN:
         self.network.load_state_dict(dict(weights))
         self.network.requires_grad_(False)
         self.neighbours, self.noise_level = neighbours, noise_level
+        self._latest: tuple[Structure, Tensor | None, tuple[int | None, int], Encoded] | None = None
 
     @classmethod
     def load(cls, path: str | Path) -> "ProteinMPNN":
@@ -111,13 +112,22 @@ class ProteinMPNN:
 
     @torch.no_grad()
     def encode(self, structure: Structure, noise: Tensor | None = None) -> Encoded:
-        """The backbone after the encoder."""
+        """The backbone after the encoder.
+
+        The latest is kept: calls with the same structure and the same tensor of noise, in several orders, encode once.
+        """
+        version = (None if noise is None else noise._version, structure.coordinates._version)  # changes in place count
+        latest = self._latest
+        if latest is not None and latest[0] is structure and latest[1] is noise and latest[2] == version:
+            return latest[3]
         network = self.network
         if noise is not None and noise.shape != structure.coordinates.shape:
             raise ValueError(f"noise has the shape {tuple(noise.shape)}; give {tuple(structure.coordinates.shape)}")
         near, complete, pairs = encode_pairs(structure, noise, network.features, network.W_e, self.neighbours)
         nodes, pairs = encode(pairs, near, complete, cast(list[EncoderLayer], list(network.encoder_layers)))
-        return Encoded(near, complete, nodes, for_decoder(pairs, self._layers))
+        encoded = Encoded(near, complete, nodes, for_decoder(pairs, self._layers))
+        self._latest = (structure, noise, version, encoded)
+        return encoded
 
     @torch.no_grad()
     def log_probabilities(
