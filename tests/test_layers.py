@@ -56,6 +56,7 @@ LAYERS = {
     "count_fits": 7,
     "free_energy": 7,
     "ensembles": 6,
+    "diffusion": 6,
     "decoding": 6,
     "population": 6,
     "sweep": 6,

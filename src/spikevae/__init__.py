@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from . import config as config
     from . import data as data
     from . import decoding as decoding
+    from . import diffusion as diffusion
     from . import distributions as distributions
     from . import ensembles as ensembles
     from . import estimators as estimators
@@ -56,6 +57,7 @@ _HOMES = {
             "config",
             "data",
             "decoding",
+            "diffusion",
             "distributions",
             "ensembles",
             "estimators",
