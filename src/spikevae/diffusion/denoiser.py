@@ -60,6 +60,8 @@ class Denoiser(nn.Module):
 
     def forward(self, y: Float[Tensor, "n D"], snr: Float[Tensor, "n 1"]) -> Float[Tensor, "n D"]:
         positive = snr > 0
+        if not positive.any():
+            return y / (1 + snr)
         safe = torch.where(positive, snr, torch.ones_like(snr))
         learned = torch.where(positive, self.residual(y, safe), 0.0)
         return y / (1 + snr) + learned / (1 + snr).sqrt()

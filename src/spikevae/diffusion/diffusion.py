@@ -246,7 +246,6 @@ class Diffusion(BaseEstimator):
             For an unknown schedule, or fewer than one step.
         """
         check_is_fitted(self)
-        whole_number("steps", steps, 1)
         return knots_of(schedule, self.curve_, steps)
 
     def discretisation(self, steps: int = 16, schedule: Any = "loss_adaptive") -> float:

@@ -54,7 +54,7 @@ def discretisation(curve: NoiseCurve, knots: Any) -> float:
     [5.18, 0.81]
     """
     knots = checked_knots(knots)
-    if knots[-1] > curve.snr_max * (1 + 1e-12):
+    if knots[-1] > curve.snr_max * (1 + 1e-9):
         raise ValueError(f"the last knot is {knots[-1]:g}, beyond the curve, which ends at {curve.snr_max:g}")
     at = np.union1d(knots, curve.snr[curve.snr <= knots[-1]])
     return 0.5 * float(curve(knots[:-1]) @ np.diff(knots) - np.trapezoid(curve(at), at))

@@ -209,10 +209,14 @@ def knots_of(schedule: Any, curve: NoiseCurve, steps: int) -> NDArray[np.float64
     Raises
     ------
     ValueError
-        For an unknown name, fewer than one step, or a function whose knots do not rise from 0.
+        For an unknown name, fewer than one step, or a function whose knots do not rise from 0 along the curve.
     """
+    whole_number("steps", steps, 1)
     if callable(schedule):
-        return checked_knots(schedule(curve, steps))
+        knots = checked_knots(schedule(curve, steps))
+        if knots[-1] > curve.snr_max * (1 + 1e-9):
+            raise ValueError(f"knots end at {knots[-1]:g}, beyond the curve, which ends at {curve.snr_max:g}")
+        return knots
     if not isinstance(schedule, str) or schedule not in SCHEDULES:
         raise ValueError(f"schedule is {schedule!r:.80}; give one of {', '.join(SCHEDULES)}, or a function")
     return SCHEDULES[schedule](curve, steps)
