@@ -53,7 +53,11 @@ def points_curve(points: list[float], weights: list[float], snr_max: float) -> N
     return NoiseCurve.of_function(mmse, snr_max)
 
 
-def divergence_at_knots(knots: np.ndarray, drift: Callable[[np.ndarray, float], np.ndarray]) -> float:
+def divergence_at_knots(
+    knots: np.ndarray,
+    drift: Callable[[np.ndarray, float], np.ndarray],
+    variance: Callable[[float], float] = lambda snr: 0.0,
+) -> float:
     """KL of the chain Y at the knots of X = ±1 from the chain with frozen drift, by quadrature over Y; nats.
 
     Given X, and in the chain, what happens between knots is the same Brownian bridge, so this is the KL of the paths.
@@ -61,6 +65,7 @@ def divergence_at_knots(knots: np.ndarray, drift: Callable[[np.ndarray, float], 
     total = 0.0
     for low, high in itertools.pairwise(knots):
         step = high - low
+        noise = step + float(variance(low)) * step**2
         y = low + np.sqrt(low) * NODES  # X = 1; X = -1 gives the same by symmetry
         up = 1 / (1 + np.exp(-2 * y))  # p(X = 1 | y)
         mean = drift(y, low)
@@ -69,6 +74,6 @@ def divergence_at_knots(knots: np.ndarray, drift: Callable[[np.ndarray, float], 
             density = up * np.exp(-((move - step) ** 2) / (2 * step)) + (1 - up) * np.exp(
                 -((move + step) ** 2) / (2 * step)
             )
-            log_ratio = np.log(density) + (move - mean * step) ** 2 / (2 * step)
+            log_ratio = np.log(density) + (move - mean * step) ** 2 / (2 * noise) + 0.5 * np.log(noise / step)
             total += (WEIGHTS * chance) @ (WEIGHTS @ log_ratio)
     return total

@@ -70,14 +70,18 @@ def test_samples_follow_the_data(of_points: Diffusion, of_gaussians: Diffusion) 
     normal = of_gaussians.sample(4000, steps=64, random_state=0)
     np.testing.assert_allclose(normal.mean(0), [0, 10, -1], atol=0.2)
     np.testing.assert_allclose(normal.std(0), [3, 1, 0.5], rtol=0.1)
-    few = of_gaussians.sample(4000, steps=2, schedule="uniform", random_state=0)
+    few = of_gaussians.sample(4000, steps=2, schedule="uniform", noise="frozen", random_state=0)
     assert few.std(0)[0] < 2.6  # held for long, the first estimates draw all samples to the mean
+    few = of_gaussians.sample(4000, steps=2, schedule="uniform", random_state=0)
+    assert np.sqrt((few.std(0) ** 2).sum()) == pytest.approx(np.sqrt(10.25), rel=0.1)
 
 
 def test_steps_and_schedules(of_points: Diffusion) -> None:
     for name in SCHEDULES:
         assert of_points.knots(5, name).shape == (6,)
-        assert of_points.discretisation(5, name) == discretisation(of_points.curve_, of_points.knots(5, name))
+        knots = of_points.knots(5, name)
+        assert of_points.discretisation(5, name, noise="frozen") == discretisation(of_points.curve_, knots)
+        assert of_points.discretisation(5, name) == discretisation(of_points.curve_, knots, dimension=1)
     np.testing.assert_array_equal(of_points.knots(3, uniform), of_points.knots(3, "uniform"))
     a, b = (of_points.sample(4, steps=3, schedule=name, random_state=1) for name in ("uniform", uniform))
     np.testing.assert_array_equal(a, b)
@@ -184,6 +188,7 @@ def test_bad_input_to_a_fitted_one() -> None:
         ({"steps": 0}, "steps is 0; give a whole number, 1 or more"),
         ({"steps": 2.0}, "steps is 2.0; give a whole number, 1 or more"),
         ({"n": 0}, "n is 0; give a whole number, 1 or more"),
+        ({"noise": "none"}, "noise is 'none'; give one of matched, frozen"),
         ({"schedule": "linear"}, "schedule is 'linear'; give one of uniform, log_snr, cosine, edm, loss_adaptive, opt"),
         ({"schedule": lambda curve, steps: [0, 2, 1]}, "knots must be two or more and rise from 0"),
         ({"schedule": lambda curve, steps: [0, 2e3]}, "knots end at 2000, beyond the curve, which ends at 1000"),

@@ -92,6 +92,8 @@ def test_divergence_of_two_points_by_quadrature() -> None:
     loss = 1 / (1 + knots[:-1])
     expected = 0.5 * loss @ np.diff(knots) - curve.information
     assert divergence_at_knots(knots, lambda y, snr: y / (1 + snr)) == pytest.approx(expected, abs=2e-5)
+    matched = divergence_at_knots(knots, lambda y, _: np.tanh(y), variance=curve)
+    assert discretisation(curve, knots, dimension=1) == pytest.approx(matched, abs=2e-5)
 
 
 @pytest.mark.parametrize("n_points", [2, 5])
@@ -123,6 +125,31 @@ def test_draws_of_the_exact_gaussian_denoiser_have_the_analytic_variance() -> No
         assert abs(draws.square().mean().item() / variance - 1) < SCORE / math.sqrt(n)
         assert variance < 0.99  # few steps draw too near the mean; the exact variance is 100 / 101
     assert abs(draws.mean(0)).max() < SCORE * math.sqrt(variance / n)
+
+
+def test_matched_noise_makes_steps_of_a_gaussian_exact() -> None:
+    """And of unequal variances, the divergence of the joint Gaussians at the knots is that of the formula."""
+    knots = np.array([0.0, 3.0, 20.0])
+    draws = run(
+        lambda y, snr: y / (1 + snr),
+        knots,
+        60_000,
+        1,
+        generator=seeded(),
+        variance=lambda snr: 1 / (1 + snr),
+        dtype=torch.float64,
+    )
+    assert abs(draws.var().item() / (20 / 21) - 1) < SCORE * math.sqrt(2 / 60_000)
+    variances = np.array([2.5, 0.5])
+    curve = NoiseCurve.of_function(lambda snr: (variances / (1 + variances * snr[:, None])).sum(1), 20)
+    expected = 0.0
+    for low, high in itertools.pairwise(knots):
+        inner = variances / (1 + variances * low)  # of X given Y, and of the next Y given this one
+        exact, step = (high - low) * (1 + inner * (high - low)), high - low
+        chain = step + inner.mean() * step**2
+        expected += 0.5 * (exact / chain - 1 - np.log(exact / chain)).sum()
+    assert discretisation(curve, knots, dimension=2) == pytest.approx(expected, rel=2e-3)
+    assert discretisation(curve, knots, dimension=2) < 0.2 * discretisation(curve, knots)
 
 
 def test_draws_of_points_have_their_probabilities() -> None:
@@ -248,6 +275,7 @@ def test_bins_forget_early_losses() -> None:
         (lambda c: optimal(c, 3, candidates=[0, 1, 100]), "candidates must be 4 or more, and rise from 0 to 100"),
         (lambda c: optimal(c, 2, candidates=[0, 1, 99]), "candidates must be 3 or more, and rise from 0 to 100"),
         (lambda c: discretisation(c, [0, 1, 101]), "the last knot is 101, beyond the curve, which ends at 100"),
+        (lambda c: discretisation(c, [0, 1], dimension=0), "dimension is 0; give a whole number, 1 or more"),
         (lambda c: discretisation(c, [1, 2]), "knots must be two or more and rise from 0"),
     ],
 )

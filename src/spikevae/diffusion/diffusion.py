@@ -25,6 +25,7 @@ from .divergence import discretisation, run
 from .schedules import knots_of
 
 SCALINGS = ("columns", "common")
+NOISES = ("matched", "frozen")
 WINDOWS = 40
 """Entries of the history, at most."""
 BINS = 48
@@ -248,10 +249,16 @@ class Diffusion(BaseEstimator):
         check_is_fitted(self)
         return knots_of(schedule, self.curve_, steps)
 
-    def discretisation(self, steps: int = 16, schedule: Any = "loss_adaptive") -> float:
+    def discretisation(self, steps: int = 16, schedule: Any = "loss_adaptive", *, noise: str = "matched") -> float:
         """Divergence that these steps add by the curve, nats: :func:`spikevae.diffusion.discretisation`."""
-        knots = self.knots(steps, schedule)
-        return discretisation(self.curve_, knots)
+        dimension = self.n_features_in_ if self._is_matched(noise) else None
+        return discretisation(self.curve_, self.knots(steps, schedule), dimension=dimension)
+
+    def _is_matched(self, noise: Any) -> bool:
+        check_is_fitted(self)
+        if noise not in NOISES:
+            raise ValueError(f"noise is {noise!r:.80}; give one of {', '.join(NOISES)}")
+        return bool(noise == "matched")
 
     @own_scope()
     def denoise(self, Y: Any, snr: Any) -> NDArray[np.float64]:
@@ -282,7 +289,13 @@ class Diffusion(BaseEstimator):
 
     @own_scope()
     def sample(
-        self, n: int = 1, *, steps: int = 16, schedule: Any = "loss_adaptive", random_state: Any = None
+        self,
+        n: int = 1,
+        *,
+        steps: int = 16,
+        schedule: Any = "loss_adaptive",
+        noise: str = "matched",
+        random_state: Any = None,
     ) -> NDArray[np.float64]:
         """(n, D) samples, in the unit of X.
 
@@ -294,19 +307,22 @@ class Diffusion(BaseEstimator):
             Steps of the sampler; the network is called as often.
         schedule
             Name in `spikevae.diffusion.SCHEDULES`, or a function of a curve and a number of steps that returns knots.
+        noise
+            Of a step: "matched" to the error of the denoiser by the curve, or "frozen", that of the Wiener process.
         random_state
             Seed of the noise, or what it is drawn from. Equal seeds give equal noise to all schedules.
 
         Raises
         ------
         ValueError
-            For an unknown schedule, and numbers below 1.
+            For an unknown schedule or noise, and numbers below 1.
         """
         whole_number("n", n, 1)
-        knots = self.knots(steps, schedule)
-        noise = generator(drawn_seed(random_state), "noise")
+        knots, d = self.knots(steps, schedule), self.n_features_in_
+        variance = (lambda snr: float(self.curve_(snr)) / d) if self._is_matched(noise) else None
+        draws = generator(drawn_seed(random_state), "noise")
         with torch.no_grad():
-            found = run(self._denoiser, knots, n, self.n_features_in_, generator=noise)
+            found = run(self._denoiser, knots, n, d, generator=draws, variance=variance)
         return self.mean_ + self.scale_ * found.double().numpy()
 
     def __sklearn_is_fitted__(self) -> bool:
