@@ -91,6 +91,8 @@ BAD_FILES = {
     "alpha carbons": (atom("CA", 0.0).encode() + atom("CA", 3.8, number=2).encode(), "with all of N, CA, C, O"),
     "half a cif": (b"data_x\nloop_\n_atom_site.id\n_atom_site.Cartn_x\n1\n", "cannot be read"),
     "no cif of atoms": (b"data_x\n_cell.length_a 1\n", "has no atoms"),
+    "names": (residue().replace("ALA A", "ALA \xff").encode("latin-1"), "has names that are no text"),
+    "twice": ((residue() + residue(9.0, number=2) + residue(20.0, residue="GLY")).encode(), "chain A has 2 residues 1"),
     "cut": (gzip.compress(residue().encode())[:-12], "cannot be decompressed"),
     "no gzip": (b"\x1f\x8b" + b"x" * 50, "cannot be decompressed"),
 }

@@ -50,7 +50,7 @@ class Features(nn.Module):
         dtype = self.edge_embedding.weight.dtype
         for rows in chunks(len(atoms), ROWS):
             of_places = self.embeddings.linear(along_chain(places, chains, neighbours[rows], rows).to(dtype))
-            of_atoms = edge_inputs(atoms, neighbours[rows], rows).to(dtype)
+            of_atoms = edge_inputs(atoms, neighbours[rows], rows, dtype)
             found.append(self.norm_edges(self.edge_embedding(torch.cat([of_places, of_atoms], -1))))
         return torch.cat(found)
 

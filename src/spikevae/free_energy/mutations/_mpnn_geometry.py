@@ -46,15 +46,15 @@ def nearest(ca: Float[Tensor, "L 3"], complete: Bool[Tensor, " L"], count: int) 
 
 
 def edge_inputs(
-    atoms: Float[Tensor, "L 5 3"], neighbours: Int[Tensor, "R K"], rows: slice
-) -> Float[Tensor, "R K {25*16}"]:
+    atoms: Float[Tensor, "L 5 3"], neighbours: Int[Tensor, "R K"], rows: slice, dtype: torch.dtype
+) -> Float[Tensor, "R K 400"]:
     """Gaussian functions of the 25 distances between atoms of some residues and of their neighbours."""
     first, second = (torch.tensor(index) for index in zip(*PAIRS))
     apart = atoms[rows][:, None, first] - atoms[neighbours][:, :, second]  # (R, K, 25, 3)
-    distance = apart.square().sum(-1).add(TINY).sqrt()
-    centres = torch.linspace(NEAR, FAR, CENTRES, dtype=atoms.dtype, device=atoms.device)
+    distance = apart.square().sum(-1).add(TINY).sqrt().to(dtype)
+    centres = torch.linspace(NEAR, FAR, CENTRES, dtype=torch.float64, device=atoms.device).to(dtype)
     scaled = (distance[..., None] - centres) / ((FAR - NEAR) / CENTRES)
-    return scaled.square().neg().exp().flatten(2)
+    return scaled.square_().neg_().exp_().flatten(2)
 
 
 def along_chain(

@@ -15,8 +15,8 @@ from .structure import ALPHABET, BACKBONE, Structure, encode
 KIND = "structure file"
 MAX_BYTES = 2**28
 """Of a file after decompression; the largest entries of the Protein Data Bank in these formats have about as many."""
-MAX_RESIDUES = 20_000
-"""Of the chains that are read: the pairs of residues are compared."""
+MAX_RESIDUES = 10_000
+"""Of the chains that are read."""
 REMEDY = "give a PDB or mmCIF file of a protein, plain or .gz"
 
 
@@ -62,7 +62,11 @@ def read_structure(path: str | Path, chains: Iterable[str] | None = None) -> Str
     """
     path = user_path(path)
     check_regular(path, KIND)
-    rows = list(_residues(_model(path)))
+    model = _model(path)
+    try:
+        rows = list(_residues(model))
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{path} has names that are no text ({error.reason}): {REMEDY}") from None
     if not rows:
         raise ValueError(f"{path} has no amino acids: {REMEDY}")
     there = list(dict.fromkeys(chain for chain, *_ in rows))
@@ -78,7 +82,10 @@ def read_structure(path: str | Path, chains: Iterable[str] | None = None) -> Str
     names, residues, letters, places = zip(*rows)
     coordinates = torch.tensor(places, dtype=torch.float64)
     coordinates = torch.where(coordinates.isfinite(), coordinates, torch.nan)
-    structure = Structure(coordinates, encode(letters), names, residues)
+    try:
+        structure = Structure(coordinates, encode(letters), names, residues)
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from None
     for name in structure.chain_names:
         if not structure.complete[structure.where([name])].any():
             raise ValueError(
