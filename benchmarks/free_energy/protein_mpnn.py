@@ -87,7 +87,8 @@ def main() -> int:
             own_seconds = time.perf_counter() - start
             many = mutants(structure, TIMED_MUTANTS, generator)
             start = time.perf_counter()
-            scorer.log_probabilities(structure, many, order=case["order"], noise=case["noise"])
+            noise = case["noise"].clone()  # a new tensor, so that the backbone is encoded again
+            scorer.log_probabilities(structure, many, order=case["order"], noise=noise)
             row = {
                 "weights": f"{file.parent.name.split('_')[0]} {file.stem}",
                 "noise": NOISE * noisy,

@@ -103,7 +103,11 @@ class ProteinMPNN:
 
     def double(self) -> "ProteinMPNN":
         """The same scorer in float64."""
-        state = {name: value.double() for name, value in self.network.state_dict().items()}
+        return self.to(torch.float64)
+
+    def to(self, *args: torch.dtype | torch.device | str) -> "ProteinMPNN":
+        """The same scorer with another type of numbers, or on another device."""
+        state = {name: value.to(*args) for name, value in self.network.state_dict().items()}
         return ProteinMPNN(state, self.neighbours, self.noise_level)
 
     @torch.no_grad()
