@@ -33,7 +33,7 @@ from spikevae._files import write_bytes
 from spikevae.diffusion import MIXTURE, EnergyDiffusion, VariancePreserving
 from spikevae.progress import show_progress
 
-STEPS, POINTS, CHAIN_STEPS, SAMPLING_STEPS = 2500, 8000, 300, 150
+STEPS, POINTS, CHAIN_STEPS, SAMPLING_STEPS = 1500, 5000, 300, 150
 STRENGTH, PUBLISHED_STRENGTH = 5e-3, 5e-4
 THREE = {"ranges": MIXTURE, "hidden": (52, 52, 52)}
 """As many weights in three networks as in one of the usual size."""

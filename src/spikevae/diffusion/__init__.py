@@ -4,8 +4,8 @@ r"""Diffusion models of vectors: `Diffusion`, schedules of few steps, and what e
 >>> {name: round(discretisation(curve, schedule(curve, 4)), 2) for name, schedule in SCHEDULES.items()}
 {'uniform': 11.08, 'log_snr': 8.07, 'cosine': 8.67, 'edm': 13.63, 'loss_adaptive': 2.03, 'optimal': 2.03}
 
-:class:`EnergyDiffusion` has an energy that is consistent in time, from which samples and simulations come. The residual of
-the Fokker-Planck equation of any log density is :func:`strong_residual`:
+:class:`EnergyDiffusion` has an energy that is consistent in time, from which samples and simulations come. The residual
+of the Fokker-Planck equation of any log density is :func:`strong_residual`:
 
 >>> import torch
 >>> normal = lambda x, t: -0.5 * x.square().sum(-1)

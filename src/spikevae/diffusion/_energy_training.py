@@ -1,230 +1,137 @@
-r"""Schedules: at which signal-to-noise ratios a sampler of K steps calls its denoiser.
+"""Training of energy networks, each in its range of time: denoising score matching and Fokker-Planck residual."""
 
-Each function takes a :class:`NoiseCurve` and K, and returns K + 1 knots from 0 to the last point of the curve; the
-sampler uses one estimate of X from each knot to the next. Its divergence from the exact process
-(:func:`spikevae.diffusion.discretisation`) is half of what rectangles from the left overestimate of the integral of the
-curve. "loss_adaptive" and "optimal" use the curve; the others only its range.
-"""
+import copy
+import math
+from collections.abc import Callable, Iterator
 
-from collections.abc import Callable, Mapping
-from types import MappingProxyType
-from typing import Any
+import torch
+from jaxtyping import Float
+from torch import Tensor
 
-import numpy as np
-from numpy.typing import NDArray
+from .._seeds import generator
+from ._energy_network import EnergyNetwork
+from ._energy_settings import Plan
+from .fokker_planck import PERTURBATION, residual, weak_residuals
+from .process import SMALLEST_TIME, VariancePreserving
 
-from .._settings import positive, whole_number
-from .curve import NoiseCurve, _numbers
+WINDOWS = 40
+"""Entries of the history, at most."""
+AVERAGING = 0.999
+"""Decay per step of the running mean of the weights, which is the fit; lower in the first steps."""
+LARGEST_GRADIENT = 1e3
+"""Norm that gradients are scaled down to."""
 
-Schedule = Callable[[NoiseCurve, int], NDArray[np.float64]]
-
-FIRST_SNR = 0.01
-"""First knot above 0 of the schedules that need one: noise of ten standard deviations."""
-CANDIDATES = 300
-"""Knots that the optimal schedule chooses from, of each of two kinds."""
-
-
-def uniform(curve: NoiseCurve, steps: int) -> NDArray[np.float64]:
-    """(steps + 1,) knots with equal distances.
-
-    Examples
-    --------
-    >>> curve = NoiseCurve.of_function(lambda snr: 1 / (1 + snr), snr_max=100)
-    >>> uniform(curve, 4).tolist()
-    [0.0, 25.0, 50.0, 75.0, 100.0]
-    """
-    whole_number("steps", steps, 1)
-    return np.linspace(0, curve.snr_max, steps + 1)
+Report = Callable[[float, float, str], None]
 
 
-def _checked_first(curve: NoiseCurve, steps: int, first: float) -> None:
-    whole_number("steps", steps, 1)
-    positive("first", first)
-    if first >= curve.snr_max:
-        raise ValueError(f"first is {first:g}, and the curve ends at {curve.snr_max:g}; give a lower one")
+def turns(n_networks: int, n_steps: int) -> Iterator[int]:
+    """Which network each step trains: the last, of the smallest noise, has two thirds of the steps of a mixture."""
+    last = n_networks - 1
+    cycle = [*range(last), *[last] * max(2 * last, 1)]
+    for step in range(n_steps):
+        yield cycle[step % len(cycle)]
 
 
-def _exact_ends(knots: NDArray[np.float64], curve: NoiseCurve) -> NDArray[np.float64]:
-    """The knots with 0 before and without the rounding of the last."""
-    return np.concatenate([[0.0], knots[:-1], [curve.snr_max]])
+def drawn_times(n: int, low: float, high: float, midpoint: float, noise: torch.Generator) -> Float[Tensor, " n"]:
+    """Times of a range, half of them below the midpoint, which is a share of the range; uniform on both sides."""
+    u = torch.rand(n, generator=noise, device=noise.device)
+    warped = torch.where(u < 0.5, 2 * midpoint * u, midpoint + (2 * u - 1) * (1 - midpoint))
+    return (low + (high - low) * warped).clamp_min(SMALLEST_TIME)
 
 
-def log_snr(curve: NoiseCurve, steps: int, *, first: float = FIRST_SNR) -> NDArray[np.float64]:
-    """(steps + 1,) knots: 0, then equal ratios from `first`.
-
-    Examples
-    --------
-    >>> curve = NoiseCurve.of_function(lambda snr: 1 / (1 + snr), snr_max=100)
-    >>> log_snr(curve, 3).round(6).tolist()
-    [0.0, 0.01, 1.0, 100.0]
-    """
-    _checked_first(curve, steps, first)
-    return _exact_ends(np.geomspace(first, curve.snr_max, steps), curve)
-
-
-def edm(curve: NoiseCurve, steps: int, *, first: float = FIRST_SNR, rho: float = 7.0) -> NDArray[np.float64]:
-    """(steps + 1,) knots: 0, then equal distances of the standard deviation of the noise to the power 1 / rho.
-
-    Parameters
-    ----------
-    curve
-        Gives the last knot; X should have a variance near 1 per entry.
-    steps
-        K.
-    first
-        First knot above 0: sigma_max is its inverse square root.
-    rho
-        Exponent.
-
-    References
-    ----------
-    Karras, Aittala, Aila and Laine (2022), arXiv 2206.00364, equation 5.
-
-    Examples
-    --------
-    >>> curve = NoiseCurve.of_function(lambda snr: 1 / (1 + snr), snr_max=100)
-    >>> edm(curve, 3).round(4).tolist()
-    [0.0, 0.01, 0.4751, 100.0]
-    """
-    _checked_first(curve, steps, first)
-    positive("rho", rho)
-    sigma = np.linspace(first ** (-0.5 / rho), curve.snr_max ** (-0.5 / rho), steps) ** rho
-    return _exact_ends(sigma**-2, curve)
+def losses(
+    network: EnergyNetwork,
+    data: Float[Tensor, "n D"],
+    t: Float[Tensor, " n"],
+    form: str | None,
+    noise: torch.Generator,
+    process: VariancePreserving,
+) -> tuple[Tensor, Tensor]:
+    """Denoising loss and mean squared residual over D², both ()."""
+    eps = torch.randn(data.shape, dtype=data.dtype, device=data.device, generator=noise)
+    deviation = process.variance(t).sqrt()[:, None]
+    x = process.mean_coefficient(t)[:, None] * data + deviation * eps
+    squared = x.new_zeros(())
+    if form == "strong":
+        found = network.derivatives(x, t)
+        score = found.score
+        squared = residual(x, score, found.divergence, found.time, process.beta(t)).square().mean()
+    else:
+        score, _ = network.gradients(x, t)
+        if form == "weak":
+            moves = [PERTURBATION * torch.randn(x.shape, device=x.device, generator=noise) for _ in range(2)]
+            first, second = weak_residuals(network.gradients, x, t, moves, PERTURBATION, process)
+            squared = (first * second).mean()
+    return (eps + deviation * score).square().mean(), squared / x.shape[1] ** 2
 
 
-def cosine(curve: NoiseCurve, steps: int) -> NDArray[np.float64]:
-    """(steps + 1,) knots: squared cotangents of angles with equal distances, from π/2 (only noise).
+class Training:
+    """Networks in training; their running means are the fit."""
 
-    Parameters
-    ----------
-    curve
-        Gives the last knot; X should have a variance near 1 per entry.
-    steps
-        K.
+    def __init__(
+        self,
+        networks: list[EnergyNetwork],
+        data: Float[Tensor, "n D"],
+        plan: Plan,
+        process: VariancePreserving,
+        seed: int,
+    ) -> None:
+        self.networks, self.data, self.plan, self.process = networks, data, plan, process
+        self.averages = [copy.deepcopy(network).requires_grad_(False) for network in networks]
+        self.noise = generator(seed, "noise", device=data.device)
+        self.order = generator(seed, "order")
+        self.done = 0
+        self.history: dict[str, list[float]] = {"step": [], "score_matching": []}
+        if plan.strength:
+            self.history["residual"] = []
 
-    References
-    ----------
-    Nichol and Dhariwal (2021), arXiv 2102.09672, equation 17, without its offset.
+    def run(self, report: Report) -> None:
+        """Train until the last step; on Ctrl-C, what is done stays."""
+        plan = self.plan
+        free = [p for network in self.networks for p in network.parameters()]
+        adam = torch.optim.Adam(free, lr=plan.learning_rate, betas=(0.9, 0.99), fused=True)
+        schedule = torch.optim.lr_scheduler.CosineAnnealingLR(adam, plan.n_steps)
+        counts, values, window = [0] * len(self.networks), [], math.ceil(plan.n_steps / WINDOWS)
+        for turn in turns(len(self.networks), plan.n_steps):
+            adam.zero_grad()
+            values.append(self._step(turn))
+            adam.step()
+            schedule.step()
+            counts[turn] += 1
+            self._average(turn, counts[turn])
+            self.done += 1
+            if len(values) == window or self.done == plan.n_steps:
+                self._record(values)
+                values.clear()
+            report(self.done, plan.n_steps, f"denoising loss {self.latest:.4g}")
 
-    Examples
-    --------
-    >>> curve = NoiseCurve.of_function(lambda snr: 1 / (1 + snr), snr_max=100)
-    >>> cosine(curve, 3).round(4).tolist()
-    [0.0, 0.285, 2.2302, 100.0]
-    """
-    whole_number("steps", steps, 1)
-    turned = np.linspace(0, np.arctan(np.sqrt(curve.snr_max)), steps + 1)  # π/2 minus the angle
-    return _exact_ends(np.tan(turned[1:]) ** 2, curve)
+    def _step(self, turn: int) -> tuple[float, float]:
+        """Gradients of one batch; its denoising loss and squared residual."""
+        plan, network = self.plan, self.networks[turn]
+        rows = torch.randint(len(self.data), (plan.batch_size,), generator=self.order).to(self.data.device)
+        t = drawn_times(plan.batch_size, network.low, network.high, plan.midpoint, self.noise)
+        form = plan.form if plan.strength and turn == len(self.networks) - 1 else None
+        matching, squared = losses(network, self.data[rows], t, form, self.noise, self.process)
+        value = matching + plan.strength * squared if form else matching
+        value.backward()
+        norm = torch.nn.utils.clip_grad_norm_(network.parameters(), LARGEST_GRADIENT)
+        self.latest = matching.item()
+        if not math.isfinite(norm.item() + value.item()):
+            raise ValueError(
+                f"the objective is {value.item():g} after {self.done} steps: scale X to about unit variance, or lower "
+                f"learning_rate ({plan.learning_rate:g}) or strength ({plan.strength:g})"
+            )
+        return self.latest, squared.item() if form else math.nan
 
+    @torch.no_grad()
+    def _average(self, turn: int, count: int) -> None:
+        decay = min(AVERAGING, count / (count + 10))
+        for mean, new in zip(self.averages[turn].parameters(), self.networks[turn].parameters()):
+            mean.lerp_(new, 1 - decay)
 
-def loss_adaptive(curve: NoiseCurve, steps: int) -> NDArray[np.float64]:
-    r"""(steps + 1,) knots whose density is proportional to the square root of minus the slope of the curve.
-
-    A step of length d from a knot costs about :math:`-\tfrac{1}{4} \mathrm{mmse}' d^2` nats. For many steps the sum is
-    least with this density, and then :math:`(\int \sqrt{-\mathrm{mmse}'})^2 / 4K`.
-
-    References
-    ----------
-    The aim is that of arXiv 2601.21943 (schedules from the loss of training); the rule is derived here.
-
-    Examples
-    --------
-    >>> curve = NoiseCurve.of_function(lambda snr: 1 / (1 + snr), snr_max=99)
-    >>> loss_adaptive(curve, 2).round(2).tolist()  # of a standard normal X, uniform in log(1 + snr)
-    [0.0, 9.0, 99.0]
-    """
-    whole_number("steps", steps, 1)
-    mass = np.concatenate([[0.0], np.cumsum(np.sqrt(-np.diff(curve.mmse) * np.diff(curve.snr)))])
-    knots = np.interp(mass[-1] * np.arange(1, steps + 1) / steps, mass, curve.snr)
-    return _exact_ends(knots, curve)
-
-
-def optimal(curve: NoiseCurve, steps: int, *, candidates: Any = None) -> NDArray[np.float64]:
-    """(steps + 1,) knots with the least discretisation divergence of all choices from candidates.
-
-    Dynamic programming, exact on the candidates: the judge of the other schedules.
-
-    Parameters
-    ----------
-    curve
-        Loss against noise.
-    steps
-        K.
-    candidates
-        (n,) rising knots from 0 to the last point of the curve, K + 1 or more; None: 300 with equal ratios, 300
-        and K of `loss_adaptive`.
-
-    Raises
-    ------
-    ValueError
-        For fewer candidates, or such as do not rise from 0 to the end of the curve.
-
-    Examples
-    --------
-    >>> curve = NoiseCurve([0, 1, 2, 3], [6, 2, 1, 1])
-    >>> optimal(curve, 2, candidates=[0, 1, 2, 3]).tolist()  # 6 + 2 * 2 is less than 6 * 2 + 1
-    [0.0, 1.0, 3.0]
-    """
-    whole_number("steps", steps, 1)
-    at = _candidates(curve, steps) if candidates is None else _numbers("candidates", candidates)
-    if len(at) <= steps or at[0] != 0 or at[-1] != curve.snr_max or (np.diff(at) <= 0).any():
-        raise ValueError(
-            f"candidates must be {steps + 1} or more, and rise from 0 to {curve.snr_max:g}, the end of the curve"
-        )
-    cost = curve(at)[:, None] * (at - at[:, None])
-    cost[np.tril_indices(len(at))] = np.inf
-    best, chosen = cost[0], []
-    for _ in range(steps - 1):
-        totals = best[:, None] + cost
-        chosen.append(totals.argmin(0))
-        best = totals.min(0)
-    path = [len(at) - 1]
-    for before in reversed(chosen):
-        path.append(int(before[path[-1]]))
-    return np.append(0.0, at[path[::-1]])
-
-
-def _candidates(curve: NoiseCurve, steps: int) -> NDArray[np.float64]:
-    parts = [loss_adaptive(curve, CANDIDATES), loss_adaptive(curve, steps)]
-    parts.append(log_snr(curve, max(CANDIDATES, 2 * steps), first=min(FIRST_SNR, curve.snr_max / 100)))
-    return np.unique(np.concatenate(parts))
-
-
-SCHEDULES: Mapping[str, Schedule] = MappingProxyType(
-    {
-        "uniform": uniform,
-        "log_snr": log_snr,
-        "cosine": cosine,
-        "edm": edm,
-        "loss_adaptive": loss_adaptive,
-        "optimal": optimal,
-    }
-)
-"""All schedules by name."""
-
-
-def knots_of(schedule: Any, curve: NoiseCurve, steps: int) -> NDArray[np.float64]:
-    """Knots of a schedule that is given by name, or as a function of a curve and a number of steps.
-
-    Raises
-    ------
-    ValueError
-        For an unknown name, fewer than one step, or a function whose knots do not rise from 0 along the curve.
-    """
-    whole_number("steps", steps, 1)
-    if callable(schedule):
-        knots = checked_knots(schedule(curve, steps))
-        if knots[-1] > curve.snr_max * (1 + 1e-9):
-            raise ValueError(f"knots end at {knots[-1]:g}, beyond the curve, which ends at {curve.snr_max:g}")
-        return knots
-    if not isinstance(schedule, str) or schedule not in SCHEDULES:
-        raise ValueError(f"schedule is {schedule!r:.80}; give one of {', '.join(SCHEDULES)}, or a function")
-    return SCHEDULES[schedule](curve, steps)
-
-
-def checked_knots(knots: Any) -> NDArray[np.float64]:
-    """(K + 1,) knots that rise from 0; `ValueError` for others."""
-    found = _numbers("knots", knots)
-    if len(found) < 2 or found[0] != 0 or (np.diff(found) <= 0).any():
-        raise ValueError("knots must be two or more and rise from 0: sort them, and put 0 before the first")
-    return found
+    def _record(self, values: list[tuple[float, float]]) -> None:
+        self.history["step"].append(float(self.done))
+        self.history["score_matching"].append(sum(value for value, _ in values) / len(values))
+        if self.plan.strength:
+            squares = [square for _, square in values if not math.isnan(square)]
+            self.history["residual"].append(sum(squares) / len(squares) if squares else math.nan)
