@@ -3,7 +3,7 @@ r"""The residual of the Fokker-Planck equation: how far densities at different t
 Under the variance-preserving process with rate :math:`\beta = g^2`, a density p of D dimensions and the gradient s of
 its logarithm by the state satisfy
 
-.. math:: \partial_t \log p = \tfrac12 g^2 \left[\nabla \cdot s + |s|^2 + x \cdot s + D\right].
+.. math:: \partial_t \log p = \tfrac{1}{2} g^2 \left[\nabla \cdot s + |s|^2 + x \cdot s + D\right].
 
 The residual R of any function log q is the right side minus the left side. It is zero where q is the density of the
 process times a constant. A function c(t) added to log q adds :math:`-c'(t)`, so that a zero residual also fixes how the
@@ -28,7 +28,7 @@ def residual(
     time_derivative: Float[Tensor, " n"],
     rate: Float[Tensor, " n"],
 ) -> Float[Tensor, " n"]:
-    r"""R from its parts: :math:`\tfrac12 g^2 [\nabla \cdot s + |s|^2 + x \cdot s + D] - \partial_t \log q`.
+    r"""R from its parts: :math:`\tfrac{1}{2} g^2 [\nabla \cdot s + |s|^2 + x \cdot s + D] - \partial_t \log q`.
 
     Parameters
     ----------
@@ -66,7 +66,7 @@ def strong_residual(
 
     References
     ----------
-    Plainer et al. (2025), arXiv 2506.17139. Its program leaves out :math:`\tfrac12 g^2 D`.
+    Plainer et al. (2025), arXiv 2506.17139. Its program leaves out :math:`\tfrac{1}{2} g^2 D`.
 
     Examples
     --------
@@ -99,7 +99,7 @@ def weak_residual(
 ) -> Float[Tensor, " n"]:
     r"""R by a perturbation v of the state instead of derivatives of the score.
 
-    .. math:: \tilde R = \tfrac12 g^2 \left[\frac{v \cdot (s(x + v) - s(x - v))}{2 \sigma^2}
+    .. math:: \tilde R = \tfrac{1}{2} g^2 \left[\frac{v \cdot (s(x + v) - s(x - v))}{2 \sigma^2}
               + |s|^2 + x' \cdot s + D\right] - \partial_t \log q, \qquad x' = x + v,
 
     with the last terms at :math:`x + v`. For :math:`v \sim N(0, \sigma^2 I)` its mean is that of R at :math:`x + v`,
