@@ -19,8 +19,8 @@ ScoreFunction = Callable[[Tensor, Tensor], Tensor]
 class VariancePreserving:
     r"""The process :math:`dx = -\tfrac{1}{2} \beta(t)\, x\, dt + \sqrt{\beta(t)}\, dW`.
 
-    Time t goes from 0 (data) to 1 (noise), and :math:`\beta(t)` rises linearly. Given the data :math:`x_0`, the state at time t is Gaussian with mean
-    :math:`a(t)\, x_0` and variance :math:`1 - a(t)^2` in each dimension, with
+    Time t goes from 0 (data) to 1 (noise), and :math:`\beta(t)` rises linearly. Given the data :math:`x_0`, the state
+    at time t is Gaussian with mean :math:`a(t)\, x_0` and variance :math:`1 - a(t)^2` in each dimension, with
     :math:`\log a(t) = -\tfrac{1}{2} \int_0^t \beta`.
 
     Parameters
