@@ -80,8 +80,8 @@ class Decoder(NamedTuple):
             table = torch.cat([trace.tables[number], sent])
             entry = torch.arange(length, device=flat.device).repeat(n)
             entry[senders] = 2 * length + torch.arange(len(senders), device=flat.device)
-            touched = (slot >= 0).view(n, length) | self._hears(sends)
-            places = (touched & self.encoded.complete).flatten().nonzero()[:, 0]
+            # A residue that sends something else does so in all later layers: what has changed is found again.
+            places = (self._hears(sends) & self.encoded.complete).flatten().nonzero()[:, 0]
             own = self._states(trace.states[number], slot, states, places, length)
             states = self._updated(number, own, places % length, self._sources(places, entry, length), table)
             slot[places] = torch.arange(len(places), device=flat.device)
