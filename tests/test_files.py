@@ -265,6 +265,9 @@ def test_the_estimate_counts_every_parameter_and_fills_none(given, monkeypatch):
     n_parameters = sum(p.numel() for p in build_model(config, SHAPE).parameters())
     solved = 8 * (8 + 64) if config.keeps_moments else 0
     assert stack_bytes(config, SHAPE, 3) == 12 * (4 * n_parameters + solved)
+    if config.inference != "sparse":
+        held_out = config.model_copy(update={"validation_fraction": 0.1})
+        assert stack_bytes(held_out, SHAPE, 3) == 12 * (5 * n_parameters + solved)
 
 
 def test_an_estimate_costs_nothing():

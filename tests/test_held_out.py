@@ -82,6 +82,40 @@ def test_sampled_objectives_are_measured_with_the_same_noise(stimuli):
     torch.testing.assert_close(alone._validate(), first[1:], rtol=1e-5, atol=0)
 
 
+def test_the_objective_of_held_out_stimuli_does_not_change_while_the_temperature_falls(stimuli):
+    """Else windows at different temperatures would be compared."""
+    stack = Stack([fit(estimator="monte_carlo", validation_fraction=0.2)], stimuli, SHAPE)
+    found = [stack._validate() for stack.step_number in (0, 10, 39)]
+    torch.testing.assert_close(torch.cat(found), found[-1].expand(3), rtol=0, atol=0)
+    _, held_out = split(stimuli, 0.2)
+    model = stack.result(0).model
+    draw = torch.Generator()
+    mean = [
+        model(held_out, temperature=0.05, indicator=stack.config.indicator, generator=draw.manual_seed(s)).total.item()
+        for s in range(20)
+    ]
+    assert found[-1].item() == pytest.approx(np.mean(mean), abs=5 * np.std(mean))
+
+
+def test_half_the_steps_keep_what_a_fit_of_half_the_steps_would(few):
+    """Convergence compares the objective at half the budget with that of the parameters that are kept at the end."""
+    stack = Stack([fit(**{**OVERFITS, "cycles": 2}, steps=400, validation_fraction=0.5)], few, SHAPE)
+    found = []
+    train(stack, at_half=lambda half: found.append((half.result(0, kept=True), half.result(0))))
+    _, held_out = split(few, 0.5)
+    (kept, present) = ((one.model(held_out, beta=0.02).total.item(), one) for one in found[0])
+    assert kept[0] == pytest.approx(min(kept[1].history["held_out"]), rel=1e-9)
+    assert present[0] == pytest.approx(present[1].history["held_out"][-1], rel=1e-9) and kept[0] < present[0] - 0.1
+
+
+def test_held_out_counts_are_checked_as_the_others_are(stimuli):
+    counts = stimuli.abs().round()
+    _, held_out = split(torch.arange(len(counts))[:, None].float(), 0.2)
+    counts[int(held_out[0, 0])] = -1
+    with pytest.raises(ValueError, match="needs counts"):
+        Stack([fit(likelihood="poisson", validation_fraction=0.2)], counts, SHAPE)
+
+
 def test_training_is_that_of_the_other_stimuli_alone(stimuli):
     """Until the end, where the parameters kept are taken back."""
     x = stimuli.double()

@@ -87,6 +87,7 @@ class EnsembleStack(Stack):
         beta: Tensor,
         price: Tensor,
         noise: Any,
+        temperature: float,
     ) -> FreeEnergy:
         """Each fit's free energy minus what the bound is above their mean, so that the sum has the gradient wanted."""
 

@@ -159,9 +159,9 @@ def read_out(model: Model, test: torch.Tensor, seed: int) -> dict[str, Any] | No
 
 
 def _half_objective(stack: FitStack, index: int, seen: torch.Tensor) -> float | None:
-    """Objective of a fit at half the budget; None with a warning where it cannot be computed."""
+    """Objective of a fit that has half the budget; None with a warning where it cannot be computed."""
     try:
-        result = stack.result(index)
+        result = stack.result(index, kept=True)
         result.model.to(stack.device)
         return fit_objective(result, stack.configs[index], seen)
     except Exception as error:

@@ -15,7 +15,8 @@ N_SQUARE_ARRAYS = 6  # (K, K) arrays in float32, beside the moments, while the d
 def stack_bytes(config: ModelConfig, shape: tuple[int, ...], n_fits: int, *, steps: int | None = None) -> int:
     """Estimated bytes for training `n_fits` such fits as one stack, without the data.
 
-    Parameters count four times (value, gradient, two moments). Per stimulus of the batch, the peak of forward and
+    Parameters count four times (value, gradient, two moments), and once more where those with the lowest objective on
+    held-out stimuli are kept. Per stimulus of the batch, the peak of forward and
     backward pass has `LIVE_TENSORS` arrays as wide as the widest layer and `LIVE_OUTPUTS` arrays of pixels.
     """
     with Unfilled():
@@ -32,7 +33,8 @@ def stack_bytes(config: ModelConfig, shape: tuple[int, ...], n_fits: int, *, ste
         * (steps or config.steps_in_graph)
         * (LIVE_TENSORS * widest + LIVE_OUTPUTS * math.prod(shape))
     )
-    return 4 * n_fits * (4 * n_parameters + solved + live)
+    copies = 5 if config.validation_fraction else 4
+    return 4 * n_fits * (copies * n_parameters + solved + live)
 
 
 def check_memory(config: ModelConfig, shape: tuple[int, ...], n_fits: int, *, n_train: int | None = None) -> None:

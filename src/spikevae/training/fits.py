@@ -107,6 +107,8 @@ class FitStack(ABC):
         """What is known of held-out stimuli, in stacks that hold some out."""
         if self.config.likelihood in COUNT_LIKELIHOODS:
             check_support(self.config.likelihood, self.train)
+            if self._held_out_stimuli is not None:
+                check_support(self.config.likelihood, self._held_out_stimuli)
         self.n_steps = self.config.n_steps(len(train))
         self.batch_size = min(self.config.batch_size, len(train))
         self.batches_per_epoch = len(train) // self.batch_size
@@ -270,10 +272,15 @@ class FitStack(ABC):
         return None
 
     @own_scope()
-    def result(self, index: int) -> FitResult:
-        """Fit number `index` as a model of its own."""
+    def result(self, index: int, *, kept: bool = False) -> FitResult:
+        """Fit number `index` as a model of its own.
+
+        `kept`: with the parameters that had the lowest objective on held-out stimuli so far, where some are held out.
+        """
         model = build_model(self.configs[index], self.shape, self.modules).to(self.train.dtype)
         self._fill(model, index)
+        if kept and self.held_out is not None:
+            self.held_out.fill(model, index)
         frozen = int(self.frozen_at[index])
         history: dict[str, list[float]] = {"step": [float(self.window * (i + 1)) for i in range(len(self.windows))]}
         for column, name in enumerate(self.columns):

@@ -2,11 +2,13 @@
 
 import math
 from collections.abc import Callable, Mapping
+from itertools import chain
 
 import torch
 from torch import Tensor
 
 from .._seeds import generator
+from ..models._model import Model
 from .rows import SAMPLE_BYTES, Rows
 
 MAX_HELD_OUT = 5000
@@ -99,6 +101,15 @@ class HeldOut:
         for name, value in tensors.items():
             kept = self.kept[name]
             value.copy_(torch.where(some.view(-1, *[1] * (kept.dim() - 1)), kept, value))
+
+    @torch.no_grad()
+    def fill(self, model: Model, index: int) -> None:
+        """Copy what was kept of fit number `index`, if anything was, to a model on the CPU."""
+        if not torch.isfinite(self.best[index]):
+            return
+        for name, value in chain(model.named_parameters(), model.named_buffers()):
+            if name != "spike_price":
+                value.copy_(self.kept[name][index])
 
     def state(self) -> dict[str, Tensor]:
         """Tensors that :meth:`load` takes back."""

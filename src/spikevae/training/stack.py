@@ -179,14 +179,17 @@ class Stack(FitStack):
         return self._gradients.is_recorded
 
     def _objective(
-        self, params: Tensors, buffers: Tensors, x: Tensor, beta: Tensor, price: Tensor, noise: Generator | None
+        self,
+        params: Tensors,
+        buffers: Tensors,
+        x: Tensor,
+        beta: Tensor,
+        price: Tensor,
+        noise: Generator | None,
+        temperature: float,
     ) -> FreeEnergy:
         """The free energy of each fit on its batch; every part has a leading fit dimension."""
         config = self.config
-        temperature = schedules.linear_ramp(
-            self.step_number, self.n_steps, config.temperature_anneal, config.temperature_start, config.temperature
-        )
-
         options = {"exact": config.exact, "temperature": temperature, "indicator": config.indicator}
 
         def one_fit(noise: Generator | None, params: Tensors, buffers: Tensors, *given: Tensor) -> FreeEnergy:
@@ -210,10 +213,17 @@ class Stack(FitStack):
         if self.noise is not None and seeds is not None:
             reseed(self.noise, seeds)
         params = {name: p.detach().requires_grad_(name in self.by_gradient) for name, p in params.items()}
-        parts = self._objective(params, buffers, x, beta, price, self.noise)
+        parts = self._objective(params, buffers, x, beta, price, self.noise, self._temperature())
         found = torch.autograd.grad(parts.total.sum(), [params[name] for name in self.by_gradient], allow_unused=True)
         gradients = {name: g.contiguous() for name, g in zip(self.by_gradient, found) if g is not None}
         return FreeEnergy(*(part.detach() for part in parts)), gradients
+
+    def _temperature(self) -> float:
+        """Of relaxed counts in this step."""
+        config = self.config
+        return schedules.linear_ramp(
+            self.step_number, self.n_steps, config.temperature_anneal, config.temperature_start, config.temperature
+        )
 
     @torch.no_grad()
     def step(self) -> None:
@@ -366,15 +376,19 @@ class Stack(FitStack):
         return {**self.params, **self.buffers}
 
     def _held_out_objective(self, held_out: HeldOut) -> Tensor:
-        """(F,) objective of the held-out stimuli at full beta, with the same noise at each call."""
-        noise = self._held_out_noise
+        """(F,) objective of the held-out stimuli, the same function of the parameters at each call.
+
+        At full beta and at the last temperature, with the same noise.
+        """
+        noise, last = self._held_out_noise, self.config.temperature
         if noise is not None:
             reseed(noise, torch.tensor([derived_seed(fit.seed, "held_out") for fit in self.configs]))
 
         def objective(x: Tensor) -> Tensor:
-            return self._objective(self.params, self.buffers, x, self.beta, self.budgets.prices, noise).total
+            return self._objective(self.params, self.buffers, x, self.beta, self.budgets.prices, noise, last).total
 
-        return held_out.measure(objective, self.batch_size)
+        found = held_out.measure(objective, self.batch_size)
+        return found if self.ranks is None else self.ranks.average([found])[0]  # all keep and stop at the same window
 
     def _validate(self) -> Tensor | None:
         if self.held_out is None:
