@@ -48,7 +48,7 @@ def test_objective_and_gradients_of_a_stack(objective) -> None:
     prices = stack.budgets.prices
 
     def value() -> torch.Tensor:
-        return stack._objective(stack.params, stack.buffers, x, stack.beta, prices, None).total.sum()
+        return stack._objective(stack.params, stack.buffers, x, stack.beta, prices, None, 1.0).total.sum()
 
     free = []
     for k in range(3):
