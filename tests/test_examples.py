@@ -29,6 +29,7 @@ PAGES = (
     ),
     *("docs/decoding.md", "docs/counts.md", "docs/population.md", "docs/samplers.md", "docs/ensembles.md"),
     *("docs/watching.md", "docs/plots.md", "docs/free_energy.md", "docs/your_data.md", "docs/histogram_regression.md"),
+    "docs/mutations.md",
 )
 SAVES_NOTHING = (
     *(f"docs/guide/{name}.md" for name in ("which_code", "my_recording", "my_activations", "my_chip")),
@@ -41,6 +42,7 @@ SAVES_NOTHING = (
         "docs/counts.md",
     ),
     *("docs/samplers.md", "docs/ensembles.md", "docs/free_energy.md", "docs/histogram_regression.md"),
+    "docs/mutations.md",
 )
 ALONE = ("docs/quickstart.md", "docs/use_the_pieces.md")
 """Run in processes of their own: attributes of the package must load what they need."""

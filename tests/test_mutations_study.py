@@ -53,6 +53,7 @@ def found() -> dict[str, Any]:
         "read": "19 mutants",
         "contacts": {name: rng.normal(size=len(mutants)).tolist() for name in ("KESO980101", "MIYS960101")},
         "scores": {"terms": terms.tolist()},
+        "foldx": rng.normal(size=len(mutants)).tolist(),
         "frozen": rng.normal(size=(2, len(mutants))).tolist(),
         "spread": {"rows": [0, 3], "variances": [1.0, 2.0], "draws": 5},
         "seconds": {"draw": 1.0, "frozen": 2.0},
@@ -95,7 +96,7 @@ def test_tables_and_figure_are_complete(found: dict[str, Any], tmp_path: Path) -
 
     text = scores_table(found)
     assert text.count("\n| ") == len(predictions(found)) and "nan" not in text
-    assert len(predictions(found)) == 11
+    assert len(predictions(found)) == 14
     assert "19 mutants" in text and "nan" not in draws_table(found)
     assert potts_table(found).count("\n") == 5
     draw(found, tmp_path / "figure.png")

@@ -5,8 +5,9 @@
 `--data` holds 1AO7.pdb.gz as SKEMPI distributes it and its rows of skempi_v2.csv (any name with skempi and .csv);
 `--weights` is a published file of ProteinMPNN. First Potts chains whose binding energies are known; then, for the
 complex, log odds, the cycle, contact energies, the shortcut with a frozen context, and the variance of draws that have
-nothing in common. `--out` also writes mutations.json and mutations.md after each part, mutations.draws.json after each
-draw, and mutations.png; the same command continues a run that was stopped.
+nothing in common; with the package skempi-foldx, energies of FoldX beside. `--out` also writes mutations.json and
+mutations.md after each part, mutations.draws.json after each draw, and mutations.png; the same command continues a run
+that was stopped.
 """
 
 import argparse
@@ -28,6 +29,7 @@ from spikevae.free_energy.mutations import (
     Structure,
     contact_energies,
     frozen_context,
+    parse_mutant,
     read_skempi,
     read_structure,
 )
@@ -44,8 +46,8 @@ def main() -> None:
     parser.add_argument("--weights", type=Path, required=True, metavar="FILE")
     parser.add_argument("--data", type=Path, required=True, metavar="FOLDER")
     parser.add_argument("--out", type=Path, required=True, metavar="FOLDER")
-    parser.add_argument("--draws", type=int, default=20)
-    parser.add_argument("--frozen-draws", type=int, default=2)
+    parser.add_argument("--draws", type=int, default=40)
+    parser.add_argument("--frozen-draws", type=int, default=5)
     parser.add_argument("--own-draws", type=int, default=10)
     parser.add_argument("--pairs", type=int, default=150, help="of Potts chains")
     parser.add_argument("--samples", type=int, default=2000, help="of the bootstrap")
@@ -71,12 +73,15 @@ def main() -> None:
     if "contacts" not in found:
         found |= known(structure, measured)
         keep()
+    if "foldx" not in found:
+        found |= foldx(measured)
+        keep()
     scores(found, cycle, settings, chosen)
     keep()
     if "frozen" not in found:
         began = time.process_time()
         found["frozen"] = frozen_context(cycle, chosen.frozen_draws, report=told).tolist()
-        found["seconds"]["frozen"] = time.process_time() - began
+        found["seconds"]["frozen context, per draw"] = (time.process_time() - began) / chosen.frozen_draws
         keep()
     if "spread" not in found:
         found["spread"] = apart(cycle, measured, chosen.own_draws)
@@ -105,6 +110,20 @@ def known(structure: Structure, measured: Measured) -> dict[str, Any]:
     }
 
 
+def foldx(measured: Measured) -> dict[str, list[float]]:
+    """Energies of FoldX in kcal/mol, where its results for SKEMPI are installed and have all mutants."""
+    try:
+        from skempi_foldx import load_bundled_store
+    except ImportError:
+        print("without energies of FoldX: pip install skempi-foldx", file=sys.stderr)
+        return {}
+    energies: dict[Any, float] = {}
+    for kind in ("results_sp", "results_mp"):
+        for name, record in load_bundled_store(kind)["_".join([NAME, *measured.partners])].items():
+            energies[parse_mutant(name)] = record["Interaction Energy"]
+    return {"foldx": [energies[mutant] for mutant in measured.mutants]}
+
+
 def scores(found: dict[str, Any], cycle: Cycle, settings: dict[str, Any], chosen: argparse.Namespace) -> None:
     """Log probabilities of all draws; each draw is kept when it is done."""
     path = chosen.out / "mutations.draws.json"
@@ -114,7 +133,7 @@ def scores(found: dict[str, Any], cycle: Cycle, settings: dict[str, Any], chosen
     drawn = cycle.run(chosen.draws, report=told, on_draw=lambda so_far: save_draws(path, own, so_far))
     made = chosen.draws - before
     if made > 0:
-        found["seconds"]["draw"] = (time.process_time() - began) / made
+        found["seconds"]["per draw"] = (time.process_time() - began) / made
     found["scores"] = {"terms": drawn.terms.tolist()}
 
 

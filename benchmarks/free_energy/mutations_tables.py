@@ -50,6 +50,11 @@ def predictions(found: dict[str, Any]) -> dict[str, np.ndarray]:
     }
     if "frozen" in found:
         made["cycle, frozen context"] = KT * np.mean(found["frozen"], axis=0)
+    if "foldx" in found:
+        foldx = np.array(found["foldx"])
+        made["FoldX"] = foldx
+        made["cycle + FoldX"] = KT * scores.binding + foldx
+        made["cycle and FoldX, fitted"] = held_out([scores.binding, foldx], ddg, splits)
     made["mean of mutants of other residues"] = np.array([0.0] * len(ddg))
     for train, test in splits:
         made["mean of mutants of other residues"][test] = ddg[train].mean()
@@ -81,9 +86,9 @@ def scores_table(found: dict[str, Any]) -> str:
     of_places = resampled([mutant.positions for mutant in mutants], found["settings"]["samples"])
     of_single = resampled([m.positions for m in mutants if len(m) == 1], found["settings"]["samples"])
     made = predictions(found)
-    base = [correlation(made["log odds alone"][rows], ddg[rows]) for rows in of_places]
+    base = [correlation(made["cycle"][rows], ddg[rows]) for rows in of_places]
     lines = [
-        "| method | rank correlation | over mutants | over sets of residues | more than log odds | "
+        "| method | rank correlation | over mutants | over sets of residues | more than cycle | "
         f"{int(single.sum())} single mutants, over residues | root mean square error, kcal/mol |",
         "|---|--:|--:|--:|--:|--:|--:|",
     ]
@@ -93,11 +98,11 @@ def scores_table(found: dict[str, Any]) -> str:
             lines.append(f"| {name} | – | – | – | – | – | {error:.2f} |")
             continue
         places = [correlation(predicted[rows], ddg[rows]) for rows in of_places]
-        more = "–" if name == "log odds alone" else ends([a - b for a, b in zip(places, base)])
+        more = "–" if name == "cycle" else ends([a - b for a, b in zip(places, base)])
         alone = [correlation(predicted[single][rows], ddg[single][rows]) for rows in of_single]
+        over_mutants = ends([correlation(predicted[rows], ddg[rows]) for rows in of_mutants])
         lines.append(
-            f"| {name} | {signed(correlation(predicted, ddg))} "
-            f"| {ends([correlation(predicted[rows], ddg[rows]) for rows in of_mutants])} | {ends(places)} | {more} "
+            f"| {name} | {signed(correlation(predicted, ddg))} | {over_mutants} | {ends(places)} | {more} "
             f"| {signed(correlation(predicted[single], ddg[single]))} ({ends(alone)}) | {error:.2f} |"
         )
     scalar = BindingEnergy().fit(scores_of(found).binding[:, None], ddg).scalar_
@@ -132,7 +137,7 @@ def draws_table(found: dict[str, Any]) -> str:
     drawn, common = np.mean(spread["variances"]), pairs["all"][rows].mean()
     single = [correlation(draw, ddg) for draw in scores.draws]
     few = [correlation(scores.draws[i : i + 5].mean(0), ddg) for i in range(0, len(scores.draws) - 4, 5)]
-    seconds = {name: f"{value:.0f} s" for name, value in found["seconds"].items()}
+    seconds = ", ".join(f"{name} {value:.0f}" for name, value in found["seconds"].items())
     return "\n".join(
         [
             *lines,
