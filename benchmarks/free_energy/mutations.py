@@ -1,4 +1,4 @@
-"""Mutants of a T cell receptor and its peptide-MHC, scored through the thermodynamic cycle: 15 minutes on one core.
+"""Mutants of a T cell receptor and its peptide-MHC, scored through the thermodynamic cycle: ten minutes on one core.
 
     python benchmarks/free_energy/mutations.py --weights v_48_020.pt --data FOLDER --out FOLDER
 
@@ -34,6 +34,7 @@ from spikevae.free_energy.mutations import (
     read_structure,
 )
 from spikevae.free_energy.mutations.output import load_draws, save_draws, settings_of
+from spikevae.progress import show_progress
 
 NAME = "1AO7"
 POTENTIALS = ("KESO980101", "MIYS960101")
@@ -80,7 +81,8 @@ def main() -> None:
     keep()
     if "frozen" not in found:
         began = time.process_time()
-        found["frozen"] = frozen_context(cycle, chosen.frozen_draws, report=told).tolist()
+        with show_progress("frozen context") as told:
+            found["frozen"] = frozen_context(cycle, chosen.frozen_draws, report=told).tolist()
         found["seconds"]["frozen context, per draw"] = (time.process_time() - began) / chosen.frozen_draws
         keep()
     if "spread" not in found:
@@ -90,10 +92,6 @@ def main() -> None:
     from mutations_figure import draw
 
     draw(found, chosen.out / "mutations.png")
-
-
-def told(done: float, total: float, text: str) -> None:
-    print(f"\r{done / total:4.0%} {text}", end="", file=sys.stderr, flush=True)
 
 
 def known(structure: Structure, measured: Measured) -> dict[str, Any]:
@@ -130,7 +128,8 @@ def scores(found: dict[str, Any], cycle: Cycle, settings: dict[str, Any], chosen
     own = {name: settings[name] for name in ("structure", "weights", "partners", "mutants", "noise", "seed")}
     cycle.scores = load_draws(path, own, cycle) or cycle.scores
     began, before = time.process_time(), len(cycle.scores.terms)
-    drawn = cycle.run(chosen.draws, report=told, on_draw=lambda so_far: save_draws(path, own, so_far))
+    with show_progress("cycle") as told:
+        drawn = cycle.run(chosen.draws, report=told, on_draw=lambda so_far: save_draws(path, own, so_far))
     made = chosen.draws - before
     if made > 0:
         found["seconds"]["per draw"] = (time.process_time() - began) / made
@@ -143,7 +142,8 @@ def apart(cycle: Cycle, measured: Measured, draws: int) -> dict[str, Any]:
     some = [measured.mutants[i] for i in rows]
     partners = ["".join(system.structure.chain_names) for system in cycle.systems[1:]]
     own = Cycle(cycle.scorer, cycle.systems[0].structure, some, partners, common=False, seed=cycle.seed)
-    found = own.run(draws, report=told)
+    with show_progress("nothing in common") as told:
+        found = own.run(draws, report=told)
     return {"rows": rows.tolist(), "variances": found.variances.tolist(), "draws": draws}
 
 
