@@ -180,7 +180,11 @@ class Impossible:
         ({"noise": math.nan}, r"noise is nan"),
         ({"mutants": []}, r"there are no mutants"),
         ({"mutants": [parse_mutant("CA1D")]}, r"CA1D: residue 1 of chain A is A in the structure, not C"),
-        ({"mutants": [parse_mutant("AC1D")]}, r"AC1D: no chain C; the structure has A, B"),
+        (
+            {"mutants": [parse_mutant("AC1D")]},
+            r"AC1D: chain C is in no partner \(A, B\): add it, or leave the mutant out",
+        ),
+        ({"partners": ("AA", "B")}, r"partner AA has a chain twice"),
         ({"mutants": [parse_mutant("AA9D")]}, r"AA9D: chain A has no residue 9: it has 5, from 1 to 5"),
         ({"seed": -1}, r"seed is -1"),
     ],
@@ -189,6 +193,16 @@ def test_what_fits_no_complex_is_refused(settings: dict[str, object], text: str)
     given = {"mutants": MUTANTS, "partners": ("A", "B")} | settings
     with pytest.raises(ValueError, match=text):
         Cycle(OneWay(), PAIR, **given)
+
+
+def test_mutants_of_residues_without_backbone_are_refused() -> None:
+    """A scorer of structures gives such residues no probability, so their mutants would all score 0."""
+    places = torch.zeros(len(PAIR), 4, 3, dtype=torch.float64)
+    places[2, 3, 1] = torch.nan
+    gap = Structure(places, PAIR.sequence, PAIR.chains, PAIR.residues)
+    Cycle(OneWay(), gap, MUTANTS[:1], ("A", "B"))
+    with pytest.raises(ValueError, match=r"DA3W: residue 3 of chain A lacks some of the atoms.*leave the mutant out"):
+        Cycle(OneWay(), gap, MUTANTS, ("A", "B"))
 
 
 def test_bad_scorers_are_named() -> None:

@@ -8,11 +8,20 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from mutation_cases import PAIR, write_table
+from mutation_cases import PAIR, OneWay, write_table
 
+from spikevae._json import MAX_JSON_BYTES
 from spikevae.cli import DONE, INTERRUPTED, USAGE, main
-from spikevae.free_energy.mutations import Cycle, ProteinMPNN, parse_mutants, read_structure
+from spikevae.free_energy.mutations import (
+    BindingScores,
+    Cycle,
+    Measured,
+    ProteinMPNN,
+    parse_mutants,
+    read_structure,
+)
 from spikevae.free_energy.mutations import protein_mpnn as mpnn
+from spikevae.free_energy.mutations.output import Predicted, load_draws, save_draws
 
 pytest.importorskip("gemmi")
 THREE = dict(zip("ACDEFGHIK", ("ALA", "CYS", "ASP", "GLU", "PHE", "GLY", "HIS", "ILE", "LYS")))
@@ -117,9 +126,60 @@ def test_measured_values_stand_beside_predictions(capsys: pytest.CaptureFixture[
     assert math.isclose(float(found[0]["predicted"]), expected, rel_tol=1e-9)
     assert main([*command, "--draws", "2"]) == DONE
     out = capsys.readouterr().out
-    assert "rank correlation with the measured" in out and "4 mutants, 4 measurements; 1 rows dropped" in out
+    assert "rank correlation with the measured" in out and "4 mutants, 4 measurements; 1 row dropped" in out
     assert main([*command, "--complex", "2xyz"]) == USAGE
     assert "skempi.csv has no rows of 2xyz" in capsys.readouterr().err
+
+
+def test_ctrl_c_in_the_first_draw(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    def stop(*given: object, **settings: object) -> torch.Tensor:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(ProteinMPNN, "log_probabilities", stop)
+    assert main(arguments("--mutations", *MUTANTS)) == INTERRUPTED
+    assert "no draw was finished" in capsys.readouterr().err and not Path("mutations.draws.json").exists()
+
+
+def test_chains_of_no_partner_are_not_read(capsys: pytest.CaptureFixture[str]) -> None:
+    """Such as one of which the file has alpha carbons alone."""
+    content = Path("1abc.pdb").read_text().removesuffix("END\n")
+    Path("1abc.pdb").write_text(
+        f"{content}ATOM    999  CA  GLY C   1      50.000  50.000  50.000  1.00  0.00           C\n"
+    )
+    assert main(arguments("--mutations", "CA2W", "--draws", "1", "--json")) == DONE
+    assert len(json.loads(capsys.readouterr().out)["mutants"]) == 1
+    command = ["mutations", "1abc.pdb", "--mutations", "CA2W", "--weights", "weights.pt", "--partners", "A", "C"]
+    assert main(command) == USAGE
+    assert "has no residue of chain C with all of N, CA, C, O" in capsys.readouterr().err
+
+
+def test_many_draws_are_read_again() -> None:
+    """More than other JSON files may have."""
+    cycle = Cycle(OneWay(), PAIR, parse_mutants(MUTANTS) * 200, ("A", "B"))
+    terms = np.random.default_rng(0).normal(size=(500, 3, 601))
+    save_draws(Path("many.json"), {}, BindingScores(cycle.mutants, terms))
+    assert Path("many.json").stat().st_size > MAX_JSON_BYTES
+    found = load_draws(Path("many.json"), {}, cycle)
+    assert found is not None and np.array_equal(found.terms, terms)
+
+
+def test_scores_that_are_all_zero_have_no_scalar() -> None:
+    mutants = parse_mutants(MUTANTS)
+    measured = Measured(mutants, np.array([1.0, 2.0, 3.0]), np.ones(3, dtype=int), ("A", "B"), {})
+    found = Predicted(BindingScores(mutants, np.zeros((2, 3, 4))), measured)
+    assert math.isnan(found.scalar) and math.isnan(found.spearman) and np.isnan(found.predicted).all()
+
+
+def test_probabilities_do_not_depend_on_the_modes_of_pytorch() -> None:
+    network, structure = ProteinMPNN.load("weights.pt"), read_structure("1abc.pdb")
+    order = torch.arange(len(structure))
+    expected = network.log_probabilities(structure, structure.sequence[None], order=order)
+    with torch.inference_mode(), torch.autocast("cpu"):
+        inside = ProteinMPNN.load("weights.pt"), read_structure("1abc.pdb")
+        for one, given in (inside, (network, structure), (inside[0], structure)):
+            found = one.log_probabilities(given, given.sequence[None], order=order)
+            assert torch.equal(found, expected)
+    assert torch.equal(inside[0].log_probabilities(inside[1], structure.sequence[None], order=order), expected)
 
 
 def test_mutants_are_read_from_a_list(capsys: pytest.CaptureFixture[str]) -> None:
@@ -134,7 +194,15 @@ def test_mutants_are_read_from_a_list(capsys: pytest.CaptureFixture[str]) -> Non
     ("further", "message"),
     [
         (["--mutations", "DA2W"], "DA2W: residue 2 of chain A is C in the structure, not D"),
-        (["--mutations", "CC2W"], "no chain C; the structure has A, B"),
+        (["--mutations", "CC2W"], "CC2W: chain C is in no partner (A, B)"),
+        (["--mutations"], "--mutations names none"),
+        (["--mutations", ",".join(f"CA{i}W" for i in range(2, 90))], "CA3W: residue 3 of chain A is D"),
+        (
+            ["--mutations", "CA2W", "--partners", "A,B"],
+            "--partners takes the chains of each partner with a space between",
+        ),
+        (["--mutations", "CA2W", "--partners", "AA", "B"], "partner AA has a chain twice"),
+        (["--mutations", "CA2W", "--partners", "A", "X"], "1abc.pdb has no chain X; it has the chains A, B"),
         (["--mutations", "none.csv"], "--mutations: 'none.csv' is no mutation"),
         (["--mutations", "CA2W", "--weights", "none.pt"], "no file of weights at none.pt"),
         (["--mutations", "CA2W", "--noise", "-1"], "noise is -1.0"),

@@ -25,6 +25,7 @@ from spikevae.free_energy.mutations import (
 )
 from spikevae.free_energy.mutations.contacts import beta_carbons, interface
 from spikevae.free_energy.mutations.mutation import mutated
+from spikevae.free_energy.mutations.skempi import is_skempi
 
 KCAL = k * N_A / calorie / 1000
 """Gas constant, kcal / (mol K)."""
@@ -96,7 +97,7 @@ def test_affinities_become_differences_of_binding_free_energy(tmp_path: Path) ->
     expected = [KCAL * (298 * math.log(2) + 310 * math.log(4)) / 2, -KCAL * 298 * math.log(100)]
     np.testing.assert_allclose(found.ddg, expected, rtol=1e-12)  # positive: binds more weakly
     assert found.measurements.tolist() == [2, 1] and sorted(found.dropped.values()) == [1, 2]
-    assert "2 mutants, 3 measurements; 1 rows dropped: no affinity" in found.describe()
+    assert "2 mutants, 3 measurements; 1 row dropped: no affinity" in found.describe()
 
 
 def test_the_numbering_that_fits_the_structure_is_taken(tmp_path: Path) -> None:
@@ -120,12 +121,23 @@ ROW = "CA2W;CA2W;2E-6;2E-6;1E-6;1E-6;298"
         ("CA2W;CA2W;2E-6;many;1E-6;1E-6;298", r"'many' in column 'Affinity_mut_parsed' is no positive number"),
         ("CA2W;CA2W;-1;-1;1E-6;1E-6;298", r"'-1' in column 'Affinity_mut_parsed' is no positive number"),
         (ROW.replace("298", "warm"), r"'warm' in column 'Temperature' is no positive number"),
-        ("CA2W;CA2W;n.b;;1E-6;1E-6;298", r"has no affinity of a mutant of 1ABC"),
+        ("CA2W;CA2W;n.b;;1E-6;1E-6;298", r"has no affinity of a mutant of 1ABC: 1 row dropped: no affinity"),
     ],
 )
 def test_bad_rows_are_named(row: str, message: str, tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=message):
         read_skempi(write_table(tmp_path / "skempi.csv", row), PAIR, "1ABC")
+
+
+@pytest.mark.parametrize("start", ["", "\ufeff"])
+def test_tables_that_a_spreadsheet_has_saved_are_recognised(start: str, tmp_path: Path) -> None:
+    table = write_table(tmp_path / "skempi.csv", ROW)
+    quoted = (";".join(f'"{field}"' for field in line.split(";")) for line in table.read_text().splitlines())
+    plain = read_skempi(table, PAIR, "1ABC")
+    table.write_bytes((start + "\r\n".join(quoted)).encode())
+    assert is_skempi(table) and read_skempi(table, PAIR, "1ABC").ddg == plain.ddg
+    table.write_text("CA2W # of #Pdb;\n")
+    assert not is_skempi(table)
 
 
 def test_other_tables_are_refused(tmp_path: Path) -> None:
@@ -234,7 +246,8 @@ def test_scales_of_contact_energies_are_those_of_ridge_regression() -> None:
     [
         ([[1.0, 0.0], [2.0, 0.0]], 1.0, "column 1 of X is zero everywhere"),
         ([[1.0, math.nan], [2.0, 0.0]], 1.0, "NaN"),
-        ([[1.0, 1.0], [2.0, 0.0]], -1, "penalty is -1; give 0 or more"),
+        ([[1.0, 1.0], [2.0, 0.0]], -1, "penalty is -1; give a finite number"),
+        ([[1.0, 1.0], [2.0, 0.0]], math.inf, "penalty is inf; give a finite number"),
     ],
 )
 def test_what_cannot_be_fitted_is_refused(x: list[list[float]], penalty: float, message: str) -> None:

@@ -94,6 +94,10 @@ BAD_FILES = {
     "names": (residue().replace("ALA A", "ALA \xff").encode("latin-1"), "has names that are no text"),
     "twice": ((residue() + residue(9.0, number=2) + residue(20.0, residue="GLY")).encode(), "chain A has 2 residues 1"),
     "cut": (gzip.compress(residue().encode())[:-12], "cannot be decompressed"),
+    "underscore": (
+        residue().replace("ATOM", "atom").replace("   0.000", "   0_000", 1).encode(),
+        "has no three coordinates",
+    ),
     "no gzip": (b"\x1f\x8b" + b"x" * 50, "cannot be decompressed"),
 }
 

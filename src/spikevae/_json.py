@@ -39,14 +39,14 @@ def write_json(path: Path, value: Any) -> None:
     write_bytes(path, json_text(value).encode())
 
 
-def read_json(path: Path, remedy: str = REMEDY) -> Any:
+def read_json(path: Path, remedy: str = REMEDY, max_bytes: int = MAX_JSON_BYTES) -> Any:
     """Read a JSON file that other programs may have changed; error messages end with `remedy`."""
     if not path.is_file():
         raise ValueError(f"{path} is not a file; {remedy}")
     with open(path, "rb") as handle:
-        content = handle.read(MAX_JSON_BYTES + 1)  # never more, whatever size the file system states
-    if len(content) > MAX_JSON_BYTES:
-        raise ValueError(f"{path} has more than {MAX_JSON_BYTES} bytes; {remedy}")
+        content = handle.read(max_bytes + 1)  # never more, whatever size the file system states
+    if len(content) > max_bytes:
+        raise ValueError(f"{path} has more than {max_bytes} bytes; {remedy}")
     try:
         return json.loads(content.decode())
     except (json.JSONDecodeError, UnicodeDecodeError, RecursionError) as error:

@@ -1,5 +1,6 @@
 """`spikevae mutations`: differences of binding free energy of mutants of a complex."""
 
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -61,6 +62,7 @@ def mutations_(
     with checking_input():
         from .._device import resolve_device
         from ..free_energy.mutations import Cycle, ProteinMPNN, read_structure
+        from ..free_energy.mutations.cycle import check_partners
         from ..free_energy.mutations.output import (
             Predicted,
             draws_file,
@@ -75,8 +77,12 @@ def mutations_(
 
         out = check_out(out, folder=False)
         kept = check_out(draws_file(out), folder=False)
+        if partners:
+            if any("," in group for group in partners):
+                raise ValueError("--partners takes the chains of each partner with a space between, as ABC DE")
+            check_partners(partners)
         scorer = ProteinMPNN.load(weights).to(resolve_device(device))
-        whole = read_structure(structure)
+        whole = read_structure(structure, "".join(partners) if partners else None)
         mutants, measured = _mutants(mutations, whole, complex or structure.name.partition(".")[0])
         groups = partners or (measured and list(measured.partners))
         if not groups:
@@ -89,7 +95,8 @@ def mutations_(
                 scores = cycle.run(draws, report=report, on_draw=lambda found: save_draws(kept, settings, found))
         except KeyboardInterrupt:
             done = len(cycle.scores.terms)
-            raise KeyboardInterrupt(f"{done} of {draws} draws are in {kept}") from None
+            where = f"{done} of {draws} draws are in {kept}" if kept.exists() else "no draw was finished"
+            raise KeyboardInterrupt(where) from None
         predicted = None if measured is None else Predicted(scores, measured)
         rows = rows_of(scores, predicted)
     write_table(out, rows)
@@ -105,7 +112,9 @@ def _mutants(given: list[str], structure: "Structure", name: str) -> "tuple[list
     from ..free_energy.mutations import parse_mutants, read_mutants, read_skempi
     from ..free_energy.mutations.skempi import is_skempi
 
-    if len(given) > 1 or not Path(given[0]).expanduser().exists():
+    if not given:
+        raise ValueError("--mutations names none: give mutants, as DD26A EA58A,DD26A, or a file of them")
+    if len(given) > 1 or not os.path.exists(os.path.expanduser(given[0])):
         try:
             return parse_mutants(given), None
         except ValueError as error:

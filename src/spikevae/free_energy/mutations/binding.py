@@ -1,5 +1,6 @@
 """`BindingEnergy`: binding scores and contact energies in kcal/mol, with the learned scalar."""
 
+import math
 import numbers
 from collections.abc import Sequence
 from typing import Any, Self, final
@@ -72,8 +73,12 @@ class BindingEnergy(RegressorMixin, BaseEstimator):
         ValueError
             For numbers that are not finite, columns that are zero everywhere, and a penalty below 0.
         """
-        if isinstance(self.penalty, bool) or not isinstance(self.penalty, numbers.Real) or not self.penalty >= 0:
-            raise ValueError(f"penalty is {self.penalty!r}; give 0 or more")
+        if (
+            isinstance(self.penalty, bool)
+            or not isinstance(self.penalty, numbers.Real)
+            or not 0 <= self.penalty < math.inf
+        ):
+            raise ValueError(f"penalty is {self.penalty!r}; give a finite number, 0 or more")
         x, target = validate_data(self, X, y, dtype=np.float64, y_numeric=True)
         size = np.sqrt((x**2).mean(0))
         if not size.all():

@@ -82,7 +82,7 @@ def contact_energies(
     >>> contact_energies(pair, [parse_mutant("KA1A")], ("A", "B"), potential=charges).tolist()
     [1.0]
     """
-    check_partners(structure, partners)
+    check_partners(partners, structure)
     positive("distance", distance)
     table = torch.zeros(len(ALPHABET), len(ALPHABET), dtype=torch.float64)  # no energy of unknown residues
     table[:20, :20] = torch.from_numpy(_energies(potential))

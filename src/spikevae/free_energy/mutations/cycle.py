@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Callable, Sequence
-from itertools import combinations
+from itertools import chain, combinations
 from typing import NamedTuple, final
 
 import numpy as np
@@ -14,10 +14,10 @@ from ..._scope import own_scope
 from ..._seeds import checked_seed, generator
 from ..._settings import whole_number
 from ...progress import Report
-from .mutation import Mutant, mutated
+from .mutation import Mutant, mismatch, mutated
 from .result import BindingScores
 from .scorer import SequenceScorer
-from .structure import Structure
+from .structure import BACKBONE, Structure
 
 NOISE = 0.1
 """Standard deviation of the noise of the backbone, in Angstrom, as in StaB-ddG."""
@@ -118,7 +118,7 @@ class Cycle:
         common: bool = True,
         seed: int = 0,
     ):
-        check_partners(structure, partners)
+        check_partners(partners, structure)
         if not (noise >= 0 and math.isfinite(noise)):
             raise ValueError(f"noise is {noise!r}; give a standard deviation in Angstrom, 0 or more")
         if not mutants:
@@ -127,6 +127,7 @@ class Cycle:
         self.noise, self.common, self.seed = float(noise), bool(common), checked_seed(seed)
         complex_ = structure.select("".join(partners))
         self.mutants = list(mutants)
+        check_mutants(complex_, self.mutants, partners)
         self.sequences: Int[Tensor, "m L"] = torch.cat([complex_.sequence[None], mutated(complex_, self.mutants)])
         """The wild type, then the mutants."""
         self.systems = [System(complex_, torch.arange(len(complex_)))]
@@ -218,16 +219,35 @@ def scored(
     return found
 
 
-def check_partners(structure: Structure, partners: Sequence[str]) -> None:
-    """Refuse what is not two or more disjoint groups of chains of the structure."""
+def check_partners(partners: Sequence[str], structure: Structure | None = None) -> None:
+    """Refuse what is not two or more disjoint groups of chains, and chains that a structure, where given, lacks."""
     if isinstance(partners, str) or len(partners) < 2 or not all(partners):
         raise ValueError(f"partners are {partners!r}; give the chains of two or more, as ('ABC', 'DE')")
+    for group in partners:
+        if len(set(group)) < len(group):
+            raise ValueError(f"partner {group} has a chain twice: each letter is the label of one chain")
     for one, other in combinations(partners, 2):
         both = sorted(set(one) & set(other))
         if both:
             raise ValueError(f"chain {both[0]} is in partner {one} and in partner {other}: leave it in one")
-    for group in partners:
-        structure.where(group)
+    if structure is not None:
+        structure.where("".join(partners))
+
+
+def check_mutants(structure: Structure, mutants: Sequence[Mutant], partners: Sequence[str]) -> None:
+    """Refuse mutants whose chain is in no partner, or whose residue has no backbone where other residues have one."""
+    there, complete = set(structure.chains), structure.complete
+    lacks_some = bool(complete.any()) and not complete.all()
+    for one in dict.fromkeys(chain.from_iterable(mutants)):
+        if one.chain not in there:
+            groups = ", ".join(partners)
+            raise ValueError(f"{one}: chain {one.chain} is in no partner ({groups}): add it, or leave the mutant out")
+        known = mismatch(structure, Mutant([one])) is None  # else `mutated` refuses it
+        if lacks_some and known and not complete[structure.index(one.chain, one.residue)]:
+            raise ValueError(
+                f"{one}: residue {one.residue} of chain {one.chain} lacks some of the atoms {', '.join(BACKBONE)}, "
+                "without which its mutants cannot be scored: leave the mutant out"
+            )
 
 
 def _within(report: Report, done: int, draws: int) -> Callable[[float], None]:

@@ -12,7 +12,7 @@ from ..._files import check_regular, user_path
 from .structure import ALPHABET, Structure, encode
 
 AMINO_ACIDS = ALPHABET.rstrip("X")
-NOTATION = re.compile(rf"([{AMINO_ACIDS}])([A-Za-z0-9])(-?\d+[A-Za-z]?)([{AMINO_ACIDS}])")
+NOTATION = re.compile(rf"([{AMINO_ACIDS}])([A-Za-z0-9])(-?[0-9]{{1,9}}[A-Za-z]?)([{AMINO_ACIDS}])")
 MAX_BYTES = 2**24
 REMEDY = (
     "write wild type, chain, residue number and mutant, as DD26A; several substitutions of one mutant with commas, as "
@@ -138,6 +138,9 @@ def read_mutants(path: str | Path) -> list[Mutant]:
 def mismatch(structure: Structure, mutant: Mutant) -> str | None:
     """What in a mutant does not fit a structure, with the remedy; None if all of it fits."""
     for one in mutant:
+        if one.chain not in structure.chains:
+            have = ", ".join(structure.chain_names)
+            return f"{one}: no chain {one.chain}; the structure has {have}: name one of these, or leave the mutant out"
         try:
             there = ALPHABET[int(structure.sequence[structure.index(one.chain, one.residue)])]
         except ValueError as error:

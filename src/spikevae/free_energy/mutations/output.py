@@ -20,6 +20,8 @@ from .result import BindingScores
 from .skempi import Measured
 
 REMEDY = "delete it, or give another --out"
+MAX_BYTES = 2**30
+"""Of a file of draws."""
 
 
 def settings_of(cycle: Cycle, weights: str | Path) -> dict[str, Any]:
@@ -59,7 +61,7 @@ def load_draws(path: Path, settings: dict[str, Any], cycle: Cycle) -> BindingSco
     """
     if not path.exists():
         return None
-    found = read_json(path, REMEDY)
+    found = read_json(path, REMEDY, MAX_BYTES)
     if not isinstance(found, dict) or set(found) != {"settings", "terms"} or not isinstance(found["settings"], dict):
         raise ValueError(f"{path} holds no draws of mutants; {REMEDY}")
     other = [name for name, value in settings.items() if found["settings"].get(name) != value]
@@ -82,13 +84,18 @@ class Predicted:
         self.measured: Float[np.ndarray, " n"] = measured.ddg
         self.predicted: Float[np.ndarray, " n"] = np.full(len(measured.ddg), math.nan)
         """kcal/mol, each from a scalar fitted to mutants of other residues; NaN where there are none."""
+        splits: list[tuple[Any, Any]] = []
         with suppress(ValueError):
-            for train, test in leave_positions_out(measured.mutants):
+            splits = leave_positions_out(measured.mutants)
+        for train, test in splits:
+            if binding[train].any():
                 self.predicted[test] = BindingEnergy().fit(binding[train], measured.ddg[train]).predict(binding[test])
-        self.scalar = BindingEnergy().fit(binding, measured.ddg).scalar_
-        """kcal/mol per nat, fitted to all mutants."""
-        self.spearman = float(spearmanr(binding[:, 0], measured.ddg).statistic) if len(binding) > 2 else math.nan
-        """Rank correlation of the scores with the measured differences; NaN for fewer than three."""
+        self.scalar = BindingEnergy().fit(binding, measured.ddg).scalar_ if binding.any() else math.nan
+        """kcal/mol per nat, fitted to all mutants; NaN where all scores are 0."""
+        varied = len(binding) > 2 and np.ptp(binding) > 0 and np.ptp(measured.ddg) > 0
+        self.spearman = float(spearmanr(binding[:, 0], measured.ddg).statistic) if varied else math.nan
+        """Rank correlation of the scores with the measured differences; NaN for fewer than three, and where all scores
+        or all measured differences are equal."""
 
 
 def rows_of(scores: BindingScores, predicted: Predicted | None) -> list[dict[str, Any]]:

@@ -8,6 +8,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
+from ..._scope import own_scope
 from ._mpnn_decoder import Decoder, log_probabilities
 from ._mpnn_encoder import Encoded, Features, encode, encode_pairs, for_decoder
 from ._mpnn_layers import WIDTH, EncoderLayer, Layer, Linear
@@ -81,7 +82,7 @@ class ProteinMPNN:
         self.network.load_state_dict(dict(weights))
         self.network.requires_grad_(False)
         self.neighbours, self.noise_level = neighbours, noise_level
-        self._latest: tuple[Structure, Tensor | None, tuple[int | None, int], Encoded] | None = None
+        self._latest: tuple[Structure, Tensor | None, tuple[int, ...] | None, Encoded] | None = None
 
     @classmethod
     def load(cls, path: str | Path) -> "ProteinMPNN":
@@ -110,15 +111,18 @@ class ProteinMPNN:
         state = {name: value.to(*args) for name, value in self.network.state_dict().items()}
         return ProteinMPNN(state, self.neighbours, self.noise_level)
 
+    @own_scope()
     @torch.no_grad()
     def encode(self, structure: Structure, noise: Tensor | None = None) -> Encoded:
         """The backbone after the encoder.
 
         The latest is kept: calls with the same structure and the same tensor of noise, in several orders, encode once.
         """
-        version = (None if noise is None else noise._version, structure.coordinates._version)  # changes in place count
+        given = (structure.coordinates,) if noise is None else (structure.coordinates, noise)
+        counted = not any(tensor.is_inference() for tensor in given)
+        version = tuple(tensor._version for tensor in given) if counted else None  # changes in place count
         latest = self._latest
-        if latest is not None and latest[0] is structure and latest[1] is noise and latest[2] == version:
+        if counted and latest is not None and latest[0] is structure and latest[1] is noise and latest[2] == version:
             return latest[3]
         network = self.network
         if noise is not None and noise.shape != structure.coordinates.shape:
@@ -129,6 +133,7 @@ class ProteinMPNN:
         self._latest = (structure, noise, version, encoded)
         return encoded
 
+    @own_scope()
     @torch.no_grad()
     def log_probabilities(
         self,
@@ -151,6 +156,7 @@ class ProteinMPNN:
         decoder = self._decoder(self.encode(structure, noise), order)
         return log_probabilities(decoder, self.network.W_out, sequences.to(decoder.letters.device))
 
+    @own_scope()
     @torch.no_grad()
     def conditional(
         self,

@@ -122,10 +122,10 @@ def _model(path: Path) -> Any:
 def _check_numbers(data: bytes) -> None:
     """Refuse coordinates that are no numbers, which the parser would read as 0."""
     for number, line in enumerate(data.splitlines(), 1):
-        if line[:6] in (b"ATOM  ", b"HETATM"):
+        if line[:6].upper() in (b"ATOM  ", b"HETATM"):
             try:
                 for start in (30, 38, 46):
-                    float(line[start : start + 8])
+                    float(line[start : start + 8].replace(b"_", b"?"))  # which Python would read as 1_000
             except ValueError:
                 raise ValueError(f"line {number} has no three coordinates") from None
 

@@ -1,10 +1,11 @@
 """Measured affinities of mutants from the table of SKEMPI 2."""
 
+import codecs
 import csv
 import math
 import re
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -46,9 +47,8 @@ class Measured:
 
     def describe(self) -> str:
         """One line on what was read."""
-        lost = "; ".join(f"{n} rows dropped: {reason}" for reason, n in self.dropped.items())
         text = f"{len(self.mutants)} mutants, {int(self.measurements.sum())} measurements"
-        return f"{text}; {lost}" if lost else text
+        return "; ".join([text, *_reasons(self.dropped)])
 
 
 def read_skempi(path: str | Path, structure: Structure, name: str) -> Measured:
@@ -85,10 +85,10 @@ def read_skempi(path: str | Path, structure: Structure, name: str) -> Measured:
         raise ValueError(f"{path} has no rows of {name}: name one of its structures, as 1AO7")
     complexes = sorted({row["#Pdb"] for row in rows})
     if len(complexes) > 1:
-        raise ValueError(f"{path} has {' and '.join(complexes)}: keep the rows of one complex")
+        raise ValueError(f"{path} has {' and '.join(complexes)[:200]}: keep the rows of one complex")
     parts = complexes[0].split("_")
     if len(parts) != 3 or not all(parts):
-        raise ValueError(f"{path}: {complexes[0]!r} is no name and two partners, as 1AO7_ABC_DE: {REMEDY}")
+        raise ValueError(f"{path}: {complexes[0]!r:.60} is no name and two partners, as 1AO7_ABC_DE: {REMEDY}")
     dropped: Counter[str] = Counter()
     values: dict[Mutant, list[float]] = {}
     for mutant, row in zip(_checked(path, rows, structure), rows):
@@ -98,7 +98,7 @@ def read_skempi(path: str | Path, structure: Structure, name: str) -> Measured:
         else:
             values.setdefault(mutant, []).append(ddg)
     if not values:
-        raise ValueError(f"{path} has no affinity of a mutant of {name}: {dict(dropped)}")
+        raise ValueError(f"{path} has no affinity of a mutant of {name}: {'; '.join(_reasons(dropped))}")
     return Measured(
         list(values),
         np.array([np.mean(found) for found in values.values()]),
@@ -106,6 +106,10 @@ def read_skempi(path: str | Path, structure: Structure, name: str) -> Measured:
         (parts[1], parts[2]),
         dict(dropped),
     )
+
+
+def _reasons(dropped: Mapping[str, int]) -> list[str]:
+    return [f"{n} {'row' if n == 1 else 'rows'} dropped: {reason}" for reason, n in dropped.items()]
 
 
 def _rows(path: Path) -> list[dict[str, str]]:
@@ -128,7 +132,7 @@ def is_skempi(path: str | Path) -> bool:
     path = user_path(path)
     check_regular(path, "table of mutations")
     with path.open("rb") as file:
-        return b"#Pdb;" in file.read(64)
+        return file.read(64).removeprefix(codecs.BOM_UTF8).lstrip(b'"').startswith(b"#Pdb")
 
 
 def _checked(path: Path, rows: Sequence[dict[str, str]], structure: Structure) -> list[Mutant]:
