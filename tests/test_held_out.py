@@ -6,6 +6,7 @@ import torch
 from training_cases import SHAPE, fit
 
 import spikevae as sv
+from spikevae.cli.single import _change_over_second_half
 from spikevae.ensembles import train_vaes
 from spikevae.evaluation.evaluate import evaluate
 from spikevae.training import Rows, Stack, Window, train
@@ -68,6 +69,27 @@ def test_patience_watches_held_out_stimuli(few):
     result = held.result(0)
     assert result.status == SETTLED and result.frozen_at < plain.step_number
     assert result.history["objective"][-1] < result.history["objective"][len(result.history["step"]) // 2]
+
+
+@pytest.mark.parametrize("given", [{"beta_anneal": 0.5}, {"latent": "poisson", "estimator": "monte_carlo"}], ids=str)
+@pytest.mark.parametrize("fraction", [0.0, 0.5])
+def test_patience_waits_for_the_last_beta_and_temperature(few, given, fraction):
+    """Until then a higher objective is that of a higher beta or another temperature."""
+    config = fit(**{**OVERFITS, "steps": 400, "patience": 2, "stop_tolerance": 0.5, "beta": 1.0, **given})
+    stack = Stack([config.model_copy(update={"validation_fraction": fraction})], few, SHAPE, window=10)
+    train(stack)
+    result = stack.result(0)
+    assert result.status == SETTLED and result.frozen_at == 230  # the first whole window ends at 210
+
+
+def test_convergence_of_one_fit_is_that_of_what_it_keeps():
+    """A fit that overfits in the second half of its steps has converged: more steps would not help it."""
+    history = {"objective": [5.0, 4.0, 2.0, 1.0], "held_out": [5.0, 4.0, 6.0, 8.0]}
+    assert _change_over_second_half(history, fit(cycles=2)) == 0.0
+    del history["held_out"]
+    assert _change_over_second_half(history, fit(cycles=2)) == 3.0
+    history["held_out"] = [5.0, 4.0, 6.0, 2.0]
+    assert _change_over_second_half(history, fit(cycles=2)) == 1.0
 
 
 def test_sampled_objectives_are_measured_with_the_same_noise(stimuli):

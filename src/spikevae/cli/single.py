@@ -62,8 +62,8 @@ class Trained:
     budget: BudgetReport | None
     """How it stands to its budget, if it has one."""
     change: float | None
-    """|objective at half the steps - at the end| / |at the end|, on training batches; None where half the steps are no
-    complete schedule."""
+    """|objective at half the steps - at the end| / |at the end|, on training batches, or the lowest on held-out
+    stimuli; None where half the steps are no complete schedule."""
 
     @property
     def convergence(self) -> dict[str, Any]:
@@ -84,12 +84,18 @@ class Trained:
 
 
 def _change_over_second_half(history: dict[str, list[float]], config: ModelConfig) -> float | None:
-    """Relative change of the objective from the end of the first cycle to the end, means over a few windows each."""
-    values = history.get("objective", [])
+    """Relative change of the objective from the end of the first cycle to the end, means over a few windows each.
+
+    Where stimuli are held out, of the lowest objective on them up to then, since its parameters are kept.
+    """
+    values = history.get("held_out", history.get("objective", []))
     half, few = len(values) // 2, max(1, len(values) // 20)
     if config.cycles != 2 or half < few:
         return None
-    middle, end = (sum(part) / few for part in (values[half - few : half], values[-few:]))
+    if "held_out" in history:
+        middle, end = min(values[:half]), min(values)
+    else:
+        middle, end = (sum(part) / few for part in (values[half - few : half], values[-few:]))
     change = relative_change(middle, end)
     return change if math.isfinite(change) else None
 

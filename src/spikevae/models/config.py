@@ -101,7 +101,8 @@ class TrainingConfig(FrozenConfig):
     """Largest gradient norm of a fit (three times that during warm-up); None: no clipping."""
     patience: int | None = Field(None, ge=1, le=MAX_STEPS)
     """Stop after this number of windows without `stop_tolerance` relative improvement; None: no early stop. Of the
-    objective on training batches, or on the stimuli held out where there is a `validation_fraction`."""
+    objective on training batches, or on the stimuli held out where there is a `validation_fraction`; from when beta and
+    temperature have their last values."""
     stop_tolerance: float = Field(1e-4, ge=0, le=MAX_NUMBER)
     """Relative improvement of the objective between windows that counts as progress."""
     validation_fraction: float = Field(0.0, ge=0, le=0.5)

@@ -115,6 +115,9 @@ class FitStack(ABC):
         self.first_step = 0
         """Step at which the first pass over these stimuli began."""
         self.window = window or max(1, min(50, self.n_steps // 40))
+        anneal = max(self.config.beta_anneal, self.config.temperature_anneal if self.config.relaxes_counts else 0.0)
+        self._patient_from = math.ceil(anneal * self.n_steps)
+        """Step from which windows have one objective, so that patience can compare them."""
 
         # Fits with one seed share each batch: it is gathered once, and their encoders are one wide matrix product.
         seeds = [config.seed for config in configs]
@@ -259,7 +262,7 @@ class FitStack(ABC):
         self.windows.append(means.cpu())
         self.sums.zero_()
         held_out = self._validate()
-        if self.config.patience is not None:
+        if self.config.patience is not None and self.step_number - self.window >= self._patient_from:
             objective = means[:, 0] if held_out is None else held_out
             better = objective < self.best - self.config.stop_tolerance * self.best.abs().nan_to_num(posinf=0.0)
             self.best = torch.where(better, objective, self.best)

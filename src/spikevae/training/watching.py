@@ -108,7 +108,8 @@ Callback = Callable[[Window], Any]
 
 
 class StopTraining(Exception):
-    """Raised by a callback to end training here: the fit keeps its present parameters.
+    """Raised by a callback to end training here: the fit keeps its present parameters, or with a `validation_fraction`
+    those with the lowest objective on held-out stimuli so far.
 
     Examples
     --------
