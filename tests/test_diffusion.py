@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 from diffusion_cases import points_curve
+from helpers import draw
 from sklearn.base import clone
 from sklearn.utils.estimator_checks import parametrize_with_checks
 
@@ -101,6 +102,21 @@ def test_the_denoiser_of_no_signal_is_the_mean_and_of_much_signal_the_signal() -
     y = torch.tensor([[0.0, 0.0], [1e8, -2e8]])
     found = net(y, torch.tensor([[0.0], [1e8]]))
     torch.testing.assert_close(found, torch.tensor([[0.0, 0.0], [1.0, -2.0]]), atol=1e-3, rtol=0)
+
+
+def test_input_and_target_of_the_network_have_variance_one() -> None:
+    """For X of variance 1, at every noise: 100,000 draws of ±1."""
+    x, z = draw(100_000, 1).sign(), draw(100_000, 1, seed=1)
+    for ratio in (0.01, 1.0, 50.0):
+        snr = torch.full_like(x, ratio)
+        y = snr * x + snr.sqrt() * z
+        net = Denoiser(1, (4,), torch.Generator().manual_seed(0)).double()
+        seen: list[torch.Tensor] = []
+        net.network.register_forward_pre_hook(lambda _, given, seen=seen: seen.append(given[0][:, 0]))
+        found = net(y, snr)
+        target = (x - y / (1 + snr)) / ((found - y / (1 + snr)) / net.residual(y, snr))
+        assert seen[0].var().item() == pytest.approx(1, abs=0.02)
+        assert target.var().item() == pytest.approx(1, abs=0.02)
 
 
 def test_results_depend_on_the_seed_alone() -> None:
