@@ -42,8 +42,8 @@ def test_curve_of_two_points_is_the_least_error(of_points: Diffusion) -> None:
     # Schedules from the measured curve are about as good, for the exact one, as the best.
     for steps in (8, 16):
         best = discretisation(exact, optimal(exact, steps))
-        assert discretisation(exact, of_points.knots(steps, "optimal")) < 1.4 * best
-    assert discretisation(exact, of_points.knots(16, "loss_adaptive")) < 1.7 * best
+        assert discretisation(exact, of_points.knots(steps, "optimal", noise="frozen")) < 1.4 * best
+    assert discretisation(exact, of_points.knots(16, "loss_adaptive", noise="frozen")) < 1.7 * best
     assert discretisation(exact, of_points.knots(16, "uniform")) > 10 * best
 
 
@@ -80,9 +80,11 @@ def test_samples_follow_the_data(of_points: Diffusion, of_gaussians: Diffusion) 
 def test_steps_and_schedules(of_points: Diffusion) -> None:
     for name in SCHEDULES:
         assert of_points.knots(5, name).shape == (6,)
-        knots = of_points.knots(5, name)
-        assert of_points.discretisation(5, name, noise="frozen") == discretisation(of_points.curve_, knots)
-        assert of_points.discretisation(5, name) == discretisation(of_points.curve_, knots, dimension=1)
+        for noise, d in (("matched", 1), ("frozen", None)):
+            knots = of_points.knots(5, name, noise=noise)
+            expected = discretisation(of_points.curve_, knots, dimension=d)
+            assert of_points.discretisation(5, name, noise=noise) == expected
+            assert expected >= of_points.discretisation(5, "optimal", noise=noise) - 1e-9
     np.testing.assert_array_equal(of_points.knots(3, uniform), of_points.knots(3, "uniform"))
     a, b = (of_points.sample(4, steps=3, schedule=name, random_state=1) for name in ("uniform", uniform))
     np.testing.assert_array_equal(a, b)
@@ -156,7 +158,7 @@ def test_an_interrupted_fit_can_be_used(monkeypatch: pytest.MonkeyPatch) -> None
             fit.fit(x)
     finally:
         signal.signal(signal.SIGINT, handler)
-    assert fit.sample(3).shape == (3, 2) and fit.discretisation(4) > 0
+    assert fit.sample(3).shape == (3, 2) and np.isfinite(fit.discretisation(4))
 
 
 def test_progress_is_shown(capsys: pytest.CaptureFixture[str]) -> None:

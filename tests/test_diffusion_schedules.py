@@ -164,15 +164,16 @@ def test_draws_of_points_have_their_probabilities() -> None:
     assert (draws - points[nearest]).abs().mean() < 1e-3 and (shares - weights).abs().max() < 0.03
 
 
-def test_optimal_knots_are_those_of_enumeration() -> None:
+@pytest.mark.parametrize("dimension", [None, 3])
+def test_optimal_knots_are_those_of_enumeration(dimension: int | None) -> None:
     rng = np.random.default_rng(0)
     for _ in range(5):
         snr = np.concatenate([[0], np.cumsum(rng.exponential(size=9))])
         curve = NoiseCurve(snr, np.sort(rng.exponential(size=10))[::-1])
         for steps in (1, 2, 4, 9):
             choices = [np.concatenate([[0], inner, snr[-1:]]) for inner in itertools.combinations(snr[1:-1], steps - 1)]
-            best = min(choices, key=lambda knots, c=curve: discretisation(c, knots))
-            np.testing.assert_array_equal(optimal(curve, steps, candidates=snr), best)
+            best = min(choices, key=lambda knots, c=curve: discretisation(c, knots, dimension=dimension))
+            np.testing.assert_array_equal(optimal(curve, steps, candidates=snr, dimension=dimension), best)
 
 
 CURVES = {
@@ -192,6 +193,10 @@ def test_optimal_is_below_all_others_and_divergences_fall_with_refinement(curve:
         assert values[name] >= values["optimal"] * (1 - 1e-2 * (name != "loss_adaptive")) > 0
         finer = np.sort(np.concatenate([knots, (knots[1:] + knots[:-1]) / 2]))
         assert discretisation(curve, finer) < values[name]
+    best = discretisation(curve, optimal(curve, steps, dimension=4), dimension=4)
+    adapted = discretisation(curve, loss_adaptive(curve, steps, dimension=4), dimension=4)
+    others = [discretisation(curve, knots, dimension=4) for knots in found.values()]
+    assert best <= min(adapted, *(1.01 * value for value in others)) * (1 + 1e-9)
     if steps == 32:
         assert values["loss_adaptive"] < 1.6 * values["optimal"]
 
@@ -201,6 +206,11 @@ def test_loss_adaptive_reaches_the_rate_of_many_steps() -> None:
     curve, steps = NoiseCurve.of_function(lambda snr: 9 / (1 + 9 * snr) + 0.1 / (1 + 0.1 * snr), 1000), 300
     snr = np.concatenate([[0], np.geomspace(1e-6, 1000, 200_000)])
     slope = 81 / (1 + 9 * snr) ** 2 + 0.01 / (1 + 0.1 * snr) ** 2
+    matched = slope - 0.5 * (9 / (1 + 9 * snr) + 0.1 / (1 + 0.1 * snr)) ** 2
+    least = np.trapezoid(np.sqrt(matched), snr) ** 2 / (4 * steps)
+    knots = loss_adaptive(curve, steps, dimension=2)
+    assert discretisation(curve, knots, dimension=2) == pytest.approx(least, rel=0.03)
+    assert discretisation(curve, loss_adaptive(curve, steps), dimension=2) > 1.2 * least
     rate = np.trapezoid(np.sqrt(slope), snr) ** 2 / (4 * steps)
     assert discretisation(curve, loss_adaptive(curve, steps)) == pytest.approx(rate, rel=0.03)
     assert discretisation(curve, uniform(curve, steps)) > 5 * rate

@@ -32,6 +32,7 @@ import spikevae as sv
 from spikevae._files import write_bytes
 from spikevae.diffusion import SCHEDULES, Diffusion, NoiseCurve, discretisation
 from spikevae.diffusion.diffusion import NOISES
+from spikevae.diffusion.schedules import knots_of
 from spikevae.progress import show_progress
 from spikevae.samplers import energy_distance
 
@@ -129,7 +130,9 @@ def gaussian_rows(roots: np.ndarray) -> list[dict[str, Any]]:
     curve = NoiseCurve.of_function(lambda snr: (variances / (1 + variances * snr[:, None])).sum(1), SNR_MAX)
     rows = []
     for noise, steps, schedule in itertools.product(NOISES, STEPS, SCHEDULES):
-        nats, w2 = of_gaussian(variances, SCHEDULES[schedule](curve, steps), noise == "matched")
+        matched = noise == "matched"
+        knots = knots_of(schedule, curve, steps, len(variances) if matched else None)
+        nats, w2 = of_gaussian(variances, knots, matched)
         rows.append({"noise": noise, "steps": steps, "schedule": schedule, "nats": nats, "w2": w2})
     return rows
 

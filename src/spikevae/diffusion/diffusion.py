@@ -231,7 +231,7 @@ class Diffusion(BaseEstimator):
             z = torch.randn(size, x.shape[1], generator=noise).to(x)
             yield clean, snr, snr * clean + snr.sqrt() * z
 
-    def knots(self, steps: int = 16, schedule: Any = "loss_adaptive") -> NDArray[np.float64]:
+    def knots(self, steps: int = 16, schedule: Any = "loss_adaptive", *, noise: str = "matched") -> NDArray[np.float64]:
         """(steps + 1,) signal-to-noise ratios of a schedule, from 0 to `snr_max`.
 
         Parameters
@@ -240,25 +240,30 @@ class Diffusion(BaseEstimator):
             K.
         schedule
             Name in `spikevae.diffusion.SCHEDULES`, or a function of a curve and K that returns knots.
+        noise
+            Of the sampler, as in `sample`: "loss_adaptive" and "optimal" are for its divergence.
 
         Raises
         ------
         ValueError
-            For an unknown schedule, or fewer than one step.
+            For an unknown schedule or noise, or fewer than one step.
         """
-        check_is_fitted(self)
-        return knots_of(schedule, self.curve_, steps)
+        return knots_of(schedule, self.curve_, steps, self._dimension(noise))
 
     def discretisation(self, steps: int = 16, schedule: Any = "loss_adaptive", *, noise: str = "matched") -> float:
-        """Divergence that these steps add by the curve, nats: :func:`spikevae.diffusion.discretisation`."""
-        dimension = self.n_features_in_ if self._is_matched(noise) else None
-        return discretisation(self.curve_, self.knots(steps, schedule), dimension=dimension)
+        """Divergence that these steps add by the curve, nats: :func:`spikevae.diffusion.discretisation`.
 
-    def _is_matched(self, noise: Any) -> bool:
+        Errors of the measured curve can make it negative with matched noise.
+        """
+        knots = self.knots(steps, schedule, noise=noise)
+        return discretisation(self.curve_, knots, dimension=self._dimension(noise))
+
+    def _dimension(self, noise: Any) -> int | None:
+        """D for matched noise, or None."""
         check_is_fitted(self)
         if noise not in NOISES:
             raise ValueError(f"noise is {noise!r:.80}; give one of {', '.join(NOISES)}")
-        return bool(noise == "matched")
+        return int(self.n_features_in_) if noise == "matched" else None
 
     @own_scope()
     def denoise(self, Y: Any, snr: Any) -> NDArray[np.float64]:
@@ -318,8 +323,8 @@ class Diffusion(BaseEstimator):
             For an unknown schedule or noise, and numbers below 1.
         """
         whole_number("n", n, 1)
-        knots, d = self.knots(steps, schedule), self.n_features_in_
-        variance = (lambda snr: float(self.curve_(snr)) / d) if self._is_matched(noise) else None
+        knots, d = self.knots(steps, schedule, noise=noise), self.n_features_in_
+        variance = None if self._dimension(noise) is None else lambda snr: float(self.curve_(snr)) / d
         draws = generator(drawn_seed(random_state), "noise")
         with torch.no_grad():
             found = run(self._denoiser, knots, n, d, generator=draws, variance=variance)

@@ -34,7 +34,7 @@ from torch import Tensor
 
 from .._settings import whole_number
 from .curve import NoiseCurve
-from .schedules import checked_knots
+from .schedules import checked_knots, costs
 
 Denoise = Callable[[Tensor, Tensor], Tensor]
 """From Y (n, D) and signal-to-noise ratios (n, 1) to estimates of X (n, D)."""
@@ -75,10 +75,7 @@ def discretisation(curve: NoiseCurve, knots: Any, *, dimension: int | None = Non
     if knots[-1] > curve.snr_max * (1 + 1e-9):
         raise ValueError(f"the last knot is {knots[-1]:g}, beyond the curve, which ends at {curve.snr_max:g}")
     at = np.union1d(knots, curve.snr[curve.snr <= knots[-1]])
-    cost = curve(knots[:-1]) * np.diff(knots)
-    if dimension is not None:
-        whole_number("dimension", dimension, 1)
-        cost = dimension * np.log1p(cost / dimension)
+    cost = costs(curve(knots[:-1]) * np.diff(knots), dimension)
     return 0.5 * float(cost.sum() - np.trapezoid(curve(at), at))
 
 

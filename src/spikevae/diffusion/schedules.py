@@ -20,6 +20,7 @@ Schedule = Callable[[NoiseCurve, int], NDArray[np.float64]]
 
 FIRST_SNR = 0.01
 """First knot above 0 of the schedules that need one: noise of ten standard deviations."""
+LEAST_COST = 1e-3
 CANDIDATES = 300
 """Knots that the optimal schedule chooses from, of each of two kinds."""
 
@@ -117,11 +118,26 @@ def cosine(curve: NoiseCurve, steps: int) -> NDArray[np.float64]:
     return _exact_ends(np.tan(turned[1:]) ** 2, curve)
 
 
-def loss_adaptive(curve: NoiseCurve, steps: int) -> NDArray[np.float64]:
-    r"""(steps + 1,) knots whose density is proportional to the square root of minus the slope of the curve.
+def loss_adaptive(curve: NoiseCurve, steps: int, *, dimension: int | None = None) -> NDArray[np.float64]:
+    r"""(steps + 1,) knots whose density is proportional to the square root of the divergence per squared step.
 
-    A step of length d from a knot costs about :math:`-\tfrac{1}{4} \mathrm{mmse}' d^2` nats. For many steps the sum is
-    least with this density, and then :math:`(\int \sqrt{-\mathrm{mmse}'})^2 / 4K`.
+    A step of length d costs about :math:`\tfrac{1}{4} c\, d^2` nats, with :math:`c = -\mathrm{mmse}'` and, with matched
+    noise, :math:`c = -\mathrm{mmse}' - \mathrm{mmse}^2 / D`. For many steps the sum is least with this density, and
+    then :math:`(\int \sqrt{c})^2 / 4K`.
+
+    Parameters
+    ----------
+    curve
+        Loss against noise.
+    steps
+        K.
+    dimension
+        D, for a sampler with matched noise; None: noise of the Wiener process alone.
+
+    Notes
+    -----
+    Of the curve of a Gaussian with equal variances, c is 0 with matched noise: then, and where errors of a measured
+    curve make it negative, a thousandth of :math:`-\mathrm{mmse}'` takes its place.
 
     References
     ----------
@@ -134,12 +150,20 @@ def loss_adaptive(curve: NoiseCurve, steps: int) -> NDArray[np.float64]:
     [0.0, 9.0, 99.0]
     """
     whole_number("steps", steps, 1)
-    mass = np.concatenate([[0.0], np.cumsum(np.sqrt(-np.diff(curve.mmse) * np.diff(curve.snr)))])
+    length = np.diff(curve.snr)
+    cost = frozen = -np.diff(curve.mmse) * length
+    if dimension is not None:
+        whole_number("dimension", dimension, 1)
+        middle = 0.5 * (curve.mmse[1:] + curve.mmse[:-1])
+        cost = np.maximum(frozen - (middle * length) ** 2 / dimension, LEAST_COST * frozen)
+    mass = np.concatenate([[0.0], np.cumsum(np.sqrt(cost))])
     knots = np.interp(mass[-1] * np.arange(1, steps + 1) / steps, mass, curve.snr)
     return _exact_ends(knots, curve)
 
 
-def optimal(curve: NoiseCurve, steps: int, *, candidates: Any = None) -> NDArray[np.float64]:
+def optimal(
+    curve: NoiseCurve, steps: int, *, candidates: Any = None, dimension: int | None = None
+) -> NDArray[np.float64]:
     """(steps + 1,) knots with the least discretisation divergence of all choices from candidates.
 
     Dynamic programming, exact on the candidates: the judge of the other schedules.
@@ -153,6 +177,8 @@ def optimal(curve: NoiseCurve, steps: int, *, candidates: Any = None) -> NDArray
     candidates
         (n,) rising knots from 0 to the last point of the curve, K + 1 or more; None: 300 with equal ratios, 300
         and K of `loss_adaptive`.
+    dimension
+        D, for a sampler with matched noise; None: noise of the Wiener process alone.
 
     Raises
     ------
@@ -166,12 +192,12 @@ def optimal(curve: NoiseCurve, steps: int, *, candidates: Any = None) -> NDArray
     [0.0, 1.0, 3.0]
     """
     whole_number("steps", steps, 1)
-    at = _candidates(curve, steps) if candidates is None else _numbers("candidates", candidates)
+    at = _candidates(curve, steps, dimension) if candidates is None else _numbers("candidates", candidates)
     if len(at) <= steps or at[0] != 0 or at[-1] != curve.snr_max or (np.diff(at) <= 0).any():
         raise ValueError(
             f"candidates must be {steps + 1} or more, and rise from 0 to {curve.snr_max:g}, the end of the curve"
         )
-    cost = curve(at)[:, None] * (at - at[:, None])
+    cost = costs(curve(at)[:, None] * np.maximum(at - at[:, None], 0), dimension)
     cost[np.tril_indices(len(at))] = np.inf
     best, chosen = cost[0], []
     for _ in range(steps - 1):
@@ -184,8 +210,25 @@ def optimal(curve: NoiseCurve, steps: int, *, candidates: Any = None) -> NDArray
     return np.append(0.0, at[path[::-1]])
 
 
-def _candidates(curve: NoiseCurve, steps: int) -> NDArray[np.float64]:
-    parts = [loss_adaptive(curve, CANDIDATES), loss_adaptive(curve, steps)]
+def costs(squared: NDArray[np.float64], dimension: int | None) -> NDArray[np.float64]:
+    """Twice the divergences of steps from a Wiener process without drift, less what all schedules have in common.
+
+    Parameters
+    ----------
+    squared
+        mmse at the beginning of a step times its length, of any shape.
+    dimension
+        D, for a sampler with matched noise; None: noise of the Wiener process alone.
+    """
+    if dimension is None:
+        return squared
+    whole_number("dimension", dimension, 1)
+    found: NDArray[np.float64] = dimension * np.log1p(squared / dimension)
+    return found
+
+
+def _candidates(curve: NoiseCurve, steps: int, dimension: int | None) -> NDArray[np.float64]:
+    parts = [loss_adaptive(curve, k, dimension=dimension) for k in (CANDIDATES, steps)]
     parts.append(log_snr(curve, max(CANDIDATES, 2 * steps), first=min(FIRST_SNR, curve.snr_max / 100)))
     return np.unique(np.concatenate(parts))
 
@@ -203,8 +246,14 @@ SCHEDULES: Mapping[str, Schedule] = MappingProxyType(
 """All schedules by name."""
 
 
-def knots_of(schedule: Any, curve: NoiseCurve, steps: int) -> NDArray[np.float64]:
+ADAPTED = ("loss_adaptive", "optimal")
+"""Schedules that depend on the noise of the sampler."""
+
+
+def knots_of(schedule: Any, curve: NoiseCurve, steps: int, dimension: int | None) -> NDArray[np.float64]:
     """Knots of a schedule that is given by name, or as a function of a curve and a number of steps.
+
+    `dimension` is D for a sampler with matched noise, or None.
 
     Raises
     ------
@@ -219,6 +268,8 @@ def knots_of(schedule: Any, curve: NoiseCurve, steps: int) -> NDArray[np.float64
         return knots
     if not isinstance(schedule, str) or schedule not in SCHEDULES:
         raise ValueError(f"schedule is {schedule!r:.80}; give one of {', '.join(SCHEDULES)}, or a function")
+    if schedule in ADAPTED:
+        return {"loss_adaptive": loss_adaptive, "optimal": optimal}[schedule](curve, steps, dimension=dimension)
     return SCHEDULES[schedule](curve, steps)
 
 
