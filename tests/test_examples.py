@@ -30,6 +30,7 @@ PAGES = (
     *("docs/decoding.md", "docs/counts.md", "docs/population.md", "docs/samplers.md", "docs/ensembles.md"),
     *("docs/watching.md", "docs/plots.md", "docs/free_energy.md", "docs/your_data.md", "docs/histogram_regression.md"),
     "docs/mutations.md",
+    "docs/diffusion.md",
 )
 SAVES_NOTHING = (
     *(f"docs/guide/{name}.md" for name in ("which_code", "my_recording", "my_activations", "my_chip")),
@@ -43,6 +44,7 @@ SAVES_NOTHING = (
     ),
     *("docs/samplers.md", "docs/ensembles.md", "docs/free_energy.md", "docs/histogram_regression.md"),
     "docs/mutations.md",
+    "docs/diffusion.md",
 )
 ALONE = ("docs/quickstart.md", "docs/use_the_pieces.md")
 """Run in processes of their own: attributes of the package must load what they need."""

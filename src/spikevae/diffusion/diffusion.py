@@ -272,7 +272,7 @@ class Diffusion(BaseEstimator):
         Parameters
         ----------
         Y
-            (n, D) X + scale_ Z / sqrt(snr) with standard normal Z.
+            (n, D) X + `scale_` Z / sqrt(snr) with standard normal Z.
         snr
             Signal-to-noise ratio above 0: one number, or (n,).
 
