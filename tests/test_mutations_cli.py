@@ -111,6 +111,25 @@ def test_ctrl_c_keeps_draws_and_the_same_command_goes_on(
     assert "holds no draws of mutants; delete it, or give another --out" in capsys.readouterr().err
 
 
+def test_draws_of_anything_else_are_refused(capsys: pytest.CaptureFixture[str]) -> None:
+    command = arguments("--mutations", *MUTANTS, "--draws", "1")
+    assert main(command) == DONE
+    pdb, weights = Path("1abc.pdb").read_text(), torch.load("weights.pt", weights_only=True)
+    line = pdb.splitlines()[5]
+    Path("moved.pdb").write_text(pdb.replace(line, f"{line[:30]}{float(line[30:38]) + 0.001:8.3f}{line[38:]}"))
+    weights["model_state_dict"]["W_out.bias"][0] += 0.001
+    torch.save(weights, "other.pt")
+    swap = {"1abc.pdb": "moved.pdb", "weights.pt": "other.pt", "B": "A", "A": "B", "HB2A": "HB2C"}
+    cases = {"structure": ("1abc.pdb",), "weights": ("weights.pt",), "partners": ("A", "B"), "mutants": ("HB2A",)}
+    for name, words in cases.items():
+        assert main([swap[word] if word in words else word for word in command]) == USAGE
+        assert f"mutations.draws.json has draws of other settings ({name})" in capsys.readouterr().err
+    for name, value in (("noise", "0.2"), ("seed", "3")):
+        assert main([*command, f"--{name}", value]) == USAGE
+        assert f"mutations.draws.json has draws of other settings ({name})" in capsys.readouterr().err
+    assert main([*command, "--json"]) == DONE
+
+
 def test_measured_values_stand_beside_predictions(capsys: pytest.CaptureFixture[str]) -> None:
     rows = [f"{name};{name};{n}E-6;{n}E-6;1E-6;1E-6;298" for n, name in enumerate((*MUTANTS, "GB1Y"), 2)]
     write_table(Path("skempi.csv"), *rows, "GB1A;GB1A;n.b;;1E-6;1E-6;298")

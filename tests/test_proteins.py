@@ -119,6 +119,10 @@ def test_chains_that_are_not_there(tmp_path) -> None:
         read_structure(path, "ACH")
     with pytest.raises(ValueError, match="it has the chains A, B"):
         read_structure(path, "")
+    lines = path.read_text().splitlines()
+    path.write_text("\n".join(f"{line[:21]} {line[22:]}" if line[21:22] == "A" else line for line in lines))
+    with pytest.raises(ValueError, match=r"has no chain A; it has the chains \(without label\), B$"):
+        read_structure(path, "A")
     with pytest.raises(FileNotFoundError, match="no structure file at"):
         read_structure(tmp_path / "none.pdb")
     with pytest.raises(FileNotFoundError, match="is a folder"):

@@ -73,9 +73,8 @@ def read_structure(path: str | Path, chains: Iterable[str] | None = None) -> Str
     wanted = there if chains is None else list(chains)
     missing = [name for name in wanted if name not in there]
     if missing or not wanted:
-        raise ValueError(
-            f"{path} has no chain {', '.join(missing) or 'of no name'}; it has the chains {', '.join(there)}"
-        )
+        have = ", ".join(name or "(without label)" for name in there)
+        raise ValueError(f"{path} has no chain {', '.join(missing) or 'of no name'}; it has the chains {have}")
     rows = [row for row in rows if row[0] in wanted]
     if len(rows) > MAX_RESIDUES:
         raise ValueError(f"{path} has {len(rows)} residues, more than {MAX_RESIDUES}: name the chains that are needed")
