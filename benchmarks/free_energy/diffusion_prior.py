@@ -1,4 +1,4 @@
-"""A diffusion prior over the square roots of Poisson codes, in 4 to 32 steps of each schedule. Four minutes of CPU time.
+"""A diffusion prior over the square roots of Poisson codes, by number of steps and schedule. Four minutes of CPU time.
 
     python benchmarks/free_energy/diffusion_prior.py --data mnist:FOLDER --out FOLDER
 
