@@ -31,6 +31,7 @@ PAGES = (
     *("docs/watching.md", "docs/plots.md", "docs/free_energy.md", "docs/your_data.md", "docs/histogram_regression.md"),
     "docs/mutations.md",
     "docs/diffusion.md",
+    "docs/consistent_energies.md",
 )
 SAVES_NOTHING = (
     *(f"docs/guide/{name}.md" for name in ("which_code", "my_recording", "my_activations", "my_chip")),
@@ -45,6 +46,7 @@ SAVES_NOTHING = (
     *("docs/samplers.md", "docs/ensembles.md", "docs/free_energy.md", "docs/histogram_regression.md"),
     "docs/mutations.md",
     "docs/diffusion.md",
+    "docs/consistent_energies.md",
 )
 ALONE = ("docs/quickstart.md", "docs/use_the_pieces.md")
 """Run in processes of their own: attributes of the package must load what they need."""

@@ -51,7 +51,7 @@ def draw(path: Path, steps: int) -> None:
         axes[1, 0].set_ylabel("density")
         lines, names = axes[0, 0].get_legend_handles_labels()
         marks, marked = axes[1, 0].get_legend_handles_labels()
-        sheet.legend(lines + marks, names + marked, loc="outside lower center", ncols=5, frameon=False)
+        sheet.legend(lines + marks, names + marked, loc="outside lower center", ncols=3, frameon=False)
         save(sheet, path)
 
 
@@ -69,9 +69,9 @@ def panels(above: Any, below: Any, system: System, curves: dict[str, Any]) -> No
         energy = -np.log(np.maximum(mass, 1e-300) / mass[deepest])
         above.plot(at, energy, color=colour, linestyle=dash, label=f"energy of {kind}")
         below.plot(at, mass / width, color=colour, linestyle=dash, linewidth=1)
-        below.plot(
-            at, counted / width, color=colour, marker=mark, markersize=2.5, linestyle="none", label=f"simulated, {kind}"
-        )
+        seen = counted > 0
+        style = {"marker": mark, "markersize": 2.5, "linestyle": "none", "color": colour}
+        below.plot(at[seen], counted[seen] / width, label=f"simulated, {kind}", **style)
     title, label = LABELS[system.name]
     above.set(title=title, ylim=(-4, HIGHEST), xlim=(low, high))
     below.set(xlabel=label, xlim=(low, high), ylim=(0, None))
