@@ -1,4 +1,4 @@
-"""Energies that are consistent in time, on densities that are known: nine minutes on two cores.
+"""Energies that are consistent in time, on densities that are known: under ten minutes on two free cores.
 
     python benchmarks/free_energy/consistent_energies.py --out FOLDER
 
