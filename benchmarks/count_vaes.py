@@ -11,7 +11,7 @@ one to the other, as a share of the distance to a model that codes nothing.
     python benchmarks/count_vaes.py --digits mnist:FOLDER --networks mlp --sizes 64 --laws Poisson --set start=-1
 
 The last command trains with other values than those of the recipe. With `--set validation_fraction=0.1`, a fit keeps
-its parameters from before it began to overfit, as its row says; rows of other options have no picture.
+its parameters from before it began to overfit, and its row says from which step. Pictures are those of the last run.
 
 Rows, a table and one picture for each network are written after every fit, and a checkpoint within one; the same
 command continues a stopped run.
@@ -52,6 +52,8 @@ NOISE_VARIANCE = 0.1
 COLOUR = {"colour": "rgb", "whiten": False, "normalise_contrast": False, "patch": 16, "n": 8000, "n_test": 2000}
 CONVERGED = 0.005
 """Largest change of the held-out free energy since half the steps, as a share of what the code gains."""
+LATE = 0.95
+"""A fit that keeps its parameters from before this share of its steps has stopped improving on held-out stimuli."""
 COMPONENTS = 50
 """Principal components of held-out stimuli in which samples are compared with them."""
 NAMES = ("free_energy", "distortion", "kl", "r2_pooled", "fraction_zeros", "spikes", "active_units", "dead_units")
@@ -170,7 +172,7 @@ def fit(case: dict[str, Any], data: Any, folder: Path | None) -> dict[str, Any]:
     models = [result.model.requires_grad_(False) for result in results]
     found = [measured(model, held_out, 0) for model in models]
     of_training = [evaluate(model, x[: len(held_out)], seed=0).metrics.free_energy for model in models]
-    if folder is not None and set(case["options"]) <= {"validation_fraction"}:
+    if folder is not None:
         np.savez(stored(folder, case), **drawn(models[0], held_out, shape, seed=0))
     return {
         **case,
@@ -206,6 +208,7 @@ def over_seeds(values: list[float], digits: int) -> str:
 
 def table(rows: list[dict[str, Any]]) -> str:
     """Markdown."""
+    shared = all(row["options"] == rows[0]["options"] for row in rows)
     lines = [
         "| pixels | networks | K | distribution | steps | held-out free energy | after half the steps | change "
         "| training stimuli | KL "
@@ -214,15 +217,17 @@ def table(rows: list[dict[str, Any]]) -> str:
         "|---|---|---|---|---|---|---|---|---|---|---|---|---|---|---|---|---|---|---|",
     ]
     for row in rows:
-        law = ", ".join([row["law"], *(f"{key} {value}" for key, value in row["options"].items())])
+        own = {} if shared else row["options"]
+        law = ", ".join([row["law"], *(f"{key} {value}" for key, value in own.items())])
         entries = [row["pixels"], row["network"], str(row["n_latents"]), law, f"{row['steps']:,}"]
         entries += [over_seeds(row["free_energy"], 2), over_seeds(row["half"], 2)]
         entries.append(f"{100 * change(row):+.1f} %".replace("-", "−"))
-        overfitted = max(row["kept_after"]) < row["steps"]
-        if overfitted:
-            entries[-1] += f", kept from step {over_seeds(row['kept_after'], 0)}"
+        kept = row.get("kept_after", [row["steps"]])
+        if max(kept) < LATE * row["steps"]:
+            entries[-1] += ", began to overfit"
         elif abs(change(row)) >= CONVERGED:
             entries[-1] += ", not converged"
+        entries[-1] += f"; kept from step {over_seeds(kept, 0)}" if "validation_fraction" in row["options"] else ""
         counts = row["law"] != "Gaussian"
         entries += [over_seeds(row[key], digits) for key, digits in (("trained", 2), ("kl", 2), ("distortion", 2))]
         entries += [over_seeds(row["r2_pooled"], 3), over_seeds(row["fraction_zeros"], 3) if counts else "–"]
@@ -230,6 +235,8 @@ def table(rows: list[dict[str, Any]]) -> str:
         entries += [over_seeds(row["dead_units"], 0), over_seeds(row["sample_distance"], 2)]
         entries += [over_seeds(row["shuffled_distance"], 2), f"{row['seconds']:.0f}"]
         lines.append("| " + " | ".join(entries) + " |")
+    if shared and rows[0]["options"]:
+        lines.append("\n" + ", ".join(f"{key} = {value}" for key, value in rows[0]["options"].items()))
     for pixels in dict.fromkeys(row["pixels"] for row in rows):
         row = next(row for row in rows if row["pixels"] == pixels)
         lines.append(f"\n{pixels}: a model that codes nothing {row['silent']:.2f} nats; ")

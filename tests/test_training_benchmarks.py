@@ -48,10 +48,11 @@ def test_count_vaes_continue_and_draw(
     out = capsys.readouterr().out
     rows = json.loads((tmp_path / "o" / "count_vaes.json").read_text())
     assert rows[:2] == first and len(rows) == 6
-    other = ["--networks", "mlp", "--laws", "Poisson", "--set", "learning_rate=1e-4"]
+    other = ["--networks", "mlp", "--laws", "Poisson", "--set", "learning_rate=1e-4", "validation_fraction=0.1"]
     run(count_vaes, monkeypatch, *given, *other, "--out", str(tmp_path / "other"))
-    assert not list((tmp_path / "other").glob("*.png"))
-    assert "| Poisson, learning_rate 0.0001 |" in capsys.readouterr().out
+    assert len(list((tmp_path / "other").glob("*.png"))) == 1
+    out_other = capsys.readouterr().out
+    assert "learning_rate = 0.0001, validation_fraction = 0.1" in out_other and "; kept from step " in out_other
     with pytest.raises(SystemExit):
         run(count_vaes, monkeypatch, *given, "--set", "learning_rate")
     assert "not KEY=VALUE" in capsys.readouterr().err
