@@ -350,6 +350,30 @@ def test_an_interrupted_fit_can_be_used(monkeypatch: pytest.MonkeyPatch) -> None
     assert fit.log_density(X).shape == (50,) and fit.sample(3, n_steps=5).shape == (3, 1)
 
 
+def test_an_earlier_fit_stays_where_nothing_is_done(monkeypatch: pytest.MonkeyPatch) -> None:
+    X = np.random.default_rng(0).normal(size=(50, 1))
+    fit = EnergyDiffusion(hidden=(8,), n_steps=5, random_state=0).fit(X)
+    before = fit.log_density(X)
+
+    def stops(self, turn: int):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(training.Training, "_step", stops)
+    with pytest.raises(KeyboardInterrupt) as caught:
+        fit.set_params(random_state=1).fit(X)
+    assert not str(caught.value)
+    np.testing.assert_array_equal(fit.log_density(X), before)
+
+
+def test_many_samples_go_through_the_network_in_parts(monkeypatch: pytest.MonkeyPatch) -> None:
+    X = np.random.default_rng(0).normal(size=(50, 2))
+    fit = EnergyDiffusion(hidden=(8,), ranges=MIXTURE, n_steps=5, random_state=0).fit(X)
+    sizes, before = [], EnergyNetwork.gradients
+    monkeypatch.setattr(EnergyNetwork, "gradients", lambda self, x, t: sizes.append(len(x)) or before(self, x, t))
+    assert fit.sample(10_000, n_steps=3, random_state=0).shape == (10_000, 2)
+    assert max(sizes) <= 4096 and sum(sizes) == 3 * 10_000
+
+
 def test_an_interrupted_simulation_keeps_its_points(monkeypatch: pytest.MonkeyPatch) -> None:
     X = 100 + np.random.default_rng(0).normal(size=(50, 1))
     fit = EnergyDiffusion(hidden=(8,), n_steps=5, random_state=0).fit(X)
@@ -415,7 +439,32 @@ def test_bad_input() -> None:
         fit.score_field(X, [0.1, 0.2])
     with pytest.raises(ValueError, match="n is 1; give a whole number, 2 or more"):
         fit.simulate(1)
+    with pytest.raises(ValueError, match="step_size is 'a'; give a positive number"):
+        fit.simulate(4, step_size="a")
+    for bad in (np.c_[X, np.full(40, 0.1)], np.c_[X, np.zeros(40)]):  # constant: no density
+        with pytest.raises(ValueError, match="X has 1 constant column, the first of them column 2: leave them out"):
+            fit.fit(bad)
+    with pytest.raises(ValueError, match=r"column 0 of X has numbers of up to .*, whose squares are no numbers: give"):
+        fit.fit(1e200 * X)
     with pytest.raises(ValueError, match="n is 0; give a whole number, 1 or more"):
         fit.sample(0)
     with pytest.raises(ValueError, match=r"start has shape \(3, 2\); give \(4, d\), one point per particle"):
         fit.simulate(4, start=X[:3])
+
+
+@pytest.mark.parametrize("value", [math.nan, -math.inf])
+def test_densities_that_are_no_numbers_are_refused(value: float) -> None:
+    x, t = draw(5, 2), times(5)
+    bad = lambda x, t: torch.where(x[:, 0] > x[3, 0] - 1e-9, -x.square().sum(-1), value)
+    wrong = int((x[:, 0] < x[3, 0]).sum())
+    assert wrong
+    message = f"log_density is not finite for {wrong} of 5 states, the first of them row . at time "
+    for act in (strong_residual, partial(weak_residual, perturbation=torch.zeros_like(x))):
+        with pytest.raises(ValueError, match=message if act is strong_residual else "log_density is not finite for"):
+            act(bad, x, t)
+
+
+@pytest.mark.parametrize("rate", [0, -1.0, math.nan, math.inf, "a"])
+def test_rates_that_are_not_positive_are_refused(rate) -> None:
+    with pytest.raises(ValueError, match=r"beta_end is .*; give a (positive|finite) number"):
+        VariancePreserving(beta_end=rate)

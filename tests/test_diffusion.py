@@ -9,10 +9,12 @@ import torch
 from diffusion_cases import points_curve
 from helpers import draw
 from sklearn.base import clone
+from sklearn.exceptions import NotFittedError
 from sklearn.utils.estimator_checks import parametrize_with_checks
 
 import spikevae as sv
 from spikevae.diffusion import SCHEDULES, Denoiser, Diffusion, discretisation, optimal, uniform
+from spikevae.diffusion.diffusion import EVALUATED_ROWS
 
 SMALL = {"hidden": (16,), "n_steps": 5, "batch_size": 32, "random_state": 0}
 
@@ -161,6 +163,23 @@ def test_an_interrupted_fit_can_be_used(monkeypatch: pytest.MonkeyPatch) -> None
     assert fit.sample(3).shape == (3, 2) and np.isfinite(fit.discretisation(4))
 
 
+def test_what_is_not_fitted_says_so() -> None:
+    for act in (lambda fit: fit.sample(2), lambda fit: fit.knots(4), lambda fit: fit.discretisation(4)):
+        with pytest.raises(NotFittedError, match="This Diffusion instance is not fitted yet"):
+            act(Diffusion())
+
+
+def test_many_rows_go_through_the_network_in_parts(of_points: Diffusion, monkeypatch: pytest.MonkeyPatch) -> None:
+    sizes, before = [], Denoiser.residual
+    monkeypatch.setattr(Denoiser, "residual", lambda self, y, snr: sizes.append(len(y)) or before(self, y, snr))
+    many = of_points.sample(10_000, steps=2, random_state=0)
+    assert max(sizes) <= EVALUATED_ROWS and sum(sizes) == 2 * 10_000
+    ratio = np.linspace(1, 50, len(many))
+    found = of_points.denoise(many, ratio)
+    np.testing.assert_allclose(found[9000:9003], of_points.denoise(many[9000:9003], ratio[9000:9003]), rtol=1e-5)
+    assert max(sizes) <= EVALUATED_ROWS
+
+
 def test_progress_is_shown(capsys: pytest.CaptureFixture[str]) -> None:
     fit = Diffusion(**SMALL, verbose=True).fit(np.random.default_rng(0).normal(size=(20, 2)))
     assert "Diffusion" in capsys.readouterr().err
@@ -180,7 +199,11 @@ NORMAL = np.random.default_rng(0).normal(size=(20, 3))
     [
         ({}, np.where(np.arange(60).reshape(20, 3) == 7, np.nan, NORMAL), "X has NaN or infinity in 1 of 20 rows"),
         ({}, NORMAL * [1, 0, 0] + 0.1, "X has 2 constant columns, the first of them column 1: leave them out"),
+        ({}, np.c_[NORMAL, np.full(20, 0.1)], "X has 1 constant column, the first of them column 3: leave them out"),
+        ({}, 1e200 * NORMAL, "column 0 of X has numbers of up to .*e.200, whose squares are no numbers: give X in ano"),
+        ({}, 1e-200 * NORMAL, "column 0 of X has numbers of up to .*e-200, whose squares are no numbers: give X in a"),
         ({}, NORMAL[:1], "X has 1 sample: give two rows or more"),
+        ({}, np.arange(300.0), r"got 1D array instead: Reshape your data"),
         ({}, NORMAL[0], "X cannot be read as|Expected 2D array"),
         ({"hidden": 8}, NORMAL, r"hidden is 8; give the widths of one or more layers, as \(256, 256\)"),
         ({"hidden": (0,)}, NORMAL, "hidden is 0; give a whole number, 1 or more"),
@@ -209,12 +232,14 @@ def test_bad_input_to_a_fitted_one() -> None:
         ({"noise": "none"}, "noise is 'none'; give one of matched, frozen"),
         ({"schedule": "linear"}, "schedule is 'linear'; give one of uniform, log_snr, cosine, edm, loss_adaptive, opt"),
         ({"schedule": lambda curve, steps: [0, 2, 1]}, "knots must be two or more and rise from 0"),
+        ({"schedule": lambda curve, steps: ["a", "b"]}, r"knots are \['a', 'b'\]; give \(n,\) numbers"),
         ({"schedule": lambda curve, steps: [0, 2e3]}, "knots end at 2000, beyond the curve, which ends at 1000"),
     ):
         with pytest.raises(ValueError, match=message):
             fit.sample(**settings)
-    with pytest.raises(ValueError, match="snr is 0; give one positive number, or one for each of the 20 rows"):
-        fit.denoise(NORMAL, 0)
+    for snr in (0, "a", [1, 2]):
+        with pytest.raises(ValueError, match=r"snr is .*; give one positive number, or one for each of the 20 rows"):
+            fit.denoise(NORMAL, snr)
     before = fit.sample(2, random_state=0)
     with pytest.raises(ValueError, match="X has 1 sample"):
         fit.fit(NORMAL[:1])

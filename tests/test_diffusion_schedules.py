@@ -293,3 +293,24 @@ def test_bad_input(call, message: str) -> None:
     with pytest.raises(ValueError, match=message) as caught:
         call(CURVES["gaussian"])
     assert len(str(caught.value).splitlines()) == 1
+
+
+def test_samples_that_are_no_numbers_are_refused() -> None:
+    with pytest.raises(ValueError, match="3 of 3 samples are not finite: the denoiser gives estimates that are no num"):
+        run(lambda y, snr: y / 0, [0, 1], 3, 2, generator=seeded())
+
+
+def test_a_curve_keeps_its_numbers() -> None:
+    snr, mmse = np.array([0.0, 1.0]), np.array([2.0, 1.0])
+    curve = NoiseCurve(snr, mmse)
+    snr[1] = mmse[1] = np.nan
+    assert curve.information == pytest.approx(0.75)
+
+
+def test_a_curve_of_losses_leaves_out_half_the_integral_of_what_they_exceed() -> None:
+    """X = ±1 with a linear denoiser: the divergence is what steps add, and half the integral of loss minus mmse."""
+    knots, exact = np.array([0.0, 0.4, 1.3, 2.5, 6.0]), points_curve([-1, 1], [0.5, 0.5], 6.0)
+    losses = gaussian_curve(6.0)
+    added = discretisation(losses, knots)
+    whole = divergence_at_knots(knots, lambda y, snr: y / (1 + snr))
+    assert whole == pytest.approx(added + losses.information - exact.information, abs=1e-4)

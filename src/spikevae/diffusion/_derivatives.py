@@ -21,12 +21,19 @@ def gradients(
     Raises
     ------
     ValueError
-        Where the function does not give one number for each row.
+        Where the function does not give one finite number for each row.
     """
     value = log_density(x, t)
     if not isinstance(value, Tensor) or value.shape != t.shape:
         what = tuple(value.shape) if isinstance(value, Tensor) else type(value).__name__
         raise ValueError(f"log_density gave {what} for states {tuple(x.shape)}; it must give a tensor ({len(x)},)")
+    wrong = (~value.isfinite()).nonzero()
+    if len(wrong):
+        row = int(wrong[0])
+        raise ValueError(
+            f"log_density is not finite for {len(wrong)} of {len(x)} states, the first of them row {row} at time "
+            f"{t[row].item():g}: give states and times where the density is above zero and finite"
+        )
     if not value.requires_grad:
         return torch.zeros_like(x), torch.zeros_like(t)
     score, time_derivative = torch.autograd.grad(

@@ -21,7 +21,10 @@ GRID = 256
 
 def _numbers(name: str, value: Any) -> NDArray[np.float64]:
     """(n,) finite numbers."""
-    found = np.asarray(plain(value, name), dtype=np.float64)
+    try:
+        found = np.array(plain(value, name), dtype=np.float64)
+    except (ValueError, TypeError):
+        raise ValueError(f"{name} are {value!r:.80}; give (n,) numbers") from None
     if found.ndim != 1:
         raise ValueError(f"{name} has shape {found.shape}; give (n,) numbers")
     if not np.isfinite(found).all():

@@ -19,6 +19,7 @@ from .._seeds import generator
 from .._settings import positive, whole_number
 from ..estimators._validation import checked_stimuli, drawn_seed
 from ..progress import show_progress
+from ._columns import means_and_spreads
 from .curve import NoiseBins
 from .denoiser import Denoiser
 from .divergence import discretisation, run
@@ -34,6 +35,9 @@ LOWEST_SNR = 1e-3
 """Least signal-to-noise ratio of training."""
 MEMORY = 0.15
 """Share of the steps after which a loss counts 1/e in the curve."""
+
+EVALUATED_ROWS = 4096
+"""Rows that the network takes at a time when it is not trained."""
 
 
 @final
@@ -150,7 +154,9 @@ class Diffusion(BaseEstimator):
         """Fit, and give the number of steps done."""
         self._check_settings()
         x = checked_stimuli(self, X, reset=True).astype(np.float64)
-        self.mean_, self.scale_ = self._standards(x)
+        self.mean_, spread = means_and_spreads(x)
+        common = np.full_like(spread, math.sqrt((spread**2).mean()))
+        self.scale_ = spread if self.scaling == "columns" else common
         self.seed_, device = drawn_seed(self.random_state), resolve_device(self.device)
         scaled = (x - self.mean_) / self.scale_
         self._denoiser = Denoiser(x.shape[1], self.hidden, generator(self.seed_, "weights")).to(device)
@@ -173,19 +179,6 @@ class Diffusion(BaseEstimator):
         positive("snr_max", self.snr_max)
         if self.snr_max < 1:
             raise ValueError(f"snr_max is {self.snr_max:g}; give 1 or more, so that noise ends below the data's spread")
-
-    def _standards(self, x: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-        """(D,) means, and scales that are above 0."""
-        if len(x) == 1:
-            raise ValueError("X has 1 sample: give two rows or more")
-        mean, scale = x.mean(0), x.std(0)
-        constant = np.flatnonzero(scale <= 1e-12 * abs(mean))
-        if len(constant):
-            raise ValueError(
-                f"X has {len(constant)} constant columns, the first of them column {constant[0]}: leave them out, and "
-                "add their values to the samples"
-            )
-        return mean, scale if self.scaling == "columns" else np.full_like(scale, math.sqrt((scale**2).mean()))
 
     def _descend(self, x: Float[Tensor, "n D"], bins: NoiseBins) -> int:
         """Follow the gradient with Adam and a learning rate that falls to zero; the number of steps done."""
@@ -248,7 +241,8 @@ class Diffusion(BaseEstimator):
         ValueError
             For an unknown schedule or noise, or fewer than one step.
         """
-        return knots_of(schedule, self.curve_, steps, self._dimension(noise))
+        dimension = self._dimension(noise)
+        return knots_of(schedule, self.curve_, steps, dimension)
 
     def discretisation(self, steps: int = 16, schedule: Any = "loss_adaptive", *, noise: str = "matched") -> float:
         """Divergence that these steps add by the curve, nats: :func:`spikevae.diffusion.discretisation`.
@@ -283,13 +277,16 @@ class Diffusion(BaseEstimator):
         """
         check_is_fitted(self)
         x = checked_stimuli(self, Y, reset=False).astype(np.float64)
-        ratio = np.asarray(snr, dtype=float)
+        try:
+            ratio = np.asarray(snr, dtype=float)
+        except (ValueError, TypeError):
+            ratio = np.array(np.nan)
         if ratio.shape not in ((), (len(x),)) or not (np.isfinite(ratio) & (ratio > 0)).all():
             raise ValueError(f"snr is {snr!r:.80}; give one positive number, or one for each of the {len(x)} rows")
         ratio = np.broadcast_to(ratio, len(x))[:, None]
         y = ratio * (x - self.mean_) / self.scale_
         with torch.no_grad():
-            found = self._denoiser(torch.tensor(y, dtype=torch.float32), torch.tensor(ratio, dtype=torch.float32))
+            found = self._estimates(torch.tensor(y, dtype=torch.float32), torch.tensor(ratio, dtype=torch.float32))
         return self.mean_ + self.scale_ * found.double().numpy()
 
     @own_scope()
@@ -327,8 +324,13 @@ class Diffusion(BaseEstimator):
         variance = None if self._dimension(noise) is None else lambda snr: float(self.curve_(snr)) / d
         draws = generator(drawn_seed(random_state), "noise")
         with torch.no_grad():
-            found = run(self._denoiser, knots, n, d, generator=draws, variance=variance)
+            found = run(self._estimates, knots, n, d, generator=draws, variance=variance)
         return self.mean_ + self.scale_ * found.double().numpy()
+
+    def _estimates(self, y: Float[Tensor, "n D"], snr: Float[Tensor, "n 1"]) -> Float[Tensor, "n D"]:
+        """Scaled X, in parts, so that the layers of few rows are in memory."""
+        parts = zip(y.split(EVALUATED_ROWS), snr.split(EVALUATED_ROWS))
+        return torch.cat([self._denoiser(*part) for part in parts])
 
     def __sklearn_is_fitted__(self) -> bool:
         return hasattr(self, "_denoiser")

@@ -10,8 +10,9 @@ knots at :math:`m(\gamma_k, Y_{\gamma_k})`. By Girsanov's theorem the divergence
 
 since :math:`m` is a martingale: its increments are uncorrelated with what came before, and
 :math:`E\|m(\gamma, Y) - m(\gamma_k, Y)\|^2 = \mathrm{mmse}(\gamma_k) - \mathrm{mmse}(\gamma)`. For the same reason,
-with a denoiser that is not the best, its loss takes the place of mmse in the sum, and the value then also holds the
-error of the denoiser.
+with a denoiser that is not the best, its loss takes the place of mmse in the sum, though not in the integral, and the
+value then also holds the error of the denoiser. Of its curve of losses, :func:`discretisation` integrates this curve
+and so gives what steps add: half the integral of loss minus mmse, which is the same for all knots, is left out.
 
 The step has the noise of the Wiener process alone, d = gamma_{k+1} - gamma_k per entry, and so does not know that X is
 uncertain by mmse. With matched noise, :math:`d + v d^2`, :math:`v = \mathrm{mmse}(\gamma_k) / D`, the divergence of the
@@ -109,10 +110,11 @@ def simulated_discretisation(
     """
     knots = checked_knots(knots)
     y, total = torch.zeros_like(x), x.new_zeros(len(x))
-    noise = lambda: torch.randn(x.shape, generator=generator, dtype=x.dtype)
+    place: Any = {"generator": generator, "dtype": x.dtype, "device": x.device}
+    noise = lambda: torch.randn(x.shape, **place)
     for low, high in itertools.pairwise(knots):
         at_knot = denoise(y, x.new_full((len(x), 1), low))
-        first = (high - low) * torch.rand((len(x), 1), generator=generator, dtype=x.dtype)
+        first = (high - low) * torch.rand((len(x), 1), **place)
         y = y + first * x + first.sqrt() * noise()
         total = total + 0.5 * (high - low) * (denoise(y, low + first) - at_knot).square().sum(1)
         rest = high - low - first
@@ -148,12 +150,17 @@ def run(
     n, dimension
         Number of draws, and D.
     generator
-        Draws the noise; equal generators give equal noise to all schedules with as many steps.
+        Draws the noise, on its device; equal generators give equal noise to all schedules with as many steps.
     variance
         v: from a signal-to-noise ratio to the mean variance of an entry of X given Y, which is mmse / D for matched
         noise; None: 0.
     dtype
         Of the draws.
+
+    Raises
+    ------
+    ValueError
+        For knots that do not rise from 0, and samples that are not finite.
 
     Examples
     --------
@@ -164,10 +171,14 @@ def run(
     knots = checked_knots(knots)
     whole_number("n", n, 1)
     whole_number("dimension", dimension, 1)
-    y = torch.zeros(n, dimension, dtype=dtype)
+    y = torch.zeros(n, dimension, dtype=dtype, device=generator.device)
     for low, high in itertools.pairwise(knots):
         step = float(high - low)
         v = 0.0 if variance is None else float(variance(float(low)))
-        noise = torch.randn(n, dimension, generator=generator, dtype=dtype)
+        noise = torch.randn(n, dimension, generator=generator, dtype=dtype, device=y.device)
         y = y + step * denoise(y, y.new_full((n, 1), low)) + (step + v * step**2) ** 0.5 * noise
-    return denoise(y, y.new_full((n, 1), float(knots[-1])))
+    found = denoise(y, y.new_full((n, 1), float(knots[-1])))
+    wrong = int((~found.isfinite().all(1)).sum())
+    if wrong:
+        raise ValueError(f"{wrong} of {n} samples are not finite: the denoiser gives estimates that are no numbers")
+    return found

@@ -15,11 +15,12 @@ from torch import Tensor
 from .._device import resolve_device
 from .._scope import own_scope
 from .._seeds import generator
-from .._settings import whole_number
+from .._settings import positive, whole_number
 from ..estimators._validation import checked_stimuli, drawn_seed
 from ..progress import show_progress
 from ..samplers._sampler import Interrupted
 from ..samplers.langevin import Langevin
+from ._columns import means_and_spreads
 from ._energy_network import EnergyNetwork
 from ._energy_settings import MIXTURE as MIXTURE
 from ._energy_settings import SINGLE, checked_plan, checked_times
@@ -28,7 +29,7 @@ from .fokker_planck import residual
 from .process import SMALLEST_TIME, VariancePreserving, reverse_diffusion
 
 EVALUATED_ROWS = 4096
-"""Rows of X that are evaluated at a time."""
+"""Rows that the networks take at a time when they are not trained."""
 
 
 @final
@@ -137,7 +138,7 @@ class EnergyDiffusion(BaseEstimator):
         Parameters
         ----------
         X
-            (n, D) numbers.
+            (n, D) numbers, two rows or more; no column constant.
         y
             Not used.
 
@@ -159,11 +160,9 @@ class EnergyDiffusion(BaseEstimator):
         """Fit, and give the number of steps done."""
         plan, ranges = checked_plan(self)
         x = checked_stimuli(self, X, reset=True).astype(np.float64)
-        if len(x) == 1:
-            raise ValueError("X has 1 sample: give two rows or more")
-        spread = x.std(0)
-        self.mean_ = x.mean(0) if self.standardise else np.zeros(x.shape[1])
-        self.scale_ = np.where(spread > 0, spread, 1.0) if self.standardise else np.ones(x.shape[1])
+        mean, spread = means_and_spreads(x)
+        self.mean_ = mean if self.standardise else np.zeros_like(mean)
+        self.scale_ = spread if self.standardise else np.ones_like(spread)
         self.seed_, device = drawn_seed(self.random_state), resolve_device(self.device)
         self.process_ = VariancePreserving()
         noise = generator(self.seed_, "weights")
@@ -174,6 +173,8 @@ class EnergyDiffusion(BaseEstimator):
         training = Training(networks, data, plan, self.process_, self.seed_)
         with show_progress(type(self).__name__, enabled=self.verbose) as report, contextlib.suppress(KeyboardInterrupt):
             training.run(report)
+        if not training.done:
+            raise KeyboardInterrupt
         self.history_ = training.history
         self._networks = [network.double() for network in training.averages]
         return training.done
@@ -260,7 +261,8 @@ class EnergyDiffusion(BaseEstimator):
         def score(x: Tensor, t: Tensor) -> Tensor:
             time = float(t[0])
             network = next(net for net in networks if time > net.low or net.low == 0)
-            return network.gradients(x, t)[0]
+            parts = zip(x.split(EVALUATED_ROWS), t.split(EVALUATED_ROWS))
+            return torch.cat([network.gradients(*part)[0] for part in parts])
 
         start = torch.randn(n, self.n_features_in_, generator=noise, device=device)
         with torch.no_grad():
@@ -309,6 +311,7 @@ class EnergyDiffusion(BaseEstimator):
         """
         check_is_fitted(self)
         whole_number("n", n, 2)
+        positive("step_size", step_size)
         seed = drawn_seed(random_state)
         first = self._states(self.sample(n, random_state=seed) if start is None else start)
         network = self._fast_networks()[-1]

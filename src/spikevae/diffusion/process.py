@@ -8,6 +8,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from .._settings import positive
+
 SMALLEST_TIME = 1e-5
 """Time of the smallest noise: there, a density differs from that of the data by less than networks resolve."""
 
@@ -51,8 +53,7 @@ class VariancePreserving:
 
     def __post_init__(self) -> None:
         for name in ("beta_start", "beta_end"):
-            if not 0 < getattr(self, name) < math.inf:
-                raise ValueError(f"{name} is {getattr(self, name)!r}; give a positive number")
+            positive(name, getattr(self, name))
 
     def beta(self, t: Float[Tensor, "*n"]) -> Float[Tensor, "*n"]:
         """Rate of the noise, which is also the squared diffusion coefficient g², per unit of time."""

@@ -1,6 +1,7 @@
 """Input of the estimators: stimuli, codes and seeds in the forms that scikit-learn accepts."""
 
 import numbers
+import re
 from collections.abc import Callable
 from typing import Any
 
@@ -75,8 +76,8 @@ def checked_stimuli(estimator: Any, X: Any, *, reset: bool) -> NDArray[Any]:
 
 def _one_line(text: str) -> str:
     """A message of scikit-learn in one line, without the array that it prints."""
-    lines = [line.strip() for line in text.splitlines()]
-    text = " ".join(line for line in lines if line and not line.startswith(("[", "array=")))
+    text = re.sub(r"(?m)^\s*(array=)?\[[^\[\]]*\]\.?$|^\s*array=.*$", "", text)
+    text = " ".join(text.split())
     return text if "X" in text.split() else f"X cannot be read as (n, D) numbers: {text}"
 
 
