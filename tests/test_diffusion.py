@@ -214,6 +214,11 @@ NORMAL = np.random.default_rng(0).normal(size=(20, 3))
         ({"batch_size": 1.5}, NORMAL, "batch_size is 1.5; give a whole number, 1 or more"),
         ({"learning_rate": 0}, NORMAL, "learning_rate is 0; give a positive number"),
         ({"learning_rate": 1e30, "n_steps": 20}, NORMAL, "the objective is (nan|inf) after .* lower learning_rate"),
+        (
+            {"learning_rate": 10.0, "n_steps": 40},
+            NORMAL,
+            r"the denoiser's error is .* times that of a linear one after 40 steps: lower learning_rate \(10\)",
+        ),
         ({"random_state": -1}, NORMAL, "random_state is -1; give 0 to"),
     ],
 )

@@ -36,6 +36,8 @@ LOWEST_SNR = 1e-3
 MEMORY = 0.15
 """Share of the steps after which a loss counts 1/e in the curve."""
 
+DIVERGED = 2.0
+"""Error of the last steps, over that of the linear estimate that the network begins with, of a fit that diverged."""
 EVALUATED_ROWS = 4096
 """Rows that the network takes at a time when it is not trained."""
 
@@ -184,7 +186,7 @@ class Diffusion(BaseEstimator):
         """Follow the gradient with Adam and a learning rate that falls to zero; the number of steps done."""
         adam = torch.optim.Adam(self._denoiser.parameters(), lr=self.learning_rate)
         schedule = torch.optim.lr_scheduler.CosineAnnealingLR(adam, self.n_steps)
-        window, values, done = math.ceil(self.n_steps / WINDOWS), [], 0
+        window, values, linear, done = math.ceil(self.n_steps / WINDOWS), [], [], 0
         self.history_: dict[str, list[float]] = {"step": [], "objective": []}
         with show_progress(type(self).__name__, enabled=self.verbose) as report:
             try:
@@ -194,6 +196,7 @@ class Diffusion(BaseEstimator):
                     value = ((1 + snr[:, 0]) * squared).mean() / x.shape[1]
                     value.backward()
                     values.append(float(value.detach()))
+                    linear.append(((1 + snr) * (clean - y / (1 + snr)).square()).mean().item())
                     if not math.isfinite(values[-1]):
                         raise ValueError(
                             f"the objective is {values[-1]} after {done} steps: lower learning_rate "
@@ -206,7 +209,14 @@ class Diffusion(BaseEstimator):
                     if len(values) == window or done == self.n_steps:
                         self.history_["step"].append(float(done))
                         self.history_["objective"].append(sum(values) / len(values))
+                        worse = sum(values) / max(sum(linear), len(linear))  # one is what is expected
+                        if done == self.n_steps and worse > DIVERGED:
+                            raise ValueError(
+                                f"the denoiser's error is {worse:.3g} times that of a linear one after {done} steps: "
+                                f"lower learning_rate ({self.learning_rate:g})"
+                            )
                         values.clear()
+                        linear.clear()
                     report(done, self.n_steps, f"objective {value.item():.4g}")
             except KeyboardInterrupt:
                 if not done:
