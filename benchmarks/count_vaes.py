@@ -52,7 +52,7 @@ NOISE_VARIANCE = 0.1
 COLOUR = {"colour": "rgb", "whiten": False, "normalise_contrast": False, "patch": 16, "n": 8000, "n_test": 2000}
 CONVERGED = 0.005
 """Largest change of the held-out free energy since half the steps, as a share of what the code gains."""
-LATE = 0.95
+LATE = 0.9
 """A fit that keeps its parameters from before this share of its steps has stopped improving on held-out stimuli."""
 COMPONENTS = 50
 """Principal components of held-out stimuli in which samples are compared with them."""
