@@ -17,3 +17,11 @@ def positive(name: str, value: Any, *, finite: bool = True) -> None:
         raise ValueError(f"{name} is {value!r}; give a positive number")
     if finite and math.isinf(float(value)):
         raise ValueError(f"{name} is {value!r}; give a finite number")
+
+
+def layer_widths(name: str, value: Any, example: tuple[int, ...]) -> None:
+    """Refuse anything but a tuple or list of one or more positive whole numbers."""
+    if not isinstance(value, tuple | list) or not value:
+        raise ValueError(f"{name} is {value!r}; give the widths of one or more layers, as {example}")
+    for width in value:
+        whole_number(name, width, 1)

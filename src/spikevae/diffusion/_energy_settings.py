@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from .._settings import positive, whole_number
+from .._settings import layer_widths, positive, whole_number
 from .process import SMALLEST_TIME
 
 FORMS = ("strong", "weak")
@@ -36,10 +36,7 @@ def checked_plan(estimator: Any) -> tuple[Plan, list[tuple[float, float]]]:
         raise ValueError(f"strength is {strength!r}; give a number, 0 or more")
     if not _is_number(midpoint) or not 0 < midpoint < 1:
         raise ValueError(f"midpoint is {midpoint!r}; give a share of each range between 0 and 1")
-    if not isinstance(hidden, tuple | list) or not hidden:
-        raise ValueError(f"hidden is {hidden!r}; give the widths of one or more layers, as (92, 92, 92)")
-    for width in hidden:
-        whole_number("hidden", width, 1)
+    layer_widths("hidden", hidden, (92, 92, 92))
     whole_number("n_steps", estimator.n_steps, 1)
     whole_number("batch_size", estimator.batch_size, 1)
     positive("learning_rate", estimator.learning_rate)

@@ -1,6 +1,5 @@
 """`Diffusion`: a generative model of vectors that learns its schedule from the losses of its training."""
 
-import copy
 import math
 from collections.abc import Iterator
 from typing import Any, Self, final
@@ -16,7 +15,8 @@ from torch import Tensor
 from .._device import resolve_device
 from .._scope import own_scope
 from .._seeds import generator
-from .._settings import positive, whole_number
+from .._settings import layer_widths, positive, whole_number
+from ..estimators._fitting import fit_at_once
 from ..estimators._validation import checked_stimuli, drawn_seed
 from ..progress import show_progress
 from ._columns import means_and_spreads
@@ -145,11 +145,7 @@ class Diffusion(BaseEstimator):
         KeyboardInterrupt
             On Ctrl-C; the fit so far is kept and can be used.
         """
-        fitted = copy.copy(self)
-        done = fitted._fit(X)
-        self.__dict__ = fitted.__dict__  # at once
-        if done < self.n_steps:
-            raise KeyboardInterrupt(f"stopped after {done} of {self.n_steps} steps; the fit so far is kept")
+        fit_at_once(self, lambda fitted: fitted._fit(X))
         return self
 
     def _fit(self, X: Any) -> int:
@@ -171,10 +167,7 @@ class Diffusion(BaseEstimator):
     def _check_settings(self) -> None:
         if self.scaling not in SCALINGS:
             raise ValueError(f"scaling is {self.scaling!r}; give one of {', '.join(SCALINGS)}")
-        if not isinstance(self.hidden, tuple | list) or not self.hidden:
-            raise ValueError(f"hidden is {self.hidden!r}; give the widths of one or more layers, as (256, 256)")
-        for width in self.hidden:
-            whole_number("hidden", width, 1)
+        layer_widths("hidden", self.hidden, (256, 256))
         whole_number("n_steps", self.n_steps, 1)
         whole_number("batch_size", self.batch_size, 1)
         positive("learning_rate", self.learning_rate)

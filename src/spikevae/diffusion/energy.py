@@ -16,6 +16,7 @@ from .._device import resolve_device
 from .._scope import own_scope
 from .._seeds import generator
 from .._settings import positive, whole_number
+from ..estimators._fitting import fit_at_once
 from ..estimators._validation import checked_stimuli, drawn_seed
 from ..progress import show_progress
 from ..samplers._sampler import Interrupted
@@ -149,11 +150,7 @@ class EnergyDiffusion(BaseEstimator):
         KeyboardInterrupt
             On Ctrl-C; the fit so far is kept and can be used.
         """
-        fitted = copy.copy(self)
-        done = fitted._fit(X)
-        self.__dict__ = fitted.__dict__  # at once
-        if done < self.n_steps:
-            raise KeyboardInterrupt(f"stopped after {done} of {self.n_steps} steps; the fit so far is kept")
+        fit_at_once(self, lambda fitted: fitted._fit(X))
         return self
 
     def _fit(self, X: Any) -> int:

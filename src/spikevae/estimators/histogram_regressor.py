@@ -1,6 +1,5 @@
 """`HistogramRegressor`: a number predicted as a histogram, so that each prediction says how sure it is."""
 
-import copy
 import math
 from collections.abc import Iterator
 from typing import Any, NamedTuple, Self, final
@@ -18,8 +17,9 @@ from torch.nn.functional import cross_entropy, log_softmax, softplus
 from .._device import resolve_device
 from .._scope import own_scope
 from .._seeds import generator
-from .._settings import positive, whole_number
+from .._settings import layer_widths, positive, whole_number
 from ..progress import show_progress
+from ._fitting import fit_at_once
 from ._histogram import Bins, chosen_bins, entropy_of, quantiles_of, smoothed
 from ._regression import build_network, checked_targets
 from ._validation import checked_stimuli, drawn_seed
@@ -162,11 +162,7 @@ class HistogramRegressor(RegressorMixin, BaseEstimator):
         KeyboardInterrupt
             On Ctrl-C; the fit so far is kept and can be used.
         """
-        fitted = copy.copy(self)
-        done = fitted._fit(X, y)
-        self.__dict__ = fitted.__dict__  # at once
-        if done < self.n_steps:
-            raise KeyboardInterrupt(f"stopped after {done} of {self.n_steps} steps; the fit so far is kept")
+        fit_at_once(self, lambda fitted: fitted._fit(X, y))
         return self
 
     def _fit(self, X: Any, y: Any) -> int:
@@ -197,10 +193,7 @@ class HistogramRegressor(RegressorMixin, BaseEstimator):
     def _check_settings(self) -> None:
         if self.loss not in LOSSES:
             raise ValueError(f"loss is {self.loss!r}; give one of {', '.join(LOSSES)}")
-        if not isinstance(self.hidden, tuple | list) or not self.hidden:
-            raise ValueError(f"hidden is {self.hidden!r}; give the widths of one or more layers, as (64, 64)")
-        for width in self.hidden:
-            whole_number("hidden", width, 1)
+        layer_widths("hidden", self.hidden, (64, 64))
         whole_number("n_bins", self.n_bins, 2)
         whole_number("n_steps", self.n_steps, 1)
         whole_number("batch_size", self.batch_size, 1)

@@ -30,8 +30,8 @@ def split(train: Tensor | Rows, fraction: float) -> tuple[Tensor | Rows, Tensor]
     (8, 2)
     """
     n = len(train)
-    room = max(1, SAMPLE_BYTES // (4 * train.shape[1]))
-    n_held_out = min(math.ceil(fraction * n), MAX_HELD_OUT, room)
+    most = min(MAX_HELD_OUT, max(1, SAMPLE_BYTES // (4 * train.shape[1])))
+    n_held_out = min(math.ceil(fraction * n), most)
     if n_held_out >= n:
         raise ValueError(
             f"validation_fraction = {fraction:g} leaves none of {n} stimuli to train on: give more stimuli"
