@@ -39,7 +39,7 @@ docs: $(DOCS_INSTALLED)  ## docs/_build/html/index.html
 	@echo "Documentation: docs/_build/html/index.html"
 
 bench: $(INSTALLED)  ## timings on this machine; BENCH="--markdown benchmarks/RESULTS.md" keeps them
-	OMP_WAIT_POLICY=PASSIVE $(BIN)/python benchmarks/run.py $(BENCH)
+	OMP_WAIT_POLICY=PASSIVE GOMP_SPINCOUNT=2000 $(BIN)/python benchmarks/run.py $(BENCH)
 
 bench-gpu: $(INSTALLED)  ## correctness and speed on one GPU, under eight minutes; BENCH=--dry-run runs anywhere
 	$(BIN)/python benchmarks/gpu.py $(BENCH)

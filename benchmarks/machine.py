@@ -27,6 +27,7 @@ def machine() -> dict[str, str | int | float]:
         "system": f"{platform.system()} {platform.machine()}",
         "python": platform.python_version(),
         "waiting threads": os.environ.get("OMP_WAIT_POLICY", "active").lower(),
+        "spin count": os.environ.get("GOMP_SPINCOUNT", "not set"),
         "torch": torch.__version__,
         "numba": version("numba") if find_spec("numba") else "not installed",
         "spikevae": spikevae.__version__,

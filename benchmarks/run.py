@@ -2,7 +2,7 @@
 
 Prints tables. Writes files only when asked: `--json FILE` machine and rows, `--markdown FILE` machine and tables with
 figures in the same folder. `make bench BENCH="--markdown benchmarks/RESULTS.md"` writes the page in this folder again;
-waiting threads of PyTorch sleep then, as in the command line (OMP_WAIT_POLICY=PASSIVE).
+waiting threads of PyTorch sleep then as in the command line (OMP_WAIT_POLICY=PASSIVE, GOMP_SPINCOUNT=2000).
 `convergence` (25 minutes more) runs only when named.
 """
 

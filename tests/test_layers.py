@@ -70,6 +70,7 @@ FILES = sorted(ROOT.rglob("*.py"))
 KERNELS = {  # need a library that comes with CUDA builds alone, or an extra one; loaded on first use
     "distributions._arrivals_triton",
     "distributions._arrivals_numba",
+    "distributions._poisson_numba",
     "sweep.executors.dask",
 }
 HEAVY = ("torch", "matplotlib", "sklearn", "skimage", "scipy", "numpy", "pyarrow", "pandas")

@@ -133,7 +133,8 @@ def expected_squared_error(
 class _MeanSquaredError(BatchedFunction):
     """Mean over the batch of ||code Phi + b - x||^2: one matrix product forward, two backward.
 
-    The first product gives the residual. Factors of the incoming gradient are applied to the small dictionary, not to
+    The first product gives the residual. The gradient by the dictionary is contiguous as that of its transpose, the
+    weight of a decoder. Factors of the incoming gradient are applied to the small dictionary, not to
     the batch.
     """
 
@@ -165,7 +166,7 @@ class _MeanSquaredError(BatchedFunction):
         factor = (2 / residual.shape[-2]) * grad[..., None, None]
         to_x = -residual * factor if ctx.needs_input_grad[0] else None
         to_code = residual @ (dictionary * factor).mT if ctx.needs_input_grad[1] else None
-        to_dictionary = (code.mT @ residual) * factor if ctx.needs_input_grad[2] else None
+        to_dictionary = (residual.mT @ code * factor).mT if ctx.needs_input_grad[2] else None
         to_bias = residual.sum(-2) * factor[..., 0] if ctx.needs_input_grad[3] else None
         return to_x, to_code, to_dictionary, to_bias
 

@@ -12,7 +12,6 @@ Each block of elements has its own random state, so the numbers do not depend on
 
 import math
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from functools import cache, partial
 from typing import Any
 
@@ -21,11 +20,16 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ._threads import Result, in_shares
+
 Array = np.ndarray[Any, Any]
 Contributions = Callable[[Array], tuple[Array, Array]]
 
 BLOCK = 1 << 16
 """Elements that share a random state; a multiple of 8."""
+
+CHUNK = 512
+"""Elements whose random bytes are drawn at once; a divisor of BLOCK and a multiple of 8."""
 
 MAX_EARLY_ARRIVALS = 2.0
 """Where more than this are expected before the window, one Poisson count is drawn, else they are drawn one by one."""
@@ -145,24 +149,36 @@ def _early(log_rate: Any, z: Any, block: int, states: Any, limit: float, start: 
 
 
 @numba.njit(nogil=True, cache=True)
-def _counts(rate: Any, z: Any, block: int, states: Any, lowest: Any, tables: Any) -> None:
-    """Write Poisson counts: one arrival after another up to MAX_EARLY_ARRIVALS, by tables above, none beyond."""
+def _counts(rate: Any, z: Any, block: int, states: Any, lowest: Any, tables: Any) -> bool:
+    """Write Poisson counts: one arrival after another up to MAX_EARLY_ARRIVALS, by tables above, none beyond.
+
+    Returns whether all rates are such that counts were drawn; zero is written for the others.
+    """
     first, shift, share, alias = tables
+    complete = True
+    words, owner = np.empty(CHUNK // 8, np.uint64), np.empty(CHUNK, np.int64)
+    digits = words.view(np.uint8)
     for at in range(len(states)):
         a, b, c, d = _load(states[at])
-        for group in range(at * block, min((at + 1) * block, len(rate)), 8):
-            bytes_left, a, b, c, d = _bits(a, b, c, d)
-            for i in range(group, min(group + 8, len(rate))):
-                byte = bytes_left & np.uint64(255)
-                bytes_left >>= np.uint64(8)
-                if not rate[i] > lowest[byte] or rate[i] > MAX_TABLED_RATE:
+        for start in range(at * block, min((at + 1) * block, len(rate)), CHUNK):
+            for word in range(CHUNK // 8):
+                words[word], a, b, c, d = _bits(a, b, c, d)
+            n_possible = 0
+            for place in range(min(CHUNK, len(rate) - start)):  # without a branch that depends on random numbers
+                z[start + place] = 0
+                owner[n_possible] = place
+                n_possible += not rate[start + place] <= lowest[digits[place]]  # NaN too
+            for which in range(n_possible):
+                i = start + owner[which]
+                if not rate[i] <= MAX_TABLED_RATE:
+                    complete = False
                     continue
                 u, a, b, c, d = _uniform(a, b, c, d)
                 whole, power, count = 0, 0, 0
                 if rate[i] > MAX_EARLY_ARRIVALS:
                     whole = int(rate[i])
                 else:
-                    u = (byte + u) * (1 / 256)
+                    u = (digits[owner[which]] + u) * (1 / 256)
                 end = math.exp(whole - rate[i])
                 while whole > 0:
                     if whole & 1:
@@ -181,6 +197,7 @@ def _counts(rate: Any, z: Any, block: int, states: Any, lowest: Any, tables: Any
                     product *= u
                 z[i] = count
         _save(states[at], a, b, c, d)
+    return complete
 
 
 @numba.njit(nogil=True, cache=True)
@@ -251,24 +268,16 @@ def _draw(
         _add(z, slope, owner, value, gradient)
 
 
-def _in_blocks(draw: Callable[..., None], arrays: list[Array], generator: torch.Generator) -> None:
-    """Call `draw(*parts, states)` with parts of flat arrays that are whole blocks, one per thread."""
-    n = len(arrays[0])
-    n_blocks = -(-n // BLOCK)
-    states = torch.empty(n_blocks, 4, dtype=torch.int64, device="cpu").random_(-(2**63), None, generator=generator)
-    each = -(-n_blocks // min(torch.get_num_threads(), n_blocks))
-    shares = [
-        (*(x[i * BLOCK : (i + each) * BLOCK] for x in arrays), states.numpy().view(np.uint64)[i : i + each])
-        for i in range(0, n_blocks, each)
-    ]
-    if len(shares) == 1:
-        draw(*shares[0])
-    else:
-        with ThreadPoolExecutor(len(shares) - 1) as pool:
-            others = [pool.submit(draw, *share) for share in shares[1:]]
-            draw(*shares[0])
-            for other in others:
-                other.result()  # so that an error is raised here
+def _in_blocks(draw: Callable[..., Result], arrays: list[Array], generator: torch.Generator) -> list[Result]:
+    """What `draw(*parts, states)` returns for parts of flat arrays that are whole blocks, one part per thread."""
+    n_blocks = -(-len(arrays[0]) // BLOCK)
+    drawn = torch.empty(n_blocks, 4, dtype=torch.int64, device="cpu").random_(-(2**63), None, generator=generator)
+    states = drawn.numpy().view(np.uint64)
+
+    def part(first: int, last: int) -> Result:
+        return draw(*(x[first * BLOCK : last * BLOCK] for x in arrays), states[first:last])
+
+    return in_shares(part, n_blocks)
 
 
 def _lowest(stop: float, limit: float) -> Array:
@@ -279,19 +288,18 @@ def _lowest(stop: float, limit: float) -> Array:
 
 def counts(rate: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
     """Poisson counts of flat rates, and the indices of the rates, too large or NaN, whose counts are not drawn."""
-    z = torch.zeros_like(rate)
+    z, none = torch.empty_like(rate), torch.zeros(0, dtype=torch.int64, device="cpu")
     if len(z) == 0:
-        return z, torch.zeros(0, dtype=torch.int64, device="cpu")
+        return z, none
     numbers = [rate.detach().numpy(), z.numpy()]
     lowest = _lowest(1.0, MAX_EARLY_ARRIVALS).astype(numbers[0].dtype)
 
-    def draw(rate: Array, z: Array, states: Array) -> None:
-        _counts(rate, z, BLOCK, states, lowest, alias_tables())
+    def draw(rate: Array, z: Array, states: Array) -> bool:
+        complete: bool = _counts(rate, z, BLOCK, states, lowest, alias_tables())
+        return complete
 
-    _in_blocks(draw, numbers, generator)
-    if float(rate.max()) <= MAX_TABLED_RATE:  # false for NaN
-        return z, torch.zeros(0, dtype=torch.int64, device="cpu")
-    return z, (~(rate <= MAX_TABLED_RATE)).nonzero()[:, 0]
+    complete = all(_in_blocks(draw, numbers, generator))
+    return z, none if complete else (~(rate <= MAX_TABLED_RATE)).nonzero()[:, 0]
 
 
 def soft_counts(

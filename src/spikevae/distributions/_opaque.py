@@ -11,29 +11,29 @@ from typing import Any
 import torch
 from torch import Tensor
 
-Function = Callable[[Tensor], tuple[Tensor, ...]]
+Function = Callable[..., tuple[Tensor, ...]]
 
 
-def opaque(function: Function, argument: Tensor) -> tuple[Tensor, ...]:
-    """`function(argument)`; while tracing, its outputs have the shapes that they have for an argument of zeros."""
-    if type(argument) is Tensor:
-        return function(argument)
+def opaque(function: Function, *arguments: Tensor) -> tuple[Tensor, ...]:
+    """`function(*arguments)`; while tracing, its outputs have the shapes that they have for arguments of zeros."""
+    if all(type(argument) is Tensor for argument in arguments):
+        return function(*arguments)
     from torch._subclasses.fake_tensor import unset_fake_temporarily
     from torch.fx.experimental.proxy_tensor import disable_proxy_modes_tracing, get_proxy_mode, track_tensor_tree
 
     mode = get_proxy_mode()
     if mode is None:
-        return function(argument)
+        return function(*arguments)
     with disable_proxy_modes_tracing():
         with unset_fake_temporarily():
-            outputs = function(_like(argument).zero_())
+            outputs = function(*(_like(argument).zero_() for argument in arguments))
         placeholders = tuple(map(_like, outputs))
 
-    def call_again(argument: Tensor) -> tuple[Tensor, ...]:
-        return function(argument)
+    def call_again(*arguments: Tensor) -> tuple[Tensor, ...]:
+        return function(*arguments)
 
     tracer: Any = mode.tracer
-    call = tracer.create_proxy("call_function", call_again, (tracer.unwrap_proxy(argument),), {})
+    call = tracer.create_proxy("call_function", call_again, tuple(map(tracer.unwrap_proxy, arguments)), {})
     tracked: Any = track_tensor_tree(placeholders, call, constant=None, tracer=tracer)
     return tracked
 

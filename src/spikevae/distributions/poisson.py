@@ -6,19 +6,16 @@ from typing import Any, ClassVar, Self, final
 import torch
 from jaxtyping import Float, Num
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 from torch.distributions import constraints, register_kl
 
 from .._batching import BatchedFunction
 from ._entropy import poisson_entropy
 from ._fini import attached, check_degree, poisson_weight
 from ._law import Coded
-from ._log_rate import RESIDUAL_LIMIT, LogRateLaw
+from ._log_rate import LogRateLaw
+from ._poisson_units import Units
 from ._random import Generator, poisson
 from .relaxations import GumbelPoisson, RelaxedPoisson, soft_counts
-
-_MAX_EXCESS = 80.0
-"""So far above a soft bound its slope is zero, and e^x is still finite in float32."""
 
 _MAX_DIFFERENCE = 20.0
 """Above this difference of log-rates the divergence is not computed as a multiple of the prior's rate, which may
@@ -83,78 +80,6 @@ class _Excess(BatchedFunction):
     def backward(ctx: Any, grad: Tensor) -> Tensor:
         (x,) = ctx.saved_tensors
         return grad * torch.expm1(x)
-
-
-class _Units(BatchedFunction):
-    """Clamped log-rate u, rate e^u, and means over the batch: KL divergence (sum over units), rate (per unit).
-
-    With d = u - log rate_0 the divergence is sum e^u (d - 1) + rate_0, and its derivative by u is d e^u: the gradient
-    has no difference of large numbers. The value has the rounding error of the sum. A soft clamp x - log(1 + e^(x - L))
-    has slope 1 / (1 + e^(x - L)), which is 1 - e^(u - L) for that of the rates; residuals on the prior have a second
-    clamp.
-    """
-
-    @staticmethod
-    def forward(raw: Tensor, prior: Tensor, limit: float | None, residual: bool) -> tuple[Tensor, ...]:
-        row, slope = prior.unsqueeze(-2), raw.new_empty(*raw.shape[:-2], 0)
-        if limit is None:
-            log_rate = raw + row if residual else raw.view_as(raw)
-            rate = log_rate.exp()
-        elif not residual:
-            log_rate = raw.clamp_max(limit + _MAX_EXCESS)
-            log_rate = log_rate.sub_(torch.exp(log_rate - limit).log1p_())
-            rate = log_rate.exp()
-        else:
-            bounded = raw.clamp_max(_MAX_EXCESS)
-            rate = bounded.exp()
-            excess = rate * math.exp(-RESIDUAL_LIMIT) + 1
-            slope = excess.reciprocal()
-            rate.mul_(slope).mul_(row.exp())  # bounded by e^10 of the prior's
-            above = rate * math.exp(-limit) + 1
-            rate.div_(above)
-            log_rate = bounded.add_(row).sub_(excess.mul_(above).log_())
-        relative = log_rate - row
-        n = raw.shape[-2]
-        mean = rate.mean(-2)
-        weighted = torch.linalg.vecdot(rate.flatten(-2), relative.flatten(-2)) / n
-        kl = weighted + (prior.exp() - mean).sum(-1)
-        return log_rate, rate, kl, mean, relative, slope
-
-    @staticmethod
-    def setup_context(ctx: Any, inputs: tuple[Tensor, Tensor, float | None, bool], output: tuple[Tensor, ...]) -> None:
-        _, rate, _, mean, relative, slope = output
-        _, prior, ctx.limit, ctx.residual = inputs
-        ctx.mark_non_differentiable(relative, slope)
-        ctx.set_materialize_grads(False)
-        ctx.save_for_backward(rate, relative, mean, prior, slope)
-
-    @staticmethod
-    @once_differentiable
-    def backward(
-        ctx: Any, to_log: Tensor | None, to_rate: Tensor | None, to_kl: Tensor | None, to_mean: Tensor | None, *_: Any
-    ) -> tuple[Tensor | None, ...]:
-        rate, relative, mean, prior, slope = ctx.saved_tensors
-        n = rate.shape[-2]
-        to_prior = None
-        total = torch.zeros_like(rate[..., :1, :]) if to_mean is None else to_mean.unsqueeze(-2) / n
-        if to_kl is not None:
-            total = torch.addcmul(total, relative, to_kl[..., None, None] / n)
-            if ctx.needs_input_grad[1]:
-                to_prior = to_kl[..., None] * (prior.exp() - mean)
-        if to_rate is not None:
-            total = to_rate + total
-        total = total * rate
-        if to_log is not None:
-            total = total.add_(to_log)
-        if ctx.limit is not None:
-            total = torch.addcmul(total, total, rate, value=-math.exp(-ctx.limit))
-        if ctx.residual:
-            if ctx.needs_input_grad[1]:
-                moved = total.sum(-2)
-                to_prior = moved if to_prior is None else to_prior + moved
-            if ctx.limit is not None:
-                total = total.mul_(slope)
-        return total, to_prior, None, None
 
 
 def _stirling_residual(n: Tensor) -> Tensor:
@@ -227,7 +152,7 @@ class Poisson(LogRateLaw):
         cls, raw: Float[Tensor, "B outputs"], prior: Self, *, residual: bool, clamp: float | None = None
     ) -> Coded:
         """Build the posterior and its averages in a few passes, with a hand-written backward."""
-        log_rate, rate, kl, mean, *_ = _Units.apply(raw, prior.log_rate, clamp, residual)
+        log_rate, rate, kl, mean, _ = Units.apply(raw, prior.log_rate, clamp, residual)
         q = cls(log_rate, validate_args=False)
         q.rate = rate
         return Coded(q, kl, mean, mean, mean.detach().unsqueeze(0))

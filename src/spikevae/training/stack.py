@@ -81,10 +81,10 @@ class Stack(FitStack):
         frozen = {name for name, p in models[0].named_parameters() if not p.requires_grad}  # in modules of the user
         frozen |= {DICTIONARY} if self.config.solves_decoder else set()
         self.by_gradient = [name for name in self.params if name not in frozen]
-        groups = [
-            {"params": [self.params[name]], "factor": self.config.learning_rate_factor(name)}
-            for name in self.by_gradient
-        ]
+        by_factor: dict[float, list[Tensor]] = {}
+        for name in self.by_gradient:
+            by_factor.setdefault(self.config.learning_rate_factor(name), []).append(self.params[name])
+        groups = [{"params": params, "factor": factor} for factor, params in by_factor.items()]
         self.optimizer = kind(groups, lr=self.config.learning_rate, **options)
         if captures:
             for group in self.optimizer.param_groups:  # a captured step reads it from the GPU
@@ -197,9 +197,12 @@ class Stack(FitStack):
 
         if self._one_by_one:
             sources = noise if isinstance(noise, GeneratorStack) else [noise] * len(self)
-            stimuli = x if x.dim() == 3 else [x] * len(self)
-            fits = zip(sources, _unbound(params), _unbound(buffers), stimuli, beta, price, strict=True)
-            return FreeEnergy(*map(torch.stack, zip(*(one_fit(*fit) for fit in fits))))
+            stimuli = _unbound(x) if x.dim() == 3 else [x] * len(self)
+            fits = zip(sources, _fits(params), _fits(buffers), stimuli, beta, price, strict=True)
+            found = [one_fit(*fit) for fit in fits]
+            if len(found) == 1:  # no copy
+                return FreeEnergy(*(part.unsqueeze(0) for part in found[0]))
+            return FreeEnergy(*map(torch.stack, zip(*found)))
         in_dims = (0, 0, 0 if x.dim() == 3 else None, 0, 0)
         return vmap(partial(one_fit, noise), in_dims)(params, buffers, x, beta, price)
 
@@ -446,9 +449,14 @@ class Stack(FitStack):
         self._optimal_prior.n_calls = self.n_steps - self.step_number
 
 
-def _unbound(tensors: Tensors) -> list[Tensors]:
+def _unbound(x: Tensor) -> Sequence[Tensor]:
+    """Along the first dimension; of length 1, a view whose gradient is one too."""
+    return (x.squeeze(0),) if len(x) == 1 else x.unbind()
+
+
+def _fits(tensors: Tensors) -> list[Tensors]:
     """The tensors of each fit, of tensors with a leading fit dimension."""
-    return [dict(zip(tensors, values)) for values in zip(*(value.unbind() for value in tensors.values()))]
+    return [dict(zip(tensors, values)) for values in zip(*map(_unbound, tensors.values()))]
 
 
 WARMUP_CLIP = 3.0  # published: the limit of the gradient norm is three times higher during warm-up
