@@ -47,7 +47,7 @@ def network(dictionary, **given):
 @pytest.fixture(scope="module")
 def found():
     """Every experiment on an iterative model of a known dictionary."""
-    return examine(network(gabors()), noise_frames=150)
+    return examine(network(gabors()), noise_frames=200)
 
 
 # Indices --------------------------------------------------------------------------------------------------

@@ -107,7 +107,7 @@ def test_reconstructions_are_those_of_sampled_codes(m, X):
         np.testing.assert_allclose(tile(picture(ax), 0, column), grey(X[column], limit), atol=1)
         clipped = np.clip(pixels, -limit, limit)
         np.testing.assert_allclose(tile(picture(ax), 1, column), grey(clipped, limit), atol=1)
-    assert f"{codes.sum(1).mean():.3g} spikes per stimulus" in ax.get_title(loc="left")
+    assert f"{codes.sum(1).mean():#.3g} spikes per stimulus" in ax.get_title(loc="left")
 
 
 def test_top_stimuli_are_those_with_the_largest_code(m, X):
