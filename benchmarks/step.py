@@ -6,6 +6,7 @@ medians. The factor x of a step is its time over that of its own products; those
 codes, K^2 per stimulus. Peak memory is what a step adds to a process that does nothing else. The temperature changes
 the time of our sampler alone (the published construction draws the same gaps at every temperature), so all rows have
 the same times of the other steps. Temperature 0 stands for integer counts with finite-order exact gradients (Fini).
+The second table is for one thread, as each worker of a sweep has, without the published step.
 """
 
 import json
@@ -80,10 +81,10 @@ def stepper(variant: str, case: Case) -> Callable[[], Any]:
     return step_of_a_long_fit(Stack([FitConfig.from_recipe("default", **settings)], x, (PIXELS,)))
 
 
-def milliseconds(case: Case, repeats: int) -> dict[str, float]:
+def milliseconds(case: Case, repeats: int, variants: tuple[str, ...] = VARIANTS) -> dict[str, float]:
     """Median time of a step of each variant, in alternation; the first round is not counted."""
-    steppers = {variant: stepper(variant, case) for variant in VARIANTS}
-    times: dict[str, list[float]] = {variant: [] for variant in VARIANTS}
+    steppers = {variant: stepper(variant, case) for variant in variants}
+    times: dict[str, list[float]] = {variant: [] for variant in variants}
     start = time.perf_counter()
     for done in range(repeats + 1):
         if enough(start, done - 1):
@@ -119,40 +120,60 @@ def _columns(sampled: str) -> dict[str, str]:
 def compare(
     widths: tuple[int, ...] = WIDTHS, batches: tuple[int, ...] = BATCHES, repeats: int = REPEATS
 ) -> tuple[list[dict[str, Any]], str]:
-    """Rows and a table of all cases."""
+    """Rows and tables of all cases."""
     cases = [Case(*values) for values in product(widths, batches)]
     memory = peaks(cases)
     rows: list[dict[str, Any]] = []
+    n_threads = torch.get_num_threads()
     lines = [
-        f"a training step, {torch.get_num_threads()} threads: milliseconds; factor over the products; peak MiB",
-        f"{'K':>5}{'batch':>7}{'tau':>6}{'products':>10}{'GFLOP/s':>9}{'exact':>8}{'x':>5}{'sampled':>9}{'x':>5}"
-        f"{'published':>11}{'over sampled':>14}{'MiB exact':>11}{'sampled':>9}{'published':>11}",
+        f"a training step, {n_threads} threads: milliseconds; factor over the products; peak MiB",
+        f"{OURS_HEADER}{'published':>11}{'over sampled':>14}{'MiB exact':>11}{'sampled':>9}{'published':>11}",
     ]
     for i, case in enumerate(cases):
         print(f"step: {case}", file=sys.stderr, flush=True)
         ms = milliseconds(case, repeats)
-        bare, solved = ms["products"], ms["solved products"]
-        rate = 5 * 2 * case.batch * PIXELS * case.n_latents / bare / 1e6
         used = memory[i] if memory else {}
-        for name, temperature in SAMPLED.items():
-            rows.append(
-                case._asdict()
-                | {"temperature": temperature, "products_ms": bare, "solved_products_ms": solved}
-                | {"exact_ms": ms["exact"], "monte_carlo_ms": ms[name], "published_ms": ms["published"]}
-                | {f"{key}_mib": used.get(of) for key, of in _columns(name).items()}
-                | {"speedup": ms["published"] / ms[name], "over_products": ms[name] / bare}
-                | {"exact_over_products": ms["exact"] / solved}
-            )
+        for name in SAMPLED:
+            row, line = ours(case, ms, name, n_threads)
+            row |= {"published_ms": ms["published"], "speedup": ms["published"] / ms[name]}
+            row |= {f"{key}_mib": used.get(of) for key, of in _columns(name).items()}
+            rows.append(row)
             shown = "".join(
                 f"{format(used[of], '.0f') if of in used else '-':>{width}}"
                 for of, width in zip(_columns(name).values(), (11, 9, 11))
             )
-            lines.append(
-                f"{case.n_latents:>5}{case.batch:>7}{temperature:>6}{bare:>10.2f}{rate:>9.0f}"
-                f"{ms['exact']:>8.1f}{ms['exact'] / solved:>5.1f}{ms[name]:>9.1f}{ms[name] / bare:>5.1f}"
-                f"{ms['published']:>11.0f}{ms['published'] / ms[name]:>14.1f}{shown}"
-            )
+            lines.append(f"{line}{ms['published']:>11.0f}{ms['published'] / ms[name]:>14.1f}{shown}")
+    if n_threads > 1:
+        lines += ["", "the same on 1 thread", OURS_HEADER]
+        try:
+            torch.set_num_threads(1)
+            for case in cases:
+                print(f"step: {case}, 1 thread", file=sys.stderr, flush=True)
+                ms = milliseconds(case, repeats, VARIANTS[:-1])
+                for name in SAMPLED:
+                    row, line = ours(case, ms, name, 1)
+                    rows.append(row)
+                    lines.append(line)
+        finally:
+            torch.set_num_threads(n_threads)
     return rows, "\n".join(lines)
+
+
+OURS_HEADER = f"{'K':>5}{'batch':>7}{'tau':>6}{'products':>10}{'GFLOP/s':>9}{'exact':>8}{'x':>5}{'sampled':>9}{'x':>5}"
+
+
+def ours(case: Case, ms: dict[str, float], name: str, n_threads: int) -> tuple[dict[str, Any], str]:
+    """The row, and the line of a table, of one kind of sampled step."""
+    bare, solved = ms["products"], ms["solved products"]
+    row = case._asdict() | {"threads": n_threads, "temperature": SAMPLED[name], "products_ms": bare}
+    row |= {"solved_products_ms": solved, "exact_ms": ms["exact"], "monte_carlo_ms": ms[name]}
+    row |= {"over_products": ms[name] / bare, "exact_over_products": ms["exact"] / solved}
+    rate = 5 * 2 * case.batch * PIXELS * case.n_latents / bare / 1e6
+    line = (
+        f"{case.n_latents:>5}{case.batch:>7}{SAMPLED[name]:>6}{bare:>10.2f}{rate:>9.0f}"
+        f"{ms['exact']:>8.1f}{ms['exact'] / solved:>5.1f}{ms[name]:>9.1f}{ms[name] / bare:>5.1f}"
+    )
+    return row, line
 
 
 if __name__ == "__main__":  # the child process of `peaks`
