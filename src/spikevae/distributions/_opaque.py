@@ -10,24 +10,28 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch._subclasses.fake_tensor import FakeTensor, unset_fake_temporarily
+from torch.fx.experimental.proxy_tensor import disable_proxy_modes_tracing, get_proxy_mode, track_tensor_tree
 
 Function = Callable[..., tuple[Tensor, ...]]
 
 
 def opaque(function: Function, *arguments: Tensor) -> tuple[Tensor, ...]:
     """`function(*arguments)`; while tracing, its outputs have the shapes that they have for arguments of zeros."""
-    if all(type(argument) is Tensor for argument in arguments):
-        return function(*arguments)
-    from torch._subclasses.fake_tensor import unset_fake_temporarily
-    from torch.fx.experimental.proxy_tensor import disable_proxy_modes_tracing, get_proxy_mode, track_tensor_tree
-
     mode = get_proxy_mode()
-    if mode is None:
+    fake = next((argument.fake_mode for argument in arguments if isinstance(argument, FakeTensor)), None)
+    if mode is None and fake is None:
         return function(*arguments)
     with disable_proxy_modes_tracing():
-        with unset_fake_temporarily():
-            outputs = function(*(_like(argument).zero_() for argument in arguments))
-        placeholders = tuple(map(_like, outputs))
+        if fake is None:
+            placeholders = function(*arguments)
+        else:
+            with unset_fake_temporarily():
+                outputs = function(*(_like(argument).zero_() for argument in arguments))
+            with fake:
+                placeholders = tuple(map(_like, outputs))
+    if mode is None:
+        return placeholders
 
     def call_again(*arguments: Tensor) -> tuple[Tensor, ...]:
         return function(*arguments)

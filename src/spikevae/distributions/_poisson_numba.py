@@ -29,6 +29,9 @@ compiled: Any = numba.njit(nogil=True, cache=True, error_model="numpy", fastmath
 BLOCK = 1 << 15
 """Elements of a block, about: its rows are added up before those of others."""
 
+MAX_ROWS = 64
+"""Rows of a block at most: rounding errors of a sum one after another in float32 grow with its length."""
+
 _f32, _i32 = np.float32, np.int32
 LOG2_E, LOG_2_HIGH, LOG_2_LOW = _f32(1.44269504088896341), _f32(0.693359375), _f32(-2.12194440e-4)
 SQRT_HALF, HALF, ONE, TWO = _f32(0.707106781186547524), _f32(0.5), _f32(1), _f32(2)
@@ -155,7 +158,7 @@ def _backward(
 
 def _blocks(n_fits: int, n_rows: int, n_units: int) -> tuple[int, int]:
     """Blocks per fit, and rows of a block."""
-    rows = max(1, min(n_rows, BLOCK // max(1, n_units)))
+    rows = max(1, min(n_rows, MAX_ROWS, BLOCK // max(1, n_units)))
     return -(-n_rows // rows), rows
 
 

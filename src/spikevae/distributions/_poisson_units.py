@@ -11,7 +11,9 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch._subclasses.fake_tensor import unset_fake_temporarily
 from torch.autograd.function import once_differentiable
+from torch.fx.experimental.proxy_tensor import disable_proxy_modes_tracing
 
 from .._batching import BatchedFunction
 from ._log_rate import RESIDUAL_LIMIT
@@ -146,8 +148,9 @@ def _bounded_rates(raw: Tensor, prior: Tensor, limit: float | None, residual: bo
 
 def _compiled(x: Tensor, limit: float | None) -> Any:
     """The module that does the work of `Units` in one pass; None where tensor operations have to."""
-    if limit is None or limit > MAX_COMPILED_LIMIT or x.numel() < MIN_COMPILED:
-        return None
+    size = x.numel()
+    if limit is None or limit > MAX_COMPILED_LIMIT or not isinstance(size, int) or size < MIN_COMPILED:
+        return None  # sizes are symbols in graphs for any shape
     return _compiled_units() if x.device.type == "cpu" and x.dtype == torch.float32 else None
 
 
@@ -159,11 +162,13 @@ def _compiled_units() -> Any:
     try:
         from . import _poisson_numba
 
-        x, row = torch.ones(1, 8, device="cpu"), torch.zeros(8, device="cpu")
-        log_rate, rate, *_, slope = _poisson_numba.units(
-            x, row, limit=5.0, residual_limit=RESIDUAL_LIMIT, largest=MAX_EXCESS
-        )
-        _poisson_numba.units_backward(log_rate, rate, row, row, x.sum(), limit=5.0, slope=slope, to_log=x)
+        with disable_proxy_modes_tracing(), unset_fake_temporarily():  # the first call may be a traced one
+            x = torch.ones(1, 8, dtype=torch.float32, device="cpu")
+            row = x[0]
+            log_rate, rate, *_, slope = _poisson_numba.units(
+                x, row, limit=5.0, residual_limit=RESIDUAL_LIMIT, largest=MAX_EXCESS
+            )
+            _poisson_numba.units_backward(log_rate, rate, row, row, x.sum(), limit=5.0, slope=slope, to_log=x)
     except Exception as error:
         warn_of_fallback("Numba", "PyTorch computes rates of Poisson codes instead, in a few times as long", error)
         return None

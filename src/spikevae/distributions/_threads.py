@@ -35,10 +35,12 @@ def in_shares(function: Callable[[int, int], Result], n_parts: int) -> list[Resu
     >>> sum(in_shares(lambda first, last: sum(range(first, last)), 10))
     45
     """
-    n_threads = max(1, min(torch.get_num_threads(), n_parts))
+    most = torch.get_num_threads()
+    n_threads = max(1, min(most, n_parts))
     ends = [n_parts * i // n_threads for i in range(n_threads + 1)]
     if n_threads == 1:
         return [function(*ends)]
-    others = [_helpers(n_threads - 1).submit(function, *share) for share in pairwise(ends[1:])]
+    helpers = _helpers(most - 1)  # the same for any number of parts, so that few threads stay
+    others = [helpers.submit(function, *share) for share in pairwise(ends[1:])]
     own = function(*ends[:2])
     return [own, *(other.result() for other in others)]
