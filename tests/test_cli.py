@@ -365,6 +365,23 @@ def test_python_m_is_the_same_program() -> None:
     assert outputs[0] == outputs[1] and "sweep" in outputs[0][1]
 
 
+@pytest.mark.parametrize(
+    ("options", "is_free"),
+    [
+        ("", True),
+        ("--spike-price 0.01", False),
+        ("--spike-budget 0.1", False),
+        ("--latent gaussian", False),
+    ],
+)
+def test_train_says_where_nothing_decides_on_the_spikes(
+    capsys: pytest.CaptureFixture[str], options: str, is_free: bool
+) -> None:
+    given = ["train", "--data", "synthetic", "--n-latents", "4", "--n", "300", "--steps", "40"]
+    assert main([*given, *options.split()]) == DONE
+    assert ("A spike has no price here" in capsys.readouterr().out) == is_free
+
+
 def test_train_says_five_numbers_and_whether_it_has_converged(capsys: pytest.CaptureFixture[str]) -> None:
     given = ["train", "--data", "synthetic", "--n-latents", "4", "--n", "300", "--steps", "40"]
     assert main([*given, "--out", "a.spikevae"]) == DONE

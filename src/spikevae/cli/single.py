@@ -13,6 +13,7 @@ from ..config import FitConfig
 from ..data import PatchSet, load
 from ..evaluation.evaluate import Evaluation, evaluate
 from ..evaluation.readout import Readout, readout
+from ..models.codes import get_code
 from ..models.config import ModelConfig
 from ..models.files import load_model as read_model
 from ..models.files import save_model
@@ -81,6 +82,16 @@ class Trained:
         if self.convergence["flag"] == "converged":
             return f"Converged: {text}. Other starts were not tried (a sweep does)."
         return f"Not converged: {text}; give it more --steps."
+
+
+def advice_on_spikes(config: ModelConfig) -> str:
+    """What to do where nothing in the objective decides on the number of spikes; empty where something does."""
+    if not get_code(config.latent).has_rate or config.spike_price > 0 or config.has_budget or config.beta <= 0:
+        return ""
+    return (
+        "A spike has no price here: codes with far fewer spikes may have nearly this free energy. Set --spike-budget "
+        "or --spike-price; `spikevae frontier` shows what they cost."
+    )
 
 
 def _change_over_second_half(history: dict[str, list[float]], config: ModelConfig) -> float | None:

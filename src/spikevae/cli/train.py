@@ -70,7 +70,7 @@ def train(
     """
     with checking_input():
         from ..sweep.edit import parse_settings, split_settings
-        from .single import evaluate_file, prepare, train_to_file
+        from .single import advice_on_spikes, evaluate_file, prepare, train_to_file
 
         given = {"latent": latent, "n_latents": n_latents, "beta": beta, "spike_price": spike_price, "seed": seed}
         optional = {"steps": steps, "spike_budget": spike_budget, "energy_budget": energy_budget}
@@ -91,6 +91,7 @@ def train(
         metrics.describe(None if all_ else FIRST_NUMBERS),
         done.describe(),
         done.budget.describe() if done.budget is not None else "",
+        advice_on_spikes(job.config),
         f"Model: {out}" if all_ else f"Model: {out} (all metrics: --all, or spikevae evaluate {out})",
     ]
     emit(json, facts, "\n\n".join(part for part in parts if part))
