@@ -280,6 +280,7 @@ def _in_blocks(draw: Callable[..., Result], arrays: list[Array], generator: torc
     return in_shares(part, n_blocks)
 
 
+@cache
 def _lowest(stop: float, limit: float) -> Array:
     """Rates above which each value of the first byte allows an arrival before `stop`, at most `limit`."""
     lowest: Array = (-np.log1p(np.arange(256) / -256) / stop).clip(None, limit)

@@ -156,15 +156,15 @@ def _backward(
                 t[k] = value if slope is None else value * slope[row, k]
 
 
-def _blocks(n_fits: int, n_rows: int, n_units: int) -> tuple[int, int]:
+def _blocks(n_rows: int, n_units: int) -> tuple[int, int]:
     """Blocks per fit, and rows of a block."""
     rows = max(1, min(n_rows, MAX_ROWS, BLOCK // max(1, n_units)))
     return -(-n_rows // rows), rows
 
 
 def _flat(x: Tensor) -> Array:
-    """All rows of all fits, (F * B, K)."""
-    found: Array = x.detach().reshape(-1, x.shape[-1]).contiguous().numpy()
+    """All rows of all fits, (F * B, K); writing to it changes a contiguous tensor."""
+    found: Array = x.detach().contiguous().numpy().reshape(-1, x.shape[-1])
     return found
 
 
@@ -186,26 +186,24 @@ def units(
     """
     *lead, n_rows, k = raw.shape
     n_fits = math.prod(lead)
-    per_fit, rows = _blocks(n_fits, n_rows, k)
-    log_rate, rate = torch.empty_like(raw, memory_format=torch.contiguous_format), raw.new_empty(raw.shape)
-    rates, products = raw.new_empty(*lead, per_fit, k), raw.new_empty(*lead, per_fit, k)
+    per_fit, rows = _blocks(n_rows, k)
+    log_rate, rate = raw.new_empty(raw.shape), raw.new_empty(raw.shape)
     slope = None if residual_limit is None else raw.new_empty(raw.shape)
-    row = prior.detach().expand(*lead, k)
-    offset = torch.zeros_like(row) if residual_limit is None else row
+    row = _flat(prior.expand(*lead, k))
+    offset = np.zeros_like(row) if residual_limit is None else row
     lower_by = 0.0 if residual_limit is None else math.exp(-residual_limit)
     bounds = (_f32(largest), _f32(lower_by), _f32(math.exp(-limit)))
-    of_units = [_flat(x) for x in (offset, offset.exp(), row)]
-    written = [_flat(x) for x in (log_rate, rate)]
-    slopes = None if slope is None else _flat(slope)
-    sums = [_flat(x) for x in (rates, products)]
-    inputs = _flat(raw)
+    given = (_flat(raw), offset, np.exp(offset), row, bounds)
+    written = (_flat(log_rate), _flat(rate), None if slope is None else _flat(slope))
+    sums = np.empty((2, n_fits * per_fit, k), np.float32)
 
     def part(first: int, last: int) -> None:
-        _forward(inputs, *of_units, bounds, *written, slopes, *sums, (first, last, n_rows, per_fit, rows))
+        _forward(*given, *written, *sums, (first, last, n_rows, per_fit, rows))
 
     in_shares(part, n_fits * per_fit)
-    weighted = products.sum((-2, -1)) / n_rows
-    return log_rate, rate, weighted, rates.sum(-2) / n_rows, raw.new_empty(*lead, 0) if slope is None else slope
+    rates, products = sums.reshape(2, n_fits, per_fit, k).sum(2) / _f32(n_rows)
+    mean, weighted = torch.from_numpy(rates).view(*lead, k), torch.from_numpy(products.sum(-1)).view(lead)
+    return log_rate, rate, weighted, mean, raw.new_empty(*lead, 0) if slope is None else slope
 
 
 def units_backward(
@@ -231,15 +229,14 @@ def units_backward(
     """
     *lead, n_rows, k = rate.shape
     n_fits = math.prod(lead)
-    per_fit, rows = _blocks(n_fits, n_rows, k)
-    total, moved = rate.new_empty(rate.shape), rate.new_empty(*lead, per_fit, k)
-    given = [None if x is None else _flat(x) for x in (slope, prior.expand(*lead, k), to_log, to_rate, to_mean)]
-    of_kl = to_kl.detach().reshape(-1).contiguous().numpy()
-    states, written = [_flat(log_rate), _flat(rate)], [_flat(total), _flat(moved)]
-    upper_by = _f32(math.exp(-limit))
+    per_fit, rows = _blocks(n_rows, k)
+    total, moved = rate.new_empty(rate.shape), np.empty((n_fits, per_fit, k), np.float32)
+    optional = (None if x is None else _flat(x) for x in (slope, prior.expand(*lead, k), to_log, to_rate, to_mean))
+    given = (_flat(log_rate), _flat(rate), *optional, to_kl.detach().contiguous().numpy().reshape(-1))
+    written = (_f32(math.exp(-limit)), _flat(total), moved.reshape(-1, k))
 
     def part(first: int, last: int) -> None:
-        _backward(*states, *given, of_kl, upper_by, *written, (first, last, n_rows, per_fit, rows))
+        _backward(*given, *written, (first, last, n_rows, per_fit, rows))
 
     in_shares(part, n_fits * per_fit)
-    return total, moved.sum(-2)
+    return total, torch.from_numpy(moved.sum(1)).view(*lead, k)
