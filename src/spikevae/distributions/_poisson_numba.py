@@ -168,6 +168,11 @@ def _flat(x: Tensor) -> Array:
     return found
 
 
+def _tensor(x: Array, shape: tuple[int, ...]) -> Tensor:
+    """A float32 tensor of this shape."""
+    return torch.from_numpy(x.astype(np.float32)).view(shape)
+
+
 def units(
     raw: Tensor, prior: Tensor, *, limit: float, residual_limit: float | None, largest: float
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
@@ -201,8 +206,8 @@ def units(
         _forward(*given, *written, *sums, (first, last, n_rows, per_fit, rows))
 
     in_shares(part, n_fits * per_fit)
-    rates, products = sums.reshape(2, n_fits, per_fit, k).sum(2) / _f32(n_rows)
-    mean, weighted = torch.from_numpy(rates).view(*lead, k), torch.from_numpy(products.sum(-1)).view(lead)
+    rates, products = sums.reshape(2, n_fits, per_fit, k).sum(2, dtype=np.float64) / n_rows
+    mean, weighted = _tensor(rates, (*lead, k)), _tensor(products.sum(-1), tuple(lead))
     return log_rate, rate, weighted, mean, raw.new_empty(*lead, 0) if slope is None else slope
 
 
@@ -239,4 +244,4 @@ def units_backward(
         _backward(*given, *written, (first, last, n_rows, per_fit, rows))
 
     in_shares(part, n_fits * per_fit)
-    return total, torch.from_numpy(moved.sum(1)).view(*lead, k)
+    return total, _tensor(moved.sum(1, dtype=np.float64), (*lead, k))
