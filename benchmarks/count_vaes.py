@@ -13,8 +13,8 @@ one to the other, as a share of the distance to a model that codes nothing.
 The last command trains with other values than those of the recipe. With `--set validation_fraction=0.1`, a fit keeps
 its parameters from before it began to overfit, and its row says from which step. Pictures are those of the last run.
 
-Rows, a table and one picture for each network are written after every fit, and a checkpoint within one; the same
-command continues a stopped run.
+Rows, a short and a full table and one picture for each network are written after every fit, and a checkpoint within one;
+the same command continues a stopped run.
 """
 
 import argparse
@@ -206,6 +206,33 @@ def over_seeds(values: list[float], digits: int) -> str:
     return ", ".join(f"{value:.{digits}f}" for value in values).replace("-", "−")
 
 
+def verdict(row: dict[str, Any]) -> str:
+    """What the row says about convergence, and the steps that its parameters are from."""
+    text = f"{100 * change(row):+.1f} %".replace("-", "−")
+    kept = row.get("kept_after", [row["steps"]])
+    if max(kept) < LATE * row["steps"]:
+        text += ", began to overfit"
+    elif abs(change(row)) >= CONVERGED:
+        text += ", not converged"
+    return text + (f"; kept from step {over_seeds(kept, 0)}" if "validation_fraction" in row["options"] else "")
+
+
+def short_table(rows: list[dict[str, Any]]) -> str:
+    """Markdown, with what a reader looks for first."""
+    lines = [
+        "| networks | K | distribution | free energy | since half the steps | R² | spikes | units in use "
+        "| sample distance |",
+        "|---|---|---|---|---|---|---|---|---|",
+    ]
+    for row in rows:
+        spikes = "–" if row["law"] == "Gaussian" else over_seeds(row["spikes"], 1)
+        entries = [row["network"], str(row["n_latents"]), row["law"], over_seeds(row["free_energy"], 2)]
+        entries += [verdict(row).partition(";")[0], over_seeds(row["r2_pooled"], 3), spikes]
+        entries += [over_seeds(row["active_units"], 0), over_seeds(row["sample_distance"], 2)]
+        lines.append("| " + " | ".join(entries) + " |")
+    return "\n".join(lines)
+
+
 def table(rows: list[dict[str, Any]]) -> str:
     """Markdown."""
     shared = all(row["options"] == rows[0]["options"] for row in rows)
@@ -221,13 +248,7 @@ def table(rows: list[dict[str, Any]]) -> str:
         law = ", ".join([row["law"], *(f"{key} {value}" for key, value in own.items())])
         entries = [row["pixels"], row["network"], str(row["n_latents"]), law, f"{row['steps']:,}"]
         entries += [over_seeds(row["free_energy"], 2), over_seeds(row["half"], 2)]
-        entries.append(f"{100 * change(row):+.1f} %".replace("-", "−"))
-        kept = row.get("kept_after", [row["steps"]])
-        if max(kept) < LATE * row["steps"]:
-            entries[-1] += ", began to overfit"
-        elif abs(change(row)) >= CONVERGED:
-            entries[-1] += ", not converged"
-        entries[-1] += f"; kept from step {over_seeds(kept, 0)}" if "validation_fraction" in row["options"] else ""
+        entries.append(verdict(row))
         counts = row["law"] != "Gaussian"
         entries += [over_seeds(row[key], digits) for key, digits in (("trained", 2), ("kl", 2), ("distortion", 2))]
         entries += [over_seeds(row["r2_pooled"], 3), over_seeds(row["fraction_zeros"], 3) if counts else "–"]
@@ -247,7 +268,7 @@ def table(rows: list[dict[str, Any]]) -> str:
 def write(rows: list[dict[str, Any]], folder: Path) -> None:
     """`count_vaes.json`, `count_vaes.md`, and a picture for each kind of pixels, network and size."""
     (folder / "count_vaes.json").write_text(json.dumps(rows, indent=1) + "\n")
-    (folder / "count_vaes.md").write_text(table(rows) + "\n", encoding="utf-8")
+    (folder / "count_vaes.md").write_text(f"{short_table(rows)}\n\n{table(rows)}\n", encoding="utf-8")
     for kind in {(row["pixels"], row["network"], row["n_latents"]): row for row in rows}.values():
         files = {law: stored(folder, kind | {"law": law}) for law in LAWS}
         files = {law: file for law, file in files.items() if file.exists()}
@@ -315,7 +336,7 @@ def main() -> None:
             write(rows, chosen.out)
             for suffix in (".safetensors", ".json"):
                 checkpoint(chosen.out, case).with_suffix(suffix).unlink(missing_ok=True)
-    print(f"\n{table(rows)}")
+    print(f"\n{short_table(rows)}\n\n{table(rows)}")
 
 
 if __name__ == "__main__":

@@ -56,7 +56,9 @@ def test_count_vaes_continue_and_draw(
     with pytest.raises(SystemExit):
         run(count_vaes, monkeypatch, *given, "--set", "learning_rate")
     assert "not KEY=VALUE" in capsys.readouterr().err
-    assert "| conv | 4 | Gaussian |" in out and "nan" not in out and "a model that codes nothing" in out
+    short, full = (out[out.index(f"| {name} |") :] for name in ("networks", "pixels"))
+    assert short.count("| conv | 4 | Gaussian |") == 2 and full.count("| conv | 4 | Gaussian |") == 1
+    assert "nan" not in out and "a model that codes nothing" in out
     for name in ("mlp", "conv"):
         assert (tmp_path / "o" / f"count_vaes-bernoulli-{name}-4.png").stat().st_size > 5000
 
