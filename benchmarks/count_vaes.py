@@ -13,7 +13,7 @@ one to the other, as a share of the distance to a model that codes nothing.
 The last command trains with other values than those of the recipe. With `--set validation_fraction=0.1`, a fit keeps
 its parameters from before it began to overfit, and its row says from which step. Pictures are those of the last run.
 
-Rows, a short and a full table and one picture for each network are written after every fit, and a checkpoint within one;
+Rows, a short and a full table and a picture for each network are written after every fit, and a checkpoint within one;
 the same command continues a stopped run.
 """
 
