@@ -9,10 +9,12 @@ import pytest
 import torch
 
 import spikevae as sv
-from spikevae._scope import own_scope
+from spikevae._scope import own_scope, subnormals_are_zero
+from spikevae.config import FitConfig
 from spikevae.count_fits import figure
 from spikevae.evaluation import evaluate
 from spikevae.models import build_model
+from spikevae.training import build_stack
 
 X = np.random.default_rng(0).normal(size=(60, 8)).astype("float32")
 COUNTS = np.random.default_rng(1).poisson(3, (60, 2))
@@ -170,3 +172,39 @@ def test_figures_do_not_depend_on_the_style_of_the_caller(tmp_path):
         figure(found, tmp_path / "b.png")
         assert pyplot.rcParams["font.size"] == 20
     assert (tmp_path / "a.png").read_bytes() == (tmp_path / "b.png").read_bytes()
+
+
+def smallest():
+    """Half of the smallest normal number; zero where a thread takes subnormal numbers for zero."""
+    return float(torch.tensor(torch.finfo(torch.float32).tiny) / 2)
+
+
+@pytest.mark.skipif(not torch.set_flush_denormal(False), reason="this processor has no such mode")
+@pytest.mark.parametrize("before", [True, False])
+def test_subnormal_numbers_are_zero_within_a_scope_alone(before):
+    torch.set_flush_denormal(before)
+    try:
+        expected = smallest()
+        assert (expected == 0) == before
+        with contextlib.suppress(ValueError), subnormals_are_zero():
+            assert smallest() == 0
+            raise ValueError
+        assert smallest() == expected
+        with subnormals_are_zero(), subnormals_are_zero():
+            pass
+        assert smallest() == expected
+    finally:
+        torch.set_flush_denormal(False)
+
+
+@pytest.mark.skipif(not torch.set_flush_denormal(False), reason="this processor has no such mode")
+@pytest.mark.parametrize("options", [{}, {"inference": "sparse_coding"}])
+def test_steps_take_subnormal_numbers_for_zero(monkeypatch, options):
+    stack, seen = (
+        build_stack([FitConfig(n_latents=4, batch_size=20, steps=10, **options)], torch.from_numpy(X), (8,)),
+        [],
+    )
+    drawn = type(stack)._batch
+    monkeypatch.setattr(type(stack), "_batch", lambda self, *given: seen.append(smallest()) or drawn(self, *given))
+    stack.step()
+    assert seen == [0.0] and smallest() > 0

@@ -1,5 +1,6 @@
 """A scope of one's own: results do not depend on the state of PyTorch and NumPy that the caller has set."""
 
+import sys
 import threading
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
@@ -11,6 +12,7 @@ NUMPY_ERRORS: Any = {"divide": "warn", "over": "warn", "under": "ignore", "inval
 """How NumPy treats floating-point errors where no one has changed it."""
 
 AUTOCAST_DEVICES = ("cpu", "cuda")
+TWO = 2.0  # a name, so that the interpreter does not divide by it beforehand
 
 
 class _Float32:
@@ -42,6 +44,31 @@ class _Float32:
 
 
 _float32 = _Float32()
+
+
+@contextmanager
+def subnormals_are_zero() -> Iterator[None]:
+    """Let this thread take numbers below the smallest normal one (1e-38 in float32) for zero, then as before.
+
+    An operation with such a number takes a CPU ten times as long or more. Gates that have closed and units out of use
+    give many of them in the course of a fit: steps of convolutional networks became three times slower. As a
+    decorator, each call has a scope of its own. PyTorch sets it for the calling thread alone.
+
+    Examples
+    --------
+    >>> import torch
+    >>> with subnormals_are_zero():
+    ...     float(torch.tensor(1e-38) / 4)
+    0.0
+    """
+    import torch
+
+    before = sys.float_info.min / TWO == 0
+    torch.set_flush_denormal(True)
+    try:
+        yield
+    finally:
+        torch.set_flush_denormal(before)
 
 
 @contextmanager

@@ -6,6 +6,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
+from .._scope import subnormals_are_zero
 from .._seeds import generator
 from ..models._model import Model
 from ..models.build import build_model
@@ -91,6 +92,7 @@ class DictionaryStack(FitStack):
         change = torch.randn(n, self.train.shape[1], generator=noise, dtype=self.train.dtype).to(self.device)
         return unit(unit(picked) + INITIAL_NOISE * unit(change))
 
+    @subnormals_are_zero()
     @torch.no_grad()
     def step(self) -> None:
         """Code one batch and update the dictionary, in every running fit."""

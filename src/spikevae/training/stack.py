@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 from torch.func import functional_call, stack_module_state, vmap
 
+from .._scope import subnormals_are_zero
 from .._seeds import derived_seed, generator
 from ..distributions._random import Generator, GeneratorStack, SharedGenerator, reseed
 from ..models._model import Model
@@ -228,6 +229,7 @@ class Stack(FitStack):
             self.step_number, self.n_steps, config.temperature_anneal, config.temperature_start, config.temperature
         )
 
+    @subnormals_are_zero()
     @torch.no_grad()
     def step(self) -> None:
         """One optimiser step of every running fit."""
