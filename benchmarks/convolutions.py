@@ -31,8 +31,8 @@ from spikevae.training import Stack
 SHAPE, N_LATENTS, BATCH, N_FITS = (1, 28, 28), 64, 100, 3
 CHANNELS = ((8, 16, 32), (32, 64, 128))
 REPEATS = 5
-CLOSED = -100.0
-"""Input of a sigmoid at which a gate has closed: its output is 4e-44, a subnormal number."""
+CLOSED = -84.0
+"""Input of the sigmoid of a closed gate: gradients that pass its output of 3e-37 are subnormal numbers."""
 VARIANTS = ("products", "plain", "channels last", "step", "plain stack", "stack")
 
 
