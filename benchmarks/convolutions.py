@@ -177,8 +177,8 @@ def closed_gates(repeats: int = 20) -> str:
             times[variant].append(1e3 * (time.process_time() - began))
     ms = {variant: statistics.median(taken) for variant, taken in times.items()}
     return (
-        f"a step with closed gates, channels {'/'.join(map(str, CHANNELS[0]))}: {ms['as they are']:.1f} ms with "
-        f"subnormal numbers as they are, {ms['as zero']:.1f} ms as zero "
+        f"a step with closed gates, channels {'/'.join(map(str, CHANNELS[0]))}:\n"
+        f"{ms['as they are']:.1f} ms with subnormal numbers as they are, {ms['as zero']:.1f} ms as zero "
         f"({ms['as they are'] / ms['as zero']:.1f} times faster)"
     )
 
