@@ -31,6 +31,7 @@ PIXELS, LOG_RATE, SCALE = 256, -3.0, 1 / 16
 WIDTHS, BATCHES, TEMPERATURES = (128, 512, 2048), (250, 1000), (1.0, 0.05, 0.0)
 REPEATS = 5
 SAMPLED = {f"sampled {temperature:g}": temperature for temperature in TEMPERATURES}
+OURS_HEADER = f"{'K':>5}{'batch':>7}{'tau':>6}{'products':>10}{'GFLOP/s':>9}{'exact':>8}{'x':>5}{'sampled':>9}{'x':>5}"
 VARIANTS = ("products", "solved products", "exact", *SAMPLED, "published")
 
 
@@ -157,9 +158,6 @@ def compare(
         finally:
             torch.set_num_threads(n_threads)
     return rows, "\n".join(lines)
-
-
-OURS_HEADER = f"{'K':>5}{'batch':>7}{'tau':>6}{'products':>10}{'GFLOP/s':>9}{'exact':>8}{'x':>5}{'sampled':>9}{'x':>5}"
 
 
 def ours(case: Case, ms: dict[str, float], name: str, n_threads: int) -> tuple[dict[str, Any], str]:

@@ -63,6 +63,8 @@ def test_iterative_benchmark(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_convolutions_benchmark(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(convolutions, "step_of_a_long_fit", lambda stack: stack.step)
+    monkeypatch.setattr(convolutions, "CHANNELS", ((2, 3),))
+    assert "ms with subnormal numbers as they are" in convolutions.closed_gates(repeats=2)
     rows, text = convolutions.compare(channels=((2, 3),), repeats=1)
     # Cells of two and three channels with their gates, convolutions between them and at both ends, dense layers.
     cells = 2 * (2 * 9 * 4 * 784 + 2 * 2) + 2 * (2 * 9 * 9 * 196 + 2 * 3)

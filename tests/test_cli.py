@@ -3,6 +3,7 @@
 import contextlib
 import io
 import json
+import os
 import shlex
 import shutil
 import subprocess
@@ -14,7 +15,7 @@ import pytest
 from cli_cases import TINY, tiny
 
 from spikevae.cli import DONE, FAILED, USAGE, main
-from spikevae.cli.run import _with_hyphens
+from spikevae.cli.run import _let_threads_sleep, _with_hyphens
 
 VERBS = (
     *("sweep", "train", "evaluate", "compare", "decode", "physiology", "report", "data", "bench", "models"),
@@ -363,6 +364,27 @@ def test_python_m_is_the_same_program() -> None:
         assert done.returncode == USAGE
         outputs.append((done.stdout, done.stderr))
     assert outputs[0] == outputs[1] and "sweep" in outputs[0][1]
+
+
+@pytest.mark.parametrize(
+    ("given", "expected"),
+    [
+        ({}, ("PASSIVE", "2000")),
+        ({"OMP_WAIT_POLICY": "ACTIVE"}, ("ACTIVE", None)),
+        ({"GOMP_SPINCOUNT": "7"}, ("PASSIVE", "7")),
+    ],
+)
+def test_waiting_threads_sleep_unless_the_user_says_otherwise(
+    monkeypatch: pytest.MonkeyPatch, given: dict[str, str], expected: tuple[str, str | None]
+) -> None:
+    names = ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT")
+    for name in names:
+        monkeypatch.setenv(name, "")  # so that what the call sets is undone
+        monkeypatch.delenv(name)
+    for name, value in given.items():
+        monkeypatch.setenv(name, value)
+    _let_threads_sleep()
+    assert tuple(map(os.environ.get, names)) == expected
 
 
 @pytest.mark.parametrize(

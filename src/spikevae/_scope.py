@@ -12,7 +12,6 @@ NUMPY_ERRORS: Any = {"divide": "warn", "over": "warn", "under": "ignore", "inval
 """How NumPy treats floating-point errors where no one has changed it."""
 
 AUTOCAST_DEVICES = ("cpu", "cuda")
-TWO = 2.0  # a name, so that the interpreter does not divide by it beforehand
 
 
 class _Float32:
@@ -50,9 +49,9 @@ _float32 = _Float32()
 def subnormals_are_zero() -> Iterator[None]:
     """Let this thread take numbers below the smallest normal one (1e-38 in float32) for zero, then as before.
 
-    An operation with such a number takes a CPU ten times as long or more. Gates that have closed and units out of use
-    give many of them in the course of a fit: steps of convolutional networks became three times slower. As a
-    decorator, each call has a scope of its own. PyTorch sets it for the calling thread alone.
+    Operations with such numbers take a CPU many times as long (`benchmarks/convolutions.py`), and gates that have
+    closed and units out of use give many of them in the course of a fit. As a decorator, each call has a scope of its
+    own. PyTorch sets it for the calling thread alone.
 
     Examples
     --------
@@ -63,7 +62,7 @@ def subnormals_are_zero() -> Iterator[None]:
     """
     import torch
 
-    before = sys.float_info.min / TWO == 0
+    before = sys.float_info.min / 2 == 0
     torch.set_flush_denormal(True)
     try:
         yield

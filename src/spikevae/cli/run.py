@@ -74,8 +74,8 @@ def main(arguments: list[str] | None = None) -> int:
 def _let_threads_sleep() -> None:
     """Unless the user says otherwise, let waiting threads of PyTorch sleep, with GNU's library after about 0.1 ms.
 
-    Threads that wait actively for longer make a step many times slower as soon as other programs use a core; threads
-    that sleep at once make a small step a quarter slower, since waking one takes as long as a small operation.
+    Threads that wait actively for longer make a step many times slower as soon as other programs use a core; where
+    they sleep at once small steps are slower too, since waking one takes as long as a small operation.
     """
     if "OMP_WAIT_POLICY" not in os.environ:
         os.environ["OMP_WAIT_POLICY"] = "PASSIVE"

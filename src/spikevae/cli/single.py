@@ -13,7 +13,7 @@ from ..config import FitConfig
 from ..data import PatchSet, load
 from ..evaluation.evaluate import Evaluation, evaluate
 from ..evaluation.readout import Readout, readout
-from ..models.codes import get_code
+from ..frontier import why_not
 from ..models.config import ModelConfig
 from ..models.files import load_model as read_model
 from ..models.files import save_model
@@ -86,7 +86,7 @@ class Trained:
 
 def advice_on_spikes(config: ModelConfig) -> str:
     """What to do where nothing in the objective decides on the number of spikes; empty where something does."""
-    if not get_code(config.latent).has_rate or config.spike_price > 0 or config.has_budget or config.beta <= 0:
+    if why_not(config) is not None:
         return ""
     return (
         "A spike has no price here: codes with far fewer spikes may have nearly this free energy. Set --spike-budget "

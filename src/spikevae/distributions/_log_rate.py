@@ -13,6 +13,9 @@ from ._law import Law, softclamp_above, split_blocks
 RESIDUAL_LIMIT = 10.0
 """Soft upper bound of the residual log rate if bounds are requested, as published."""
 
+MAX_EXCESS = 80.0
+"""So far above a soft bound its slope is zero, and e^x is still finite in float32."""
+
 
 def bounded_log_rate(
     raw: Float[Tensor, "*#shape"], prior_log_rate: Float[Tensor, "*#shape"] | None, clamp: float | None

@@ -19,6 +19,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ._log_rate import MAX_EXCESS, RESIDUAL_LIMIT
 from ._threads import in_shares
 
 Array = np.ndarray[Any, Any]
@@ -34,7 +35,7 @@ MAX_ROWS = 64
 
 _f32, _i32 = np.float32, np.int32
 LOG2_E, LOG_2_HIGH, LOG_2_LOW = _f32(1.44269504088896341), _f32(0.693359375), _f32(-2.12194440e-4)
-SQRT_HALF, HALF, ONE, TWO = _f32(0.707106781186547524), _f32(0.5), _f32(1), _f32(2)
+SQRT_HALF, HALF, ONE = _f32(0.707106781186547524), _f32(0.5), _f32(1)
 LOWEST, HIGHEST = _f32(-104), _f32(89)
 """Below and above, the exponential is zero and infinite in float32."""
 E1, E2, E3 = _f32(1.9875691500e-4), _f32(1.3981999507e-3), _f32(8.3334519073e-3)
@@ -173,9 +174,7 @@ def _tensor(x: Array, shape: tuple[int, ...]) -> Tensor:
     return torch.from_numpy(x.astype(np.float32)).view(shape)
 
 
-def units(
-    raw: Tensor, prior: Tensor, *, limit: float, residual_limit: float | None, largest: float
-) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+def units(raw: Tensor, prior: Tensor, *, limit: float, residual: bool) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
     """Log-rates, rates, sums over units of means of rate times relative log-rate, mean rates, slopes of residuals.
 
     Parameters
@@ -184,20 +183,17 @@ def units(
         (..., B, K) outputs of the encoder and (..., K) log-rates of the prior.
     limit
         Soft bound of the log-rates.
-    residual_limit
-        Soft bound of `raw`, as residuals on the log-rates of the prior; None: they are log-rates.
-    largest
-        Numbers of `raw` above this count as this: so far above a bound they make no difference.
+    residual
+        Whether `raw` are residuals on the log-rates of the prior, with a soft bound of their own; else log-rates.
     """
     *lead, n_rows, k = raw.shape
     n_fits = math.prod(lead)
     per_fit, rows = _blocks(n_rows, k)
     log_rate, rate = raw.new_empty(raw.shape), raw.new_empty(raw.shape)
-    slope = None if residual_limit is None else raw.new_empty(raw.shape)
+    slope = raw.new_empty(raw.shape) if residual else None
     row = _flat(prior.expand(*lead, k))
-    offset = np.zeros_like(row) if residual_limit is None else row
-    lower_by = 0.0 if residual_limit is None else math.exp(-residual_limit)
-    bounds = (_f32(largest), _f32(lower_by), _f32(math.exp(-limit)))
+    offset = row if residual else np.zeros_like(row)
+    bounds = (_f32(MAX_EXCESS), _f32(math.exp(-RESIDUAL_LIMIT)), _f32(math.exp(-limit)))
     given = (_flat(raw), offset, np.exp(offset), row, bounds)
     written = (_flat(log_rate), _flat(rate), None if slope is None else _flat(slope))
     sums = np.empty((2, n_fits * per_fit, k), np.float32)

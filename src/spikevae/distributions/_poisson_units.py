@@ -16,18 +16,15 @@ from torch.autograd.function import once_differentiable
 from torch.fx.experimental.proxy_tensor import disable_proxy_modes_tracing
 
 from .._batching import BatchedFunction
-from ._log_rate import RESIDUAL_LIMIT
+from ._log_rate import MAX_EXCESS, RESIDUAL_LIMIT
 from ._opaque import opaque
 from ._random import warn_of_fallback
-
-MAX_EXCESS = 80.0
-"""So far above a soft bound its slope is zero, and e^x is still finite in float32."""
 
 MAX_COMPILED_LIMIT = 60.0
 """Bound of the log-rates up to which the compiled pass, with exponentials of up to 80, is as exact."""
 
 MIN_COMPILED = 1 << 14
-"""Elements from which the compiled pass saves more than the half second that loading it takes."""
+"""Elements from which the compiled pass saves the time that loading it takes."""
 
 
 class Units(BatchedFunction):
@@ -43,8 +40,9 @@ class Units(BatchedFunction):
     def forward(raw: Tensor, prior: Tensor, limit: float | None, residual: bool) -> tuple[Tensor, ...]:
         compiled = _compiled(raw, limit)
         if compiled is not None:
-            bounds = {"limit": limit, "residual_limit": RESIDUAL_LIMIT if residual else None, "largest": MAX_EXCESS}
-            log_rate, rate, weighted, mean, slope = opaque(lambda *x: compiled.units(*x, **bounds), raw, prior)
+            log_rate, rate, weighted, mean, slope = opaque(
+                lambda *x: compiled.units(*x, limit=limit, residual=residual), raw, prior
+            )
         else:
             log_rate, rate, slope = _bounded_rates(raw, prior, limit, residual)
             mean = rate.mean(-2)
@@ -165,9 +163,7 @@ def _compiled_units() -> Any:
         with disable_proxy_modes_tracing(), unset_fake_temporarily():  # the first call may be a traced one
             x = torch.ones(1, 8, dtype=torch.float32, device="cpu")
             row = x[0]
-            log_rate, rate, *_, slope = _poisson_numba.units(
-                x, row, limit=5.0, residual_limit=RESIDUAL_LIMIT, largest=MAX_EXCESS
-            )
+            log_rate, rate, *_, slope = _poisson_numba.units(x, row, limit=5.0, residual=True)
             _poisson_numba.units_backward(log_rate, rate, row, row, x.sum(), limit=5.0, slope=slope, to_log=x)
     except Exception as error:
         warn_of_fallback("Numba", "PyTorch computes rates of Poisson codes instead, in a few times as long", error)

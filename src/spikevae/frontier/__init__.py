@@ -5,6 +5,7 @@ before. Fits of several betas train as one stack. The whole path takes at most t
 """
 
 from .path import check as check
+from .path import why_not as why_not
 from .point import Point as Point
 from .result import Frontier as Frontier
 from .result import Knee as Knee

@@ -19,6 +19,17 @@ FITS_FOR_PRICES = 3.0
 Progress = Callable[[float, float, str], None]
 
 
+def why_not(config: ModelConfig) -> str | None:
+    """Why a configuration has no frontier, and what to drop; None where it has one."""
+    if not get_code(config.latent).has_rate:
+        return f"a frontier needs a latent with a firing rate, which {config.latent!r} lacks"
+    if config.spike_price > 0 or config.has_budget:
+        return "a frontier sets the spike price: drop spike_price, spike_budget and energy_budget"
+    if config.beta <= 0:
+        return "a frontier needs beta above zero, of which its prices are multiples"
+    return None
+
+
 def check(configs: Sequence[ModelConfig], n_prices: int) -> None:
     """Refuse configurations that have no frontier.
 
@@ -32,12 +43,8 @@ def check(configs: Sequence[ModelConfig], n_prices: int) -> None:
     if n_prices < 3:
         raise ValueError(f"n_prices is {n_prices}; a path has at least 3 prices")
     for config in configs:
-        if not get_code(config.latent).has_rate:
-            raise ValueError(f"a frontier needs a latent with a firing rate, which {config.latent!r} lacks")
-        if config.spike_price > 0 or config.has_budget:
-            raise ValueError("a frontier sets the spike price: drop spike_price, spike_budget and energy_budget")
-        if config.beta <= 0:
-            raise ValueError("a frontier needs beta above zero, of which its prices are multiples")
+        if (reason := why_not(config)) is not None:
+            raise ValueError(reason)
     if len({c.beta for c in configs}) < len(configs):
         raise ValueError("a frontier needs each beta once")
 
