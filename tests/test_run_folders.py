@@ -3,6 +3,7 @@
 import errno
 import json
 import os
+import re
 import shutil
 from pathlib import Path
 
@@ -43,9 +44,14 @@ def rows(path):
 
 
 def flip(path, number):
-    """Change one bit of a file; in JSON of a letter, since the last digits of a number may not change it."""
+    """Change one bit of a file; in JSON of a letter, since the last digits of a number may not change it.
+
+    Nor does the letter of an exponent: 1e-05 and 1E-05 are one number.
+    """
     content = bytearray(path.read_bytes())
+    exponents = {match.start() for match in re.finditer(rb"(?<=\d)e(?=[-+])", content)}
     places = [i for i, byte in enumerate(content) if path.suffix != ".json" or chr(byte).isalpha()]
+    places = [i for i in places if path.suffix != ".json" or i not in exponents]
     place = places[np.random.default_rng(number).integers(len(places))]
     content[place] ^= 1 << (number % 8)
     path.write_bytes(bytes(content))
